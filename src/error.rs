@@ -1,0 +1,98 @@
+//! Every failure a user can meet, each as one sentence: what, where, what to do.
+
+use std::path::{Path, PathBuf};
+
+/// The crate's result type.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong. Every variant displays as one clear line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No adapter at all, or none of the wanted name.
+    #[error("no GPU adapter: {0}")]
+    NoAdapter(String),
+    /// Tensor shapes that do not fit an operation; found when recording, before anything runs.
+    #[error("{op}: {detail}")]
+    Shape {
+        /// The operation that was being recorded.
+        op: &'static str,
+        /// Both shapes, and what was wanted.
+        detail: String,
+    },
+    /// A plan or buffer that the adapter cannot hold.
+    #[error("out of GPU memory: {what} needs {bytes} bytes; {advice}")]
+    OutOfMemory {
+        /// What was being allocated.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// What the user can change.
+        advice: String,
+    },
+    /// The device went away: driver reset, unplugged, watchdog.
+    #[error("the GPU was lost ({0}); resume the run from its last checkpoint with --resume")]
+    DeviceLost(String),
+    /// A kernel that did not compile or validate.
+    #[error("shader {name}: {message}")]
+    Shader {
+        /// The kernel's name.
+        name: String,
+        /// naga's or the driver's message.
+        message: String,
+    },
+    /// Any other error that the device reported.
+    #[error("GPU error: {0}")]
+    Gpu(String),
+    /// A weights or state file that does not fit the model.
+    #[error("checkpoint {}: {detail}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Which tensor, what was found, what was wanted.
+        detail: String,
+    },
+    /// A data file that is missing, damaged or inconsistent.
+    #[error("data {}: {detail}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// Which tensor, which row, what is wrong.
+        detail: String,
+    },
+    /// A configuration that cannot be used.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// A file that could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// "read", "write", "create".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// A shape error of `op`.
+    pub fn shape(op: &'static str, detail: impl Into<String>) -> Self {
+        Error::Shape { op, detail: detail.into() }
+    }
+
+    /// A data error at `path`.
+    pub fn data(path: impl AsRef<Path>, detail: impl Into<String>) -> Self {
+        Error::Data { path: path.as_ref().into(), detail: detail.into() }
+    }
+
+    /// A checkpoint error at `path`.
+    pub fn checkpoint(path: impl AsRef<Path>, detail: impl Into<String>) -> Self {
+        Error::Checkpoint { path: path.as_ref().into(), detail: detail.into() }
+    }
+
+    /// Turns an I/O error into one that names the file; for `map_err`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { action, path, source }
+    }
+}

@@ -1,0 +1,5 @@
+//! Multimodal sentiment analysis, trained in hand-written WGSL.
+
+pub mod error;
+
+pub use error::{Error, Result};
