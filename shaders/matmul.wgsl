@@ -1,0 +1,373 @@
+// C = act(op(A) op(B) + bias)      or      C += op(A) op(B)
+//
+// In    A      [m, k], or stored [k, m] with TA; rows lda apart
+//       B      [k, n], or stored [n, k] with TB; rows ldb apart
+//       BIAS   [n], optional
+//       MASK   shaped and stored as A, optional: A is taken as A * act'(MASK), where MASK holds
+//              the activation's output. It folds the backward of ReLU and tanh into the product.
+// Out   C      [m, n], rows ldc apart
+//       ROWSUM [m], optional: sum of op(A) over k. With TA that is a layer's bias gradient.
+// With splits > 1 workgroup z takes k-range z and writes its partial C, then its partial row
+// sums, to C[z * (m n + m)]; the fold kernel adds them up.
+//
+// Geometry  TILED: a workgroup of 16x16 owns 16 RM x 64 of C through workgroup memory (a k-slice
+//           of 16); an invocation owns RM x 4.
+//           LANES: a workgroup is one subgroup and owns 2 LANES x 16 of C (TA: 4 LANES x 8); a
+//           lane loads its own rows of A, the lanes load B together and broadcast it. No
+//           workgroup memory, no barrier.
+//           neither: an invocation owns 1 x 4 of C; any shape, any adapter.
+// Numerics  f32, each element summed over k in a fixed order.
+// Limits    256 invocations, 16 x 66 x 4 x 2 bytes of workgroup memory.
+// Twin      ops::matmul::reference
+#import activation
+
+struct Params {
+    m: u32, n: u32, k: u32, accumulate: u32,
+    lda: u32, ldb: u32, ldc: u32, splits: u32,
+    chunk: u32, sum_accumulate: u32, pad0: u32, pad1: u32,
+}
+#if LANES
+@group(0) @binding(0) var<storage, read> A: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> B: array<vec4<f32>>;
+#else
+@group(0) @binding(0) var<storage, read> A: array<f32>;
+@group(0) @binding(1) var<storage, read> B: array<f32>;
+#endif
+#if BIAS
+@group(0) @binding(2) var<storage, read> BIAS: array<f32>;
+#endif
+#if MASK
+#if LANES
+@group(0) @binding(3) var<storage, read> MASK: array<vec4<f32>>;
+#else
+@group(0) @binding(3) var<storage, read> MASK: array<f32>;
+#endif
+#endif
+@group(0) @binding(4) var<storage, read_write> C: array<f32>;
+#if ROWSUM
+@group(0) @binding(5) var<storage, read_write> ROWSUM: array<f32>;
+#endif
+@group(0) @binding(14) var<uniform> P: Params;
+
+// The slope of the masked activation, from its output.
+fn slope(y: f32) -> f32 {
+#if MASK == 0
+    return 1.0;
+#else
+#if MASK_ACT == 3
+    return 1.0 - y * y;
+#else
+    return select(0.0, 1.0, y > 0.0);
+#endif
+#endif
+}
+
+fn slope4(y: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(slope(y.x), slope(y.y), slope(y.z), slope(y.w));
+}
+
+fn store(row: u32, col: u32, z: u32, value: f32) {
+    if (row >= P.m || col >= P.n) { return; }
+    if (P.splits > 1u) {
+        C[z * (P.m * P.n + P.m) + row * P.n + col] = value;
+        return;
+    }
+    var v = value;
+    let at = row * P.ldc + col;
+#if BIAS
+    v += BIAS[col];
+#endif
+    if (P.accumulate != 0u) { v += C[at]; }
+#if ACT == 1
+    v = max(v, 0.0);
+#endif
+#if ACT == 2
+    v = gelu(v);
+#endif
+#if ACT == 3
+    v = safe_tanh(v);
+#endif
+#if ACT == 4
+    v = safe_sigmoid(v);
+#endif
+    C[at] = v;
+}
+
+#if ROWSUM
+fn store_sum(row: u32, z: u32, value: f32) {
+    if (row >= P.m) { return; }
+    if (P.splits > 1u) {
+        C[z * (P.m * P.n + P.m) + P.m * P.n + row] = value;
+    } else {
+        ROWSUM[row] = value + select(0.0, ROWSUM[row], P.sum_accumulate != 0u);
+    }
+}
+#endif
+
+#if TILED
+// One element of op(A) and op(B), zero outside.
+fn load_a(row: u32, k: u32, k_end: u32) -> f32 {
+    if (row >= P.m || k >= k_end) { return 0.0; }
+#if TA
+    let at = k * P.lda + row;
+#else
+    let at = row * P.lda + k;
+#endif
+#if MASK
+    return A[at] * slope(MASK[at]);
+#else
+    return A[at];
+#endif
+}
+
+fn load_b(k: u32, col: u32, k_end: u32) -> f32 {
+    if (col >= P.n || k >= k_end) { return 0.0; }
+#if TB
+    return B[col * P.ldb + k];
+#else
+    return B[k * P.ldb + col];
+#endif
+}
+
+var<workgroup> tile_a: array<f32, ${16 * (16 * RM + 1)}>;
+var<workgroup> tile_b: array<f32, ${16 * 65}>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+    let row0 = wid.y * ${16 * RM}u;
+    let col0 = wid.x * 64u;
+    let ty = id / 16u;
+    let tx = id % 16u;
+    let k_begin = wid.z * P.chunk;
+    let k_end = min(P.k, k_begin + P.chunk);
+#for r in 0..RM
+    var acc${r} = vec4<f32>();
+    var sum${r} = 0.0;
+#endfor
+    for (var k0 = k_begin; k0 < k_end; k0 += 16u) {
+#for i in 0..RM
+        {
+#if TA
+            let kk = (id + ${i * 256}u) / ${16 * RM}u;
+            let mm = (id + ${i * 256}u) % ${16 * RM}u;
+#else
+            let kk = (id + ${i * 256}u) % 16u;
+            let mm = (id + ${i * 256}u) / 16u;
+#endif
+            tile_a[kk * ${16 * RM + 1}u + mm] = load_a(row0 + mm, k0 + kk, k_end);
+        }
+#endfor
+#for i in 0..4
+        {
+#if TB
+            let kk = (id + ${i * 256}u) % 16u;
+            let nn = (id + ${i * 256}u) / 16u;
+#else
+            let kk = (id + ${i * 256}u) / 64u;
+            let nn = (id + ${i * 256}u) % 64u;
+#endif
+            tile_b[kk * 65u + nn] = load_b(k0 + kk, col0 + nn, k_end);
+        }
+#endfor
+        workgroupBarrier();
+        for (var kk = 0u; kk < 16u; kk++) {
+            let at = kk * 65u + tx;
+            let b = vec4<f32>(tile_b[at], tile_b[at + 16u], tile_b[at + 32u], tile_b[at + 48u]);
+#for r in 0..RM
+            {
+                let a = tile_a[kk * ${16 * RM + 1}u + ty + ${16 * r}u];
+                acc${r} += a * b;
+#if ROWSUM
+                sum${r} += a;
+#endif
+            }
+#endfor
+        }
+        workgroupBarrier();
+    }
+#for r in 0..RM
+#for q in 0..4
+    store(row0 + ty + ${16 * r}u, col0 + tx + ${16 * q}u, wid.z, acc${r}[${q}]);
+#endfor
+#if ROWSUM
+    if (wid.x == 0u && tx == 0u) { store_sum(row0 + ty + ${16 * r}u, wid.z, sum${r}); }
+#endif
+#endfor
+}
+#endif
+
+#if LANES && !TA
+@compute @workgroup_size(${LANES})
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row0 = wid.y * ${2 * LANES}u + lane;
+    let row1 = row0 + ${LANES}u;
+    let col0 = wid.x * 16u;
+    let lda = P.lda / 4u;
+    let ldb = P.ldb / 4u;
+    let at0 = min(row0, P.m - 1u) * lda;
+    let at1 = min(row1, P.m - 1u) * lda;
+    let k_begin = wid.z * P.chunk / 4u;
+    let k_end = min(P.k, (wid.z + 1u) * P.chunk) / 4u;
+    // Which of the 16 vectors of B that a step of four k needs this lane loads.
+#for j in 0..(16 + LANES - 1) / LANES
+#if TB
+    let b_at${j} = min(col0 + (lane + ${j * LANES}u) % 16u, P.n - 1u) * ldb;
+#else
+    let b_at${j} = ((lane + ${j * LANES}u) % 16u) / 4u * ldb
+        + min(col0 / 4u + (lane + ${j * LANES}u) % 4u, P.n / 4u - 1u);
+#endif
+#endfor
+#for r in 0..2
+#for q in 0..4
+    var acc${r}${q} = vec4<f32>();
+#endfor
+    var sum${r} = 0.0;
+#endfor
+    for (var k = k_begin; k < k_end; k++) {
+        var a0 = A[at0 + k];
+        var a1 = A[at1 + k];
+#if MASK
+        a0 *= slope4(MASK[at0 + k]);
+        a1 *= slope4(MASK[at1 + k]);
+#endif
+#if ROWSUM
+        sum0 += dot(a0, vec4<f32>(1.0));
+        sum1 += dot(a1, vec4<f32>(1.0));
+#endif
+#for j in 0..(16 + LANES - 1) / LANES
+#if TB
+        let b${j} = B[b_at${j} + k];
+#else
+        let b${j} = B[b_at${j} + k * 4u * ldb];
+#endif
+#endfor
+#for q in 0..4
+        {
+#if TB
+#for c in 0..4
+            let v${c} = subgroupBroadcast(b${(4 * q + c) / LANES}, ${(4 * q + c) % LANES}u);
+#endfor
+            acc0${q} += vec4<f32>(dot(a0, v0), dot(a0, v1), dot(a0, v2), dot(a0, v3));
+            acc1${q} += vec4<f32>(dot(a1, v0), dot(a1, v1), dot(a1, v2), dot(a1, v3));
+#else
+#for c in 0..4
+            let v${c} = subgroupBroadcast(b${(4 * c + q) / LANES}, ${(4 * c + q) % LANES}u);
+            acc0${q} += a0[${c}] * v${c};
+            acc1${q} += a1[${c}] * v${c};
+#endfor
+#endif
+        }
+#endfor
+    }
+#for r in 0..2
+#for q in 0..4
+#for c in 0..4
+    store(row${r}, col0 + ${4 * q + c}u, wid.z, acc${r}${q}[${c}]);
+#endfor
+#endfor
+#if ROWSUM
+    if (wid.x == 0u) { store_sum(row${r}, wid.z, sum${r}); }
+#endif
+#endfor
+}
+#endif
+
+#if LANES && TA
+@compute @workgroup_size(${LANES})
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row0 = wid.y * ${4 * LANES}u + lane * 4u;
+    let col0 = wid.x * 8u;
+    let lda = P.lda / 4u;
+    let ldb = P.ldb / 4u;
+    let a_col = min(row0, P.m - 4u) / 4u;
+    let k_begin = wid.z * P.chunk;
+    let k_end = min(P.k, k_begin + P.chunk);
+    // Four k at a time: this lane loads some of the 4 x 2 vectors of B.
+#for j in 0..(8 + LANES - 1) / LANES
+    let b_k${j} = ((lane + ${j * LANES}u) % 8u) / 2u;
+    let b_col${j} = min(col0 / 4u + (lane + ${j * LANES}u) % 2u, P.n / 4u - 1u);
+#endfor
+#for r in 0..4
+    var acc${r}0 = vec4<f32>();
+    var acc${r}1 = vec4<f32>();
+#endfor
+    var sum = vec4<f32>();
+    for (var k = k_begin; k < k_end; k += 4u) {
+#for j in 0..(8 + LANES - 1) / LANES
+        let b${j} = B[min(k + b_k${j}, P.k - 1u) * ldb + b_col${j}];
+#endfor
+#for i in 0..4
+        {
+            let at = min(k + ${i}u, P.k - 1u) * lda + a_col;
+            var a = select(vec4<f32>(), A[at], k + ${i}u < k_end);
+#if MASK
+            a *= slope4(MASK[at]);
+#endif
+#if ROWSUM
+            sum += a;
+#endif
+            let v0 = subgroupBroadcast(b${2 * i / LANES}, ${2 * i % LANES}u);
+            let v1 = subgroupBroadcast(b${(2 * i + 1) / LANES}, ${(2 * i + 1) % LANES}u);
+#for r in 0..4
+            acc${r}0 += a[${r}] * v0;
+            acc${r}1 += a[${r}] * v1;
+#endfor
+        }
+#endfor
+    }
+#for r in 0..4
+#for c in 0..4
+    store(row0 + ${r}u, col0 + ${c}u, wid.z, acc${r}0[${c}]);
+    store(row0 + ${r}u, col0 + ${4 + c}u, wid.z, acc${r}1[${c}]);
+#endfor
+#if ROWSUM
+    if (wid.x == 0u) { store_sum(row0 + ${r}u, wid.z, sum[${r}]); }
+#endif
+#endfor
+}
+#endif
+
+#if !TILED && !LANES
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(local_invocation_index) id: u32,
+) {
+    let quads = (P.n + 3u) / 4u;
+    let item = wid.x * 64u + id;
+    let row = item / quads;
+    let col = item % quads * 4u;
+    if (row >= P.m) { return; }
+    let k_begin = wid.z * P.chunk;
+    let k_end = min(P.k, k_begin + P.chunk);
+    let last = P.n - 1u;
+    var acc = vec4<f32>();
+    var sum = 0.0;
+    for (var k = k_begin; k < k_end; k++) {
+#if TA
+        let at = k * P.lda + row;
+#else
+        let at = row * P.lda + k;
+#endif
+        var a = A[at];
+#if MASK
+        a *= slope(MASK[at]);
+#endif
+        sum += a;
+#if TB
+        acc += a * vec4<f32>(B[col * P.ldb + k], B[min(col + 1u, last) * P.ldb + k],
+            B[min(col + 2u, last) * P.ldb + k], B[min(col + 3u, last) * P.ldb + k]);
+#else
+        let b = k * P.ldb;
+        acc += a * vec4<f32>(B[b + col], B[b + min(col + 1u, last)],
+            B[b + min(col + 2u, last)], B[b + min(col + 3u, last)]);
+#endif
+    }
+#for c in 0..4
+    store(row, col + ${c}u, wid.z, acc[${c}]);
+#endfor
+#if ROWSUM
+    if (col == 0u) { store_sum(row, wid.z, sum); }
+#endif
+}
+#endif

@@ -1,0 +1,13 @@
+// A counter-based generator (the PCG output permutation as a hash): the same counters give the
+// same number on every adapter, so a mask is never stored and a run repeats bit for bit.
+
+fn pcg(v: u32) -> u32 {
+    let state = v * 747796405u + 2891336453u;
+    let word = ((state >> ((state >> 28u) + 4u)) ^ state) * 277803737u;
+    return (word >> 22u) ^ word;
+}
+
+// 32 random bits of (seed, step, stream, element).
+fn random_bits(seed: u32, step: u32, stream: u32, element: u32) -> u32 {
+    return pcg(element ^ pcg(stream ^ pcg(step ^ pcg(seed))));
+}

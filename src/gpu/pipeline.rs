@@ -1,0 +1,167 @@
+//! Pipelines: built once for each kernel, set of defines and set of bindings, and kept on disk
+//! where the adapter allows it.
+
+use super::{Defines, Gpu, expand};
+use crate::error::{Error, Result};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+/// What a binding of a kernel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BindingKind {
+    /// `var<storage, read>`.
+    Read,
+    /// `var<storage, read_write>`.
+    ReadWrite,
+    /// `var<uniform>`.
+    Uniform,
+}
+
+/// What makes a pipeline different from another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PipelineKey {
+    /// Kernel name; also its file, `shaders/<name>.wgsl`.
+    pub kernel: &'static str,
+    /// Preprocessor names and values.
+    pub defines: Defines,
+    /// Binding numbers and kinds.
+    pub bindings: Vec<(u32, BindingKind)>,
+}
+
+/// A compiled kernel with its explicit layout.
+pub struct Pipeline {
+    pub(crate) pipeline: wgpu::ComputePipeline,
+    pub(crate) layout: wgpu::BindGroupLayout,
+}
+
+impl Gpu {
+    /// The pipeline of `key`, built from `source` the first time.
+    ///
+    /// # Errors
+    /// [`Shader`](Error::Shader) with naga's message.
+    pub fn pipeline(&self, key: &PipelineKey, source: &str) -> Result<Arc<Pipeline>> {
+        let known = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        if let Some(pipeline) = known {
+            return Ok(pipeline);
+        }
+        let text = expand(source, &key.defines)
+            .map_err(|message| Error::Shader { name: key.kernel.into(), message })?;
+        let built = Arc::new(self.build(key, &text)?);
+        let mut all = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(all.entry(key.clone()).or_insert(built).clone())
+    }
+
+    fn build(&self, key: &PipelineKey, text: &str) -> Result<Pipeline> {
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(key.kernel),
+            source: wgpu::ShaderSource::Wgsl(text.into()),
+        };
+        let module = if self.checked {
+            self.device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: only this crate's embedded kernels come here. The registry's test runs
+            // every one of them with checks on, over shapes at and around its tile edges.
+            unsafe {
+                self.device.create_shader_module_trusted(
+                    descriptor,
+                    wgpu::ShaderRuntimeChecks::unchecked(),
+                )
+            }
+        };
+        let entries: Vec<_> = key
+            .bindings
+            .iter()
+            .map(|&(binding, kind)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match kind {
+                        BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
+                        BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                        BindingKind::ReadWrite => {
+                            wgpu::BufferBindingType::Storage { read_only: false }
+                        }
+                    },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(key.kernel),
+            entries: &entries,
+        });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(key.kernel),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(key.kernel),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: self.cache.as_ref().map(|(cache, _)| cache),
+        });
+        match pollster::block_on(scope.pop()) {
+            None => Ok(Pipeline { pipeline, layout }),
+            Some(error) => {
+                Err(Error::Shader { name: key.kernel.into(), message: error.to_string() })
+            }
+        }
+    }
+
+    /// Writes the pipeline cache to disk. Failing to is no error: the next start is only slower.
+    pub fn save_pipeline_cache(&self) {
+        let Some((cache, path)) = &self.cache else { return };
+        let Some(data) = cache.get_data() else { return };
+        let known = std::fs::metadata(path).map_or(0, |m| m.len());
+        if known == data.len() as u64 {
+            return;
+        }
+        if let Some(folder) = path.parent() {
+            let _ = std::fs::create_dir_all(folder);
+        }
+        if let Err(why) = crate::files::write_atomic(path, &data) {
+            log::debug!("pipeline cache not kept: {why}");
+        }
+    }
+}
+
+/// Where compiled pipelines are kept: `$XDG_CACHE_HOME` or the platform's equivalent.
+fn cache_folder() -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    var("XDG_CACHE_HOME")
+        .or_else(|| var("LOCALAPPDATA"))
+        .or_else(|| var("HOME").map(|home| home.join(".cache")))
+        .map(|folder| folder.join("modalign"))
+}
+
+pub(super) fn open_cache(
+    device: &wgpu::Device,
+    info: &wgpu::AdapterInfo,
+    features: wgpu::Features,
+) -> Option<(wgpu::PipelineCache, PathBuf)> {
+    if !features.contains(wgpu::Features::PIPELINE_CACHE) {
+        return None;
+    }
+    let name = wgpu::util::pipeline_cache_key(info)?;
+    let path = cache_folder()?.join(format!("{name}_{}.bin", env!("CARGO_PKG_VERSION")));
+    let data = std::fs::read(&path).ok();
+    // SAFETY: the file was written by `save_pipeline_cache` from this driver's own data, and
+    // `fallback` makes the driver start empty when its header does not match.
+    let cache = unsafe {
+        device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor {
+            label: Some("modalign"),
+            data: data.as_deref(),
+            fallback: true,
+        })
+    };
+    Some((cache, path))
+}

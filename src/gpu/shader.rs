@@ -1,0 +1,253 @@
+//! A tiny WGSL preprocessor: imports, conditions, unrolled loops, integer substitution.
+//!
+//! ```text
+//! #import activation            shaders/shared/activation.wgsl, once
+//! #if BIAS && LANES > 0         defined and not 0; also ! || == != < > ( )
+//! #else / #endif
+//! #for i in 0..LANES            the lines below, LANES times
+//! let x${i} = a[${i*4}u];       ${…} is an integer expression
+//! #endfor
+//! ```
+
+use std::collections::{BTreeMap, HashSet};
+
+/// Names and their integer values. An absent name is 0.
+pub type Defines = BTreeMap<&'static str, u32>;
+
+const SHARED: &[(&str, &str)] = &[
+    ("activation", include_str!("../../shaders/shared/activation.wgsl")),
+    ("rng", include_str!("../../shaders/shared/rng.wgsl")),
+    ("step", include_str!("../../shaders/shared/step.wgsl")),
+];
+
+/// Expands `source`. The error names the line.
+pub fn expand(source: &str, defines: &Defines) -> Result<String, String> {
+    let vars = defines.iter().map(|(k, v)| (k.to_string(), i64::from(*v))).collect();
+    let mut state = Expander { vars, imported: HashSet::new(), out: String::new() };
+    let lines: Vec<&str> = source.lines().collect();
+    state.block(&lines, 0)?;
+    Ok(state.out)
+}
+
+struct Expander {
+    vars: BTreeMap<String, i64>,
+    imported: HashSet<String>,
+    out: String,
+}
+
+impl Expander {
+    fn block(&mut self, lines: &[&str], first: usize) -> Result<(), String> {
+        let mut i = 0;
+        while i < lines.len() {
+            let at = |message: String| format!("line {}: {message}", first + i + 1);
+            let trimmed = lines[i].trim();
+            if let Some(name) = trimmed.strip_prefix("#import ") {
+                let name = name.trim();
+                if self.imported.insert(name.to_string()) {
+                    let (_, text) = SHARED
+                        .iter()
+                        .find(|(n, _)| *n == name)
+                        .ok_or_else(|| at(format!("no shared shader '{name}'")))?;
+                    let inner: Vec<&str> = text.lines().collect();
+                    self.block(&inner, 0).map_err(|e| format!("{name}: {e}"))?;
+                }
+                i += 1;
+            } else if let Some(condition) = trimmed.strip_prefix("#if ") {
+                let (middle, end) = matching(lines, i, "#if ", "#endif").map_err(at)?;
+                let yes = self.eval(condition).map_err(at)? != 0;
+                let split = middle.unwrap_or(end);
+                if yes {
+                    self.block(&lines[i + 1..split], first + i + 1)?;
+                } else if middle.is_some() {
+                    self.block(&lines[split + 1..end], first + split + 1)?;
+                }
+                i = end + 1;
+            } else if let Some(header) = trimmed.strip_prefix("#for ") {
+                let (_, end) = matching(lines, i, "#for ", "#endfor").map_err(at)?;
+                let (name, range) =
+                    header.split_once(" in ").ok_or_else(|| at("#for i in a..b".into()))?;
+                let (from, to) =
+                    range.split_once("..").ok_or_else(|| at("#for i in a..b".into()))?;
+                let (from, to) = (self.eval(from).map_err(at)?, self.eval(to).map_err(at)?);
+                let name = name.trim().to_string();
+                let outer = self.vars.get(&name).copied();
+                for value in from..to {
+                    self.vars.insert(name.clone(), value);
+                    self.block(&lines[i + 1..end], first + i + 1)?;
+                }
+                match outer {
+                    Some(value) => self.vars.insert(name, value),
+                    None => self.vars.remove(&name),
+                };
+                i = end + 1;
+            } else {
+                self.line(lines[i]).map_err(at)?;
+                i += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, mut line: &str) -> Result<(), String> {
+        while let Some(start) = line.find("${") {
+            let end = line[start..].find('}').ok_or("'${' without '}'")? + start;
+            self.out.push_str(&line[..start]);
+            let value = self.eval(&line[start + 2..end])?;
+            self.out.push_str(&value.to_string());
+            line = &line[end + 1..];
+        }
+        self.out.push_str(line);
+        self.out.push('\n');
+        Ok(())
+    }
+
+    fn eval(&self, text: &str) -> Result<i64, String> {
+        let tokens = tokenize(text)?;
+        let mut parser = Parser { tokens: &tokens, at: 0, vars: &self.vars };
+        let value = parser.expression(0)?;
+        if parser.at < tokens.len() {
+            return Err(format!("cannot read '{text}'"));
+        }
+        Ok(value)
+    }
+}
+
+/// The line of the matching end, and of the `#else` before it.
+fn matching(
+    lines: &[&str],
+    start: usize,
+    open: &str,
+    close: &str,
+) -> Result<(Option<usize>, usize), String> {
+    let (mut depth, mut middle) = (0, None);
+    for (i, line) in lines.iter().enumerate().skip(start + 1) {
+        let line = line.trim();
+        if line.starts_with(open) {
+            depth += 1;
+        } else if line == close {
+            if depth == 0 {
+                return Ok((middle, i));
+            }
+            depth -= 1;
+        } else if line == "#else" && depth == 0 {
+            middle = Some(i);
+        }
+    }
+    Err(format!("no {close}"))
+}
+
+fn tokenize(text: &str) -> Result<Vec<String>, String> {
+    let chars: Vec<char> = text.chars().collect();
+    let mut tokens = Vec::new();
+    let mut i = 0;
+    while i < chars.len() {
+        let c = chars[i];
+        let start = i;
+        if c.is_whitespace() {
+            i += 1;
+            continue;
+        } else if c.is_alphanumeric() || c == '_' {
+            while i < chars.len() && (chars[i].is_alphanumeric() || chars[i] == '_') {
+                i += 1;
+            }
+        } else {
+            let two: String = chars[i..].iter().take(2).collect();
+            let known = ["&&", "||", "==", "!=", "<=", ">="].contains(&two.as_str());
+            if !known && !"+-*/%()<>!".contains(c) {
+                return Err(format!("unexpected '{c}'"));
+            }
+            i += if known { 2 } else { 1 };
+        }
+        tokens.push(chars[start..i].iter().collect());
+    }
+    Ok(tokens)
+}
+
+struct Parser<'a> {
+    tokens: &'a [String],
+    at: usize,
+    vars: &'a BTreeMap<String, i64>,
+}
+
+/// Operators by how tightly they bind.
+const LEVELS: &[&[&str]] =
+    &[&["||"], &["&&"], &["==", "!=", "<=", ">=", "<", ">"], &["+", "-"], &["*", "/", "%"]];
+
+impl Parser<'_> {
+    fn expression(&mut self, level: usize) -> Result<i64, String> {
+        let Some(operators) = LEVELS.get(level) else { return self.atom() };
+        let mut left = self.expression(level + 1)?;
+        while let Some(op) = self.tokens.get(self.at).filter(|t| operators.contains(&t.as_str())) {
+            self.at += 1;
+            let right = self.expression(level + 1)?;
+            left = match op.as_str() {
+                "||" => i64::from(left != 0 || right != 0),
+                "&&" => i64::from(left != 0 && right != 0),
+                "==" => i64::from(left == right),
+                "!=" => i64::from(left != right),
+                "<=" => i64::from(left <= right),
+                ">=" => i64::from(left >= right),
+                "<" => i64::from(left < right),
+                ">" => i64::from(left > right),
+                "+" => left + right,
+                "-" => left - right,
+                "*" => left * right,
+                "/" => left.checked_div(right).ok_or("division by zero")?,
+                _ => left.checked_rem(right).ok_or("division by zero")?,
+            };
+        }
+        Ok(left)
+    }
+
+    fn atom(&mut self) -> Result<i64, String> {
+        let token = self.tokens.get(self.at).ok_or("an expression ends early")?;
+        self.at += 1;
+        match token.as_str() {
+            "!" => Ok(i64::from(self.atom()? == 0)),
+            "(" => {
+                let value = self.expression(0)?;
+                self.at += 1;
+                match self.tokens.get(self.at - 1).map(String::as_str) {
+                    Some(")") => Ok(value),
+                    _ => Err("'(' without ')'".into()),
+                }
+            }
+            t if t.starts_with(|c: char| c.is_ascii_digit()) => {
+                t.parse().map_err(|_| format!("'{t}' is no number"))
+            }
+            t if t.starts_with(|c: char| c.is_alphabetic() || c == '_') => {
+                Ok(self.vars.get(t).copied().unwrap_or(0))
+            }
+            t => Err(format!("unexpected '{t}'")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_loops_and_sums() {
+        let source =
+            "#if A && !B\nyes\n#else\nno\n#endif\n#for i in 0..A+1\nx${i*4 + (1)}\n#endfor";
+        let text = expand(source, &Defines::from([("A", 1)])).unwrap();
+        assert_eq!(text, "yes\nx1\nx5\n");
+        let text = expand(source, &Defines::from([("A", 1), ("B", 2)])).unwrap();
+        assert_eq!(text, "no\nx1\nx5\n");
+    }
+
+    #[test]
+    fn nested_blocks_keep_their_own_else() {
+        let source = "#if A\n#if B\nab\n#else\na\n#endif\n#else\nnone\n#endif";
+        assert_eq!(expand(source, &Defines::from([("A", 1)])).unwrap(), "a\n");
+        assert_eq!(expand(source, &Defines::new()).unwrap(), "none\n");
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        assert!(expand("a\n#if A\n", &Defines::new()).unwrap_err().contains("line 2"));
+        assert!(expand("a\n${A +}", &Defines::new()).unwrap_err().contains("line 2"));
+        assert!(expand("#import nothing", &Defines::new()).unwrap_err().contains("nothing"));
+    }
+}

@@ -1,0 +1,368 @@
+//! Matrix products in the three layouts that a layer and its gradients need, with what usually
+//! follows or precedes them folded in.
+
+use super::{Act, random};
+use crate::error::{Error, Result};
+use crate::gpu::{Defines, Family};
+use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, Twin, grid};
+use crate::tape::{Sink, Tape, Var};
+
+/// `C = act(op(A) op(B) + bias)`; see `shaders/matmul.wgsl`.
+pub static MATMUL: Kernel = Kernel {
+    name: "matmul",
+    source: include_str!("../../shaders/matmul.wgsl"),
+    bindings: &[
+        Binding::read("A"),
+        Binding::read("B"),
+        Binding::read("BIAS").or_none(),
+        Binding::read("MASK").or_none(),
+        Binding::write("C"),
+        Binding::write("ROWSUM").or_none(),
+    ],
+    step: false,
+    launch,
+    twin: reference::matmul,
+    cases,
+};
+
+/// Adds up the partial products of a matmul split over k.
+pub static FOLD: Kernel = Kernel {
+    name: "fold",
+    source: include_str!("../../shaders/fold.wgsl"),
+    bindings: &[Binding::read("PART"), Binding::write("OUT"), Binding::write("SUM").or_none()],
+    step: false,
+    launch: |_, words, _| Launch::of(grid((words[0] + words[1]) as usize, 64)),
+    twin: reference::fold,
+    cases: || {
+        let arg = |seed, len| Some(CaseArg::F(random(seed, len)));
+        vec![
+            Case::new("3 splits", vec![35, 5, 3, 0, 1], vec![arg(1, 120), arg(2, 35), arg(3, 5)]),
+            Case::new("accumulate", vec![64, 0, 2, 1, 0], vec![arg(1, 128), arg(2, 64), None]),
+        ]
+    },
+};
+
+fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
+    let [m, n, k, _, lda, ldb] = [0, 1, 2, 3, 4, 5].map(|i| words[i]);
+    let (splits, chunk) = (words[7], words[8]);
+    let on = |name| defines.get(name).is_some_and(|v| *v != 0);
+    let (ta, tb) = (on("TA"), on("TB"));
+    if family.tiled() {
+        let rm = if m <= 32 { 1 } else { 4 };
+        return Launch::of([n.div_ceil(64), m.div_ceil(16 * rm), splits])
+            .with("TILED", 1)
+            .with("RM", rm);
+    }
+    // Whole vectors along the contiguous side of both operands, or the plain kernel.
+    let along_a = if ta { m } else { k };
+    let along_b = if tb { k } else { n };
+    let vectors = [along_a, along_b, lda, ldb, if ta { 4 } else { chunk }];
+    let lanes = family.lanes();
+    if lanes > 0 && vectors.iter().all(|v| v % 4 == 0) {
+        let (rows, cols) = if ta { (4 * lanes, 8) } else { (2 * lanes, 16) };
+        return Launch::of([n.div_ceil(cols), m.div_ceil(rows), splits]).with("LANES", lanes);
+    }
+    Launch::of([(m * n.div_ceil(4)).div_ceil(64), 1, splits])
+}
+
+/// One product to record; the fields are those of the shader.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Product {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub ta: bool,
+    pub tb: bool,
+    pub bias: Option<Var>,
+    pub act: Act,
+    /// The activation whose slope multiplies A, and its output.
+    pub mask: Option<(Act, Var)>,
+    pub accumulate: u32,
+    pub rowsum: Option<Sink>,
+}
+
+/// Appends a product; a long sum over k with few outputs is split so that it fills a device.
+pub(crate) fn product(tape: &mut Tape, a: Var, b: Var, c: Var, p: Product) {
+    let Product { m, n, k, .. } = p;
+    let splits = if k >= 2048 && m * n <= 1 << 15 { (k / 512).min(32) } else { 1 };
+    let chunk = k.div_ceil(splits).next_multiple_of(4);
+    let splits = k.div_ceil(chunk).max(1);
+    let mut defines = Defines::new();
+    for (name, value) in [("TA", u32::from(p.ta)), ("TB", u32::from(p.tb)), ("ACT", p.act.code())] {
+        if value != 0 {
+            defines.insert(name, value);
+        }
+    }
+    if let Some((act, _)) = p.mask {
+        defines.insert("MASK_ACT", act.code());
+    }
+    let (lda, ldb) = (if p.ta { m } else { k }, if p.tb { k } else { n });
+    let sum_accumulate = p.rowsum.map_or(0, |s| s.accumulate);
+    let words = [m, n, k, p.accumulate as usize, lda, ldb, n, splits, chunk];
+    let mut words: Vec<u32> = words.iter().map(|w| *w as u32).collect();
+    words.extend([sum_accumulate, 0, 0]);
+    let flops = 2 * (m * n * k) as u64;
+    let mask = p.mask.map(|(_, y)| y);
+    let rowsum = p.rowsum.map(|s| s.var);
+    if splits == 1 {
+        tape.call(
+            &MATMUL,
+            &[Some(a), Some(b), p.bias, mask, Some(c), rowsum],
+            words,
+            defines,
+            flops,
+        );
+        return;
+    }
+    // The partial row sums live behind each partial product; the binding only asks for them.
+    let rows = m;
+    let part = tape.output("partial", &[splits, m * n + rows], &[]);
+    let args = [Some(a), Some(b), None, mask, Some(part), rowsum];
+    tape.call(&MATMUL, &args, words, defines, flops);
+    let fold = [m * n, rows, splits, p.accumulate as usize, sum_accumulate as usize];
+    let fold = fold.iter().map(|w| *w as u32).collect();
+    let adds = (splits * (m * n + rows)) as u64;
+    tape.call(&FOLD, &[Some(part), Some(c), rowsum], fold, Defines::new(), adds);
+}
+
+impl Tape {
+    /// `a [m, k] · b [k, n] → [m, n]`.
+    ///
+    /// # Errors
+    /// Inner sizes that differ.
+    pub fn matmul(&mut self, a: Var, b: Var) -> Result<Var> {
+        let ((m, k), (k2, n)) = (self.rows_cols(a), self.rows_cols(b));
+        if k != k2 {
+            let detail = format!("{:?} · {:?}: inner sizes differ", self.shape(a), self.shape(b));
+            return Err(Error::shape("matmul", detail));
+        }
+        let y = self.output("matmul", &[m, n], &[a, b]);
+        product(self, a, b, y, Product { m, n, k, ..Default::default() });
+        self.on_backward(&[y], move |tape| {
+            let Some(dy) = tape.grad(y) else { return Ok(()) };
+            if let Some(da) = tape.sink(a) {
+                let p = Product {
+                    m,
+                    n: k,
+                    k: n,
+                    tb: true,
+                    accumulate: da.accumulate,
+                    ..Default::default()
+                };
+                product(tape, dy, b, da.var, p);
+            }
+            if let Some(db) = tape.sink(b) {
+                let p = Product {
+                    m: k,
+                    n,
+                    k: m,
+                    ta: true,
+                    accumulate: db.accumulate,
+                    ..Default::default()
+                };
+                product(tape, a, dy, db.var, p);
+            }
+            Ok(())
+        });
+        Ok(y)
+    }
+
+    /// A fully connected layer: `act(x [.., k] · wᵀ + b)` with `w [n, k]`, `b [n]`, as PyTorch
+    /// stores them; one dispatch forward, two backward (ReLU and tanh fold into them).
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn linear(&mut self, x: Var, w: Var, b: Option<Var>, act: Act) -> Result<Var> {
+        let ((m, k), (n, k2)) = (self.rows_cols(x), self.rows_cols(w));
+        if k != k2 || b.is_some_and(|b| self.len(b) != n) {
+            let detail = format!(
+                "input {:?}, weight {:?}, bias {:?}: want [.., k], [n, k], [n]",
+                self.shape(x),
+                self.shape(w),
+                b.map(|b| self.shape(b).to_vec())
+            );
+            return Err(Error::shape("linear", detail));
+        }
+        // The slope of GELU and the logistic cannot be had from A's mask: keep those apart.
+        if !matches!(act, Act::None | Act::Relu | Act::Tanh) {
+            let pre = self.linear(x, w, b, Act::None)?;
+            return self.activate(pre, act);
+        }
+        let mut shape = self.shape(x).to_vec();
+        match shape.last_mut() {
+            Some(last) => *last = n,
+            None => shape.push(n),
+        }
+        let inputs: Vec<Var> = [Some(x), Some(w), b].into_iter().flatten().collect();
+        let y = self.output("linear", &shape, &inputs);
+        product(self, x, w, y, Product { m, n, k, tb: true, bias: b, act, ..Default::default() });
+        self.on_backward(&[y], move |tape| {
+            let Some(dy) = tape.grad(y) else { return Ok(()) };
+            let mask = (act != Act::None).then_some((act, y));
+            if let Some(dx) = tape.sink(x) {
+                let p = Product {
+                    m,
+                    n: k,
+                    k: n,
+                    mask,
+                    accumulate: dx.accumulate,
+                    ..Default::default()
+                };
+                product(tape, dy, w, dx.var, p);
+            }
+            linear_weight_grad(tape, dy, x, (m, n, k), mask, w, b);
+            Ok(())
+        });
+        Ok(y)
+    }
+}
+
+/// `dW (+)= dYᵀ X` and, in the same dispatch, `db (+)= column sums of dY`.
+pub(crate) fn linear_weight_grad(
+    tape: &mut Tape,
+    dy: Var,
+    x: Var,
+    (rows, n, k): (usize, usize, usize),
+    mask: Option<(Act, Var)>,
+    w: Var,
+    b: Option<Var>,
+) {
+    let rowsum = b.and_then(|b| tape.sink(b));
+    if let Some(dw) = tape.sink(w) {
+        let p = Product {
+            m: n,
+            n: k,
+            k: rows,
+            ta: true,
+            mask,
+            accumulate: dw.accumulate,
+            rowsum,
+            ..Default::default()
+        };
+        product(tape, dy, x, dw.var, p);
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let shapes = [
+        (1_usize, 1_usize, 1_usize),
+        (3, 5, 7),
+        (16, 16, 16),
+        (15, 17, 33),
+        (17, 20, 12),
+        (33, 64, 8),
+        (64, 16, 128),
+        (65, 68, 64),
+        (2, 132, 260),
+    ];
+    for (ta, tb) in [(0, 0), (0, 1), (1, 0)] {
+        for (i, (m, n, k)) in shapes.into_iter().enumerate() {
+            let seed = (i * 10 + ta * 3 + tb) as u64;
+            let splits = if k >= 64 { 3 } else { 1 };
+            for (mode, splits) in [(0, 1), (1, 1), (2, splits)] {
+                if mode == 2 && splits == 1 {
+                    continue;
+                }
+                let chunk = k.div_ceil(splits).next_multiple_of(4);
+                let splits = k.div_ceil(chunk);
+                let accumulate = usize::from(mode == 0 && i % 2 == 1);
+                let (lda, ldb) = (if ta == 1 { m } else { k }, if tb == 1 { k } else { n });
+                let words = [m, n, k, accumulate, lda, ldb, n, splits, chunk, accumulate, 0, 0];
+                let c_len = if splits > 1 { splits * (m * n + m) } else { m * n };
+                let arg = |s: u64, len| Some(CaseArg::F(random(seed + s, len)));
+                let extras = mode == 1;
+                let args = vec![
+                    arg(1, m * k),
+                    arg(2, k * n),
+                    if extras && ta == 0 { arg(3, n) } else { None },
+                    if extras && tb == 0 { arg(4, m * k) } else { None },
+                    Some(CaseArg::F(vec![0.5; c_len])),
+                    if ta == 1 { arg(5, m) } else { None },
+                ];
+                let name = format!("{m}x{n}x{k} ta{ta} tb{tb} mode{mode}");
+                let mut case = Case::new(name, words.map(|w| w as u32).to_vec(), args)
+                    .within(2e-5)
+                    .flops(2 * (m * n * k) as u64);
+                for (name, value) in [("TA", ta), ("TB", tb)] {
+                    if value == 1 {
+                        case = case.define(name, 1);
+                    }
+                }
+                if extras {
+                    case = case.define("MASK_ACT", if i % 2 == 0 { 1 } else { 3 });
+                    if ta == 0 {
+                        case = case.define("ACT", (i as u32) % 4 + 1);
+                    }
+                }
+                cases.push(case);
+            }
+        }
+    }
+    cases
+}
+
+/// CPU twins.
+pub mod reference {
+    use super::*;
+
+    /// `C = act(op(A) op(B) + bias)`, `C += …`, partial sums, row sums.
+    pub fn matmul(t: &mut Twin) {
+        let [m, n, k, accumulate, lda, ldb, ldc, splits, chunk, sum_accumulate] =
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|i| t.size(i));
+        let (a, b, bias, mask) = (t.read(0), t.read(1), t.read(2), t.read(3));
+        let (ta, tb) = (t.is("TA"), t.is("TB"));
+        let act = Act::from_code(t.defines.get("ACT").copied().unwrap_or(0));
+        let tanh = t.defines.get("MASK_ACT") == Some(&Act::Tanh.code());
+        let a_at = |i: usize, l: usize| {
+            let at = if ta { l * lda + i } else { i * lda + l };
+            let slope = match mask.get(at) {
+                None => 1.0,
+                Some(y) if tanh => 1.0 - y * y,
+                Some(y) => f32::from(*y > 0.0),
+            };
+            a[at] * slope
+        };
+        let b_at = |l: usize, j: usize| if tb { b[j * ldb + l] } else { b[l * ldb + j] };
+        let (has_bias, has_sum) = (t.has(2), t.has(5));
+        for z in 0..splits {
+            let range = z * chunk..k.min((z + 1) * chunk);
+            for i in 0..m {
+                let sum: f32 = range.clone().map(|l| a_at(i, l)).sum();
+                for j in 0..n {
+                    let dot: f32 = range.clone().map(|l| a_at(i, l) * b_at(l, j)).sum();
+                    if splits > 1 {
+                        t.write(4)[z * (m * n + m) + i * n + j] = dot;
+                        continue;
+                    }
+                    let mut v = dot;
+                    if has_bias {
+                        v += bias[j];
+                    }
+                    let c = &mut t.write(4)[i * ldc + j];
+                    *c = act.apply(if accumulate != 0 { *c + v } else { v });
+                }
+                if has_sum && splits > 1 {
+                    t.write(4)[z * (m * n + m) + m * n + i] = sum;
+                } else if has_sum {
+                    let s = &mut t.write(5)[i];
+                    *s = if sum_accumulate != 0 { *s + sum } else { sum };
+                }
+            }
+        }
+    }
+
+    /// Sums of partial products.
+    pub fn fold(t: &mut Twin) {
+        let [n, rows, splits, accumulate, sum_accumulate] = [0, 1, 2, 3, 4].map(|i| t.size(i));
+        let part = t.read(0);
+        for i in 0..n + rows {
+            let total: f32 = (0..splits).map(|s| part[s * (n + rows) + i]).sum();
+            let (binding, at, add) =
+                if i < n { (1, i, accumulate) } else { (2, i - n, sum_accumulate) };
+            if let Some(out) = t.write(binding).get_mut(at) {
+                *out = total + if add != 0 { *out } else { 0.0 };
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! One file per family of operations: the typed call, its backward, its kernels' launch geometry
+//! and `mod reference`, the CPU twins. Each kernel's shader has the kernel's name.
+
+pub mod elementwise;
+pub mod matmul;
+mod registry;
+
+pub use registry::{KERNELS, find, random, run_case, run_twin};
+
+/// How an operation ends: applied to its result before it is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Act {
+    /// Nothing.
+    #[default]
+    None,
+    /// max(x, 0).
+    Relu,
+    /// x Φ(x), by an erf good to 1.5e-7.
+    Gelu,
+    /// tanh, its argument clamped to ±10.
+    Tanh,
+    /// The logistic function, its argument clamped to ±30.
+    Sigmoid,
+}
+
+impl Act {
+    /// The value of `ACT` in shaders.
+    pub fn code(self) -> u32 {
+        self as u32
+    }
+
+    /// The function itself, for CPU twins.
+    pub fn apply(self, x: f32) -> f32 {
+        match self {
+            Act::None => x,
+            Act::Relu => x.max(0.0),
+            Act::Gelu => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
+            Act::Tanh => x.clamp(-10.0, 10.0).tanh(),
+            Act::Sigmoid => 1.0 / (1.0 + (-x.clamp(-30.0, 30.0)).exp()),
+        }
+    }
+
+    /// From the value in shaders.
+    pub fn from_code(code: u32) -> Self {
+        [Act::None, Act::Relu, Act::Gelu, Act::Tanh, Act::Sigmoid]
+            .into_iter()
+            .find(|a| a.code() == code)
+            .unwrap_or_default()
+    }
+}
+
+/// erf by Abramowitz and Stegun 7.1.26, as the shaders have it.
+pub(crate) fn erf(x: f32) -> f32 {
+    let a = x.abs();
+    let t = 1.0 / (1.0 + 0.327_591_1 * a);
+    let p = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_7) * t - 0.284_496_74) * t
+        + 0.254_829_6)
+        * t;
+    x.signum() * (1.0 - p * (-(a * a).min(80.0)).exp())
+}

@@ -1,0 +1,225 @@
+//! A kernel: its WGSL, its bindings, its launch geometry and its CPU twin, in one record.
+
+use super::Step;
+use crate::gpu::{BindingKind, Defines, Family};
+
+/// How a kernel uses a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only read.
+    Read,
+    /// Written everywhere, or read and written.
+    Write,
+}
+
+/// One storage binding. Its number is its place in [`Kernel::bindings`].
+#[derive(Clone, Copy, Debug)]
+pub struct Binding {
+    /// Name as in the shader; for an optional binding also the preprocessor name that is 1
+    /// when the binding is there.
+    pub name: &'static str,
+    /// How it is used.
+    pub access: Access,
+    /// Whether a call may leave it out.
+    pub optional: bool,
+}
+
+impl Binding {
+    /// A binding that is only read.
+    pub const fn read(name: &'static str) -> Self {
+        Binding { name, access: Access::Read, optional: false }
+    }
+    /// A binding that is written.
+    pub const fn write(name: &'static str) -> Self {
+        Binding { name, access: Access::Write, optional: false }
+    }
+    /// The same binding, which a call may leave out.
+    pub const fn or_none(self) -> Self {
+        Binding { optional: true, ..self }
+    }
+}
+
+/// A kernel fitted to an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Preprocessor names beyond the call's own.
+    pub defines: Defines,
+    /// Workgroups.
+    pub groups: [u32; 3],
+}
+
+impl Launch {
+    /// A launch without defines.
+    pub fn of(groups: [u32; 3]) -> Self {
+        Launch { defines: Defines::new(), groups }
+    }
+
+    /// Adds a define.
+    pub fn with(mut self, name: &'static str, value: u32) -> Self {
+        self.defines.insert(name, value);
+        self
+    }
+}
+
+/// Workgroups for `items`, `per_group` each, folded into two dimensions where one is too short.
+/// Shaders find their place by `wid.y * count.x + wid.x`.
+pub fn grid(items: usize, per_group: usize) -> [u32; 3] {
+    let groups = items.div_ceil(per_group).max(1);
+    let rows = groups.div_ceil(65_535);
+    [groups.div_ceil(rows) as u32, rows as u32, 1]
+}
+
+/// Rounds to what a uniform binding needs.
+pub fn uniform(words: &[u32]) -> usize {
+    words.len().div_ceil(4).max(1) * 4
+}
+
+/// Everything the engine knows of a kernel. Registering one gives it the kernel test, the
+/// translation test and the benchmark.
+pub struct Kernel {
+    /// Also its file: `shaders/<name>.wgsl`.
+    pub name: &'static str,
+    /// The file's text.
+    pub source: &'static str,
+    /// Storage bindings in order; `P` is binding 14, `S` (the step) binding 15.
+    pub bindings: &'static [Binding],
+    /// Whether it reads the step uniforms.
+    pub step: bool,
+    /// Geometry and variant for a family, from `P` and the call's defines.
+    pub launch: fn(Family, &[u32], &Defines) -> Launch,
+    /// The same computation in plain Rust.
+    pub twin: fn(&mut Twin),
+    /// Calls to test and time it with.
+    pub cases: fn() -> Vec<Case>,
+}
+
+/// Binding number of `P`.
+pub const PARAMS: u32 = 14;
+/// Binding number of `S`.
+pub const STEP: u32 = 15;
+
+impl Kernel {
+    /// The defines of a call: the operation's, the adapter's, and one for each optional binding.
+    pub fn defines(&self, call: &Defines, launch: &Launch, present: &[bool]) -> Defines {
+        let mut all = call.clone();
+        all.extend(launch.defines.iter());
+        for (binding, _) in self.bindings.iter().zip(present).filter(|(b, p)| b.optional && **p) {
+            all.insert(binding.name, 1);
+        }
+        all
+    }
+
+    /// Binding numbers and kinds of a call.
+    pub fn kinds(&self, present: &[bool]) -> Vec<(u32, BindingKind)> {
+        let mut kinds: Vec<_> = self
+            .bindings
+            .iter()
+            .zip(present)
+            .enumerate()
+            .filter(|(_, (_, p))| **p)
+            .map(|(i, (b, _))| {
+                let kind = match b.access {
+                    Access::Read => BindingKind::Read,
+                    Access::Write => BindingKind::ReadWrite,
+                };
+                (i as u32, kind)
+            })
+            .collect();
+        kinds.push((PARAMS, BindingKind::Uniform));
+        if self.step {
+            kinds.push((STEP, BindingKind::Uniform));
+        }
+        kinds
+    }
+}
+
+/// A CPU twin's view of a call: the same bindings, the same words.
+pub struct Twin<'a> {
+    /// The uniform `P`.
+    pub words: &'a [u32],
+    /// The step uniforms.
+    pub step: &'a Step,
+    /// The call's defines.
+    pub defines: &'a Defines,
+    /// The bindings' contents; `None` where the call leaves one out.
+    pub buffers: &'a mut [Option<Vec<u32>>],
+}
+
+impl Twin<'_> {
+    /// Word `i` of `P`, as a size.
+    pub fn size(&self, i: usize) -> usize {
+        self.words[i] as usize
+    }
+    /// Word `i` of `P`, as a float.
+    pub fn float(&self, i: usize) -> f32 {
+        f32::from_bits(self.words[i])
+    }
+    /// Whether the call has binding `i`.
+    pub fn has(&self, i: usize) -> bool {
+        self.buffers[i].is_some()
+    }
+    /// Whether the operation asked for a variant.
+    pub fn is(&self, define: &str) -> bool {
+        self.defines.get(define).is_some_and(|v| *v != 0)
+    }
+    /// A copy of binding `i` as floats; empty where absent.
+    pub fn read(&self, i: usize) -> Vec<f32> {
+        self.words_of(i).iter().map(|w| f32::from_bits(*w)).collect()
+    }
+    /// Binding `i` as unsigned integers; empty where absent.
+    pub fn words_of(&self, i: usize) -> &[u32] {
+        self.buffers[i].as_deref().unwrap_or_default()
+    }
+    /// Binding `i`, to be written.
+    pub fn write(&mut self, i: usize) -> &mut [f32] {
+        self.buffers[i].as_mut().map_or(&mut [], |b| bytemuck::cast_slice_mut(b.as_mut_slice()))
+    }
+}
+
+/// Contents of one binding in a test call.
+#[derive(Clone, Debug)]
+pub enum CaseArg {
+    /// Floats.
+    F(Vec<f32>),
+    /// Unsigned integers.
+    U(Vec<u32>),
+}
+
+/// A call for tests and timings.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What it tries, for messages.
+    pub name: String,
+    /// `P`.
+    pub words: Vec<u32>,
+    /// The operation's defines.
+    pub defines: Defines,
+    /// One entry for each binding.
+    pub args: Vec<Option<CaseArg>>,
+    /// Largest difference from the twin, relative to 1 + |value|.
+    pub tolerance: f32,
+    /// Floating-point operations, for timings.
+    pub flops: u64,
+}
+
+impl Case {
+    /// A case without defines at a tolerance of 1e-5.
+    pub fn new(name: impl Into<String>, words: Vec<u32>, args: Vec<Option<CaseArg>>) -> Self {
+        Case { name: name.into(), words, defines: Defines::new(), args, tolerance: 1e-5, flops: 0 }
+    }
+    /// Adds a define.
+    pub fn define(mut self, name: &'static str, value: u32) -> Self {
+        self.defines.insert(name, value);
+        self
+    }
+    /// Sets the tolerance.
+    pub fn within(mut self, tolerance: f32) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+    /// Sets the operation count.
+    pub fn flops(mut self, flops: u64) -> Self {
+        self.flops = flops;
+        self
+    }
+}

@@ -1,0 +1,213 @@
+//! From a recording to dispatches and buffers: launch geometry, liveness, memory.
+
+use super::{Access, Kernel, Place, Recording, Spaces, Stage, TensorId};
+use crate::error::{Error, Result};
+use crate::gpu::{Caps, Defines};
+use std::fmt;
+
+/// One dispatch of a plan.
+#[derive(Clone)]
+pub struct Planned {
+    /// The kernel.
+    pub kernel: &'static Kernel,
+    /// All preprocessor names, the adapter's included.
+    pub defines: Defines,
+    /// Workgroups.
+    pub groups: [u32; 3],
+    /// The uniform `P`.
+    pub words: Vec<u32>,
+    /// Tensors by binding.
+    pub args: Vec<Option<TensorId>>,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes of all tensors it touches.
+    pub bytes: u64,
+    /// Its part of the step.
+    pub stage: Stage,
+}
+
+/// A compiled recording: plain data, printable, without a device.
+pub struct Plan {
+    pub(super) recording: Recording,
+    dispatches: Vec<Planned>,
+    /// Slot of each scratch tensor.
+    pub(super) slot_of: Vec<Option<usize>>,
+    /// Words of each slot.
+    pub(super) slots: Vec<usize>,
+}
+
+/// Every tensor starts at a multiple of this many words, so that any part of a buffer can be
+/// bound on any adapter.
+pub(crate) const ALIGN_WORDS: usize = 64;
+
+impl Plan {
+    /// Fits a recording to an adapter.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](Error::OutOfMemory) where one tensor is larger than a binding may be.
+    pub fn new(recording: Recording, caps: &Caps) -> Result<Self> {
+        for tensor in &recording.tensors {
+            let bytes = tensor.len() as u64 * 4;
+            if bytes > caps.max_binding {
+                return Err(Error::OutOfMemory {
+                    what: format!("tensor '{}' {:?}", tensor.name, tensor.shape),
+                    bytes,
+                    advice: format!(
+                        "one binding of {} holds {}; use a smaller batch (train.batch_size)",
+                        caps.name, caps.max_binding
+                    ),
+                });
+            }
+        }
+        let dispatches = recording
+            .calls
+            .iter()
+            .map(|call| {
+                let launch = (call.kernel.launch)(caps.family, &call.words, &call.defines);
+                let present: Vec<bool> = call.args.iter().map(Option::is_some).collect();
+                let bytes = call
+                    .args
+                    .iter()
+                    .flatten()
+                    .map(|t| recording.tensors[t.index()].len() as u64 * 4)
+                    .sum();
+                Planned {
+                    kernel: call.kernel,
+                    defines: call.kernel.defines(&call.defines, &launch, &present),
+                    groups: launch.groups,
+                    words: call.words.clone(),
+                    args: call.args.clone(),
+                    flops: call.flops,
+                    bytes,
+                    stage: call.stage,
+                }
+            })
+            .collect();
+        let (slot_of, slots) = assign(&recording);
+        Ok(Plan { recording, dispatches, slot_of, slots })
+    }
+
+    /// The dispatches in order.
+    pub fn dispatches(&self) -> &[Planned] {
+        &self.dispatches
+    }
+
+    /// Bytes of the scratch buffers.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.slots.iter().map(|w| *w as u64 * 4).sum()
+    }
+
+    /// Bytes of everything a step needs: scratch and the persistent spaces.
+    pub fn total_bytes(&self, spaces: &Spaces) -> u64 {
+        self.scratch_bytes() + spaces.bytes() + self.recording.constants.len() as u64 * 4
+    }
+
+    /// Sum of all floating-point operations.
+    pub fn flops(&self) -> u64 {
+        self.dispatches.iter().map(|d| d.flops).sum()
+    }
+}
+
+/// Gives every scratch tensor a slot, reusing a slot once its tensor was used for the last time.
+fn assign(recording: &Recording) -> (Vec<Option<usize>>, Vec<usize>) {
+    let count = recording.tensors.len();
+    let (mut first, mut last) = (vec![usize::MAX; count], vec![0; count]);
+    for (at, call) in recording.calls.iter().enumerate() {
+        for tensor in call.args.iter().flatten() {
+            first[tensor.index()] = first[tensor.index()].min(at);
+            last[tensor.index()] = at;
+        }
+    }
+    let mut slot_of = vec![None; count];
+    let mut slots: Vec<usize> = Vec::new();
+    let mut free: Vec<usize> = Vec::new();
+    for (at, call) in recording.calls.iter().enumerate() {
+        for tensor in call.args.iter().flatten().map(|t| t.index()) {
+            let info = &recording.tensors[tensor];
+            if info.place != Place::Scratch || first[tensor] != at || slot_of[tensor].is_some() {
+                continue;
+            }
+            let words = info.len().max(1).next_multiple_of(ALIGN_WORDS);
+            // The smallest free slot that fits, else the largest one, grown.
+            let best = free
+                .iter()
+                .copied()
+                .filter(|s| slots[*s] >= words)
+                .min_by_key(|s| slots[*s])
+                .or_else(|| free.iter().copied().max_by_key(|s| slots[*s]));
+            let slot = match best {
+                Some(slot) => {
+                    free.retain(|s| *s != slot);
+                    slots[slot] = slots[slot].max(words);
+                    slot
+                }
+                None => {
+                    slots.push(words);
+                    slots.len() - 1
+                }
+            };
+            slot_of[tensor] = Some(slot);
+        }
+        let mut ended: Vec<usize> = call
+            .args
+            .iter()
+            .flatten()
+            .map(|t| t.index())
+            .filter(|t| last[*t] == at && !recording.tensors[*t].keep)
+            .collect();
+        ended.sort_unstable();
+        ended.dedup();
+        free.extend(ended.into_iter().filter_map(|t| slot_of[t]));
+    }
+    (slot_of, slots)
+}
+
+/// `16x375x64`, or `scalar`.
+fn extents(shape: &[usize]) -> String {
+    if shape.is_empty() {
+        return "scalar".into();
+    }
+    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:>3}  {:<9}{:<18}{:>14}  {:>9}  {:>9}  bindings",
+            "#", "stage", "kernel", "workgroups", "MFLOP", "KiB"
+        )?;
+        for (i, d) in self.dispatches.iter().enumerate() {
+            let [x, y, z] = d.groups;
+            let shapes: Vec<String> = d
+                .kernel
+                .bindings
+                .iter()
+                .zip(&d.args)
+                .filter_map(|(b, a)| a.map(|a| (b, &self.recording.tensors[a.index()])))
+                .map(|(b, t)| {
+                    let arrow = if b.access == Access::Write { "→" } else { "" };
+                    format!("{arrow}{}[{}]", t.name, extents(&t.shape))
+                })
+                .collect();
+            writeln!(
+                f,
+                "{i:>3}  {:<9}{:<18}{:>14}  {:>9.3}  {:>9.1}  {}",
+                format!("{:?}", d.stage).to_lowercase(),
+                d.kernel.name,
+                format!("{x}x{y}x{z}"),
+                d.flops as f64 / 1e6,
+                d.bytes as f64 / 1024.0,
+                shapes.join(" ")
+            )?;
+        }
+        write!(
+            f,
+            "{} dispatches, {:.2} MFLOP, {:.2} MiB of scratch in {} buffers",
+            self.dispatches.len(),
+            self.flops() as f64 / 1e6,
+            self.scratch_bytes() as f64 / f64::from(1 << 20),
+            self.slots.len()
+        )
+    }
+}

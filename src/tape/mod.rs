@@ -1,0 +1,306 @@
+//! The recorder. An operation checks its shapes, appends its calls and remembers how to append
+//! those of its gradient; nothing runs until the recording is planned and replayed.
+//!
+//! Operations live in [`ops`](crate::ops), one file per family, as methods of [`Tape`].
+
+use crate::error::{Error, Result};
+use crate::gpu::{Caps, Defines};
+use crate::plan::{
+    Call, Kernel, Place, Plan, Recording, SpaceId, Spaces, Stage, TensorId, TensorInfo,
+};
+
+/// A tensor on a tape: an index, cheap to copy.
+pub type Var = TensorId;
+
+type Backward = Box<dyn FnOnce(&mut Tape) -> Result<()>>;
+
+struct Node {
+    outputs: Vec<Var>,
+    backward: Backward,
+}
+
+#[derive(Clone, Default)]
+struct GradState {
+    wanted: bool,
+    /// Where the gradient goes; made on first use for scratch tensors.
+    at: Option<Var>,
+    /// Whether something has been added already.
+    written: bool,
+}
+
+/// Where a gradient is to be written: the tensor, and whether to add to what is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Sink {
+    /// The gradient tensor.
+    pub var: Var,
+    /// 1 to add, 0 to overwrite; goes into the kernel's words.
+    pub accumulate: u32,
+}
+
+/// Records operations and their gradients.
+#[derive(Default)]
+pub struct Tape {
+    recording: Recording,
+    grads: Vec<GradState>,
+    nodes: Vec<Node>,
+    stage: Option<Stage>,
+    streams: u32,
+}
+
+impl Tape {
+    /// An empty tape.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    // ---- tensors ----------------------------------------------------------------------------
+
+    fn push(&mut self, name: String, shape: &[usize], place: Place, wanted: bool) -> Var {
+        self.recording.tensors.push(TensorInfo { name, shape: shape.to_vec(), place, keep: false });
+        self.grads.push(GradState { wanted, ..Default::default() });
+        TensorId(self.recording.tensors.len() as u32 - 1)
+    }
+
+    /// A tensor in a persistent buffer: an input, a state. It has no gradient.
+    /// `offset` is in words, a multiple of 64.
+    pub fn input(&mut self, name: &str, shape: &[usize], space: SpaceId, offset: usize) -> Var {
+        self.push(name.into(), shape, Place::Space { space, offset }, false)
+    }
+
+    /// A parameter: its value, and its gradient in a buffer that accumulates across micro-batches
+    /// until the optimiser zeroes it. Without a gradient buffer it is frozen.
+    pub fn parameter(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        value: (SpaceId, usize),
+        grad: Option<(SpaceId, usize)>,
+    ) -> Var {
+        let place = |(space, offset)| Place::Space { space, offset };
+        let var = self.push(name.into(), shape, place(value), grad.is_some());
+        if let Some(at) = grad {
+            let grad = self.push(format!("d.{name}"), shape, place(at), false);
+            self.grads[var.index()].at = Some(grad);
+            self.grads[var.index()].written = true;
+        }
+        var
+    }
+
+    /// A constant of f32 values, uploaded once.
+    pub fn constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<Var> {
+        if values.len() != shape.iter().product::<usize>() {
+            let detail = format!("{} values for shape {shape:?}", values.len());
+            return Err(Error::shape("constant", detail));
+        }
+        let offset = self.recording.constants.len();
+        self.recording.constants.extend(values.iter().map(|v| v.to_bits()));
+        let padded = self.recording.constants.len().next_multiple_of(crate::plan::ALIGN_WORDS);
+        self.recording.constants.resize(padded, 0);
+        Ok(self.push(name.into(), shape, Place::Const { offset }, false))
+    }
+
+    /// A tensor that a kernel will write; its gradient is wanted if that of any of `from` is.
+    pub(crate) fn output(&mut self, name: &str, shape: &[usize], from: &[Var]) -> Var {
+        let wanted = from.iter().any(|v| self.wants_grad(*v));
+        self.push(name.into(), shape, Place::Scratch, wanted)
+    }
+
+    /// Extents of a tensor.
+    pub fn shape(&self, var: Var) -> &[usize] {
+        &self.recording.tensors[var.index()].shape
+    }
+
+    /// Number of elements.
+    pub fn len(&self, var: Var) -> usize {
+        self.recording.tensors[var.index()].len()
+    }
+
+    /// Whether nothing was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.recording.calls.is_empty()
+    }
+
+    /// The extents as a matrix: the last one is the columns, all before it the rows.
+    pub fn rows_cols(&self, var: Var) -> (usize, usize) {
+        let shape = self.shape(var);
+        let cols = shape.last().copied().unwrap_or(1);
+        (self.len(var) / cols.max(1), cols)
+    }
+
+    /// The same elements under another shape; costs nothing.
+    pub fn reshape(&mut self, var: Var, shape: &[usize]) -> Result<Var> {
+        if self.len(var) != shape.iter().product::<usize>() {
+            let detail = format!("{:?} does not have the elements of {shape:?}", self.shape(var));
+            return Err(Error::shape("reshape", detail));
+        }
+        // A view would complicate liveness and gradients; a new shape on the tensor does not,
+        // because kernels take their sizes from words.
+        self.recording.tensors[var.index()].shape = shape.to_vec();
+        if let Some(grad) = self.grads[var.index()].at {
+            self.recording.tensors[grad.index()].shape = shape.to_vec();
+        }
+        Ok(var)
+    }
+
+    /// Keeps a tensor after its last use, so that it can be read when a replay has ended.
+    pub fn keep(&mut self, var: Var) {
+        self.recording.tensors[var.index()].keep = true;
+    }
+
+    /// Names a tensor, for the printed plan.
+    pub fn name(&mut self, var: Var, name: &str) {
+        self.recording.tensors[var.index()].name = name.into();
+    }
+
+    /// Cuts the gradient: what is recorded from here on treats `var` as a constant.
+    pub fn detach(&mut self, var: Var) -> Var {
+        let info = self.recording.tensors[var.index()].clone();
+        match info.place {
+            Place::Scratch => {
+                self.grads[var.index()].wanted = false;
+                var
+            }
+            place => self.push(info.name, &info.shape, place, false),
+        }
+    }
+
+    /// A number that tells this tape's random streams apart.
+    pub(crate) fn next_stream(&mut self) -> u32 {
+        self.streams += 1;
+        self.streams
+    }
+
+    // ---- calls ------------------------------------------------------------------------------
+
+    /// Appends a kernel call.
+    pub(crate) fn call(
+        &mut self,
+        kernel: &'static Kernel,
+        args: &[Option<Var>],
+        words: Vec<u32>,
+        defines: Defines,
+        flops: u64,
+    ) {
+        debug_assert_eq!(args.len(), kernel.bindings.len(), "{}", kernel.name);
+        self.recording.calls.push(Call {
+            kernel,
+            args: args.to_vec(),
+            words,
+            defines,
+            flops,
+            stage: self.stage.unwrap_or(Stage::Forward),
+        });
+    }
+
+    /// Calls recorded inside `body` belong to `stage`.
+    pub fn in_stage<T>(&mut self, stage: Stage, body: impl FnOnce(&mut Tape) -> T) -> T {
+        let before = self.stage.replace(stage);
+        let result = body(self);
+        self.stage = before;
+        result
+    }
+
+    // ---- gradients --------------------------------------------------------------------------
+
+    /// Whether a gradient of `var` is wanted.
+    pub fn wants_grad(&self, var: Var) -> bool {
+        self.grads[var.index()].wanted
+    }
+
+    /// Asks for the gradient of a tensor that is not a parameter; for tests and inspection.
+    pub fn watch(&mut self, var: Var) {
+        self.grads[var.index()].wanted = true;
+    }
+
+    /// Remembers how to append the gradient of what was just recorded. `outputs` are the tensors
+    /// whose gradients it reads; it is skipped where none of them got one.
+    pub(crate) fn on_backward(
+        &mut self,
+        outputs: &[Var],
+        backward: impl FnOnce(&mut Tape) -> Result<()> + 'static,
+    ) {
+        if outputs.iter().any(|o| self.wants_grad(*o)) {
+            self.nodes.push(Node { outputs: outputs.to_vec(), backward: Box::new(backward) });
+        }
+    }
+
+    /// The gradient of `var`, once something has contributed to it.
+    pub fn grad(&self, var: Var) -> Option<Var> {
+        let state = &self.grads[var.index()];
+        if state.written { state.at } else { None }
+    }
+
+    /// Where to add a contribution to the gradient of `var`; `None` where it is not wanted.
+    pub(crate) fn sink(&mut self, var: Var) -> Option<Sink> {
+        if !self.wants_grad(var) {
+            return None;
+        }
+        let accumulate = u32::from(self.grads[var.index()].written);
+        let at = match self.grads[var.index()].at {
+            Some(at) => at,
+            None => {
+                let info = &self.recording.tensors[var.index()];
+                let (name, shape) = (format!("d.{}", info.name), info.shape.clone());
+                let at = self.push(name, &shape, Place::Scratch, false);
+                self.grads[var.index()].at = Some(at);
+                at
+            }
+        };
+        self.grads[var.index()].written = true;
+        Some(Sink { var: at, accumulate })
+    }
+
+    /// Appends the gradient of the sum of `losses` (each a single number) with respect to every
+    /// parameter that they depend on.
+    ///
+    /// # Errors
+    /// A loss of more than one element.
+    pub fn backward(&mut self, losses: &[Var]) -> Result<()> {
+        for loss in losses {
+            if self.len(*loss) != 1 {
+                let detail = format!("a loss is one number, this one is {:?}", self.shape(*loss));
+                return Err(Error::shape("backward", detail));
+            }
+            let one = self.constant("one", &[1], &[1.0])?;
+            let state = &mut self.grads[loss.index()];
+            if state.wanted {
+                (state.at, state.written) = (Some(one), true);
+            }
+        }
+        self.in_stage(Stage::Backward, |tape| {
+            for node in std::mem::take(&mut tape.nodes).into_iter().rev() {
+                if node.outputs.iter().any(|o| tape.grad(*o).is_some()) {
+                    (node.backward)(tape)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    // ---- the end ----------------------------------------------------------------------------
+
+    /// The recording so far.
+    pub fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
+    /// Fits the recording to an adapter.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](Error::OutOfMemory) where a tensor is larger than one binding.
+    pub fn plan(self, caps: &Caps) -> Result<Plan> {
+        Plan::new(self.recording, caps)
+    }
+
+    /// Plans, allocates and prepares in one go; for small programs and tests.
+    pub fn compile(
+        self,
+        gpu: &crate::Gpu,
+        spaces: &Spaces,
+    ) -> Result<(crate::plan::Program, crate::plan::Memory)> {
+        let memory = crate::plan::Memory::allocate(gpu, spaces)?;
+        let program =
+            self.plan(gpu.caps())?.prepare(gpu, &memory, &mut crate::plan::Pool::new())?;
+        Ok((program, memory))
+    }
+}
