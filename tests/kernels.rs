@@ -38,9 +38,10 @@ fn difference(got: &[u32], want: &[u32], tolerance: f32) -> Option<String> {
 #[test]
 fn kernels_match_their_twins() {
     let only = std::env::var("KERNEL").ok();
+    let only = only.as_ref().map(|o| o.split(',').collect::<Vec<_>>());
     let gpus = families();
     let (mut ran, mut failures) = (0, Vec::new());
-    for kernel in KERNELS.iter().filter(|k| only.as_ref().is_none_or(|o| o == k.name)) {
+    for kernel in KERNELS.iter().filter(|k| only.as_ref().is_none_or(|o| o.contains(&k.name))) {
         let cases = (kernel.cases)();
         assert!(!cases.is_empty(), "{} has no case", kernel.name);
         for case in &cases {

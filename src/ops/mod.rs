@@ -2,6 +2,11 @@
 //! and `mod reference`, the CPU twins. Each kernel's shader has the kernel's name.
 
 pub mod elementwise;
+pub mod adam;
+pub mod labels;
+pub mod loss;
+pub mod lstm;
+pub mod rows;
 pub mod matmul;
 mod registry;
 

@@ -9,7 +9,22 @@ use crate::plan::{
 };
 
 /// All kernels.
-pub static KERNELS: &[&Kernel] = &[&matmul::MATMUL, &matmul::FOLD];
+pub static KERNELS: &[&Kernel] = &[
+    &matmul::MATMUL,
+    &matmul::FOLD,
+    &lstm::FORWARD,
+    &lstm::BACKWARD,
+    &loss::WEIGHTED_L1,
+    &loss::WEIGHTED_L1_GRAD,
+    &labels::TARGETS,
+    &labels::UPDATE,
+    &labels::CENTRE_SUMS,
+    &labels::CENTRES,
+    &adam::ADAM,
+    &adam::SQUARE_SUM,
+    &rows::SCATTER,
+    &rows::LOG_ROW,
+];
 
 /// The kernel of a name.
 pub fn find(name: &str) -> Option<&'static Kernel> {

@@ -1,0 +1,91 @@
+// The generated labels of a batch, from the class centres as they stood before it (Self-MM):
+//   D+ = ||F - c+||   D- = ||F - c-||   alpha = (D- - D+) / (D+ + 1e-8)      for m and s
+//   y_new = alpha_s / (2 (alpha_m + 1e-8)) y_m + (y_m + alpha_s - alpha_m) / 2,  clamped to +-H
+//   y_s <- (k - 1)/(k + 1) y_s + 2/(k + 1) y_new          in epoch k >= 2
+// and then the batch's features into the feature store. Task 0 is the fused one, whose label is
+// given; tasks 1 to 3 are the modalities that the model has.
+//
+// In    F0..F3  [n, dim_k], each task's feature in this forward pass
+//       CENTRES task by task: c+ [dim_k], c- [dim_k]
+//       ROWS    [n]
+// Out   LABELS  [tasks, total];  STORE [total, width], the features side by side
+// Geometry  an invocation owns one sample of one task.
+// Numerics  f32 in this order; distances are unsquared unless P.squared.
+// Limits    8 storage buffers.
+// Twin      ops::labels::reference::update
+#import step
+
+struct Params {
+    n: u32, tasks: u32, total: u32, width: u32,
+    limit: f32, squared: u32, pad0: u32, pad1: u32,
+    dims: vec4<u32>,
+}
+@group(0) @binding(0) var<storage, read> F0: array<f32>;
+#for k in 1..TASKS
+@group(0) @binding(${k}) var<storage, read> F${k}: array<f32>;
+#endfor
+@group(0) @binding(4) var<storage, read> CENTRES: array<f32>;
+@group(0) @binding(5) var<storage, read> ROWS: array<u32>;
+@group(0) @binding(6) var<storage, read_write> LABELS: array<f32>;
+@group(0) @binding(7) var<storage, read_write> STORE: array<f32>;
+@group(0) @binding(14) var<uniform> P: Params;
+
+fn relative(to_positive: f32, to_negative: f32) -> f32 {
+    var near = to_positive;
+    var far = to_negative;
+    if (P.squared == 0u) {
+        near = sqrt(near);
+        far = sqrt(far);
+    }
+    return (far - near) / (near + 1e-8);
+}
+
+#for k in 0..TASKS
+// alpha of sample i in task ${k}.
+fn alpha${k}(i: u32, centre: u32) -> f32 {
+    let dim = P.dims[${k}];
+    var positive = 0.0;
+    var negative = 0.0;
+    for (var j = 0u; j < dim; j++) {
+        let f = F${k}[i * dim + j];
+        let p = f - CENTRES[centre + j];
+        let q = f - CENTRES[centre + dim + j];
+        positive += p * p;
+        negative += q * q;
+    }
+    return relative(positive, negative);
+}
+#endfor
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+    let item = wid.x * 8u + id;
+    if (item >= P.n * P.tasks) { return; }
+    let task = item % P.tasks;
+    let i = item / P.tasks;
+    let row = ROWS[i];
+    var first = 0u;
+    for (var k = 0u; k < task; k++) { first += P.dims[k]; }
+
+    if (task > 0u && S.epoch >= 2u) {
+        let alpha_m = alpha0(i, 0u);
+        var alpha_s = 0.0;
+#for k in 1..TASKS
+        if (task == ${k}u) { alpha_s = alpha${k}(i, 2u * first); }
+#endfor
+        let y_m = LABELS[row];
+        let ratio = alpha_s / (alpha_m + 1e-8);
+        let fresh = 0.5 * ratio * y_m + 0.5 * (y_m + alpha_s - alpha_m);
+        let k = f32(S.epoch);
+        let at = task * P.total + row;
+        LABELS[at] = (k - 1.0) / (k + 1.0) * LABELS[at]
+            + 2.0 / (k + 1.0) * clamp(fresh, -P.limit, P.limit);
+    }
+
+    let at = row * P.width + first;
+#for k in 0..TASKS
+    if (task == ${k}u) {
+        for (var j = 0u; j < P.dims[${k}]; j++) { STORE[at + j] = F${k}[i * P.dims[${k}] + j]; }
+    }
+#endfor
+}

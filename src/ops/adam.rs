@@ -1,0 +1,156 @@
+//! Adam over flat arenas, with gradient zeroing and an optional global-norm clip folded in.
+
+use super::random;
+use crate::gpu::Defines;
+use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, grid};
+use crate::tape::{Tape, Var};
+
+/// One optimiser step; see `shaders/adam.wgsl`.
+pub static ADAM: Kernel = Kernel {
+    name: "adam",
+    source: include_str!("../../shaders/adam.wgsl"),
+    bindings: &[
+        Binding::write("VALUE"),
+        Binding::write("GRAD"),
+        Binding::write("M"),
+        Binding::write("V"),
+        Binding::read("NORM").or_none(),
+    ],
+    step: true,
+    launch: |_, words, _| Launch::of(grid(words[0] as usize / 4, 64)),
+    twin: reference::adam,
+    cases: || vec![adam_case(4, false), adam_case(1000, false), adam_case(516, true)],
+};
+
+/// Squared norms; see `shaders/square_sum.wgsl`.
+pub static SQUARE_SUM: Kernel = Kernel {
+    name: "square_sum",
+    source: include_str!("../../shaders/square_sum.wgsl"),
+    bindings: &[Binding::read("X"), Binding::write("PART")],
+    step: false,
+    launch: |family, words, defines| {
+        if defines.contains_key("FOLD") {
+            return Launch::of([1, 1, 1]);
+        }
+        let wg = if family.tiled() { 64 } else { family.lanes().max(1) };
+        Launch::of([(words[0] / 4).div_ceil(words[1]), 1, 1]).with("WG", wg)
+    },
+    twin: reference::square_sum,
+    cases: || {
+        let f = |s, len| Some(CaseArg::F(random(s, len)));
+        vec![
+            Case::new("4", vec![4, 256, 0], vec![f(1, 4), f(2, 1)]),
+            Case::new("5000", vec![5000, 256, 2], vec![f(1, 5000), f(2, 7)]).within(1e-4),
+            Case::new("fold", vec![37, 0, 0], vec![f(1, 37), f(2, 1)]).define("FOLD", 1),
+        ]
+    },
+};
+
+/// β₁, β₂, ε: torch's defaults, which the method keeps.
+const BETAS: (f32, f32, f32) = (0.9, 0.999, 1e-8);
+/// Quads that one workgroup of the norm sums.
+const CHUNK: usize = 2048;
+
+/// A flat arena of parameters as tensors on a tape, all of one length.
+#[derive(Clone, Copy, Debug)]
+pub struct ArenaVars {
+    /// Values.
+    pub value: Var,
+    /// Accumulated gradients; zero after the step.
+    pub grad: Var,
+    /// First moments.
+    pub m: Var,
+    /// Second moments.
+    pub v: Var,
+    /// Element at which each parameter group ends; learning rates and decays are the step's.
+    pub ends: [u32; 8],
+}
+
+impl Tape {
+    /// One step of torch's Adam (L2 decay, bias correction by the step uniforms), one dispatch an
+    /// arena. `max_norm` clips the global gradient norm first, without reading it back.
+    pub fn adam(&mut self, arenas: &[ArenaVars], max_norm: Option<f32>) {
+        let norm = max_norm.map(|_| {
+            let parts: Vec<usize> =
+                arenas.iter().map(|a| (self.len(a.grad) / 4).div_ceil(CHUNK)).collect();
+            let part = self.output("norm.parts", &[parts.iter().sum()], &[]);
+            let norm = self.output("norm", &[1], &[]);
+            let mut first = 0;
+            for (arena, count) in arenas.iter().zip(&parts) {
+                let n = self.len(arena.grad);
+                let words = [n, CHUNK, first].map(|w| w as u32).to_vec();
+                let args = [Some(arena.grad), Some(part)];
+                self.call(&SQUARE_SUM, &args, words, Defines::new(), 2 * n as u64);
+                first += count;
+            }
+            let fold = Defines::from([("FOLD", 1)]);
+            let words = vec![first as u32, 0, 0];
+            self.call(&SQUARE_SUM, &[Some(part), Some(norm)], words, fold, first as u64);
+            norm
+        });
+        for arena in arenas {
+            let n = self.len(arena.value);
+            let (beta1, beta2, eps) = BETAS;
+            let mut words = vec![n as u32];
+            words.extend([max_norm.unwrap_or(0.0), beta1, beta2, eps].map(f32::to_bits));
+            words.extend([0, 0, 0]);
+            words.extend(arena.ends);
+            let args =
+                [Some(arena.value), Some(arena.grad), Some(arena.m), Some(arena.v), norm];
+            self.call(&ADAM, &args, words, Defines::new(), 14 * n as u64);
+        }
+    }
+}
+
+fn adam_case(n: usize, clip: bool) -> Case {
+    let f = |s, len| Some(CaseArg::F(random(s, len)));
+    let v = Some(CaseArg::F(random(4, n).iter().map(|x| x.abs() * 0.1).collect()));
+    let mut words = vec![n as u32];
+    words.extend([0.5, BETAS.0, BETAS.1, BETAS.2].map(f32::to_bits));
+    words.extend([0, 0, 0]);
+    let n32 = n as u32;
+    words.extend([n32 / 2 / 4 * 4, n32, n32, n32, n32, n32, n32, n32]);
+    let norm = clip.then(|| CaseArg::F(vec![9.0]));
+    Case::new(format!("{n}, clip {clip}"), words, vec![f(1, n), f(2, n), f(3, n), v, norm])
+}
+
+/// CPU twins.
+pub mod reference {
+    use crate::plan::Twin;
+
+    /// Torch's Adam, element by element.
+    pub fn adam(t: &mut Twin) {
+        let n = t.size(0);
+        let [max_norm, beta1, beta2, eps] = [1, 2, 3, 4].map(|i| t.float(i));
+        let ends: Vec<usize> = (8..16).map(|i| t.size(i)).collect();
+        let mut scale = t.step.grad_scale;
+        if t.has(4) {
+            scale *= (max_norm / (scale * t.read(4)[0].sqrt() + 1e-6)).min(1.0);
+        }
+        for i in 0..n {
+            let group = ends.iter().position(|end| i < *end).unwrap_or(0);
+            let (lr, decay) = (t.step.lr[group], t.step.decay[group]);
+            let (bias1, bias2) = (t.step.bias1, t.step.bias2);
+            let g = scale * t.write(1)[i] + decay * t.write(0)[i];
+            let m = beta1 * t.write(2)[i] + (1.0 - beta1) * g;
+            let v = beta2 * t.write(3)[i] + (1.0 - beta2) * g * g;
+            t.write(0)[i] -= lr / bias1 * m / (v.sqrt() / bias2.sqrt() + eps);
+            t.write(1)[i] = 0.0;
+            t.write(2)[i] = m;
+            t.write(3)[i] = v;
+        }
+    }
+
+    /// Sums of squares by chunk, or the sum of the parts.
+    pub fn square_sum(t: &mut Twin) {
+        let (n, chunk, first) = (t.size(0), t.size(1), t.size(2));
+        let x = t.read(0);
+        if t.is("FOLD") {
+            t.write(1)[0] = x[..n].iter().sum();
+            return;
+        }
+        for (part, share) in x[..n].chunks(chunk * 4).enumerate() {
+            t.write(1)[first + part] = share.iter().map(|v| v * v).sum();
+        }
+    }
+}
