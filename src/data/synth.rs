@@ -100,6 +100,10 @@ impl Default for SynthConfig {
     }
 }
 
+/// Far beyond use, and small enough that no size overflows.
+const MOST_ROWS: usize = 10_000_000;
+const MOST_FACTORS: usize = 1024;
+
 impl SynthConfig {
     fn stream(&self, modality: Modality) -> &SynthStream {
         match modality {
@@ -127,9 +131,24 @@ impl SynthConfig {
         if self.present().next().is_none() {
             return bad("no modality is given; name at least one".into());
         }
-        let total: usize = SplitName::ALL.iter().map(|&s| self.rows(s)).sum();
-        if total == 0 || self.shared + self.private == 0 {
-            return bad("there are no rows or no factors; give at least one of each".into());
+        let mut total = 0;
+        for split in SplitName::ALL {
+            let rows = self.rows(split);
+            if rows > MOST_ROWS {
+                return bad(format!("{split} has {rows} rows; give at most {MOST_ROWS}"));
+            }
+            total += rows;
+        }
+        if total == 0 {
+            return bad("there are no rows; give at least one split some".into());
+        }
+        for (name, size) in [("shared", self.shared), ("private", self.private)] {
+            if size > MOST_FACTORS {
+                return bad(format!("{name} is {size}; give at most {MOST_FACTORS}"));
+            }
+        }
+        if self.shared + self.private == 0 {
+            return bad("there are no factors; give shared or private at least 1".into());
         }
         if !(0.0..=1.0).contains(&self.zero_share) {
             return bad(format!("zero_share is {}; give a share in 0..=1", self.zero_share));

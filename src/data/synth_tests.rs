@@ -169,7 +169,9 @@ fn written_with_ids_and_texts() {
 #[test]
 fn unusable_options_are_named() {
     type Change = fn(&mut SynthConfig);
-    let changes: [(Change, &str); 8] = [
+    let changes: [(Change, &str); 10] = [
+        (|c| c.valid = usize::MAX, "valid has"),
+        (|c| c.private = usize::MAX, "private is"),
         (|c| c.modalities.clear(), "no modality"),
         (|c| (c.train, c.valid, c.test) = (0, 0, 0), "no rows"),
         (|c| (c.shared, c.private) = (0, 0), "no factors"),
