@@ -103,6 +103,7 @@ impl Default for SynthConfig {
 /// Far beyond use, and small enough that no size overflows.
 const MOST_ROWS: usize = 10_000_000;
 const MOST_FACTORS: usize = 1024;
+const MOST_FEATURES: usize = 16_384;
 
 impl SynthConfig {
     fn stream(&self, modality: Modality) -> &SynthStream {
@@ -174,6 +175,9 @@ impl SynthConfig {
                 if !(0.0..=1e6).contains(&value) {
                     return bad(format!("{modality}.{name} is {value}; give 0 or more"));
                 }
+            }
+            if s.dim > MOST_FEATURES {
+                return bad(format!("{modality}.dim is {}; give at most {MOST_FEATURES}", s.dim));
             }
             let size = [s.dim, s.steps, 4].into_iter().try_fold(total, usize::checked_mul);
             bytes = bytes.saturating_add(size.unwrap_or(usize::MAX));
@@ -318,6 +322,10 @@ impl<'a> World<'a> {
         let seed = config.seed;
         let each = |f: &dyn Fn(Modality) -> Vec<f64>| Modality::ALL.map(f);
         let map = |m: Modality| {
+            // Nobody has checked the sizes of a modality that is not there.
+            if !config.modalities.contains(&m) {
+                return Vec::new();
+            }
             let s = config.stream(m);
             let factors = config.shared + config.private;
             // Two channels per factor where there is a time for them to move in.

@@ -132,7 +132,8 @@ fn the_same_settings_give_the_same_bytes() {
 #[test]
 fn leaving_a_modality_out_keeps_the_others_as_they_were() {
     let all = SynthConfig { train: 12, valid: 0, test: 0, ..SynthConfig::default() };
-    let two = SynthConfig { modalities: vec![Modality::Audio, Modality::Text], ..all.clone() };
+    let mut two = SynthConfig { modalities: vec![Modality::Audio, Modality::Text], ..all.clone() };
+    two.vision.dim = usize::MAX;
     let ((all, _a), (two, _b)) = (made(&all), made(&two));
     assert_eq!(two.modalities(), [Modality::Text, Modality::Audio]);
     let audio =
@@ -169,7 +170,7 @@ fn written_with_ids_and_texts() {
 #[test]
 fn unusable_options_are_named() {
     type Change = fn(&mut SynthConfig);
-    let changes: [(Change, &str); 10] = [
+    let changes: [(Change, &str); 11] = [
         (|c| c.valid = usize::MAX, "valid has"),
         (|c| c.private = usize::MAX, "private is"),
         (|c| c.modalities.clear(), "no modality"),
@@ -179,7 +180,8 @@ fn unusable_options_are_named() {
         (|c| c.shared_weight = f64::NAN, "shared_weight is NaN"),
         (|c| c.audio.min_steps = 25, "audio has dim 8, min_steps 25"),
         (|c| c.vision.noise = -1.0, "vision.noise is -1"),
-        (|c| c.text.dim = usize::MAX, "4 GiB"),
+        (|c| c.text.dim = usize::MAX, "text.dim is"),
+        (|c| c.text.steps = usize::MAX, "4 GiB"),
     ];
     for (change, wanted) in changes {
         let mut config = SynthConfig::default();
