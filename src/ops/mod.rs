@@ -1,14 +1,14 @@
 //! One file per family of operations: the typed call, its backward, its kernels' launch geometry
 //! and `mod reference`, the CPU twins. Each kernel's shader has the kernel's name.
 
-pub mod elementwise;
 pub mod adam;
+pub mod elementwise;
 pub mod labels;
 pub mod loss;
 pub mod lstm;
-pub mod rows;
 pub mod matmul;
 mod registry;
+pub mod rows;
 
 pub use registry::{KERNELS, find, random, run_case, run_twin};
 

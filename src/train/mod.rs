@@ -1,0 +1,4 @@
+//! Training and what is measured about it.
+
+pub mod metrics;
+pub mod probe;
