@@ -9,3 +9,4 @@ pub use init::Init;
 pub use layers::{Head, LstmEncoder, linear, linear_specs};
 pub use params::{ParamSpec, Params};
 pub use weights::Weights;
+pub(crate) use weights::save_tensors;
