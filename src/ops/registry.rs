@@ -9,7 +9,24 @@ use crate::plan::{
 };
 
 /// All kernels.
-pub static KERNELS: &[&Kernel] = &[&matmul::MATMUL, &matmul::FOLD];
+pub static KERNELS: &[&Kernel] = &[
+    &matmul::MATMUL,
+    &matmul::FOLD,
+    &elementwise::UNARY,
+    &elementwise::UNARY_BACKWARD,
+    &elementwise::BINARY,
+    &elementwise::BINARY_BACKWARD,
+    &reduce::REDUCE_ROWS,
+    &reduce::REDUCE_COLS,
+    &concat::CONCAT,
+    &concat::CONCAT_BACKWARD,
+    &concat::SLICE,
+    &dropout::DROPOUT,
+    &softmax::SOFTMAX,
+    &softmax::SOFTMAX_BACKWARD,
+    &softmax::CROSS_ENTROPY,
+    &softmax::CROSS_ENTROPY_BACKWARD,
+];
 
 /// The kernel of a name.
 pub fn find(name: &str) -> Option<&'static Kernel> {
