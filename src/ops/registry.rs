@@ -24,6 +24,20 @@ pub static KERNELS: &[&Kernel] = &[
     &adam::SQUARE_SUM,
     &rows::SCATTER,
     &rows::LOG_ROW,
+    &elementwise::UNARY,
+    &elementwise::UNARY_BACKWARD,
+    &elementwise::BINARY,
+    &elementwise::BINARY_BACKWARD,
+    &reduce::REDUCE_ROWS,
+    &reduce::REDUCE_COLS,
+    &concat::CONCAT,
+    &concat::CONCAT_BACKWARD,
+    &concat::SLICE,
+    &dropout::DROPOUT,
+    &softmax::SOFTMAX,
+    &softmax::SOFTMAX_BACKWARD,
+    &softmax::CROSS_ENTROPY,
+    &softmax::CROSS_ENTROPY_BACKWARD,
 ];
 
 /// The kernel of a name.
