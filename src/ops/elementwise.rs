@@ -569,9 +569,3 @@ mod tests {
         assert_eq!(of(&[3], &[2, 3]), None);
     }
 }
-impl Tape {
-    /// placeholder
-    pub fn dropout(&mut self, x: Var, _p: f32) -> Result<Var> {
-        Ok(x)
-    }
-}

@@ -2,6 +2,7 @@
 //! and `mod reference`, the CPU twins. Each kernel's shader has the kernel's name.
 
 pub mod adam;
+pub mod align;
 pub mod concat;
 pub mod dropout;
 pub mod elementwise;

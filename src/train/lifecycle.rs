@@ -15,7 +15,7 @@ use crate::gpu::Gpu;
 use crate::nn::{Params, Weights};
 use crate::recipe::{Config, SelfMm};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
