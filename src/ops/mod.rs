@@ -3,12 +3,14 @@
 
 pub mod elementwise;
 pub mod adam;
+pub mod align;
 pub mod labels;
 pub mod loss;
 pub mod lstm;
 pub mod rows;
 pub mod matmul;
 mod registry;
+pub mod standardize;
 
 pub use registry::{KERNELS, find, random, run_case, run_twin};
 

@@ -24,6 +24,11 @@ pub static KERNELS: &[&Kernel] = &[
     &adam::SQUARE_SUM,
     &rows::SCATTER,
     &rows::LOG_ROW,
+    &align::COVARIANCE,
+    &align::LOSS,
+    &align::GRAD,
+    &standardize::STANDARDIZE,
+    &standardize::STANDARDIZE_GRAD,
 ];
 
 /// The kernel of a name.
