@@ -14,6 +14,7 @@ pub mod reduce;
 mod registry;
 pub mod rows;
 pub mod softmax;
+pub mod standardize;
 
 use crate::plan::CaseArg;
 pub use registry::{KERNELS, find, random, run_case, run_twin};

@@ -38,6 +38,11 @@ pub static KERNELS: &[&Kernel] = &[
     &softmax::SOFTMAX_BACKWARD,
     &softmax::CROSS_ENTROPY,
     &softmax::CROSS_ENTROPY_BACKWARD,
+    &align::COVARIANCE,
+    &align::LOSS,
+    &align::GRAD,
+    &standardize::STANDARDIZE,
+    &standardize::STANDARDIZE_GRAD,
 ];
 
 /// The kernel of a name.

@@ -1,0 +1,164 @@
+//! Columns standardised over the batch.
+//!
+//! With `z = (x − μ) r`, `r = 1/√(v + ε)` and `v = Σ_k (x_k − μ)²/(n−1)` for each column, and `g`
+//! the gradient of `z`, the chain rule goes through `x` itself, through `μ` and through `v`:
+//!
+//! ```text
+//! ∂L/∂x_i = Σ_k g_k ∂z_k/∂x_i
+//!         = r (g_i − mean(g))  +  dr/dv · ∂v/∂x_i · Σ_k g_k (x_k − μ)
+//!   dr/dv = −r³/2        ∂v/∂x_i = 2 (x_i − μ)/(n−1)      (μ drops out: Σ_k (x_k − μ) = 0)
+//!         = r (g_i − mean(g) − z_i/(n−1) Σ_k g_k z_k)
+//! ```
+//!
+//! The second line holds for any ε: `r³ (x_i − μ)(x_k − μ) = r z_i z_k`. One dispatch each way.
+
+use super::align::{reference::mean, tiled_or};
+use super::random;
+use crate::error::{Error, Result};
+use crate::gpu::{Defines, Family};
+use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, Twin, grid};
+use crate::tape::{Tape, Var};
+
+/// Added to the variance; as in batch normalisation.
+const EPS: f32 = 1e-5;
+
+/// The value; see `shaders/standardize.wgsl`.
+pub static STANDARDIZE: Kernel = Kernel {
+    name: "standardize",
+    source: include_str!("../../shaders/standardize.wgsl"),
+    bindings: &[Binding::read("X"), Binding::write("Z"), Binding::write("RSTD")],
+    step: false,
+    launch,
+    twin: reference::forward,
+    cases: || cases(false),
+};
+
+/// Its gradient; see `shaders/standardize_grad.wgsl`.
+pub static STANDARDIZE_GRAD: Kernel = Kernel {
+    name: "standardize_grad",
+    source: include_str!("../../shaders/standardize_grad.wgsl"),
+    bindings: &[
+        Binding::read("Z"),
+        Binding::read("RSTD"),
+        Binding::read("DZ"),
+        Binding::write("DX"),
+    ],
+    step: false,
+    launch,
+    twin: reference::backward,
+    cases: || cases(true),
+};
+
+fn launch(family: Family, words: &[u32], _: &Defines) -> Launch {
+    tiled_or(family, grid(words[1] as usize, 16), words[1])
+}
+
+impl Tape {
+    /// `z = (x − mean)/√(var + 1e-5)` for each column of `x [n, d]`, over its rows, with the
+    /// unbiased variance (n−1). Fed to [`align`](Self::align) it makes the term compare
+    /// correlations in place of covariances, so that shrinking the features gains nothing.
+    /// With fewer than two rows `z` and its gradient are zero; a constant column gives zeros.
+    ///
+    /// # Errors
+    /// A tensor without columns.
+    pub fn standardize(&mut self, x: Var) -> Result<Var> {
+        let (n, d) = self.rows_cols(x);
+        if d == 0 {
+            let detail = format!("{:?} has no columns", self.shape(x));
+            return Err(Error::shape("standardize", detail));
+        }
+        let shape = self.shape(x).to_vec();
+        let z = self.output("standardize", &shape, &[x]);
+        let rstd = self.output("standardize.rstd", &[d], &[]);
+        let args = [x, z, rstd].map(Some);
+        let words = vec![n as u32, d as u32, EPS.to_bits()];
+        self.call(&STANDARDIZE, &args, words, Defines::new(), (7 * n * d) as u64);
+        self.on_backward(&[z], move |tape| {
+            if let (Some(dz), Some(dx)) = (tape.grad(z), tape.sink(x)) {
+                let args = [z, rstd, dz, dx.var].map(Some);
+                let words = vec![n as u32, d as u32, dx.accumulate];
+                tape.call(&STANDARDIZE_GRAD, &args, words, Defines::new(), (7 * n * d) as u64);
+            }
+            Ok(())
+        });
+        Ok(z)
+    }
+}
+
+fn cases(backward: bool) -> Vec<Case> {
+    [(1, 4), (2, 1), (5, 3), (16, 16), (17, 15), (15, 17), (32, 48), (200, 33)]
+        .into_iter()
+        .map(|(n, d)| {
+            // Columns of different scale; the last is constant.
+            let x: Vec<f32> = random(1, n * d)
+                .iter()
+                .enumerate()
+                .map(|(i, x)| if i % d + 1 == d && d > 1 { 0.3 } else { x * (1 + i % d) as f32 })
+                .collect();
+            let f = |s, len| Some(CaseArg::F(random(s, len)));
+            let mut args = vec![Some(CaseArg::F(x)), f(2, n * d), f(3, d)];
+            let mut words = vec![n as u32, d as u32, EPS.to_bits()];
+            if backward {
+                // Z and RSTD as the forward twin leaves them.
+                let mut buffers: Vec<_> = args
+                    .iter()
+                    .map(|a| match a {
+                        Some(CaseArg::F(v)) => Some(bytemuck::cast_slice(v).to_vec()),
+                        _ => None,
+                    })
+                    .collect();
+                reference::forward(&mut Twin {
+                    words: &words,
+                    step: &Default::default(),
+                    defines: &Defines::new(),
+                    buffers: &mut buffers,
+                });
+                let left = |b: &mut Option<Vec<u32>>| b.take().map(bytemuck::cast_vec);
+                let (z, rstd) = (left(&mut buffers[1]), left(&mut buffers[2]));
+                args = vec![z.map(CaseArg::F), rstd.map(CaseArg::F), f(4, n * d), f(5, n * d)];
+                words[2] = (n % 2) as u32;
+            }
+            Case::new(format!("{n}x{d}"), words, args).within(2e-5).flops((7 * n * d) as u64)
+        })
+        .collect()
+}
+
+/// CPU twins.
+pub mod reference {
+    use super::{Twin, mean};
+
+    /// Standardised columns and their factors.
+    pub fn forward(t: &mut Twin) {
+        let (n, d, eps) = (t.size(0), t.size(1), t.float(2));
+        let x = t.read(0);
+        for j in 0..d {
+            let (mut mu, mut rstd) = (0.0, 0.0);
+            if n > 1 {
+                mu = mean(&x, n, d, j);
+                let squares: f32 = (0..n).map(|r| (x[r * d + j] - mu).powi(2)).sum();
+                rstd = 1.0 / (squares / (n - 1) as f32 + eps).sqrt();
+            }
+            t.write(2)[j] = rstd;
+            for r in 0..n {
+                t.write(1)[r * d + j] = if n > 1 { (x[r * d + j] - mu) * rstd } else { 0.0 };
+            }
+        }
+    }
+
+    /// Gradient of the unstandardised columns.
+    pub fn backward(t: &mut Twin) {
+        let (n, d, accumulate) = (t.size(0), t.size(1), t.size(2) != 0);
+        let (z, rstd, dz) = (t.read(0), t.read(1), t.read(2));
+        for j in 0..d {
+            let column = || (0..n).map(|r| r * d + j);
+            let mean = column().map(|at| dz[at]).sum::<f32>() / n as f32;
+            let along = column().map(|at| dz[at] * z[at]).sum::<f32>() / (n.max(2) - 1) as f32;
+            let rstd = if n > 1 { rstd[j] } else { 0.0 };
+            for at in column() {
+                let dx = &mut t.write(3)[at];
+                let own = rstd * (dz[at] - mean - z[at] * along);
+                *dx = own + if accumulate { *dx } else { 0.0 };
+            }
+        }
+    }
+}
