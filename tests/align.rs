@@ -108,6 +108,9 @@ impl<'a> Setup<'a> {
     }
 }
 
+/// a, b, weight.
+type Weighted = (usize, usize, f32);
+
 /// Loss, terms, norms and the gradient of each feature.
 struct Aligned {
     loss: f32,
@@ -116,7 +119,7 @@ struct Aligned {
     grads: Vec<Vec<f32>>,
 }
 
-fn align(features: &[&Matrix], pairs: &[(usize, usize, f32)], margin: f32) -> Result<Aligned> {
+fn align(features: &[&Matrix], pairs: &[Weighted], margin: f32) -> Result<Aligned> {
     let features: Vec<Matrix> = features.iter().map(|f| (*f).clone()).collect();
     let setup = Setup::new(gpu(), &features, |tape, vars| {
         let align = tape.align(vars, &pairs_of(pairs), margin)?;
@@ -131,7 +134,7 @@ fn align(features: &[&Matrix], pairs: &[(usize, usize, f32)], margin: f32) -> Re
     })
 }
 
-fn pairs_of(pairs: &[(usize, usize, f32)]) -> Vec<Pair> {
+fn pairs_of(pairs: &[Weighted]) -> Vec<Pair> {
     pairs.iter().map(|&(a, b, weight)| Pair { a, b, weight }).collect()
 }
 
@@ -295,7 +298,7 @@ fn sizes_must_agree() {
 fn calls_that_make_no_sense_are_errors() {
     let x: Vec<Matrix> = (0..5).map(|i| Matrix::random(i, 4, 2)).collect();
     let x: Vec<&Matrix> = x.iter().collect();
-    let faults: [(&str, usize, &[(usize, usize, f32)], f32); 8] = [
+    let faults: [(&str, usize, &[Weighted], f32); 8] = [
         ("1 features", 1, &[], 1.0),
         ("5 features", 5, &[], 1.0),
         ("there are 2 features", 2, &[(0, 2, 1.0)], 1.0),
@@ -486,11 +489,17 @@ fn gradients_by_finite_differences() -> Result<()> {
         let behind = tape.coral(deep, c)?;
         let (zh, zb) = (tape.standardize(h)?, tape.standardize(b)?);
         let standardised = tape.coral(zh, zb)?;
-        Ok((vec![scaled, behind, standardised], vec![]))
+        // A gradient whose columns do not add up to zero, as those of the term do.
+        let (left, right) = (random(40, 9), random(41, 5));
+        let left = tape.constant("left", &[1, 9], &left)?;
+        let right = tape.constant("right", &[5, 1], &right)?;
+        let row = tape.matmul(left, zh)?;
+        let number = tape.matmul(row, right)?;
+        Ok((vec![scaled, behind, standardised, number], vec![]))
     })?;
     let total = || -> Result<f64> {
         setup.run()?;
-        (0..3).map(|i| Ok(f64::from(setup.output(i)?[0]))).sum()
+        (0..4).map(|i| Ok(f64::from(setup.output(i)?[0]))).sum()
     };
     total()?;
     let grads: Vec<Vec<f32>> =
