@@ -1,10 +1,160 @@
-//! placeholder until the data branch lands
+//! Writing files so that a reader meets the old file or the new one, never half of one.
+
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
 use crate::error::{Error, Result};
-use std::path::Path;
-/// Writes atomically.
+
+/// Writes `bytes` to `path` in one step: a temporary file in the same folder, synced, then renamed.
+///
+/// # Errors
+/// [`Error::Io`] naming `path` (missing folder, no permission, full disk); the old file, if there
+/// was one, is then untouched, and no temporary file stays behind.
 pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
-    let p = path.as_ref();
-    let t = p.with_extension("tmp");
-    std::fs::write(&t, bytes).map_err(Error::io("write", p))?;
-    std::fs::rename(&t, p).map_err(Error::io("write", p))
+    write_atomic_with(path, |out| out.write_all(bytes))
+}
+
+/// As [`write_atomic`], for content that `write` streams out piece by piece (it is buffered).
+///
+/// # Errors
+/// As [`write_atomic`]; an error that `write` returns counts as a failed write.
+pub fn write_atomic_with(
+    path: impl AsRef<Path>,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let failed = |source| Error::Io { action: "write", path: path.into(), source };
+    let name =
+        path.file_name().ok_or_else(|| failed(io::Error::other("the path names no file")))?;
+    if path.is_dir() {
+        return Err(failed(io::Error::other("it is a folder")));
+    }
+    let folder = folder_of(path);
+    if !folder.is_dir() {
+        let reason = format!("the folder {} does not exist", folder.display());
+        return Err(failed(io::Error::new(io::ErrorKind::NotFound, reason)));
+    }
+
+    // The file disappears by itself on every early return below.
+    let mut temporary = new_temporary(&folder, &name.to_string_lossy()).map_err(failed)?;
+    let mut buffered = BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
+    write(&mut buffered).and_then(|()| buffered.flush()).map_err(failed)?;
+    drop(buffered);
+    // Without this, a crash soon after the rename could leave an empty file under the final name.
+    temporary.as_file().sync_all().map_err(failed)?;
+    temporary.persist(path).map_err(|e| failed(e.error))?;
+    sync_folder(&folder);
+    Ok(())
+}
+
+/// The SHA-256 digest of `bytes` as 64 lower-case hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.into(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn new_temporary(folder: &Path, name: &str) -> io::Result<tempfile::NamedTempFile> {
+    let prefix = format!(".{name}.");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    // Temporary files are private by default; the final file gets what the user's umask allows.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
+
+/// Makes the rename itself durable. Best effort: some file systems refuse, and the data is safe.
+fn sync_folder(folder: &Path) {
+    #[cfg(unix)]
+    if let Ok(handle) = std::fs::File::open(folder) {
+        let _ = handle.sync_all();
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn writes_and_replaces() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(names(folder.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_file_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        write_atomic(&path, b"old").unwrap();
+        let error = write_atomic_with(&path, |out| {
+            out.write_all(&[0; 100_000])?;
+            Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on device"))
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("a.bin") && error.contains("no space left"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn a_missing_folder_and_a_folder_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = write_atomic(folder.path().join("no/a.bin"), b"x").unwrap_err().to_string();
+        assert!(error.contains("does not exist"), "{error}");
+        let error = write_atomic(folder.path(), b"x").unwrap_err().to_string();
+        assert!(error.contains("it is a folder"), "{error}");
+        assert!(write_atomic("/", b"x").is_err());
+        assert!(write_atomic("..", b"x").is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_is_readable_by_others_as_umask_allows() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        write_atomic(folder.path().join("a"), b"x").unwrap();
+        std::fs::write(folder.path().join("b"), b"x").unwrap();
+        let mode = |name| folder.path().join(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode("a"), mode("b"));
+    }
+
+    #[test]
+    fn digest_matches_the_standard_vector() {
+        assert_eq!(
+            sha256_hex(b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
 }

@@ -35,3 +35,7 @@ fn gelu_slope(x: f32) -> f32 {
     let phi = 0.3989422804014327 * exp(-min(0.5 * x * x, 80.0));
     return 0.5 * (1.0 + erf(x * 0.7071067811865476)) + x * phi;
 }
+
+fn safe_exp(x: f32) -> f32 {
+    return exp(clamp(x, -80.0, 80.0));
+}

@@ -17,6 +17,7 @@ pub type Defines = BTreeMap<&'static str, u32>;
 const SHARED: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/shared/activation.wgsl")),
     ("rng", include_str!("../../shaders/shared/rng.wgsl")),
+    ("row", include_str!("../../shaders/shared/row.wgsl")),
     ("step", include_str!("../../shaders/shared/step.wgsl")),
 ];
 

@@ -95,8 +95,7 @@ impl Tape {
             words.extend([max_norm.unwrap_or(0.0), beta1, beta2, eps].map(f32::to_bits));
             words.extend([0, 0, 0]);
             words.extend(arena.ends);
-            let args =
-                [Some(arena.value), Some(arena.grad), Some(arena.m), Some(arena.v), norm];
+            let args = [Some(arena.value), Some(arena.grad), Some(arena.m), Some(arena.v), norm];
             self.call(&ADAM, &args, words, Defines::new(), 14 * n as u64);
         }
     }

@@ -175,16 +175,14 @@ const CASE_DIMS: [usize; 4] = [12, 5, 7, 3];
 
 fn update_case(tasks: usize) -> Case {
     let (n, total) = (6, 11);
-    let dims: Vec<u32> =
-        (0..4).map(|k| if k < tasks { CASE_DIMS[k] as u32 } else { 0 }).collect();
+    let dims: Vec<u32> = (0..4).map(|k| if k < tasks { CASE_DIMS[k] as u32 } else { 0 }).collect();
     let width: usize = CASE_DIMS[..tasks].iter().sum();
     let mut words = vec![n as u32, tasks as u32, total as u32, width as u32];
     words.extend([1.5_f32.to_bits(), u32::from(tasks == 2), 0, 0]);
     words.extend(&dims);
     let f = |s, len| Some(CaseArg::F(random(s, len)));
-    let mut args: Vec<_> = (0..4)
-        .map(|k| if k < tasks { f(10 + k as u64, n * CASE_DIMS[k]) } else { None })
-        .collect();
+    let mut args: Vec<_> =
+        (0..4).map(|k| if k < tasks { f(10 + k as u64, n * CASE_DIMS[k]) } else { None }).collect();
     args.extend([f(2, 2 * width), Some(CaseArg::U(vec![3, 0, 10, 7, 8, 2]))]);
     args.extend([f(3, tasks * total), f(4, total * width)]);
     Case::new(format!("{tasks} tasks"), words, args).within(1e-4)

@@ -18,9 +18,7 @@ pub static WEIGHTED_L1: Kernel = Kernel {
         Binding::write("LOSS"),
     ],
     step: false,
-    launch: |family, _, _| {
-        Launch::of([1, 1, 1]).with("WG", if family.tiled() { 64 } else { 1 })
-    },
+    launch: |family, _, _| Launch::of([1, 1, 1]).with("WG", if family.tiled() { 64 } else { 1 }),
     twin: reference::forward,
     cases: || cases(false),
 };

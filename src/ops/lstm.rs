@@ -154,8 +154,12 @@ impl Tape {
                 inputs.push(v);
                 self.shape(v).to_vec()
             });
-            let wanted =
-                [vec![4 * hidden, width], vec![4 * hidden, hidden], vec![4 * hidden], vec![4 * hidden]];
+            let wanted = [
+                vec![4 * hidden, width],
+                vec![4 * hidden, hidden],
+                vec![4 * hidden],
+                vec![4 * hidden],
+            ];
             if found != wanted {
                 let detail = format!(
                     "weights {found:?}, want {wanted:?} for input {shape:?} and hidden {hidden}"

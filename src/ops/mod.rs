@@ -1,17 +1,22 @@
 //! One file per family of operations: the typed call, its backward, its kernels' launch geometry
 //! and `mod reference`, the CPU twins. Each kernel's shader has the kernel's name.
 
-pub mod elementwise;
 pub mod adam;
 pub mod align;
+pub mod concat;
+pub mod dropout;
+pub mod elementwise;
 pub mod labels;
 pub mod loss;
 pub mod lstm;
-pub mod rows;
 pub mod matmul;
+pub mod reduce;
 mod registry;
+pub mod rows;
+pub mod softmax;
 pub mod standardize;
 
+use crate::plan::CaseArg;
 pub use registry::{KERNELS, find, random, run_case, run_twin};
 
 /// How an operation ends: applied to its result before it is stored.
@@ -54,6 +59,21 @@ impl Act {
             .find(|a| a.code() == code)
             .unwrap_or_default()
     }
+}
+
+/// Sizes as the words of a kernel's `P`.
+pub(crate) fn sizes(list: &[usize]) -> Vec<u32> {
+    list.iter().map(|s| *s as u32).collect()
+}
+
+/// A binding of repeatable values in [-1, 1), for cases.
+pub(crate) fn arg(seed: u64, len: usize) -> Option<CaseArg> {
+    Some(CaseArg::F(random(seed, len)))
+}
+
+/// `value`, added to what is there if `accumulate` says so; for CPU twins.
+pub(crate) fn put(to: &mut f32, value: f32, accumulate: usize) {
+    *to = if accumulate != 0 { *to + value } else { value };
 }
 
 /// erf by Abramowitz and Stegun 7.1.26, as the shaders have it.

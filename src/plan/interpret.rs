@@ -1,6 +1,6 @@
 //! Runs a recording on the CPU, by the kernels' twins: the slow, readable witness of a plan.
 
-use super::{Access, Place, Recording, Spaces, Step, TensorId, Twin};
+use super::{Access, Place, Recording, SpaceId, Spaces, Step, TensorId, Twin};
 
 /// Spaces and scratch tensors on the host.
 pub struct HostMemory {
@@ -17,6 +17,16 @@ impl HostMemory {
             spaces: spaces.iter().map(|(_, words)| vec![0; words.max(4)]).collect(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Writes words into a space.
+    pub fn write(&mut self, id: SpaceId, offset: usize, words: &[u32]) {
+        self.spaces[id.0][offset..offset + words.len()].copy_from_slice(words);
+    }
+
+    /// A space's contents, as floats.
+    pub fn space(&self, id: SpaceId) -> &[f32] {
+        bytemuck::cast_slice(&self.spaces[id.0])
     }
 
     /// A tensor's contents, as floats.

@@ -1,0 +1,64 @@
+// Y[i] = f(X[i])
+//
+// f by OP   0 factor x   1 max(x, 0)   2 gelu   3 tanh   4 logistic   5 x^2   6 exp   7 |x|
+// In    X [n]
+// Out   Y [n]
+// Geometry  one invocation an element, or four where n is a multiple of 4 (VEC); 64 to a
+//           workgroup.
+// Numerics  arguments of tanh, logistic and exp are clamped to 10, 30 and 80 either way.
+// Twin      ops::elementwise::reference::unary
+#import activation
+
+#if VEC
+alias T = vec4<f32>;
+#else
+alias T = f32;
+#endif
+struct Params { n: u32, factor: f32 }
+@group(0) @binding(0) var<storage, read> X: array<T>;
+@group(0) @binding(1) var<storage, read_write> Y: array<T>;
+@group(0) @binding(14) var<uniform> P: Params;
+
+fn f(x: f32) -> f32 {
+#if OP == 0
+    return P.factor * x;
+#endif
+#if OP == 1
+    return max(x, 0.0);
+#endif
+#if OP == 2
+    return gelu(x);
+#endif
+#if OP == 3
+    return safe_tanh(x);
+#endif
+#if OP == 4
+    return safe_sigmoid(x);
+#endif
+#if OP == 5
+    return x * x;
+#endif
+#if OP == 6
+    return safe_exp(x);
+#endif
+#if OP == 7
+    return abs(x);
+#endif
+}
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) id: u32,
+) {
+    let i = (wid.y * count.x + wid.x) * 64u + id;
+#if VEC
+    if (i >= P.n / 4u) { return; }
+    let x = X[i];
+    Y[i] = T(f(x.x), f(x.y), f(x.z), f(x.w));
+#else
+    if (i >= P.n) { return; }
+    Y[i] = f(X[i]);
+#endif
+}

@@ -1,0 +1,276 @@
+//! Batches as one flat block of 32-bit words, laid out so that every field can be bound on its own.
+
+use super::dataset::Split;
+use super::normalize::Standardise;
+use super::rng::Rng;
+use super::{Modality, Stream};
+use crate::error::{Error, Result};
+
+/// What a model takes from one modality.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StreamSpec {
+    /// Which modality.
+    pub modality: Modality,
+    /// How many steps; fewer than the file's cuts the rows, more pads them.
+    pub steps: usize,
+    /// Features per step, as in the file.
+    pub dim: usize,
+    /// Whether the block carries the valid steps of each row.
+    pub lengths: bool,
+}
+
+impl StreamSpec {
+    /// Takes all of `stream`, with lengths if the file has them.
+    pub fn of(stream: &Stream<'_>) -> Self {
+        let &Stream { modality, steps, dim, .. } = stream;
+        StreamSpec { modality, steps, dim, lengths: stream.has_lengths() }
+    }
+}
+
+/// Where one modality lies in a block; offsets in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StreamLayout {
+    /// Which modality.
+    pub modality: Modality,
+    /// Steps per row.
+    pub steps: usize,
+    /// Features per step that carry data.
+    pub dim: usize,
+    /// Words per step: `dim` rounded up to a multiple of 4; the rest is zero.
+    pub width: usize,
+    /// f32 `[batch, steps, width]`; steps past a row's length are zero.
+    pub values_at: usize,
+    /// u32 `[batch]`, valid steps in 1..=steps.
+    pub lengths_at: Option<usize>,
+}
+
+/// The fields of one block. Every field starts at a multiple of 64 words (256 bytes, the largest
+/// offset alignment that WebGPU asks for).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// One per [`StreamSpec`], in the same order.
+    pub streams: Vec<StreamLayout>,
+    /// f32 `[batch]`; zero where the split has no labels.
+    pub labels_at: usize,
+    /// u32 `[batch]`: the row's index in its split.
+    pub rows_at: usize,
+    /// Size of the block in words, a multiple of 64.
+    pub words: usize,
+    /// Rows.
+    pub batch: usize,
+}
+
+impl Layout {
+    /// Lays out a block for `batch` rows of `specs`.
+    pub fn new(batch: usize, specs: &[StreamSpec]) -> Layout {
+        let mut end = 0;
+        let mut place = |words: usize| {
+            let at = end;
+            end = (at + words).next_multiple_of(64);
+            at
+        };
+        let streams = specs
+            .iter()
+            .map(|&StreamSpec { modality, steps, dim, lengths }| {
+                let width = dim.next_multiple_of(4);
+                let values_at = place(batch * steps * width);
+                let lengths_at = lengths.then(|| place(batch));
+                StreamLayout { modality, steps, dim, width, values_at, lengths_at }
+            })
+            .collect();
+        let labels_at = place(batch);
+        let rows_at = place(batch);
+        Layout { streams, labels_at, rows_at, words: end, batch }
+    }
+}
+
+/// Fills `out` with the block of `rows` (indices into `split`); `out` is resized to the layout.
+///
+/// # Errors
+/// [`Error::Data`] when a row, a modality, a feature count or the standardiser does not fit the
+/// split, and [`Error::Shape`] when `rows` is not as long as the layout's batch.
+pub fn fill(
+    split: &Split,
+    rows: &[u32],
+    layout: &Layout,
+    standardise: Option<&Standardise>,
+    out: &mut Vec<u32>,
+) -> Result<()> {
+    if rows.len() != layout.batch {
+        let detail = format!("{} rows for a layout of {}", rows.len(), layout.batch);
+        return Err(Error::shape("batch", detail));
+    }
+    if let Some(row) = rows.iter().find(|&&row| row as usize >= split.rows()) {
+        let detail = format!("{} has {} rows, no row {row}", split.name(), split.rows());
+        return Err(Error::data(split.path(), detail));
+    }
+    out.clear();
+    out.resize(layout.words, 0);
+    for place in &layout.streams {
+        let stream = matching_stream(split, place.modality, place.dim)?;
+        let stats = standardise.and_then(|s| s.stats(place.modality));
+        if let Some(stats) = stats {
+            stats.fits(split, place.dim)?;
+        }
+        for (i, &row) in rows.iter().enumerate() {
+            let row = row as usize;
+            let valid = stream.len(row).min(place.steps);
+            let start = place.values_at + i * place.steps * place.width;
+            for step in 0..valid {
+                let at = start + step * place.width;
+                let frame = stream.frame(row, step);
+                let words = out[at..at + place.dim].iter_mut();
+                match stats {
+                    None => words.zip(frame).for_each(|(word, x)| *word = x.to_bits()),
+                    Some(stats) => {
+                        words.zip(stats.applied(frame)).for_each(|(word, x)| *word = x.to_bits())
+                    }
+                }
+            }
+            if let Some(at) = place.lengths_at {
+                out[at + i] = valid as u32;
+            }
+        }
+    }
+    for (i, &row) in rows.iter().enumerate() {
+        let label = split.labels().and_then(|labels| labels.get(row as usize));
+        out[layout.labels_at + i] = label.copied().unwrap_or_default().to_bits();
+        out[layout.rows_at + i] = row;
+    }
+    Ok(())
+}
+
+/// The stream of a split that a model with `dim` features per step can read.
+pub(super) fn matching_stream(split: &Split, modality: Modality, dim: usize) -> Result<Stream<'_>> {
+    let name = split.name();
+    match split.stream(modality) {
+        Some(stream) if stream.dim == dim => Ok(stream),
+        Some(stream) => Err(Error::data(
+            split.path(),
+            format!(
+                "{name}.{modality} has {} features where the model takes {dim}; use the data set \
+                 that the model was made for",
+                stream.dim
+            ),
+        )),
+        None => Err(Error::data(
+            split.path(),
+            format!("{name}.{modality} is missing; the model takes it, so add it to the file"),
+        )),
+    }
+}
+
+/// The row order of one epoch: 0..rows, shuffled (Fisher-Yates). The same on every platform.
+pub fn shuffled(rows: u32, seed: u64, epoch: u64) -> Vec<u32> {
+    let mut rng = Rng::keyed(&[seed, epoch]);
+    let mut order: Vec<u32> = (0..rows).collect();
+    for i in (1..order.len()).rev() {
+        let j = rng.below(i as u64 + 1) as usize;
+        order.swap(i, j);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testkit::small;
+    use super::super::{Dataset, SplitName};
+    use super::*;
+
+    fn specs() -> Vec<StreamSpec> {
+        let spec = |modality, steps, dim, lengths| StreamSpec { modality, steps, dim, lengths };
+        vec![spec(Modality::Text, 1, 3, false), spec(Modality::Audio, 3, 5, true)]
+    }
+
+    #[test]
+    fn fields_are_aligned_and_do_not_overlap() {
+        let layout = Layout::new(7, &specs());
+        let audio = layout.streams[1];
+        assert_eq!((audio.width, layout.streams[0].width), (8, 4));
+        let lengths = audio.lengths_at.unwrap();
+        let fields = [
+            (layout.streams[0].values_at, 7 * 4),
+            (audio.values_at, 7 * 3 * 8),
+            (lengths, 7),
+            (layout.labels_at, 7),
+            (layout.rows_at, 7),
+            (layout.words, 0),
+        ];
+        for pair in fields.windows(2) {
+            assert_eq!(pair[1].0 % 64, 0);
+            assert!(pair[0].0 + pair[0].1 <= pair[1].0);
+        }
+    }
+
+    #[test]
+    fn fill_copies_cuts_and_pads() {
+        let file = small().save();
+        let data = Dataset::open(file.path()).unwrap();
+        let train = data.split(SplitName::Train).unwrap();
+        let layout = Layout::new(2, &specs());
+        // Left-overs of an earlier use must not shine through.
+        let mut out = vec![u32::MAX; 3 * layout.words];
+        fill(train, &[1, 0], &layout, None, &mut out).unwrap();
+        assert_eq!(out.len(), layout.words);
+        let f = |at: usize| f32::from_bits(out[at]);
+        let audio = layout.streams[1];
+        let value = |i: usize, t: usize, d: usize| f(audio.values_at + (i * 3 + t) * 8 + d);
+        assert_eq!((value(0, 0, 0), value(0, 1, 4)), (20.0, 29.0));
+        assert_eq!(value(0, 2, 0), 0.0, "past the row's length");
+        assert_eq!(value(0, 0, 5), 0.0, "width padding");
+        assert_eq!(value(1, 2, 4), 14.0);
+        let lengths = audio.lengths_at.unwrap();
+        assert_eq!(out[lengths..lengths + 3], [2, 3, 0], "row 0 has 4 steps, cut to 3");
+        assert_eq!((f(layout.labels_at), f(layout.labels_at + 1)), (0.0, -1.0));
+        assert_eq!(out[layout.rows_at..layout.rows_at + 2], [1, 0]);
+        assert_eq!(f(layout.streams[0].values_at), 0.3);
+    }
+
+    #[test]
+    fn more_steps_than_the_file_are_padding() {
+        let file = small().save();
+        let data = Dataset::open(file.path()).unwrap();
+        let train = data.split(SplitName::Train).unwrap();
+        let mut specs = specs();
+        specs[1].steps = 6;
+        let layout = Layout::new(1, &specs);
+        let mut out = Vec::new();
+        fill(train, &[0], &layout, None, &mut out).unwrap();
+        let audio = layout.streams[1];
+        assert_eq!(out[audio.lengths_at.unwrap()], 4);
+        assert!(out[audio.values_at + 4 * 8..audio.values_at + 6 * 8].iter().all(|&w| w == 0));
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let file = small().save();
+        let data = Dataset::open(file.path()).unwrap();
+        let train = data.split(SplitName::Train).unwrap();
+        let mut out = Vec::new();
+        let mut error = |rows: &[u32], batch, specs: &[StreamSpec]| {
+            let layout = Layout::new(batch, specs);
+            fill(train, rows, &layout, None, &mut out).unwrap_err().to_string()
+        };
+        assert!(error(&[3], 1, &specs()).contains("no row 3"));
+        assert!(error(&[0], 2, &specs()).contains("1 rows for a layout of 2"));
+        let mut other = specs();
+        other[1].dim = 4;
+        assert!(error(&[0], 1, &other).contains("5 features where the model takes 4"));
+        other[1].modality = Modality::Vision;
+        assert!(error(&[0], 1, &other).contains("train.vision is missing"));
+    }
+
+    #[test]
+    fn shuffles_are_fixed_permutations() {
+        let order = shuffled(100, 1111, 3);
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..100).collect::<Vec<_>>());
+        assert_eq!(order, shuffled(100, 1111, 3));
+        assert_ne!(order, shuffled(100, 1111, 4));
+        assert_ne!(order, shuffled(100, 1112, 3));
+        assert!(shuffled(0, 1, 1).is_empty());
+        // Worked out apart from this code. A change here would change every earlier run.
+        assert_eq!(shuffled(8, 1111, 0), [0, 5, 7, 1, 2, 3, 4, 6]);
+    }
+}

@@ -1,0 +1,379 @@
+//! A data set on disk, memory-mapped and checked once; rows are read from the map as needed.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use memmap2::Mmap;
+
+use super::{Modality, SplitName, open};
+use crate::error::Result;
+use crate::files;
+
+/// What [`Dataset::open_with`] accepts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Labels must lie in `-label_range..=label_range`.
+    pub label_range: f32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { label_range: 3.0 }
+    }
+}
+
+/// A data set whose every row has been checked. Cheap to share: the values stay in the file.
+#[derive(Debug)]
+pub struct Dataset {
+    pub(super) source: Arc<Source>,
+    pub(super) splits: [Option<Split>; 3],
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) digest: OnceLock<String>,
+}
+
+/// The file and its map, which all splits share.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) map: Mmap,
+}
+
+impl Dataset {
+    /// Opens and checks `NAME.safetensors` (and `NAME.json` beside it, where there is one), with
+    /// labels in [-3, 3].
+    ///
+    /// # Errors
+    /// [`crate::Error::Data`], one sentence: which tensor, which row, what is wrong, what to do.
+    pub fn open(path: impl AsRef<Path>) -> Result<Dataset> {
+        Self::open_with(path, &Options::default())
+    }
+
+    /// As [`Dataset::open`], with other limits.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Dataset> {
+        open::open(path.as_ref(), options)
+    }
+
+    /// A split, or `None` where the file has no tensor of it.
+    pub fn split(&self, name: SplitName) -> Option<&Split> {
+        self.splits[name.index()].as_ref()
+    }
+
+    /// The splits present, in the order train, valid, test.
+    pub fn splits(&self) -> impl Iterator<Item = &Split> {
+        self.splits.iter().flatten()
+    }
+
+    /// The modalities with a stream (`text_bert` alone does not count); the same in every split.
+    pub fn modalities(&self) -> Vec<Modality> {
+        let first = self.splits().next();
+        Modality::ALL
+            .into_iter()
+            .filter(|&m| first.is_some_and(|split| split.stream(m).is_some()))
+            .collect()
+    }
+
+    /// A note that the file's writer left in its header, such as `dataset` or `label_min`.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.source.path
+    }
+
+    /// SHA-256 of the safetensors file, hexadecimal; computed on first use, then kept.
+    pub fn digest(&self) -> &str {
+        self.digest.get_or_init(|| files::sha256_hex(&self.source.map))
+    }
+}
+
+/// One part of a data set.
+#[derive(Debug)]
+pub struct Split {
+    pub(super) source: Arc<Source>,
+    pub(super) name: SplitName,
+    pub(super) rows: usize,
+    pub(super) streams: [Option<Field>; 3],
+    pub(super) text_bert: Option<Field>,
+    pub(super) labels: Option<Vec<f32>>,
+    pub(super) class_labels: Option<Vec<u32>>,
+    pub(super) factors: BTreeMap<String, Field>,
+    pub(super) ids: Option<Vec<String>>,
+    pub(super) raw_text: Option<Vec<String>>,
+}
+
+/// Where a tensor lies in the map.
+#[derive(Debug, Clone)]
+pub(super) struct Field {
+    /// Bytes of the map.
+    pub(super) range: Range<usize>,
+    /// Rows first.
+    pub(super) shape: Vec<usize>,
+    /// Valid steps per row, each in 1..=steps.
+    pub(super) lengths: Option<Vec<u32>>,
+}
+
+impl Split {
+    /// Which split this is.
+    pub fn name(&self) -> SplitName {
+        self.name
+    }
+
+    /// How many samples; at least 1.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The file, for messages.
+    pub fn path(&self) -> &Path {
+        &self.source.path
+    }
+
+    /// The features of a modality.
+    pub fn stream(&self, modality: Modality) -> Option<Stream<'_>> {
+        let field = self.streams[modality.index()].as_ref()?;
+        let &[rows, steps, dim] = field.shape.as_slice() else { return None };
+        let bytes = self.bytes(field);
+        Some(Stream { modality, rows, steps, dim, bytes, lengths: field.lengths.as_deref() })
+    }
+
+    /// The token ids for a BERT encoder.
+    pub fn text_bert(&self) -> Option<TextBert<'_>> {
+        let field = self.text_bert.as_ref()?;
+        let &[rows, 3, len] = field.shape.as_slice() else { return None };
+        Some(TextBert { rows, len, bytes: self.bytes(field) })
+    }
+
+    /// The regression target of each row.
+    pub fn labels(&self) -> Option<&[f32]> {
+        self.labels.as_deref()
+    }
+
+    /// The class of each row, where the set has classes.
+    pub fn class_labels(&self) -> Option<&[u32]> {
+        self.class_labels.as_deref()
+    }
+
+    /// The id of each row, from the side file.
+    pub fn ids(&self) -> Option<&[String]> {
+        self.ids.as_deref()
+    }
+
+    /// The id of one row; `train-17` where the side file gives none.
+    pub fn id(&self, row: usize) -> String {
+        let given = self.ids.as_ref().and_then(|ids| ids.get(row));
+        given.cloned().unwrap_or_else(|| format!("{}-{row}", self.name))
+    }
+
+    /// The text of each row, from the side file.
+    pub fn raw_text(&self) -> Option<&[String]> {
+        self.raw_text.as_deref()
+    }
+
+    /// The names of the known factors, without `factor_`: `shared`, `text`, ... Empty for real data.
+    pub fn factor_names(&self) -> Vec<&str> {
+        self.factors.keys().map(String::as_str).collect()
+    }
+
+    /// A known factor: its values (rows x dim, row-major) and its dim.
+    pub fn factor(&self, name: &str) -> Option<(Vec<f32>, usize)> {
+        let field = self.factors.get(name)?;
+        Some((floats(self.bytes(field)).collect(), *field.shape.get(1)?))
+    }
+
+    fn bytes(&self, field: &Field) -> &[u8] {
+        // Ranges were checked when the file was opened.
+        self.source.map.get(field.range.clone()).unwrap_or_default()
+    }
+}
+
+/// A view of one modality's features: rows x steps x dim, the valid steps of a row first.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream<'a> {
+    /// Whose features.
+    pub modality: Modality,
+    /// How many rows.
+    pub rows: usize,
+    /// Steps of the tensor; a row may have fewer valid ones.
+    pub steps: usize,
+    /// Features per step.
+    pub dim: usize,
+    bytes: &'a [u8],
+    lengths: Option<&'a [u32]>,
+}
+
+impl<'a> Stream<'a> {
+    /// Whether the file gives the valid steps of each row.
+    pub fn has_lengths(&self) -> bool {
+        self.lengths.is_some()
+    }
+
+    /// The valid steps of `row`, in 1..=steps; 0 past the last row.
+    pub fn len(&self, row: usize) -> usize {
+        match self.lengths {
+            _ if row >= self.rows => 0,
+            Some(lengths) => lengths.get(row).map_or(0, |&n| n as usize),
+            None => self.steps,
+        }
+    }
+
+    /// Whether there are no rows (never so in an opened file).
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// The `dim` values at `step` of `row`; none past the end.
+    pub fn frame(&self, row: usize, step: usize) -> impl ExactSizeIterator<Item = f32> + use<'a> {
+        let inside = row < self.rows && step < self.steps;
+        let start = if inside { (row * self.steps + step) * self.dim * 4 } else { 0 };
+        let count = if inside { self.dim * 4 } else { 0 };
+        floats(self.bytes.get(start..start + count).unwrap_or_default())
+    }
+
+    /// All values of `row`, steps x dim, padding included; empty past the last row.
+    pub fn row(&self, row: usize) -> Vec<f32> {
+        (0..self.steps).flat_map(|step| self.frame(row, step)).collect()
+    }
+}
+
+/// A view of token ids, attention mask and segment ids: rows x 3 x len.
+#[derive(Debug, Clone, Copy)]
+pub struct TextBert<'a> {
+    /// How many rows.
+    pub rows: usize,
+    /// Tokens per row, padding included.
+    pub len: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> TextBert<'a> {
+    /// The token ids of `row`; none past the last row.
+    pub fn ids(&self, row: usize) -> impl ExactSizeIterator<Item = i32> + use<'a> {
+        self.line(row, 0)
+    }
+
+    /// The attention mask of `row`: 1 for a token, 0 for padding.
+    pub fn mask(&self, row: usize) -> impl ExactSizeIterator<Item = i32> + use<'a> {
+        self.line(row, 1)
+    }
+
+    /// The segment ids of `row`.
+    pub fn segments(&self, row: usize) -> impl ExactSizeIterator<Item = i32> + use<'a> {
+        self.line(row, 2)
+    }
+
+    fn line(&self, row: usize, line: usize) -> impl ExactSizeIterator<Item = i32> + use<'a> {
+        let start = if row < self.rows { (row * 3 + line) * self.len * 4 } else { 0 };
+        let count = if row < self.rows { self.len * 4 } else { 0 };
+        ints(self.bytes.get(start..start + count).unwrap_or_default())
+    }
+}
+
+/// Little-endian f32 values; `bytes` may start anywhere, since files need not be aligned.
+pub(super) fn floats(bytes: &[u8]) -> impl ExactSizeIterator<Item = f32> + use<'_> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+/// Little-endian i32 values.
+pub(super) fn ints(bytes: &[u8]) -> impl ExactSizeIterator<Item = i32> + use<'_> {
+    bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testkit::{TensorFile, small};
+    use super::*;
+
+    #[test]
+    fn reads_back_what_was_written() {
+        let file = small().save();
+        let data = Dataset::open(file.path()).unwrap();
+        assert_eq!(data.modalities(), [Modality::Text, Modality::Audio]);
+        let train = data.split(SplitName::Train).unwrap();
+        assert_eq!(train.rows(), 3);
+        let audio = train.stream(Modality::Audio).unwrap();
+        assert_eq!((audio.steps, audio.dim), (4, 5));
+        // A length of 0 counts as 1.
+        assert_eq!([0, 1, 2, 3].map(|r| audio.len(r)), [4, 2, 1, 0]);
+        assert_eq!(audio.frame(1, 2).collect::<Vec<_>>(), [30.0, 31.0, 32.0, 33.0, 34.0]);
+        assert_eq!(audio.frame(1, 4).len() + audio.frame(3, 0).len(), 0);
+        assert_eq!(audio.row(2)[0], 40.0);
+        let text = train.stream(Modality::Text).unwrap();
+        assert!(!text.has_lengths());
+        assert_eq!(text.len(0), 1);
+        assert_eq!(train.labels().unwrap(), [-1.0, 0.0, 2.0]);
+        assert_eq!(train.id(1), "train-1");
+        assert!(data.split(SplitName::Valid).is_none());
+        let bert = train.text_bert().unwrap();
+        assert_eq!(bert.ids(2).collect::<Vec<_>>(), [101, 7, 102, 0]);
+        assert_eq!(bert.mask(2).collect::<Vec<_>>(), [1, 1, 1, 0]);
+        assert_eq!(bert.segments(3).len(), 0);
+    }
+
+    #[test]
+    fn an_unaligned_map_reads_the_same() {
+        for shift in 1..4 {
+            let file = small().shifted(shift).save();
+            let data = Dataset::open(file.path()).unwrap();
+            let audio = data.split(SplitName::Train).unwrap().stream(Modality::Audio).unwrap();
+            assert_eq!(audio.row(1)[..2], [20.0, 21.0]);
+        }
+    }
+
+    #[test]
+    fn digest_is_of_the_file() {
+        let file = small().save();
+        let data = Dataset::open(file.path()).unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert_eq!(data.digest(), files::sha256_hex(&bytes));
+    }
+
+    #[test]
+    fn a_file_for_prediction_needs_no_labels() {
+        let file = TensorFile::new().f32("test.text", &[2, 1, 3], vec![0.5; 6]).save();
+        let data = Dataset::open(file.path()).unwrap();
+        let test = data.split(SplitName::Test).unwrap();
+        assert!(test.labels().is_none() && data.split(SplitName::Train).is_none());
+    }
+
+    #[test]
+    fn factors_are_found_by_name() {
+        let file = small().f32("train.factor_shared", &[3, 2], (0..6).map(|i| i as f32)).save();
+        let data = Dataset::open(file.path()).unwrap();
+        let train = data.split(SplitName::Train).unwrap();
+        assert_eq!(train.factor_names(), ["shared"]);
+        assert_eq!(train.factor("shared").unwrap(), (vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 2));
+        assert!(train.factor("text").is_none());
+    }
+
+    #[test]
+    fn the_real_sets_open() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+        for (name, rows) in [
+            ("cmu_mosi", [1284, 229, 686]),
+            ("ravdess", [960, 180, 300]),
+            ("ict_mmmo", [72, 18, 30]),
+        ] {
+            let path = folder.join(name).with_extension("safetensors");
+            if !path.exists() {
+                println!("skipped: {} is not there", path.display());
+                continue;
+            }
+            let data = Dataset::open(&path).unwrap();
+            let found: Vec<usize> = data.splits().map(Split::rows).collect();
+            assert_eq!(found, rows, "{name}");
+            assert!(data.splits().all(|s| s.labels().is_some() && s.ids().is_some()));
+            assert_eq!(data.splits().all(|s| s.class_labels().is_some()), name == "ravdess");
+            assert_eq!(data.splits().all(|s| s.raw_text().is_some()), name == "cmu_mosi");
+            if name == "cmu_mosi" {
+                assert_eq!(data.split(SplitName::Train).unwrap().text_bert().unwrap().len, 50);
+            }
+        }
+    }
+}

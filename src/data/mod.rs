@@ -1,0 +1,109 @@
+//! Data sets: the file format, its checks, batching ahead of the device, standardising, and a
+//! generator whose hidden factors are known.
+//!
+//! A data set is `NAME.safetensors` with tensors `{train,valid,test}.FIELD`, and an optional
+//! `NAME.json` with ids and texts per split. Fields: `text`, `audio`, `vision` (rows x steps x dim,
+//! f32), their `_lengths` (rows, i32), `text_bert` (rows x 3 x tokens, i32), `regression_labels`
+//! (rows, f32), `class_labels` (rows, i32), `factor_*` (rows x k, f32; from the generator).
+
+pub mod batch;
+pub mod dataset;
+pub mod loader;
+pub mod normalize;
+mod open;
+pub(crate) mod rng;
+mod side;
+pub mod synth;
+#[cfg(test)]
+mod testkit;
+
+use serde::{Deserialize, Serialize};
+
+pub use batch::{Layout, StreamLayout, StreamSpec, fill, shuffled};
+pub use dataset::{Dataset, Options, Split, Stream, TextBert};
+pub use loader::{Batch, Loader};
+pub use normalize::{FeatureStats, Standardise};
+pub use synth::{SynthConfig, SynthStream};
+
+/// A source of evidence about a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Modality {
+    /// What was said.
+    Text,
+    /// How it was said.
+    Audio,
+    /// What was seen.
+    Vision,
+}
+
+impl Modality {
+    /// All modalities, in the order that configurations and files list them.
+    pub const ALL: [Modality; 3] = [Modality::Text, Modality::Audio, Modality::Vision];
+
+    /// The name in files: `text`, `audio`, `vision`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Modality::Text => "text",
+            Modality::Audio => "audio",
+            Modality::Vision => "vision",
+        }
+    }
+
+    /// The letter of tables: T, A, V.
+    pub fn letter(self) -> char {
+        match self {
+            Modality::Text => 'T',
+            Modality::Audio => 'A',
+            Modality::Vision => 'V',
+        }
+    }
+
+    /// The position in [`Modality::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl std::fmt::Display for Modality {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitName {
+    /// What the model learns from.
+    Train,
+    /// What chooses the epoch.
+    Valid,
+    /// What is reported.
+    Test,
+}
+
+impl SplitName {
+    /// All splits, in order.
+    pub const ALL: [SplitName; 3] = [SplitName::Train, SplitName::Valid, SplitName::Test];
+
+    /// The name in files: `train`, `valid`, `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            SplitName::Train => "train",
+            SplitName::Valid => "valid",
+            SplitName::Test => "test",
+        }
+    }
+
+    /// The position in [`SplitName::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl std::fmt::Display for SplitName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}

@@ -1,0 +1,170 @@
+//! Standardising features by what the training rows show.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Modality, Split};
+use crate::error::{Error, Result};
+
+/// Standardised values are kept within this; only a feature that hardly varied in training and then
+/// leaps can get so far, and its f32 result must stay finite.
+const LIMIT: f32 = 1e6;
+
+/// Mean and standard deviation of every feature, for the modalities it was fitted to. Small enough
+/// to be stored with a run, so that prediction treats features as training did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Standardise {
+    streams: Vec<FeatureStats>,
+}
+
+/// What one modality's features look like in training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeatureStats {
+    /// Which modality.
+    pub modality: Modality,
+    /// Per feature.
+    pub mean: Vec<f32>,
+    /// Per feature; 1 where the feature is constant.
+    pub std: Vec<f32>,
+}
+
+impl Standardise {
+    /// Fits to the valid steps of `split` (the training split), accumulating in f64. Modalities
+    /// that the split lacks are left out; audio and vision are the usual choice.
+    pub fn fit(split: &Split, modalities: &[Modality]) -> Standardise {
+        let fitted = modalities.iter().filter_map(|&modality| FeatureStats::fit(split, modality));
+        Standardise { streams: fitted.collect() }
+    }
+
+    /// The statistics of a modality, if it was fitted.
+    pub fn stats(&self, modality: Modality) -> Option<&FeatureStats> {
+        self.streams.iter().find(|s| s.modality == modality)
+    }
+}
+
+impl FeatureStats {
+    fn fit(split: &Split, modality: Modality) -> Option<FeatureStats> {
+        let stream = split.stream(modality)?;
+        let frames =
+            || (0..stream.rows).flat_map(|row| (0..stream.len(row)).map(move |t| (row, t)));
+        let count = frames().count() as f64;
+        // Two passes, since the one-pass formula cancels where the mean is large.
+        let mut mean = vec![0.0f64; stream.dim];
+        for (row, step) in frames() {
+            mean.iter_mut().zip(stream.frame(row, step)).for_each(|(m, x)| *m += f64::from(x));
+        }
+        mean.iter_mut().for_each(|m| *m /= count);
+        let mut square = vec![0.0f64; stream.dim];
+        for (row, step) in frames() {
+            for ((s, m), x) in square.iter_mut().zip(&mean).zip(stream.frame(row, step)) {
+                *s += (f64::from(x) - m).powi(2);
+            }
+        }
+        let std = square.iter().zip(&mean).map(|(s, m)| {
+            let std = (s / count).sqrt();
+            // Below the rounding of f32 around the mean there is nothing but noise to scale up.
+            let constant = std <= 1e-7 * m.abs() || std < f64::from(f32::MIN_POSITIVE);
+            if constant { 1.0 } else { std as f32 }
+        });
+        let std = std.collect();
+        Some(FeatureStats { modality, mean: mean.iter().map(|&m| m as f32).collect(), std })
+    }
+
+    /// Standardises the values of one valid step; padding must not pass through here.
+    pub fn applied(&self, frame: impl Iterator<Item = f32>) -> impl Iterator<Item = f32> {
+        frame
+            .zip(self.mean.iter().zip(&self.std))
+            .map(|(x, (mean, std))| ((x - mean) / std).clamp(-LIMIT, LIMIT))
+    }
+
+    /// Checks that these statistics (which may come from a stored run) fit `dim` features.
+    pub(super) fn fits(&self, split: &Split, dim: usize) -> Result<()> {
+        let usable = self.mean.iter().all(|m| m.is_finite())
+            && self.std.iter().all(|s| s.is_normal() && *s > 0.0);
+        if self.mean.len() == dim && self.std.len() == dim && usable {
+            return Ok(());
+        }
+        Err(Error::data(
+            split.path(),
+            format!(
+                "the stored mean and deviation of {} features do not fit {}.{} with {dim}; use \
+                 those of the run that this model comes from",
+                self.mean.len(),
+                split.name(),
+                self.modality
+            ),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testkit::TensorFile;
+    use super::super::{Dataset, Layout, SplitName, StreamSpec, fill};
+    use super::*;
+
+    /// Two rows of 3 steps, 2 and 3 valid; feature 1 is constant, feature 2 sits far from zero.
+    fn data() -> Dataset {
+        let frame = |x: f32| [x, 7.3, 1e6 + x];
+        let pad = [99.0, 99.0, 99.0];
+        let values = [frame(1.0), frame(2.0), pad, frame(3.0), frame(4.0), frame(5.0)];
+        let file = TensorFile::new()
+            .f32("train.vision", &[2, 3, 3], values.concat())
+            .i32("train.vision_lengths", &[2], &[2, 3])
+            .save();
+        Dataset::open(file.path()).unwrap()
+    }
+
+    #[test]
+    fn statistics_are_of_valid_steps_only() {
+        let data = data();
+        let fitted = Standardise::fit(data.split(SplitName::Train).unwrap(), &Modality::ALL);
+        assert!(fitted.stats(Modality::Audio).is_none());
+        let stats = fitted.stats(Modality::Vision).unwrap();
+        assert_eq!(stats.mean, [3.0, 7.3, 1e6 + 3.0]);
+        let root2 = 2.0f32.sqrt();
+        assert_eq!(stats.std, [root2, 1.0, root2]);
+    }
+
+    #[test]
+    fn applied_in_a_batch_padding_stays_zero() {
+        let data = data();
+        let train = data.split(SplitName::Train).unwrap();
+        let fitted = Standardise::fit(train, &[Modality::Vision]);
+        let spec = StreamSpec::of(&train.stream(Modality::Vision).unwrap());
+        let layout = Layout::new(2, &[spec]);
+        let mut out = Vec::new();
+        fill(train, &[0, 1], &layout, Some(&fitted), &mut out).unwrap();
+        let values: Vec<f32> = out[..24].iter().map(|&w| f32::from_bits(w)).collect();
+        let root2 = 2.0f32.sqrt();
+        approx::assert_relative_eq!(values[0], -root2, epsilon = 1e-6);
+        assert_eq!(values[1], 0.0);
+        assert_eq!(values[8..12], [0.0; 4]);
+        approx::assert_relative_eq!(values[20], root2, epsilon = 1e-6);
+        let sum: f32 = values.iter().sum();
+        assert!(sum.abs() < 1e-5);
+    }
+
+    #[test]
+    fn survives_json() {
+        let data = data();
+        let fitted = Standardise::fit(data.split(SplitName::Train).unwrap(), &Modality::ALL);
+        let text = serde_json::to_string(&fitted).unwrap();
+        assert_eq!(serde_json::from_str::<Standardise>(&text).unwrap(), fitted);
+    }
+
+    #[test]
+    fn results_are_finite_and_misfits_refused() {
+        let stats = FeatureStats {
+            modality: Modality::Vision,
+            mean: vec![0.0, -3e38],
+            std: vec![f32::MIN_POSITIVE, 1.0],
+        };
+        let out: Vec<f32> = stats.applied([3e38, 3e38].into_iter()).collect();
+        assert_eq!(out, [LIMIT, LIMIT]);
+        let data = data();
+        let train = data.split(SplitName::Train).unwrap();
+        assert!(stats.fits(train, 3).unwrap_err().to_string().contains("2 features"));
+        let stats = FeatureStats { std: vec![0.0, 1.0], ..stats };
+        assert!(stats.fits(train, 2).is_err());
+    }
+}

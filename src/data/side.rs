@@ -1,0 +1,102 @@
+//! The side file `NAME.json`: `{"train": {"id": [...], "raw_text": [...]}, ...}`, in row order.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::SplitName;
+use super::dataset::Split;
+use crate::error::{Error, Result};
+
+/// Adds ids and texts to `splits` from the file beside `path`, if there is one. Unknown keys are
+/// left alone: a set may say more about itself.
+pub(super) fn attach(path: &Path, splits: &mut [Option<Split>; 3]) -> Result<()> {
+    let path = path.with_extension("json");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io("read", &path)(e)),
+    };
+    let bad = |detail: String| Error::data(&path, detail);
+    let root: Map<String, Value> = serde_json::from_str(&text).map_err(|e| {
+        bad(format!("not a JSON object of splits ({e}); mend it, or remove it to go without ids"))
+    })?;
+
+    for name in SplitName::ALL {
+        let (Some(split), Some(value)) = (&mut splits[name.index()], root.get(name.name())) else {
+            continue;
+        };
+        let Some(fields) = value.as_object() else {
+            return Err(bad(format!("{name} is not an object; it wants lists `id`, `raw_text`")));
+        };
+        split.ids = list(&path, name, "id", fields, split.rows)?;
+        split.raw_text = list(&path, name, "raw_text", fields, split.rows)?;
+    }
+    Ok(())
+}
+
+fn list(
+    path: &Path,
+    split: SplitName,
+    field: &str,
+    fields: &Map<String, Value>,
+    rows: usize,
+) -> Result<Option<Vec<String>>> {
+    let Some(value) = fields.get(field) else { return Ok(None) };
+    let items: Option<Vec<String>> = value.as_array().and_then(|items| {
+        items
+            .iter()
+            .map(|item| match item {
+                Value::String(text) => Some(text.clone()),
+                Value::Number(number) => Some(number.to_string()),
+                _ => None,
+            })
+            .collect()
+    });
+    match items {
+        Some(items) if items.len() == rows => Ok(Some(items)),
+        Some(items) => Err(Error::data(
+            path,
+            format!(
+                "{split}.{field} has {} entries where the tensors have {rows} rows; \
+                 write both files from the same rows",
+                items.len()
+            ),
+        )),
+        None => {
+            Err(Error::data(path, format!("{split}.{field} is not a list of strings; mend it")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testkit::small;
+    use super::super::{Dataset, SplitName};
+
+    #[test]
+    fn ids_and_texts_are_read() {
+        let side = r#"{"note": 1, "train": {"id": ["a", "b", 3], "raw_text": ["x", "y", "z"]}}"#;
+        let file = small().side(side).save();
+        let data = Dataset::open(file.path()).unwrap();
+        let train = data.split(SplitName::Train).unwrap();
+        assert_eq!(train.ids().unwrap(), ["a", "b", "3"]);
+        assert_eq!(train.raw_text().unwrap()[2], "z");
+        assert_eq!(train.id(0), "a");
+    }
+
+    #[test]
+    fn a_bad_side_file_is_named() {
+        for (side, wanted) in [
+            ("{", "not a JSON object"),
+            (r#"{"train": 3}"#, "train is not an object"),
+            (r#"{"train": {"id": ["a"]}}"#, "1 entries where the tensors have 3 rows"),
+            (r#"{"train": {"id": [[], 1, 2]}}"#, "not a list of strings"),
+        ] {
+            let file = small().side(side).save();
+            let error = Dataset::open(file.path()).unwrap_err().to_string();
+            assert!(error.contains(wanted) && error.contains("set.json"), "{error}");
+        }
+    }
+}

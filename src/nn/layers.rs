@@ -1,0 +1,177 @@
+//! Layers by name: what parameters they need, and how they are recorded.
+
+use super::{Init, ParamSpec, Params};
+use crate::error::Result;
+use crate::ops::Act;
+use crate::ops::lstm::{Lstm, LstmWeights};
+use crate::tape::{Tape, Var};
+
+/// Parameters of a linear layer `inputs → outputs` under PyTorch's names and default
+/// initialisation; `pitch` is the stored width of its input.
+pub fn linear_specs(
+    name: &str,
+    (inputs, pitch, outputs): (usize, usize, usize),
+    bias: bool,
+    group: usize,
+) -> Vec<ParamSpec> {
+    let init = Init::Uniform(1.0 / (inputs as f32).sqrt());
+    let weight = ParamSpec::new(format!("{name}.weight"), &[outputs, inputs], group, init);
+    let mut specs = vec![weight.padded(pitch)];
+    if bias {
+        specs.push(ParamSpec::new(format!("{name}.bias"), &[outputs], group, init));
+    }
+    specs
+}
+
+/// Records the linear layer `name`.
+pub fn linear(tape: &mut Tape, params: &Params, name: &str, x: Var, act: Act) -> Result<Var> {
+    let weight = params.var(tape, &format!("{name}.weight"))?;
+    let bias = format!("{name}.bias");
+    let bias = if params.has(&bias) { Some(params.var(tape, &bias)?) } else { None };
+    tape.linear(x, weight, bias, act)
+}
+
+/// MMSA's sub-network for audio and vision: an LSTM, its last true state, dropout, a linear
+/// layer without activation.
+#[derive(Clone, Debug)]
+pub struct LstmEncoder {
+    /// Prefix of the parameters: `audio_model`.
+    pub name: String,
+    /// True width of the input.
+    pub inputs: usize,
+    /// Stored width of the input.
+    pub pitch: usize,
+    /// Hidden size.
+    pub hidden: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Whether it reads both ways.
+    pub bidirectional: bool,
+    /// Output size.
+    pub out: usize,
+    /// Between layers, and after the last state.
+    pub dropout: f32,
+    /// Optimiser group.
+    pub group: usize,
+}
+
+impl LstmEncoder {
+    fn suffixes(&self) -> &'static [&'static str] {
+        if self.bidirectional { &["", "_reverse"] } else { &[""] }
+    }
+
+    /// Its parameters.
+    pub fn specs(&self) -> Vec<ParamSpec> {
+        let init = Init::Uniform(1.0 / (self.hidden as f32).sqrt());
+        let gates = 4 * self.hidden;
+        let across = self.suffixes().len() * self.hidden;
+        let mut specs = Vec::new();
+        for layer in 0..self.layers {
+            let (inputs, pitch) =
+                if layer == 0 { (self.inputs, self.pitch) } else { (across, across) };
+            for suffix in self.suffixes() {
+                let mut add = |kind: &str, shape: &[usize], pitch: usize| {
+                    let name = format!("{}.rnn.{kind}_l{layer}{suffix}", self.name);
+                    specs.push(ParamSpec::new(name, shape, self.group, init).padded(pitch));
+                };
+                add("weight_ih", &[gates, inputs], pitch);
+                add("weight_hh", &[gates, self.hidden], self.hidden);
+                add("bias_ih", &[gates], gates);
+                add("bias_hh", &[gates], gates);
+            }
+        }
+        let name = format!("{}.linear_1", self.name);
+        specs.extend(linear_specs(&name, (across, across, self.out), true, self.group));
+        specs
+    }
+
+    /// Records the LSTM alone.
+    pub fn record_lstm(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        x: Var,
+        lengths: Var,
+        train: bool,
+        sequence: bool,
+    ) -> Result<Lstm> {
+        let mut layers = Vec::new();
+        for layer in 0..self.layers {
+            let mut directions = Vec::new();
+            for suffix in self.suffixes() {
+                let mut var = |kind: &str| {
+                    params.var(tape, &format!("{}.rnn.{kind}_l{layer}{suffix}", self.name))
+                };
+                directions.push(LstmWeights {
+                    weight_ih: var("weight_ih")?,
+                    weight_hh: var("weight_hh")?,
+                    bias_ih: var("bias_ih")?,
+                    bias_hh: var("bias_hh")?,
+                });
+            }
+            layers.push(directions);
+        }
+        let dropout = if train { self.dropout } else { 0.0 };
+        tape.lstm(x, lengths, &layers, dropout, sequence)
+    }
+
+    /// Records the whole encoder: `x [batch, steps, pitch]`, `lengths [batch]` → `[batch, out]`.
+    pub fn record(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        x: Var,
+        lengths: Var,
+        train: bool,
+    ) -> Result<Var> {
+        let mut state = self.record_lstm(tape, params, x, lengths, train, false)?.last;
+        if train && self.dropout > 0.0 {
+            state = tape.dropout(state, self.dropout)?;
+        }
+        linear(tape, params, &format!("{}.linear_1", self.name), state, Act::None)
+    }
+}
+
+/// One of the four heads: dropout, linear + ReLU (the feature F*), linear + ReLU, linear to 1.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// `post_fusion`, `post_text`, `post_audio`, `post_video`.
+    pub name: &'static str,
+    /// True and stored width of the input.
+    pub inputs: (usize, usize),
+    /// Size of the feature.
+    pub size: usize,
+    /// Before the first layer.
+    pub dropout: f32,
+    /// Optimiser group.
+    pub group: usize,
+}
+
+impl Head {
+    /// Its parameters.
+    pub fn specs(&self) -> Vec<ParamSpec> {
+        let layer = |i: usize| format!("{}_layer_{i}", self.name);
+        let (inputs, pitch) = self.inputs;
+        let n = self.size;
+        let mut specs = linear_specs(&layer(1), (inputs, pitch, n), true, self.group);
+        specs.extend(linear_specs(&layer(2), (n, n, n), true, self.group));
+        specs.extend(linear_specs(&layer(3), (n, n, 1), true, self.group));
+        specs
+    }
+
+    /// Records it; returns the feature `[batch, size]` and the prediction `[batch, 1]`.
+    pub fn record(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        x: Var,
+        train: bool,
+    ) -> Result<(Var, Var)> {
+        let x = if train && self.dropout > 0.0 { tape.dropout(x, self.dropout)? } else { x };
+        let layer = |i: usize| format!("{}_layer_{i}", self.name);
+        let feature = linear(tape, params, &layer(1), x, Act::Relu)?;
+        let inner = linear(tape, params, &layer(2), feature, Act::Relu)?;
+        let score = linear(tape, params, &layer(3), inner, Act::None)?;
+        Ok((feature, score))
+    }
+}

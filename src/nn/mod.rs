@@ -1,0 +1,12 @@
+//! Parameters by name, and the layers made of them.
+
+mod init;
+mod layers;
+mod params;
+mod weights;
+
+pub use init::Init;
+pub use layers::{Head, LstmEncoder, linear, linear_specs};
+pub use params::{ParamSpec, Params};
+pub use weights::Weights;
+pub(crate) use weights::save_tensors;

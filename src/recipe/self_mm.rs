@@ -1,0 +1,425 @@
+//! The shared/private model: Self-MM (arXiv:2102.04830, as MMSA releases it) plus the pairwise
+//! covariance term. It is a reconstruction of arXiv:2305.08473 from its two ancestors; the body
+//! of that paper was not at hand.
+//!
+//! ```text
+//! text  → position 0, unchanged   ─┐                ┌ post_fusion → ŷ_m
+//! audio → LSTM → linear (audio)   ─┼─ concatenated ─┤
+//! vision → LSTM → linear (video)  ─┘                └ each alone: post_text, post_audio, post_video
+//! L = Σ_tasks mean w |ŷ − y|  +  Σ_pairs weight · term(projected encoder outputs)
+//! ```
+//!
+//! Any non-empty subset of modalities builds a model. Parameters carry MMSA's names.
+
+use super::config::{AlignLayer, Config, TextEncoder};
+use crate::data::{Layout, Modality, StreamSpec};
+use crate::error::{Error, Result};
+use crate::nn::{Head, LstmEncoder, ParamSpec, Params, linear, linear_specs};
+use crate::ops::Act;
+use crate::ops::align::{Align, Pair};
+use crate::ops::labels::{LabelRule, LabelState};
+use crate::plan::{SpaceId, Spaces, Stage};
+use crate::tape::{Tape, Var};
+
+/// The pairs of modalities, with the names of their weights.
+pub const PAIRS: [(Modality, Modality, &str); 3] = [
+    (Modality::Text, Modality::Audio, "ta"),
+    (Modality::Text, Modality::Vision, "tv"),
+    (Modality::Audio, Modality::Vision, "av"),
+];
+
+/// Optimiser groups: text encoder, audio encoder, vision encoder, everything else.
+const OTHER: usize = 3;
+
+/// MMSA's name of a modality: its third one is "video".
+fn mmsa(modality: Modality) -> &'static str {
+    match modality {
+        Modality::Text => "text",
+        Modality::Audio => "audio",
+        Modality::Vision => "video",
+    }
+}
+
+/// One modality of the model.
+#[derive(Clone, Debug)]
+struct Sense {
+    modality: Modality,
+    spec: StreamSpec,
+    /// None where the input is passed on unchanged.
+    encoder: Option<LstmEncoder>,
+    /// Size of its representation.
+    out: usize,
+    head: Head,
+}
+
+/// The model for the modalities at hand.
+#[derive(Clone, Debug)]
+pub struct SelfMm {
+    config: Config,
+    senses: Vec<Sense>,
+    fusion: Head,
+}
+
+/// What a forward pass gives.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// `[batch, tasks]`: fused first, then the modalities in the order text, audio, vision.
+    pub scores: Var,
+    /// F* of each task, fused first: `[batch, size]`.
+    pub features: Vec<Var>,
+    /// Encoder outputs `[batch, out]`.
+    pub encoded: Vec<(Modality, Var)>,
+    /// `[batch]` u32: rows of the split.
+    pub rows: Var,
+}
+
+/// Buffers that label generation and the loss ring keep from step to step.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainSpaces {
+    /// `[tasks, total]`.
+    pub labels: SpaceId,
+    /// `[total, width]`; only with label generation.
+    pub store: Option<SpaceId>,
+    /// `[2 width]`; only with label generation.
+    pub centres: Option<SpaceId>,
+    /// `[rows, width]` of the loss ring.
+    pub ring: SpaceId,
+    /// Rows of the ring.
+    pub ring_rows: usize,
+    /// Training samples.
+    pub total: usize,
+}
+
+/// What a row of the loss ring means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objective {
+    /// Letters of the tasks: M, then those of the modalities.
+    pub tasks: Vec<char>,
+    /// Names and weights of the alignment terms that are computed.
+    pub pairs: Vec<(&'static str, f64)>,
+    /// Letters of the modalities whose covariance norms are logged.
+    pub norms: Vec<char>,
+    /// The hinge of negative weights.
+    pub margin: f64,
+}
+
+impl Objective {
+    /// Floats of a ring row, rounded up.
+    pub fn width(&self) -> usize {
+        (self.tasks.len() + self.pairs.len() + self.norms.len()).next_multiple_of(16)
+    }
+
+    /// The total loss of a ring row.
+    pub fn total(&self, row: &[f32]) -> f64 {
+        let tasks: f64 = row[..self.tasks.len()].iter().map(|v| f64::from(*v)).sum();
+        let terms = &row[self.tasks.len()..];
+        let align: f64 = self
+            .pairs
+            .iter()
+            .zip(terms)
+            .map(|((_, weight), term)| {
+                let term = f64::from(*term);
+                weight * if *weight < 0.0 { term.min(self.margin) } else { term }
+            })
+            .sum();
+        tasks + align
+    }
+}
+
+impl SelfMm {
+    /// The model that `config` describes over the streams that the data has.
+    ///
+    /// # Errors
+    /// No modality left, or post sizes that differ where alignment wants them equal.
+    pub fn new(config: &Config, available: &[StreamSpec]) -> Result<Self> {
+        let m = &config.model;
+        let mut senses = Vec::new();
+        for modality in Modality::ALL {
+            let Some(spec) = available.iter().find(|s| s.modality == modality) else { continue };
+            if !m.modalities.contains(modality.letter()) {
+                continue;
+            }
+            let features = modality == Modality::Text && m.text_encoder == TextEncoder::Features;
+            let spec = if features {
+                StreamSpec { steps: 1, lengths: false, ..*spec }
+            } else {
+                StreamSpec { lengths: true, ..*spec }
+            };
+            let (hidden, out, size, dropout) = match modality {
+                Modality::Text => (m.hidden.text, m.out.text, m.post.text, m.dropout.text),
+                Modality::Audio => (m.hidden.audio, m.out.audio, m.post.audio, m.dropout.audio),
+                Modality::Vision => {
+                    (m.hidden.vision, m.out.vision, m.post.vision, m.dropout.vision)
+                }
+            };
+            let encoder = (!features).then(|| LstmEncoder {
+                name: format!("{}_model", mmsa(modality)),
+                inputs: spec.dim,
+                pitch: spec.dim.next_multiple_of(4),
+                hidden,
+                layers: m.layers,
+                bidirectional: m.bidirectional,
+                out,
+                dropout: m.dropout.lstm as f32,
+                group: modality.index(),
+            });
+            let out = if features { spec.dim } else { out };
+            let name = match modality {
+                Modality::Text => "post_text",
+                Modality::Audio => "post_audio",
+                Modality::Vision => "post_video",
+            };
+            let dropout = dropout as f32;
+            let head = Head { name, inputs: (out, out), size, dropout, group: OTHER };
+            senses.push(Sense { modality, spec, encoder, out, head });
+        }
+        if senses.is_empty() {
+            return Err(Error::Config(format!(
+                "model.modalities is '{}', and the data has none of them",
+                m.modalities
+            )));
+        }
+        let inputs = senses.iter().map(|s| s.out).sum();
+        let fusion = Head {
+            name: "post_fusion",
+            inputs: (inputs, inputs),
+            size: m.post.fusion,
+            dropout: m.dropout.fusion as f32,
+            group: OTHER,
+        };
+        let model = SelfMm { config: config.clone(), senses, fusion };
+        if model.aligned() && config.align.layer == AlignLayer::Post {
+            let sizes: Vec<usize> = model.senses.iter().map(|s| s.head.size).collect();
+            if !config.labels.enabled || sizes.iter().any(|s| *s != sizes[0]) {
+                return Err(Error::Config(format!(
+                    "align.layer = \"post\" wants label generation and one size for \
+                     model.post.text, audio and vision (they are {sizes:?}); or use \"projection\""
+                )));
+            }
+        }
+        Ok(model)
+    }
+
+    /// The configuration it was made from.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What it reads from a data set.
+    pub fn streams(&self) -> Vec<StreamSpec> {
+        self.senses.iter().map(|s| s.spec).collect()
+    }
+
+    /// Its modalities.
+    pub fn modalities(&self) -> Vec<Modality> {
+        self.senses.iter().map(|s| s.modality).collect()
+    }
+
+    /// Number of tasks: the fused one, and with label generation one for each modality.
+    pub fn tasks(&self) -> usize {
+        1 + if self.config.labels.enabled { self.senses.len() } else { 0 }
+    }
+
+    /// Sizes of the tasks' features, fused first.
+    pub fn feature_sizes(&self) -> Vec<usize> {
+        let senses = self.senses.iter().map(|s| s.head.size).take(self.tasks() - 1);
+        std::iter::once(self.fusion.size).chain(senses).collect()
+    }
+
+    /// Sizes of the encoders' outputs.
+    pub fn encoded_sizes(&self) -> Vec<(Modality, usize)> {
+        self.senses.iter().map(|s| (s.modality, s.out)).collect()
+    }
+
+    fn weight(&self, pair: &str) -> f64 {
+        let w = self.config.align.weight;
+        match pair {
+            "ta" => w.ta,
+            "tv" => w.tv,
+            _ => w.av,
+        }
+    }
+
+    /// The pairs of modalities that the model has: indices into its modalities, name, weight.
+    fn pairs(&self) -> Vec<(usize, usize, &'static str, f64)> {
+        let index = |m| self.senses.iter().position(|s| s.modality == m);
+        PAIRS
+            .iter()
+            .filter_map(|(a, b, name)| Some((index(*a)?, index(*b)?, *name, self.weight(name))))
+            .collect()
+    }
+
+    /// Whether any pair has a weight. If none has, nothing of the term is recorded, so that the
+    /// model is Self-MM bit for bit.
+    pub fn aligned(&self) -> bool {
+        self.pairs().iter().any(|(_, _, _, weight)| *weight != 0.0)
+    }
+
+    /// What its loss ring rows mean.
+    pub fn objective(&self) -> Objective {
+        let letters: Vec<char> = self.senses.iter().map(|s| s.modality.letter()).collect();
+        let tasks =
+            std::iter::once('M').chain(letters.iter().copied().take(self.tasks() - 1)).collect();
+        let aligned = self.aligned();
+        let pairs = self.pairs().into_iter().map(|(_, _, name, weight)| (name, weight));
+        Objective {
+            tasks,
+            pairs: if aligned { pairs.collect() } else { Vec::new() },
+            norms: if aligned { letters } else { Vec::new() },
+            margin: self.config.align.margin,
+        }
+    }
+
+    /// All its parameters, under MMSA's names; the alignment projections come last.
+    pub fn specs(&self, train: bool) -> Vec<ParamSpec> {
+        let mut specs: Vec<ParamSpec> =
+            self.senses.iter().filter_map(|s| s.encoder.as_ref()).flat_map(|e| e.specs()).collect();
+        specs.extend(self.fusion.specs());
+        if self.config.labels.enabled {
+            specs.extend(self.senses.iter().flat_map(|s| s.head.specs()));
+        }
+        if train && self.aligned() && self.config.align.layer == AlignLayer::Projection {
+            for sense in &self.senses {
+                let name = format!("align_{}", mmsa(sense.modality));
+                let sizes = (sense.out, sense.out, self.config.align.dim);
+                specs.extend(linear_specs(&name, sizes, false, OTHER));
+            }
+        }
+        specs
+    }
+
+    /// Declares the buffers of training over `total` samples.
+    pub fn train_spaces(&self, spaces: &mut Spaces, total: usize, ring_rows: usize) -> TrainSpaces {
+        let width: usize = self.feature_sizes().iter().sum();
+        let enabled = self.config.labels.enabled;
+        TrainSpaces {
+            labels: spaces.declare("labels", self.tasks() * total),
+            store: enabled.then(|| spaces.declare("feature store", total * width)),
+            centres: enabled.then(|| spaces.declare("class centres", 2 * width)),
+            ring: spaces.declare("loss ring", ring_rows * self.objective().width()),
+            ring_rows,
+            total,
+        }
+    }
+
+    /// Records a forward pass over a batch laid out in `block`.
+    pub fn forward(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        layout: &Layout,
+        block: SpaceId,
+        train: bool,
+    ) -> Result<Forward> {
+        let n = layout.batch;
+        let rows = tape.input("rows", &[n], block, layout.rows_at);
+        let mut encoded = Vec::new();
+        for (sense, at) in self.senses.iter().zip(&layout.streams) {
+            let name = sense.modality.name();
+            let x = tape.input(name, &[n, at.steps, at.width], block, at.values_at);
+            let out = match &sense.encoder {
+                Some(encoder) => {
+                    let lengths_at = at.lengths_at.ok_or_else(|| {
+                        Error::shape("forward", format!("{name} comes without lengths"))
+                    })?;
+                    let lengths = tape.input(&format!("{name}.lengths"), &[n], block, lengths_at);
+                    encoder.record(tape, params, x, lengths, train)?
+                }
+                None => {
+                    let x = tape.reshape(x, &[n, at.width])?;
+                    // Padding belongs to the upload, not to the representation.
+                    if at.width == at.dim { x } else { tape.slice(x, 0, at.dim)? }
+                }
+            };
+            encoded.push((sense.modality, out));
+        }
+        let parts: Vec<Var> = encoded.iter().map(|(_, v)| *v).collect();
+        let fused = if parts.len() == 1 { parts[0] } else { tape.concat(&parts)? };
+        let (feature, score) = self.fusion.record(tape, params, fused, train)?;
+        let (mut features, mut scores) = (vec![feature], vec![score]);
+        if self.config.labels.enabled {
+            for (sense, part) in self.senses.iter().zip(&parts) {
+                let (feature, score) = sense.head.record(tape, params, *part, train)?;
+                features.push(feature);
+                scores.push(score);
+            }
+        }
+        let scores = if scores.len() == 1 { scores[0] } else { tape.concat(&scores)? };
+        tape.name(scores, "scores");
+        Ok(Forward { scores, features, encoded, rows })
+    }
+
+    /// Records the covariance term over encoder outputs or post-layer features.
+    fn align(&self, tape: &mut Tape, params: &Params, f: &Forward) -> Result<Option<Align>> {
+        if !self.aligned() {
+            return Ok(None);
+        }
+        let config = &self.config.align;
+        let mut sides = Vec::new();
+        for (i, (modality, out)) in f.encoded.iter().enumerate() {
+            let mut side = match config.layer {
+                AlignLayer::Post => f.features[i + 1],
+                AlignLayer::Projection => {
+                    linear(tape, params, &format!("align_{}", mmsa(*modality)), *out, Act::None)?
+                }
+            };
+            if config.standardize {
+                side = tape.standardize(side)?;
+            }
+            sides.push(side);
+        }
+        let pairs: Vec<Pair> = self
+            .pairs()
+            .into_iter()
+            .map(|(a, b, _, weight)| Pair { a, b, weight: weight as f32 })
+            .collect();
+        tape.align(&sides, &pairs, config.margin as f32).map(Some)
+    }
+
+    /// Records a whole training step: forward, losses, backward, label generation, a row of the
+    /// loss ring, Adam.
+    pub fn step(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        layout: &Layout,
+        block: SpaceId,
+        spaces: &TrainSpaces,
+    ) -> Result<Forward> {
+        let f = self.forward(tape, params, layout, block, true)?;
+        let tasks = self.tasks();
+        let labels = tape.input("labels", &[tasks, spaces.total], spaces.labels, 0);
+        let (target, weight) = tape.task_targets(labels, f.rows)?;
+        let l1 = tape.weighted_l1(f.scores, target, weight)?;
+        let align = self.align(tape, params, &f)?;
+        let losses: Vec<Var> =
+            [Some(l1.loss), align.as_ref().map(|a| a.loss)].into_iter().flatten().collect();
+        tape.backward(&losses)?;
+        tape.in_stage(Stage::State, |tape| {
+            let width: usize = self.feature_sizes().iter().sum();
+            if let (Some(store), Some(centres)) = (spaces.store, spaces.centres) {
+                let state = LabelState {
+                    labels,
+                    store: tape.input("store", &[spaces.total, width], store, 0),
+                    centres: tape.input("centres", &[2 * width], centres, 0),
+                };
+                let c = &self.config.labels;
+                let rule = LabelRule {
+                    clamp: c.clamp as f32,
+                    exclude_zero: c.exclude_zero,
+                    squared: c.squared,
+                };
+                tape.generate_labels(&f.features, f.rows, state, rule)?;
+            }
+            let shape = [spaces.ring_rows, self.objective().width()];
+            let ring = tape.input("ring", &shape, spaces.ring, 0);
+            tape.log_row(l1.terms, align.as_ref().map(|a| (a.terms, a.norms)), ring)
+        })?;
+        tape.in_stage(Stage::Update, |tape| {
+            let arenas = params.arena_vars(tape);
+            let clip = self.config.train.clip_norm as f32;
+            tape.adam(&arenas, (clip > 0.0).then_some(clip));
+        });
+        Ok(f)
+    }
+}

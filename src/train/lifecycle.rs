@@ -1,0 +1,486 @@
+//! A run from its first file to its last: train, stop early, evaluate, resume.
+//!
+//! Everything that a later epoch depends on is on disk when an epoch ends, in this order: the
+//! micro-batch lines, the best model, the epoch line, the state. Whatever a kill leaves behind the
+//! state is discarded on resume and computed again, bit for bit.
+
+use super::checkpoint::{ModelCard, Saved, StateCard, load_state, save_state};
+use super::history::{EpochRecord, StepRecord};
+use super::metrics::{Metrics, evaluate};
+use super::session::{Predictions, Session, available};
+use crate::data::{Dataset, Modality, Options, SplitName, Standardise};
+use crate::error::{Error, Result};
+use crate::files::write_atomic;
+use crate::gpu::Gpu;
+use crate::nn::{Params, Weights};
+use crate::recipe::{Config, SelfMm};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What to train, on what, into which folder.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The data set.
+    pub data: PathBuf,
+    /// The run folder; must not hold a run yet.
+    pub out: PathBuf,
+    /// The resolved configuration.
+    pub config: Config,
+    /// Weights to begin with, under MMSA's names.
+    pub init: Option<PathBuf>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Metrics of the best epoch on the test split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<Metrics>,
+    /// And on the validation split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid: Option<Metrics>,
+    /// The epoch with the best validation loss.
+    pub best_epoch: usize,
+    /// Epochs trained.
+    pub epochs: usize,
+    /// Seconds of this call.
+    pub seconds: f64,
+    /// Training samples a second over this call's epochs, evaluation included.
+    pub samples_per_second: f64,
+    /// The adapter.
+    pub adapter: String,
+    /// Scalar parameters.
+    pub parameters: usize,
+}
+
+/// Watches a run; every method may be left out.
+pub trait Observer {
+    /// Before the first epoch of this call.
+    fn begin(&mut self, _session: &mut Session, _first_epoch: usize) {}
+    /// A micro-batch's losses arrived; `done` of `total` samples of the epoch.
+    fn step(&mut self, _record: &StepRecord, _done: usize, _total: usize) {}
+    /// An epoch ended.
+    fn epoch(&mut self, _record: &EpochRecord) {}
+}
+
+/// Watches nothing.
+impl Observer for () {}
+
+/// What `run.json` holds besides the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RunCard {
+    data: PathBuf,
+    data_sha256: String,
+    init: Option<PathBuf>,
+    adapter: String,
+    driver: String,
+    version: String,
+}
+
+struct Files {
+    root: PathBuf,
+}
+
+impl Files {
+    fn at(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.root.join("state").join("state.safetensors")
+    }
+
+    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.at(name);
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|e| Error::checkpoint(&path, e.to_string()))?;
+        write_atomic(&path, format!("{text}\n").as_bytes())
+    }
+
+    fn append(&self, name: &str, lines: &[Value]) -> Result<()> {
+        let path = self.at(name);
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(&line.to_string());
+            text.push('\n');
+        }
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(Error::io("write", &path))
+    }
+
+    /// The lines of a log up to an epoch; later or incomplete ones are dropped from the file too.
+    fn keep_until(&self, name: &str, epoch: usize) -> Result<Vec<Value>> {
+        let path = self.at(name);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::io("read", &path)(e)),
+        };
+        let lines: Vec<Value> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|v| v["epoch"].as_u64().is_some_and(|e| e as usize <= epoch))
+            .collect();
+        let kept: String = lines.iter().map(|l| format!("{l}\n")).collect();
+        if kept != text {
+            write_atomic(&path, kept.as_bytes())?;
+        }
+        Ok(lines)
+    }
+}
+
+fn open_data(path: &Path, config: &Config) -> Result<Arc<Dataset>> {
+    let options = Options { label_range: config.data.label_range as f32 };
+    Dataset::open_with(path, &options).map(Arc::new)
+}
+
+fn statistics(data: &Dataset, config: &Config) -> Option<Arc<Standardise>> {
+    let split = data.split(SplitName::Train).filter(|_| config.train.normalize)?;
+    let wanted: Vec<Modality> = [Modality::Audio, Modality::Vision]
+        .into_iter()
+        .filter(|m| split.stream(*m).is_some())
+        .collect();
+    Some(Arc::new(Standardise::fit(split, &wanted)))
+}
+
+/// Trains a new run.
+///
+/// # Errors
+/// Bad data, configuration or weights; a run folder that is in use; a full disk; a lost device.
+/// Whatever was complete stays in the folder and can be resumed.
+pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Result<Outcome> {
+    let files = Files { root: options.out.clone() };
+    if files.at("config.toml").exists() {
+        return Err(Error::Config(format!(
+            "{} already holds a run: give another --out, or continue it with --resume",
+            options.out.display()
+        )));
+    }
+    let data = open_data(&options.data, &options.config)?;
+    let standardise = statistics(&data, &options.config);
+    let mut session = Session::new(gpu, &options.config, data.clone(), standardise, true)?;
+    begin(&mut session, options.init.as_deref())?;
+    std::fs::create_dir_all(files.root.join("state"))
+        .map_err(Error::io("create", files.root.join("state")))?;
+    let card = RunCard {
+        data: std::path::absolute(&options.data).unwrap_or_else(|_| options.data.clone()),
+        data_sha256: data.digest().to_string(),
+        init: options.init.clone(),
+        adapter: gpu.caps().name.clone(),
+        driver: gpu.caps().driver.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    files.write_json("run.json", &card)?;
+    write_atomic(files.at("config.toml"), options.config.to_toml()?.as_bytes())?;
+    continue_run(&mut session, &files, 0, observer)
+}
+
+/// Continues a run as if it had never stopped. `data` replaces the recorded path, `max_epochs`
+/// the recorded limit.
+///
+/// # Errors
+/// No run there, another data file than the run began with, and all of [`train`]'s.
+pub fn resume(
+    gpu: &Gpu,
+    run: &Path,
+    data: Option<&Path>,
+    max_epochs: Option<usize>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let files = Files { root: run.to_path_buf() };
+    let read = |name: &str| {
+        let path = files.at(name);
+        std::fs::read_to_string(&path).map_err(Error::io("read", path))
+    };
+    let mut config = Config::build("mosi", Some(&read("config.toml")?), &[])?;
+    if let Some(max) = max_epochs {
+        config.train.max_epochs = max;
+        write_atomic(files.at("config.toml"), config.to_toml()?.as_bytes())?;
+    }
+    let card: RunCard = serde_json::from_str(&read("run.json")?)
+        .map_err(|e| Error::checkpoint(files.at("run.json"), e.to_string()))?;
+    let data = open_data(data.unwrap_or(&card.data), &config)?;
+    if data.digest() != card.data_sha256 {
+        return Err(Error::data(
+            data.path(),
+            "is not the file that the run began with (another SHA-256): give that one with --data",
+        ));
+    }
+    let standardise = statistics(&data, &config);
+    let mut session = Session::new(gpu, &config, data, standardise, true)?;
+    let done = if files.state().exists() {
+        let (state, buffers) = load_state(&files.state())?;
+        session.restore(&files.state(), &buffers, (state.step, state.updates))?;
+        state.epoch
+    } else {
+        begin(&mut session, card.init.as_deref())?;
+        0
+    };
+    continue_run(&mut session, &files, done, observer)
+}
+
+/// Initial parameters: PyTorch's, under those of `init` where it has them.
+fn begin(session: &mut Session, init: Option<&Path>) -> Result<()> {
+    session.initialise()?;
+    let Some(path) = init else { return Ok(()) };
+    let given = Weights::load(path)?;
+    let seed = session.model().config().train.seed;
+    let merged = merge(session.params(), &given, seed);
+    session.load(&merged, path)
+}
+
+/// Given tensors for the model's names. Only the alignment projections may be missing, which no
+/// MMSA checkpoint has; they keep their initial values. Others (a BERT, say) are left alone.
+fn merge(params: &Params, given: &Weights, seed: u64) -> Weights {
+    let mut merged = Weights::default();
+    for (name, shape, values) in params.initial(seed).iter() {
+        match given.get(name) {
+            Some((shape, values)) => merged.insert(name, shape.to_vec(), values.to_vec()),
+            None if name.starts_with("align_") => {
+                merged.insert(name, shape.to_vec(), values.to_vec());
+            }
+            None => {}
+        }
+    }
+    let unused = given.iter().filter(|(name, ..)| !params.has(name)).count();
+    if unused > 0 {
+        log::info!("{unused} tensors of the given weights are not part of this model");
+    }
+    merged
+}
+
+fn continue_run(
+    session: &mut Session,
+    files: &Files,
+    done: usize,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let start = Instant::now();
+    let config = session.model().config().clone();
+    let limits = &config.train;
+    files.keep_until("steps.jsonl", done)?;
+    let mut history: Vec<EpochRecord> = files
+        .keep_until("epochs.jsonl", done)?
+        .into_iter()
+        .map(|line| {
+            serde_json::from_value(line)
+                .map_err(|e| Error::checkpoint(files.at("epochs.jsonl"), e.to_string()))
+        })
+        .collect::<Result<_>>()?;
+    observer.begin(session, done + 1);
+    let mut samples = 0;
+    for epoch in done + 1..=limits.max_epochs {
+        if stopped(&history, limits.early_stop) {
+            break;
+        }
+        let record = one_epoch(session, files, epoch, &history, observer)?;
+        samples += session.data().split(SplitName::Train).map_or(0, |s| s.rows());
+        observer.epoch(&record);
+        history.push(record);
+    }
+    if history.is_empty() {
+        return Err(Error::Config("train.max_epochs leaves nothing to train".into()));
+    }
+    let training = start.elapsed().as_secs_f64();
+    Saved::save(&files.at("last.safetensors"), &card(session, history.len()), &session.weights()?)?;
+    save_labels(session, &files.at("labels.safetensors"))?;
+
+    let best_epoch = best(&history).map_or(history.len(), |r| r.epoch);
+    let saved = Saved::load(&files.at("model.safetensors"))?;
+    session.load(&saved.weights, &saved.path)?;
+    let mut outcome = Outcome {
+        test: None,
+        valid: None,
+        best_epoch,
+        epochs: history.len(),
+        seconds: start.elapsed().as_secs_f64(),
+        samples_per_second: samples as f64 / training.max(1e-9),
+        adapter: gpu_name(files),
+        parameters: session.params().count(),
+    };
+    let convention = config.data.convention;
+    for split in [SplitName::Valid, SplitName::Test] {
+        let Some(truth) = labels_of(session.data(), split) else { continue };
+        let metrics = evaluate(&session.predict(split)?.fused(), &truth, convention)?;
+        match split {
+            SplitName::Valid => outcome.valid = Some(metrics),
+            _ => outcome.test = Some(metrics),
+        }
+    }
+    files.write_json("metrics.json", &outcome)?;
+    Ok(outcome)
+}
+
+fn gpu_name(files: &Files) -> String {
+    std::fs::read_to_string(files.at("run.json"))
+        .ok()
+        .and_then(|text| serde_json::from_str::<RunCard>(&text).ok())
+        .map_or_else(String::new, |card| card.adapter)
+}
+
+fn labels_of(data: &Dataset, split: SplitName) -> Option<Vec<f32>> {
+    data.split(split)?.labels().map(<[f32]>::to_vec)
+}
+
+/// Epochs since the best one reached the patience.
+fn stopped(history: &[EpochRecord], patience: usize) -> bool {
+    let Some(best) = best(history) else { return false };
+    patience > 0 && history.len() - best.epoch >= patience
+}
+
+/// The last record that was the best when it came.
+fn best(history: &[EpochRecord]) -> Option<&EpochRecord> {
+    history.iter().rev().find(|r| r.best)
+}
+
+fn one_epoch(
+    session: &mut Session,
+    files: &Files,
+    epoch: usize,
+    history: &[EpochRecord],
+    observer: &mut dyn Observer,
+) -> Result<EpochRecord> {
+    let order = session.order(epoch);
+    let total = order.len();
+    let mut steps = Vec::new();
+    session.train_epoch(epoch, order, |record, done| {
+        observer.step(&record, done, total);
+        steps.push(record);
+        Ok(())
+    })?;
+    let lines: Vec<Value> = steps.iter().map(StepRecord::to_json).collect();
+    files.append("steps.jsonl", &lines)?;
+
+    let mut record = EpochRecord::means(epoch, &steps);
+    if !record.loss.is_finite() {
+        return Err(Error::Gpu(format!(
+            "the loss of epoch {epoch} is not finite: training diverged; lower the learning rates \
+             (train.lr) or set train.clip_norm"
+        )));
+    }
+    let config = session.model().config().clone();
+    record.best = match labels_of(session.data(), SplitName::Valid) {
+        Some(truth) => {
+            let scores = session.predict(SplitName::Valid)?.fused();
+            let loss = batched_error(&scores, &truth, config.train.batch_size);
+            record.valid_loss = Some(loss);
+            record.valid = Some(evaluate(&scores, &truth, config.data.convention)?);
+            // MMSA's rule: an improvement is at least 1e-6.
+            best(history).and_then(|b| b.valid_loss).is_none_or(|b| loss <= b - 1e-6)
+        }
+        None => true,
+    };
+    if record.best {
+        Saved::save(&files.at("model.safetensors"), &card(session, epoch), &session.weights()?)?;
+    }
+    let line = serde_json::to_value(&record)
+        .map_err(|e| Error::checkpoint(files.at("epochs.jsonl"), e.to_string()))?;
+    files.append("epochs.jsonl", &[line])?;
+    let (buffers, step, updates) = session.state()?;
+    let data_sha256 = session.data().digest().to_string();
+    save_state(&files.state(), &StateCard { epoch, step, updates, data_sha256 }, &buffers)?;
+    Ok(record)
+}
+
+/// Mean over batches of the mean absolute error, as the released trainer averages it.
+fn batched_error(scores: &[f32], truth: &[f32], batch: usize) -> f64 {
+    let means: Vec<f64> = scores
+        .chunks(batch)
+        .zip(truth.chunks(batch))
+        .map(|(p, t)| {
+            let sum: f64 = p.iter().zip(t).map(|(p, t)| f64::from((p - t).abs())).sum();
+            sum / p.len() as f64
+        })
+        .collect();
+    means.iter().sum::<f64>() / means.len().max(1) as f64
+}
+
+fn card(session: &Session, epoch: usize) -> ModelCard {
+    ModelCard {
+        version: env!("CARGO_PKG_VERSION").into(),
+        config: session.model().config().clone(),
+        streams: session.model().streams().iter().map(Into::into).collect(),
+        standardise: session.standardise().cloned(),
+        data_sha256: session.data().digest().to_string(),
+        epoch,
+    }
+}
+
+/// `labels_M`, `labels_T`, …: one value for each training row.
+fn save_labels(session: &Session, path: &Path) -> Result<()> {
+    let mut labels = Weights::default();
+    for (letter, values) in session.objective().tasks.iter().zip(session.labels()?) {
+        labels.insert(&format!("labels_{letter}"), vec![values.len()], values);
+    }
+    labels.save(path, &[])
+}
+
+/// Runs a trained model over a split of a data file; metrics where it has labels.
+///
+/// # Errors
+/// A modality that the model needs and the data has not, or has in another width.
+pub fn evaluate_run(
+    gpu: &Gpu,
+    saved: &Saved,
+    data: &Path,
+    split: SplitName,
+) -> Result<(Arc<Dataset>, Predictions, Option<Metrics>)> {
+    let mut session = open_saved(gpu, saved, data)?;
+    let predictions = session.predict(split)?;
+    let metrics = match labels_of(session.data(), split) {
+        Some(truth) => {
+            let convention = saved.card.config.data.convention;
+            Some(evaluate(&predictions.fused(), &truth, convention)?)
+        }
+        None => None,
+    };
+    Ok((session.data().clone(), predictions, metrics))
+}
+
+/// A trained model over a data file, without anything of training.
+///
+/// # Errors
+/// As [`evaluate_run`].
+pub fn open_saved<'g>(gpu: &'g Gpu, saved: &Saved, data: &Path) -> Result<Session<'g>> {
+    let card = &saved.card;
+    let data = open_data(data, &card.config)?;
+    let offered = available(&data);
+    let mut streams = Vec::new();
+    for wanted in &card.streams {
+        let found = offered.iter().find(|s| s.modality == wanted.modality);
+        match found {
+            Some(spec) if spec.dim == wanted.dim => streams.push(*spec),
+            Some(spec) => {
+                return Err(Error::data(
+                    data.path(),
+                    format!(
+                        "'{}' has {} features, the model {} was trained with {}",
+                        wanted.modality,
+                        spec.dim,
+                        saved.path.display(),
+                        wanted.dim
+                    ),
+                ));
+            }
+            None => {
+                return Err(Error::data(
+                    data.path(),
+                    format!("has no '{}', which {} needs", wanted.modality, saved.path.display()),
+                ));
+            }
+        }
+    }
+    let model = SelfMm::new(&card.config, &streams)?;
+    let standardise = card.standardise.clone().map(Arc::new);
+    let mut session = Session::with_model(gpu, model, data, standardise, false)?;
+    session.load(&saved.weights, &saved.path)?;
+    Ok(session)
+}

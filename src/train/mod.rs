@@ -1,0 +1,13 @@
+//! Training and what is measured about it.
+
+mod checkpoint;
+mod history;
+mod lifecycle;
+pub mod metrics;
+pub mod probe;
+mod session;
+
+pub use checkpoint::{CardStream, ModelCard, Saved};
+pub use history::{EpochRecord, StepRecord};
+pub use lifecycle::{Observer, Outcome, RunOptions, evaluate_run, open_saved, resume, train};
+pub use session::{Predictions, Representations, Session};

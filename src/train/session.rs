@@ -1,0 +1,604 @@
+//! A model on a device with its data: plans by batch size, steps, evaluation.
+
+use super::history::StepRecord;
+use crate::data::{
+    Batch, Dataset, Layout, Loader, Modality, SplitName, Standardise, StreamSpec, shuffled,
+};
+use crate::error::{Error, Result};
+use crate::gpu::{Caps, Gpu};
+use crate::nn::{Params, Weights};
+use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Spaces, Step};
+use crate::recipe::{Config, Objective, SelfMm, TrainSpaces};
+use crate::tape::Tape;
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Steps between two reads of the loss ring.
+const RING_ROWS: usize = 16;
+/// Steps that may be in flight before the host waits for the oldest.
+const IN_FLIGHT: usize = 3;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Train,
+    Scores,
+    Represent,
+}
+
+/// Scores of a split.
+#[derive(Clone, Debug)]
+pub struct Predictions {
+    /// Letters: M, then those of the modalities that have a head.
+    pub tasks: Vec<char>,
+    /// `[rows][tasks]`, fused first.
+    pub scores: Vec<Vec<f32>>,
+}
+
+impl Predictions {
+    /// The fused scores.
+    pub fn fused(&self) -> Vec<f32> {
+        self.scores.iter().map(|row| row[0]).collect()
+    }
+}
+
+/// Learned representations of a split: name, size, row-major values.
+pub type Representations = Vec<(String, usize, Vec<f32>)>;
+
+/// A model on a device with its data.
+pub struct Session<'g> {
+    gpu: &'g Gpu,
+    model: SelfMm,
+    data: Arc<Dataset>,
+    standardise: Option<Arc<Standardise>>,
+    params: Params,
+    spaces: Spaces,
+    memory: Memory,
+    pool: Pool,
+    block: SpaceId,
+    scores: SpaceId,
+    train: Option<TrainSpaces>,
+    ring: Option<Ring>,
+    programs: HashMap<(Kind, usize), Program>,
+    step: Step,
+    updates: u32,
+    objective: Objective,
+}
+
+/// Declared, not yet allocated: what [`Session::new`] builds and `inspect` prints.
+struct Blueprint {
+    params: Params,
+    spaces: Spaces,
+    block: SpaceId,
+    scores: SpaceId,
+    train: Option<TrainSpaces>,
+}
+
+/// Floats of a row of the table that evaluation fills: scores, or all representations.
+fn table_width(model: &SelfMm, kind: Kind) -> usize {
+    match kind {
+        Kind::Train => 0,
+        Kind::Scores => model.tasks(),
+        Kind::Represent => {
+            let encoded: usize = model.encoded_sizes().iter().map(|(_, s)| s).sum();
+            encoded + model.feature_sizes().iter().sum::<usize>()
+        }
+    }
+}
+
+impl Blueprint {
+    fn new(model: &SelfMm, data: &Dataset, batch: usize, caps: &Caps, train: bool) -> Self {
+        let mut spaces = Spaces::new();
+        let params = Params::new(model.specs(train), &mut spaces, caps.max_binding, train);
+        let block = spaces.declare("batch", Layout::new(batch, &model.streams()).words);
+        let most = data.splits().map(|s| s.rows()).max().unwrap_or(1);
+        let width = table_width(model, Kind::Scores).max(table_width(model, Kind::Represent));
+        let scores = spaces.declare("results", most * width);
+        let train = match (train, data.split(SplitName::Train)) {
+            (true, Some(split)) => Some(model.train_spaces(&mut spaces, split.rows(), RING_ROWS)),
+            _ => None,
+        };
+        Blueprint { params, spaces, block, scores, train }
+    }
+
+    fn plan(
+        &self,
+        model: &SelfMm,
+        batch: usize,
+        caps: &Caps,
+        kind: Kind,
+        rows: usize,
+    ) -> Result<Plan> {
+        let layout = Layout::new(batch, &model.streams());
+        plan(
+            model,
+            &self.params,
+            &layout,
+            (self.block, self.scores),
+            self.train.as_ref(),
+            caps,
+            kind,
+            rows,
+        )
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn plan(
+    model: &SelfMm,
+    params: &Params,
+    layout: &Layout,
+    (block, scores): (SpaceId, SpaceId),
+    train: Option<&TrainSpaces>,
+    caps: &Caps,
+    kind: Kind,
+    rows: usize,
+) -> Result<Plan> {
+    let mut tape = Tape::new();
+    match (kind, train) {
+        (Kind::Train, Some(spaces)) => {
+            model.step(&mut tape, params, layout, block, spaces)?;
+        }
+        (Kind::Train, None) => {
+            return Err(Error::Config("the data has no training split".into()));
+        }
+        _ => {
+            let f = model.forward(&mut tape, params, layout, block, false)?;
+            let width = table_width(model, kind);
+            let table = tape.input("results", &[rows, width], scores, 0);
+            if kind == Kind::Scores {
+                tape.scatter_rows(f.scores, f.rows, table, 0)?;
+            } else {
+                let mut at = 0;
+                let all = f.encoded.iter().map(|(_, v)| *v).chain(f.features.iter().copied());
+                for var in all.collect::<Vec<_>>() {
+                    tape.scatter_rows(var, f.rows, table, at)?;
+                    at += tape.rows_cols(var).1;
+                }
+            }
+        }
+    }
+    tape.plan(caps)
+}
+
+/// What the data offers to a model.
+pub(super) fn available(data: &Dataset) -> Vec<StreamSpec> {
+    let Some(split) = data.splits().next() else { return Vec::new() };
+    Modality::ALL.iter().filter_map(|m| split.stream(*m)).map(|s| StreamSpec::of(&s)).collect()
+}
+
+impl<'g> Session<'g> {
+    /// Builds a model over a data set; `train` adds gradients, moments and label state.
+    ///
+    /// # Errors
+    /// A batch too large for the adapter, naming the largest that fits; a full adapter; a
+    /// configuration under which no step would ever be taken.
+    pub fn new(
+        gpu: &'g Gpu,
+        config: &Config,
+        data: Arc<Dataset>,
+        standardise: Option<Arc<Standardise>>,
+        train: bool,
+    ) -> Result<Self> {
+        let model = SelfMm::new(config, &available(&data))?;
+        Self::with_model(gpu, model, data, standardise, train)
+    }
+
+    pub(super) fn with_model(
+        gpu: &'g Gpu,
+        model: SelfMm,
+        data: Arc<Dataset>,
+        standardise: Option<Arc<Standardise>>,
+        train: bool,
+    ) -> Result<Self> {
+        let (caps, t) = (gpu.caps(), &model.config().train);
+        let rows = data.splits().map(|s| s.rows()).max().unwrap_or(1);
+        let batch = t.batch_size.min(rows.max(1));
+        if train {
+            check_schedule(&model, &data)?;
+        }
+        let kind = if train { Kind::Train } else { Kind::Scores };
+        let fits = |batch: usize| -> Result<()> {
+            let b = Blueprint::new(&model, &data, batch, caps, train);
+            let largest = b.spaces.iter().map(|(n, w)| (w as u64 * 4, n)).max();
+            if let Some((bytes, name)) = largest.filter(|(bytes, _)| *bytes > caps.max_binding) {
+                return Err(Error::OutOfMemory {
+                    what: name.to_string(),
+                    bytes,
+                    advice: format!("one binding of {} holds {}", caps.name, caps.max_binding),
+                });
+            }
+            b.plan(&model, batch, caps, kind, rows).map(drop)
+        };
+        if let Err(Error::OutOfMemory { what, bytes, advice }) = fits(batch) {
+            return Err(Error::OutOfMemory {
+                what: format!("a batch of {batch}: {what}"),
+                bytes,
+                advice: match largest_batch(batch, |b| fits(b).is_ok()) {
+                    0 => advice,
+                    n => format!("the largest batch that fits is {n} (train.batch_size={n})"),
+                },
+            });
+        }
+        let Blueprint { params, spaces, block, scores, train } =
+            Blueprint::new(&model, &data, batch, caps, train);
+        let memory = Memory::allocate(gpu, &spaces)?;
+        let objective = model.objective();
+        let ring = train.map(|t| Ring::new(gpu, t.ring, t.ring_rows, objective.width()));
+        let mut session = Session {
+            gpu,
+            model,
+            data,
+            standardise,
+            params,
+            spaces,
+            memory,
+            pool: Pool::new(),
+            block,
+            scores,
+            train,
+            ring,
+            programs: HashMap::new(),
+            step: Step::default(),
+            updates: 0,
+            objective,
+        };
+        session.set_rates();
+        session.prepare(kind, batch)?;
+        Ok(session)
+    }
+
+    fn set_rates(&mut self) {
+        let t = &self.model.config().train;
+        self.step.seed = (t.seed ^ (t.seed >> 32)) as u32;
+        for (group, (lr, decay)) in [
+            (t.lr.text, t.decay.text),
+            (t.lr.audio, t.decay.audio),
+            (t.lr.vision, t.decay.vision),
+            (t.lr.other, t.decay.other),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            (self.step.lr[group], self.step.decay[group]) = (lr as f32, decay as f32);
+        }
+    }
+
+    fn prepare(&mut self, kind: Kind, batch: usize) -> Result<()> {
+        if self.programs.contains_key(&(kind, batch)) {
+            return Ok(());
+        }
+        let layout = Layout::new(batch, &self.model.streams());
+        let rows = self.data.splits().map(|s| s.rows()).max().unwrap_or(1);
+        let spaces = (self.block, self.scores);
+        let plan = plan(
+            &self.model,
+            &self.params,
+            &layout,
+            spaces,
+            self.train.as_ref(),
+            self.gpu.caps(),
+            kind,
+            rows,
+        )?;
+        let program = plan.prepare(self.gpu, &self.memory, &mut self.pool)?;
+        self.programs.insert((kind, batch), program);
+        Ok(())
+    }
+
+    /// The model.
+    pub fn model(&self) -> &SelfMm {
+        &self.model
+    }
+
+    /// The data.
+    pub fn data(&self) -> &Arc<Dataset> {
+        &self.data
+    }
+
+    /// What the rows of the loss ring mean.
+    pub fn objective(&self) -> &Objective {
+        &self.objective
+    }
+
+    /// The statistics that audio and vision are standardised by.
+    pub fn standardise(&self) -> Option<&Standardise> {
+        self.standardise.as_deref()
+    }
+
+    /// Named parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The plan of a training step of a full batch.
+    pub fn step_plan(&mut self) -> Result<&Plan> {
+        let batch = self.batch_size();
+        self.prepare(Kind::Train, batch)?;
+        match self.programs.get(&(Kind::Train, batch)) {
+            Some(program) => Ok(program.plan()),
+            None => Err(Error::Config("no training plan".into())),
+        }
+    }
+
+    /// Bytes of all persistent buffers and the scratch of the largest plan.
+    pub fn bytes(&self) -> u64 {
+        let scratch = self.programs.values().map(|p| p.plan().scratch_bytes()).max().unwrap_or(0);
+        self.spaces.bytes() + scratch
+    }
+
+    fn batch_size(&self) -> usize {
+        let rows = self.data.splits().map(|s| s.rows()).max().unwrap_or(1);
+        self.model.config().train.batch_size.min(rows.max(1))
+    }
+
+    // ---- parameters and state ----------------------------------------------------------------
+
+    /// Replaces all parameters.
+    ///
+    /// # Errors
+    /// Weights of another model; `path` names them.
+    pub fn load(&mut self, weights: &Weights, path: &Path) -> Result<()> {
+        self.params.check(weights, path)?;
+        self.params.upload(self.gpu, &self.memory, weights);
+        Ok(())
+    }
+
+    /// The parameters as they are. Blocks.
+    pub fn weights(&self) -> Result<Weights> {
+        self.params.download(self.gpu, &self.memory)
+    }
+
+    /// PyTorch's initial values by the configuration's seed, and the label map at the fused label.
+    pub fn initialise(&mut self) -> Result<()> {
+        let weights = self.params.initial(self.model.config().train.seed);
+        self.params.upload(self.gpu, &self.memory, &weights);
+        self.reset_labels()
+    }
+
+    /// Every task's label at the fused one; store and centres at zero.
+    fn reset_labels(&mut self) -> Result<()> {
+        let Some(train) = self.train else { return Ok(()) };
+        let split = self.data.split(SplitName::Train);
+        let labels = split.and_then(|s| s.labels()).ok_or_else(|| {
+            Error::data(self.data.path(), "no 'train.regression_labels': nothing to learn from")
+        })?;
+        let words: Vec<u32> = labels.iter().map(|l| l.to_bits()).collect();
+        let all = words.repeat(self.model.tasks());
+        self.memory.write(self.gpu, train.labels, 0, &all);
+        for space in [train.store, train.centres].into_iter().flatten() {
+            self.memory.write(self.gpu, space, 0, &vec![0; self.spaces.words(space)]);
+        }
+        Ok(())
+    }
+
+    /// Generated labels, `[tasks][rows]`, fused first. Blocks.
+    pub fn labels(&self) -> Result<Vec<Vec<f32>>> {
+        let Some(train) = self.train else { return Ok(Vec::new()) };
+        let all =
+            self.memory.read_f32(self.gpu, train.labels, 0, self.model.tasks() * train.total)?;
+        Ok(all.chunks(train.total.max(1)).map(<[f32]>::to_vec).collect())
+    }
+
+    /// Persistent buffers that a resumed run needs: name, buffer, words.
+    fn state_spaces(&self) -> Vec<(String, SpaceId, usize)> {
+        let mut all = self.params.state_spaces();
+        if let Some(t) = self.train {
+            let named = [("labels", Some(t.labels)), ("store", t.store), ("centres", t.centres)];
+            for (name, space) in named {
+                if let Some(space) = space {
+                    all.push((name.to_string(), space, self.spaces.words(space)));
+                }
+            }
+        }
+        all
+    }
+
+    /// Everything on the device that the next step depends on, and the two counters.
+    pub(super) fn state(&self) -> Result<(Vec<(String, Vec<u32>)>, u32, u32)> {
+        let buffers = self
+            .state_spaces()
+            .into_iter()
+            .map(|(name, space, words)| Ok((name, self.memory.read(self.gpu, space, 0, words)?)))
+            .collect::<Result<_>>()?;
+        Ok((buffers, self.step.step, self.updates))
+    }
+
+    /// Puts a saved state back.
+    pub(super) fn restore(
+        &mut self,
+        path: &Path,
+        buffers: &HashMap<String, Vec<u32>>,
+        (step, updates): (u32, u32),
+    ) -> Result<()> {
+        for (name, space, words) in self.state_spaces() {
+            match buffers.get(&name) {
+                Some(data) if data.len() == words => self.memory.write(self.gpu, space, 0, data),
+                Some(data) => {
+                    let detail = format!("'{name}' has {} words, want {words}", data.len());
+                    return Err(Error::checkpoint(path, detail));
+                }
+                None => return Err(Error::checkpoint(path, format!("'{name}' is missing"))),
+            }
+        }
+        (self.step.step, self.updates) = (step, updates);
+        Ok(())
+    }
+
+    // ---- steps -------------------------------------------------------------------------------
+
+    /// The order in which an epoch (from 1) visits the training rows.
+    pub fn order(&self, epoch: usize) -> Vec<u32> {
+        let rows = self.data.split(SplitName::Train).map_or(0, |s| s.rows()) as u32;
+        let t = &self.model.config().train;
+        if t.shuffle { shuffled(rows, t.seed, epoch as u64) } else { (0..rows).collect() }
+    }
+
+    fn loader(&self, split: SplitName, order: Vec<u32>) -> Result<Loader> {
+        Loader::new(
+            self.data.clone(),
+            split,
+            order,
+            self.batch_size(),
+            self.model.streams(),
+            self.standardise.clone(),
+        )
+    }
+
+    /// Trains one epoch over `order`; `report` gets every micro-batch as its losses arrive, in
+    /// order, with the number of samples done.
+    pub fn train_epoch(
+        &mut self,
+        epoch: usize,
+        order: Vec<u32>,
+        mut report: impl FnMut(StepRecord, usize) -> Result<()>,
+    ) -> Result<()> {
+        let t = self.model.config().train.clone();
+        let total = order.len();
+        let batches = total.div_ceil(self.batch_size());
+        let mut ring = self
+            .ring
+            .take()
+            .ok_or_else(|| Error::Config("this session was not made for training".into()))?;
+        let mut flying: VecDeque<wgpu::SubmissionIndex> = VecDeque::new();
+        let mut reported = 0;
+        let batch_size = self.batch_size();
+        let objective = self.objective.clone();
+        let mut emit = |rows: Vec<Vec<f32>>| {
+            for row in rows {
+                reported += 1;
+                let done = (reported * batch_size).min(total);
+                report(StepRecord::new(epoch, reported, &row, &objective), done)?;
+            }
+            Ok::<(), Error>(())
+        };
+        self.step.epoch = epoch as u32;
+        for (i, batch) in self.loader(SplitName::Train, order)?.enumerate() {
+            let batch = batch?;
+            let last = i + 1 == batches;
+            let in_group = i % t.accumulate + 1;
+            let update = in_group == t.accumulate || (last && t.keep_tail);
+            self.step.slot = ring.slot();
+            if update {
+                self.updates += 1;
+                self.step.set_adam_step(self.updates);
+                self.step.grad_scale = if t.average { 1.0 / in_group as f32 } else { 1.0 };
+            }
+            // What an incomplete group left behind is dropped here.
+            let clear = if i == 0 { self.params.grad_spaces() } else { Vec::new() };
+            flying.push_back(self.submit(Kind::Train, &batch, update, &clear, Some(&mut ring))?);
+            self.step.step += 1;
+            if flying.len() >= IN_FLIGHT {
+                if let Some(oldest) = flying.pop_front() {
+                    self.gpu.wait_for(oldest)?;
+                }
+            }
+            emit(ring.drain(self.gpu)?)?;
+        }
+        emit(ring.finish(self.gpu, &self.memory)?)?;
+        self.ring = Some(ring);
+        Ok(())
+    }
+
+    fn submit(
+        &mut self,
+        kind: Kind,
+        batch: &Batch,
+        update: bool,
+        clear: &[SpaceId],
+        ring: Option<&mut Ring>,
+    ) -> Result<wgpu::SubmissionIndex> {
+        let rows = batch.layout.batch;
+        self.prepare(kind, rows)?;
+        self.memory.write(self.gpu, self.block, 0, &batch.words);
+        self.memory.write_step(self.gpu, &self.step);
+        let program = self
+            .programs
+            .get(&(kind, rows))
+            .ok_or_else(|| Error::Config("no plan for this batch".into()))?;
+        program.replay(self.gpu, &self.memory, update, clear, ring)
+    }
+
+    // ---- evaluation --------------------------------------------------------------------------
+
+    fn table(&mut self, split: SplitName, kind: Kind) -> Result<(usize, Vec<f32>)> {
+        let rows =
+            self.data.split(split).map(|s| s.rows()).ok_or_else(|| {
+                Error::data(self.data.path(), format!("no '{}' split", split.name()))
+            })?;
+        let mut flying: VecDeque<wgpu::SubmissionIndex> = VecDeque::new();
+        for batch in self.loader(split, (0..rows as u32).collect())? {
+            flying.push_back(self.submit(kind, &batch?, false, &[], None)?);
+            if flying.len() >= IN_FLIGHT {
+                if let Some(oldest) = flying.pop_front() {
+                    self.gpu.wait_for(oldest)?;
+                }
+            }
+        }
+        let width = table_width(&self.model, kind);
+        let all = self.memory.read_f32(self.gpu, self.scores, 0, rows * width)?;
+        if let Some(row) = all.chunks(width).position(|r| r.iter().any(|v| !v.is_finite())) {
+            return Err(Error::Gpu(format!(
+                "the model's output for {} row {row} is not finite: training diverged; lower the \
+                 learning rates (train.lr) or set train.clip_norm",
+                split.name()
+            )));
+        }
+        Ok((width, all))
+    }
+
+    /// Scores of every row of a split, in order.
+    pub fn predict(&mut self, split: SplitName) -> Result<Predictions> {
+        let (width, all) = self.table(split, Kind::Scores)?;
+        Ok(Predictions {
+            tasks: self.objective.tasks.clone(),
+            scores: all.chunks(width).map(<[f32]>::to_vec).collect(),
+        })
+    }
+
+    /// Encoder outputs and the tasks' features of every row of a split.
+    pub fn represent(&mut self, split: SplitName) -> Result<Representations> {
+        let (width, all) = self.table(split, Kind::Represent)?;
+        let encoded = self.model.encoded_sizes();
+        let mut parts: Vec<(String, usize)> =
+            encoded.iter().map(|(m, size)| (format!("encoded {m}"), *size)).collect();
+        let tasks = self.objective.tasks.clone();
+        let sizes = self.model.feature_sizes();
+        parts.extend(tasks.iter().zip(sizes).map(|(t, s)| (format!("feature {t}"), s)));
+        let mut at = 0;
+        Ok(parts
+            .into_iter()
+            .map(|(name, size)| {
+                let values =
+                    all.chunks(width).flat_map(|row| row[at..at + size].iter().copied()).collect();
+                at += size;
+                (name, size, values)
+            })
+            .collect())
+    }
+}
+
+/// The largest batch below `too_large` that fits; 0 if none does.
+fn largest_batch(too_large: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, too_large);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if fits(middle) { low = middle } else { high = middle }
+    }
+    low
+}
+
+/// With fewer micro-batches than a group has and no kept tail, no parameter would ever move.
+fn check_schedule(model: &SelfMm, data: &Dataset) -> Result<()> {
+    let t = &model.config().train;
+    let rows = data.split(SplitName::Train).map_or(0, |s| s.rows());
+    let batches = rows.div_ceil(t.batch_size);
+    if batches < t.accumulate && !t.keep_tail {
+        return Err(Error::Config(format!(
+            "{rows} training rows make {batches} micro-batches, fewer than train.accumulate = {}: \
+             no step would be taken; set train.keep_tail=true or a smaller train.batch_size",
+            t.accumulate
+        )));
+    }
+    Ok(())
+}
