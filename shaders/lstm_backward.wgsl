@@ -11,7 +11,7 @@
 // Out   GATES: dz, zero beyond the length;  STATE [batch, 2 hidden]: dh and dc on the way
 //
 // Geometry  as lstm_forward; TILED: an invocation owns a hidden unit, then a slice of W^T dz.
-// Numerics  f32, sums in order.
+// Numerics  f32, sums in order; |dh| and |dc| below 1e-30 are taken as zero.
 // Limits    256 invocations, hidden <= 256, 6 KiB of workgroup memory.
 // Twin      ops::lstm::reference::backward
 #import activation
@@ -58,6 +58,16 @@ fn upstream(b: u32, t: u32, j: u32, last: bool) -> f32 {
     return dh;
 }
 
+// A gradient that has vanished is zero. Hundreds of steps back it would be denormal, and a CPU
+// adapter computes with denormal numbers many times slower than with others (benches/NOTES.md).
+fn flush(x: f32) -> f32 {
+    return select(0.0, x, abs(x) > 1e-30);
+}
+
+fn flush4(x: vec4<f32>) -> vec4<f32> {
+    return select(vec4<f32>(), x, abs(x) > vec4<f32>(1e-30));
+}
+
 #if TILED
 var<workgroup> dz: array<f32, 1024>;
 var<workgroup> part: array<f32, 256>;
@@ -88,8 +98,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let c = safe_tanh(CELL[step * hidden + id]);
             var c_before = 0.0;
             if (s > 0u) { c_before = CELL[before * hidden + id]; }
-            let above = dh + upstream(b, t, id, back == 0u);
-            dc += above * o * (1.0 - c * c);
+            let above = flush(dh + upstream(b, t, id, back == 0u));
+            dc = flush(dc + above * o * (1.0 - c * c));
             let d = vec4<f32>(dc * g * i * (1.0 - i), dc * c_before * f * (1.0 - f),
                 dc * i * (1.0 - g * g), above * c * o * (1.0 - o));
             dc *= f;
@@ -160,8 +170,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 let c = safe_tanh4(CELL[step * quads + j]);
                 var c_before = vec4<f32>();
                 if (s > 0u) { c_before = CELL[before * quads + j]; }
-                let dh = STATE[b * 2u * quads + j] + upstream4(b, t, j, s + 1u == length);
-                let dc = STATE[b * 2u * quads + quads + j] + dh * o * (1.0 - c * c);
+                let dh = flush4(STATE[b * 2u * quads + j] + upstream4(b, t, j, s + 1u == length));
+                let dc = flush4(STATE[b * 2u * quads + quads + j] + dh * o * (1.0 - c * c));
                 GATES[at] = dc * g * i * (1.0 - i);
                 GATES[at + quads] = dc * c_before * f * (1.0 - f);
                 GATES[at + 2u * quads] = dc * i * (1.0 - g * g);
@@ -223,8 +233,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let c = safe_tanh(CELL[step * hidden + j]);
             var c_before = 0.0;
             if (s > 0u) { c_before = CELL[before * hidden + j]; }
-            let dh = STATE[state + j] + upstream(b, t, j, back == 0u);
-            let dc = STATE[state + hidden + j] + dh * o * (1.0 - c * c);
+            let dh = flush(STATE[state + j] + upstream(b, t, j, back == 0u));
+            let dc = flush(STATE[state + hidden + j] + dh * o * (1.0 - c * c));
             GATES[at] = dc * g * i * (1.0 - i);
             GATES[at + hidden] = dc * c_before * f * (1.0 - f);
             GATES[at + 2u * hidden] = dc * i * (1.0 - g * g);

@@ -299,6 +299,11 @@ pub mod reference {
         if reverse { (0..length).rev().collect() } else { (0..length).collect() }
     }
 
+    /// A vanished gradient is zero, not denormal.
+    fn flush(x: f32) -> f32 {
+        if x.abs() > 1e-30 { x } else { 0.0 }
+    }
+
     /// Gates, cells, hidden states.
     pub fn forward(t: &mut Twin) {
         let [batch, steps, n, reverse, ldy, y_at, ld_last, last_at] =
@@ -372,7 +377,8 @@ pub mod reference {
                     if s + 1 == order.len() {
                         above += dlast.get(b * ld_last + last_at + j).unwrap_or(&0.0);
                     }
-                    dc[j] += above * o * (1.0 - c * c);
+                    above = flush(above);
+                    dc[j] = flush(dc[j] + above * o * (1.0 - c * c));
                     dz[j] = dc[j] * g * i * (1.0 - i);
                     dz[n + j] = dc[j] * before * f * (1.0 - f);
                     dz[2 * n + j] = dc[j] * i * (1.0 - g * g);
