@@ -174,7 +174,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:>3}  {:<9}{:<18}{:>14}  {:>9}  {:>9}  bindings",
+            "{:>3}  {:<9}{:<24}{:>14}  {:>9}  {:>9}  bindings",
             "#", "stage", "kernel", "workgroups", "MFLOP", "KiB"
         )?;
         for (i, d) in self.dispatches.iter().enumerate() {
@@ -192,7 +192,7 @@ impl fmt::Display for Plan {
                 .collect();
             writeln!(
                 f,
-                "{i:>3}  {:<9}{:<18}{:>14}  {:>9.3}  {:>9.1}  {}",
+                "{i:>3}  {:<9}{:<24}{:>14}  {:>9.3}  {:>9.1}  {}",
                 format!("{:?}", d.stage).to_lowercase(),
                 d.kernel.name,
                 format!("{x}x{y}x{z}"),
