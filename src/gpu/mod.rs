@@ -63,7 +63,12 @@ impl Gpu {
 
     /// The first fault the device reported since it was opened, as an error.
     pub fn check(&self) -> Result<()> {
-        self.faults.check()
+        self.faults.check(&self.device)
+    }
+
+    /// The loss of the device as an error, where that is why something else failed.
+    pub(crate) fn lost(&self) -> Result<()> {
+        self.faults.lost(&self.device)
     }
 
     /// Waits until everything submitted has run, then reports any fault.
