@@ -392,6 +392,23 @@ impl<'g> Session<'g> {
         Ok(all.chunks(train.total.max(1)).map(<[f32]>::to_vec).collect())
     }
 
+    /// The feature store `[rows, width]` and the class centres `[2 width]`; for tests. Blocks.
+    #[doc(hidden)]
+    pub fn label_state(&self) -> Result<[Vec<f32>; 2]> {
+        let read = |space: Option<SpaceId>| match space {
+            Some(s) => self.memory.read_f32(self.gpu, s, 0, self.spaces.words(s)),
+            None => Ok(Vec::new()),
+        };
+        let train = self.train;
+        Ok([read(train.and_then(|t| t.store))?, read(train.and_then(|t| t.centres))?])
+    }
+
+    /// The gradients that have accumulated since the last update; for tests. Blocks.
+    #[doc(hidden)]
+    pub fn gradients(&self) -> Result<Weights> {
+        self.params.gradients(self.gpu, &self.memory)
+    }
+
     /// Persistent buffers that a resumed run needs: name, buffer, words.
     fn state_spaces(&self) -> Vec<(String, SpaceId, usize)> {
         let mut all = self.params.state_spaces();
