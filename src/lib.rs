@@ -1,5 +1,7 @@
 //! Multimodal sentiment analysis, trained in hand-written WGSL.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod data;
 pub mod error;
 pub mod files;
