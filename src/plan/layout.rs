@@ -1,6 +1,6 @@
 //! From a recording to dispatches and buffers: launch geometry, liveness, memory.
 
-use super::{Access, Kernel, Place, Recording, Spaces, Stage, TensorId};
+use super::{Access, Kernel, Place, Recording, Spaces, Stage, TensorId, TensorInfo};
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Defines};
 use std::fmt;
@@ -90,6 +90,11 @@ impl Plan {
     /// The dispatches in order.
     pub fn dispatches(&self) -> &[Planned] {
         &self.dispatches
+    }
+
+    /// The tensor that a dispatch names among its arguments.
+    pub fn tensor(&self, id: TensorId) -> &TensorInfo {
+        &self.recording.tensors[id.index()]
     }
 
     /// Bytes of the scratch buffers.
