@@ -293,8 +293,7 @@ impl Golden {
     }
 
     fn session<'g>(&self, gpu: &'g Gpu) -> Session<'g> {
-        let mut session =
-            Session::new(gpu, &self.config, self.data.clone(), None, true).unwrap();
+        let mut session = Session::new(gpu, &self.config, self.data.clone(), None, true).unwrap();
         session.initialise().unwrap();
         session.load(&self.file.weights("init."), Path::new("init")).unwrap();
         assert_eq!(session.objective().tasks, self.tasks);

@@ -156,8 +156,8 @@ fn translate(module: &Module, info: &ModuleInfo, subgroups: bool) -> Result<(), 
     let words = spv::write_vec(module, info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
     let options = msl::Options { lang_version: (2, 4), ..Default::default() };
     let pipeline = msl::PipelineOptions { entry_point: entry(), ..Default::default() };
-    let (metal, _) = msl::write_string(module, info, &options, &pipeline)
-        .map_err(|e| format!("MSL: {e}"))?;
+    let (metal, _) =
+        msl::write_string(module, info, &options, &pipeline).map_err(|e| format!("MSL: {e}"))?;
     let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, ..Default::default() };
     let pipeline = hlsl::PipelineOptions { entry_point: entry() };
     let mut direct = String::new();

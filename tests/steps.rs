@@ -124,12 +124,8 @@ fn replay(gpu: &Gpu, bench: &Bench, program: &Program, memory: &Memory, data: &D
 
 /// Configurations that between them use every part of the recipe, at awkward sizes.
 fn recipes() -> Vec<(&'static str, Config, Made, usize)> {
-    let odd = Made {
-        text: Some((4, 7)),
-        audio: Some((5, 6)),
-        vision: Some((3, 1)),
-        ..Made::default()
-    };
+    let odd =
+        Made { text: Some((4, 7)), audio: Some((5, 6)), vision: Some((3, 1)), ..Made::default() };
     vec![
         (
             "everything",
@@ -185,8 +181,7 @@ fn steps_are_what_the_twins_compute() {
         }
         for gpu in &gpus {
             let memory = Memory::allocate(gpu, &bench.spaces).unwrap();
-            let program =
-                bench.plan(gpu.caps()).prepare(gpu, &memory, &mut Pool::new()).unwrap();
+            let program = bench.plan(gpu.caps()).prepare(gpu, &memory, &mut Pool::new()).unwrap();
             bench.put(gpu, &memory, &initial);
             for i in 0..5 {
                 replay(gpu, &bench, &program, &memory, &data, i);

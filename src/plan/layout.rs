@@ -44,7 +44,8 @@ impl Plan {
     /// Fits a recording to an adapter.
     ///
     /// # Errors
-    /// [`OutOfMemory`](Error::OutOfMemory) where one tensor is larger than a binding may be.
+    /// [`OutOfMemory`](Error::OutOfMemory) where one tensor is larger than a binding may be,
+    /// [`TooLarge`](Error::TooLarge) where a dispatch has more workgroups than the adapter takes.
     pub fn new(recording: Recording, caps: &Caps) -> Result<Self> {
         for tensor in &recording.tensors {
             let bytes = tensor.len() as u64 * 4;
@@ -59,7 +60,7 @@ impl Plan {
                 });
             }
         }
-        let dispatches = recording
+        let dispatches: Vec<Planned> = recording
             .calls
             .iter()
             .map(|call| {
@@ -83,6 +84,16 @@ impl Plan {
                 }
             })
             .collect();
+        if let Some(d) = dispatches.iter().find(|d| d.groups.iter().any(|g| *g > caps.max_groups)) {
+            let [x, y, z] = d.groups;
+            return Err(Error::TooLarge {
+                what: format!("kernel '{}' in {x}x{y}x{z} workgroups", d.kernel.name),
+                advice: format!(
+                    "{} takes {} along each axis; use a smaller batch (train.batch_size)",
+                    caps.name, caps.max_groups
+                ),
+            });
+        }
         let (slot_of, slots) = assign(&recording);
         Ok(Plan { recording, dispatches, slot_of, slots })
     }

@@ -152,15 +152,18 @@ impl Tape {
         self.recording.tensors[var.index()].name = name.into();
     }
 
-    /// Cuts the gradient: what is recorded from here on treats `var` as a constant.
-    pub fn detach(&mut self, var: Var) -> Var {
+    /// The same values as a constant: no gradient goes through what is returned; `var` keeps its
+    /// own. A tensor that a kernel writes is copied.
+    pub fn detach(&mut self, var: Var) -> Result<Var> {
         let info = self.recording.tensors[var.index()].clone();
         match info.place {
+            Place::Scratch if !self.wants_grad(var) => Ok(var),
             Place::Scratch => {
-                self.grads[var.index()].wanted = false;
-                var
+                let copy = self.scale(var, 1.0)?;
+                self.grads[copy.index()].wanted = false;
+                Ok(copy)
             }
-            place => self.push(info.name, &info.shape, place, false),
+            place => Ok(self.push(info.name, &info.shape, place, false)),
         }
     }
 
@@ -301,7 +304,7 @@ impl Tape {
     /// Fits the recording to an adapter.
     ///
     /// # Errors
-    /// [`OutOfMemory`](Error::OutOfMemory) where a tensor is larger than one binding.
+    /// As [`Plan::new`]: a tensor or a dispatch that the adapter cannot hold.
     pub fn plan(self, caps: &Caps) -> Result<Plan> {
         Plan::new(self.recording, caps)
     }
