@@ -3,15 +3,16 @@
 use super::curves::{COLOURS, Panel, Series, write};
 use super::demo_report::{Carried, carried, probe_table, verdict};
 use super::progress::Progress;
-use super::train::metrics_table;
+use super::train::{Entries, metrics_table};
 use super::{Global, output, run_folder};
 use crate::data::{SynthConfig, SynthStream, synth};
 use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 use crate::recipe::Config;
 use crate::train::metrics::Metrics;
 use crate::train::{EpochRecord, Outcome, RunOptions, Saved, open_saved, train};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -21,14 +22,17 @@ use std::time::Instant;
 The data: every sample has a factor that text, audio and vision all see, and one each of its own;
 the label depends on all four. The model never sees the factors, only noisy sequences made of them.
 
-Four variants are trained, with alignment and label generation on and off. The first table holds
-their test metrics. The second asks what the representations carry: the R2 on test rows of a linear
-probe for each factor, 1 for all of it, 0 for nothing. Everything stays in the folder: the data set,
-the runs, demo.svg and each run's curves.svg. Seeds are fixed.")]
+Four variants are trained, with alignment and label generation on and off, from three fixed seeds
+each. The first table holds their test metrics. The second asks what the representations carry: the
+R2 on test rows of a linear probe for each factor, 1 for all of it, 0 for nothing. Everything stays
+in the folder: the data set, the runs, demo.svg and each run's curves.svg.")]
 pub(super) struct DemoArgs {
     /// The folder to write [default: runs/demo, numbered if taken]
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Change a setting of all variants, for trying things out
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    settings: Vec<String>,
 }
 
 /// One way of training.
@@ -49,44 +53,64 @@ pub(super) const VARIANTS: [Variant; 4] = [
     Variant { name: "both", align: true, labels: true },
 ];
 
-/// What came of a variant.
-pub(super) struct Trained {
-    pub(super) outcome: Outcome,
+/// Single runs differ by luck; each variant is trained from each of these.
+pub(super) const SEEDS: [u64; 3] = [1111, 1112, 1113];
+
+/// One training.
+pub(super) struct Run {
+    folder: PathBuf,
+    outcome: Outcome,
     pub(super) test: Metrics,
     pub(super) carried: Carried,
     history: Vec<EpochRecord>,
 }
 
-/// Sequences in all three modalities, so that every encoder has something to learn; every modality
-/// knows something that the others do not.
+/// Sequences in all three modalities, so that every encoder has something to learn. Each modality
+/// knows something that the others do not, and all know one thing together.
 fn data() -> SynthConfig {
-    let stream = |dim, steps, min_steps, private_weight| SynthStream {
+    let stream = |dim, steps, min_steps| SynthStream {
         dim,
         steps,
         min_steps,
-        noise: 0.3,
-        private_weight,
+        noise: 0.5,
+        private_weight: 0.6,
     };
     SynthConfig {
-        shared: 2,
-        private: 2,
-        text: stream(16, 12, 4, 0.6),
-        audio: stream(8, 20, 8, 0.6),
-        vision: stream(12, 16, 6, 0.6),
+        train: 1024,
+        valid: 256,
+        test: 512,
+        shared: 1,
+        private: 1,
+        text: stream(16, 12, 4),
+        audio: stream(8, 20, 8),
+        vision: stream(12, 16, 6),
         ..SynthConfig::default()
     }
 }
 
-fn config(variant: &Variant) -> Result<Config> {
-    let weight = if variant.align { 0.1 } else { 0.0 };
-    let settings = [
-        "train.max_epochs=14".to_string(),
-        "train.early_stop=0".into(),
-        "model.text_encoder=lstm".into(),
-        format!("align.weight={weight}"),
-        format!("labels.enabled={}", variant.labels),
+/// The encoders' outputs are narrow, so that they have to choose what to carry. Covariances are
+/// compared standardised: otherwise the projections can satisfy the term by shrinking.
+const SETTINGS: [&str; 8] = [
+    "train.max_epochs=12",
+    "train.early_stop=0",
+    "model.text_encoder=lstm",
+    "model.out.text=4",
+    "model.out.audio=4",
+    "model.out.vision=4",
+    "align.standardize=true",
+    "align.weight=0.3",
+];
+
+fn config(variant: &Variant, seed: u64, changed: &[String]) -> Result<Config> {
+    let last = [
+        Some(format!("train.seed={seed}")),
+        (!variant.align).then(|| "align.weight=0".into()),
+        (!variant.labels).then(|| "labels.enabled=false".into()),
     ];
-    Config::build("mosi", None, &settings)
+    let own = SETTINGS.iter().map(ToString::to_string);
+    let all: Vec<String> =
+        own.chain(changed.iter().cloned()).chain(last.into_iter().flatten()).collect();
+    Config::build("mosi", None, &all)
 }
 
 /// Makes the data, trains, probes, and says what the numbers show.
@@ -95,94 +119,153 @@ pub(super) fn run(args: &DemoArgs, global: &Global) -> Result<()> {
     let gpu = global.gpu()?;
     let folder =
         args.keep.clone().unwrap_or_else(|| run_folder::untaken(Path::new("runs").join("demo")));
-    if folder.join("synth.safetensors").exists() {
+    let file = folder.join("synth.safetensors");
+    if file.exists() {
         let detail = format!("{} already holds a demo: give another --keep", folder.display());
         return Err(Error::Config(detail));
     }
     std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-    let (file, data) = (folder.join("synth.safetensors"), data());
+    let data = data();
     synth::write(&data, &file)?;
     global.note(&format!(
-        "{}: {} samples of text, audio and vision, one factor shared by all and one of each alone",
+        "{}: {} samples of text, audio and vision, with a factor that all three know and one that \
+         each knows alone",
         file.display(),
         data.train + data.valid + data.test
     ));
 
-    let mut trained = Vec::new();
+    let (mut runs, mut before) = (Vec::new(), Vec::new());
     for (i, variant) in VARIANTS.iter().enumerate() {
-        let out = folder.join(variant.name);
-        let label = format!("[{}/{}] {:<8}", i + 1, VARIANTS.len(), variant.name);
-        let mut progress = Progress::brief(global, &out, &label);
-        let options = RunOptions {
-            data: file.clone(),
-            out: out.clone(),
-            config: config(variant)?,
-            init: None,
-        };
-        let outcome = train(&gpu, &options, &mut progress)?;
-        let history = progress.into_history();
-        let test = outcome.test.ok_or_else(|| Error::data(&file, "no test labels"))?;
-        let mut session = open_saved(&gpu, &Saved::load(&out)?, &file)?;
-        let carried = carried(&mut session)?;
-        let (seconds, mae) = (outcome.seconds, test.mae);
-        global.note(&format!("{label} test MAE {mae:.3} Corr {:.3}  {seconds:.1} s", test.corr));
-        trained.push(Trained { outcome, test, carried, history });
+        let mut all = Vec::new();
+        for (j, seed) in SEEDS.into_iter().enumerate() {
+            let out = folder.join(format!("{}-{seed}", variant.name));
+            let (at, total) = (i * SEEDS.len() + j + 1, VARIANTS.len() * SEEDS.len());
+            let label = format!("[{at:>2}/{total}] {:<8}seed {seed} ", variant.name);
+            let options = RunOptions {
+                data: file.clone(),
+                out,
+                config: config(variant, seed, &args.settings)?,
+                init: None,
+            };
+            let (run, untrained) = one(&gpu, options, &label, global)?;
+            all.push(run);
+            // The control: what the same encoders carry before they have learned anything. The
+            // last variant has every head.
+            if i + 1 == VARIANTS.len() {
+                before.push(untrained);
+            }
+        }
+        runs.push(all);
     }
-    // The control: what the same encoders carry before they have learned anything.
-    let mut session = open_saved(&gpu, &Saved::load(&folder.join(VARIANTS[3].name))?, &file)?;
-    session.initialise()?;
-    let before = carried(&mut session)?;
     gpu.save_pipeline_cache();
-    write(&folder.join("demo.svg"), &panels(&trained))?;
-
+    write(&folder.join("demo.svg"), &panels(&runs))?;
+    let before = Carried::mean(&before.iter().collect::<Vec<_>>());
     let seconds = began.elapsed().as_secs_f64();
-    let found = verdict(&before, &trained);
     if global.json {
-        let variants: Vec<Value> = VARIANTS
-            .iter()
-            .zip(&trained)
-            .map(|(v, t)| {
-                json!({
-                    "name": v.name,
-                    "align": v.align,
-                    "labels": v.labels,
-                    "run": folder.join(v.name).display().to_string(),
-                    "outcome": t.outcome,
-                    "probes": t.carried.to_json(),
-                })
-            })
-            .collect();
-        return output::json(&json!({
-            "folder": folder.display().to_string(),
-            "seconds": seconds,
-            "untrained": before.to_json(),
-            "variants": variants,
-            "verdict": found,
-        }));
+        json(&folder, seconds, &before, &runs)
+    } else {
+        tables(&folder, seconds, &before, &runs)
     }
-    let lines: Vec<(String, &Metrics)> =
-        VARIANTS.iter().zip(&trained).map(|(v, t)| (v.name.to_string(), &t.test)).collect();
+}
+
+/// Trains once, and probes the best epoch and the initial parameters.
+fn one(gpu: &Gpu, options: RunOptions, label: &str, global: &Global) -> Result<(Run, Carried)> {
+    let mut progress = Progress::brief(global, &options.out, label);
+    let outcome = train(gpu, &options, &mut progress)?;
+    let history = progress.into_history();
+    let test = outcome.test.ok_or_else(|| Error::data(&options.data, "no test labels"))?;
+    let mut session = open_saved(gpu, &Saved::load(&options.out)?, &options.data)?;
+    let learned = carried(&mut session)?;
+    session.initialise()?;
+    let untrained = carried(&mut session)?;
+    let (seconds, mae) = (outcome.seconds, test.mae);
+    global.note(&format!("{label} test MAE {mae:.3}  Corr {:.3}  {seconds:.1} s", test.corr));
+    Ok((Run { folder: options.out, outcome, test, carried: learned, history }, untrained))
+}
+
+/// Mean scores of a variant's runs.
+fn mean_entries(runs: &[Run]) -> Entries {
+    let all: Vec<Entries> = runs.iter().map(|r| r.test.entries()).collect();
+    let Some(first) = all.first() else { return Vec::new() };
+    let value = |i: usize| all.iter().filter_map(|e| e.get(i)).map(|(_, v)| v).sum::<f64>();
+    first.iter().enumerate().map(|(i, (name, _))| (*name, value(i) / all.len() as f64)).collect()
+}
+
+fn json(folder: &Path, seconds: f64, before: &Carried, runs: &[Vec<Run>]) -> Result<()> {
+    let variants: Vec<Value> = VARIANTS
+        .iter()
+        .zip(runs)
+        .map(|(variant, runs)| {
+            let test: Map<String, Value> =
+                mean_entries(runs).into_iter().map(|(n, v)| (n.into(), json!(v))).collect();
+            let each: Vec<Value> = SEEDS
+                .iter()
+                .zip(runs)
+                .map(|(seed, r)| {
+                    json!({
+                        "seed": seed,
+                        "run": r.folder.display().to_string(),
+                        "outcome": r.outcome,
+                        "probes": r.carried.to_json(),
+                    })
+                })
+                .collect();
+            json!({
+                "name": variant.name,
+                "align": variant.align,
+                "labels": variant.labels,
+                "test": test,
+                "probes": mean_carried(runs).to_json(),
+                "runs": each,
+            })
+        })
+        .collect();
+    output::json(&json!({
+        "folder": folder.display().to_string(),
+        "seconds": seconds,
+        "untrained": before.to_json(),
+        "variants": variants,
+        "verdict": verdict(before, runs),
+    }))
+}
+
+fn mean_carried(runs: &[Run]) -> Carried {
+    Carried::mean(&runs.iter().map(|r| &r.carried).collect::<Vec<_>>())
+}
+
+fn tables(folder: &Path, seconds: f64, before: &Carried, runs: &[Vec<Run>]) -> Result<()> {
+    let lines: Vec<(String, Entries)> = VARIANTS
+        .iter()
+        .zip(runs)
+        .map(|(v, runs)| (v.name.to_string(), mean_entries(runs)))
+        .collect();
+    let carried: Vec<Carried> = runs.iter().map(|runs| mean_carried(runs)).collect();
     output::tables(&[
-        ("Test metrics, by what is on:", metrics_table("variant", &lines)),
+        ("Test metrics, by what is on; means over three seeds:", metrics_table("variant", &lines)),
         (
-            "What each representation carries: R2 of a linear probe on test rows.",
-            probe_table(&before, &trained),
+            "What each representation carries: R2 of a linear probe, on test rows.",
+            probe_table(before, &carried),
         ),
     ])?;
-    output::print(&format!("\n{}", found.join("\n")))?;
+    output::print(&format!("\n{}", verdict(before, runs).join("\n")))?;
     output::print(&format!("\n{}: all of it, with demo.svg; {seconds:.0} s", folder.display()))
 }
 
-fn panels(trained: &[Trained]) -> Vec<Panel> {
+/// Means over seeds by epoch.
+fn panels(runs: &[Vec<Run>]) -> Vec<Panel> {
     let series = |value: &dyn Fn(&EpochRecord) -> Option<f64>| -> Vec<Series> {
-        let each = VARIANTS.iter().zip(trained).zip(COLOURS);
-        each.map(|((variant, t), colour)| {
-            let points = t.history.iter().filter_map(|r| Some((r.epoch as f64, value(r)?)));
+        let each = VARIANTS.iter().zip(runs).zip(COLOURS);
+        each.map(|((variant, runs), colour)| {
+            let epochs = runs.iter().map(|r| r.history.len()).min().unwrap_or(0);
+            let mean = |i: usize| {
+                let all: Vec<f64> = runs.iter().filter_map(|r| value(&r.history[i])).collect();
+                ((i + 1) as f64, all.iter().sum::<f64>() / all.len().max(1) as f64)
+            };
             Series {
                 name: variant.name.into(),
                 colour,
                 thick: variant.align && variant.labels,
-                points: points.collect(),
+                points: (0..epochs).map(mean).collect(),
                 best: None,
             }
         })
@@ -190,9 +273,12 @@ fn panels(trained: &[Trained]) -> Vec<Panel> {
     };
     vec![
         Panel {
-            title: "Training loss of the fused head, by epoch".into(),
+            title: "Training loss of the fused head, by epoch (mean of three seeds)".into(),
             series: series(&|r| r.parts.get("M")?.as_f64()),
         },
-        Panel { title: "Validation MAE by epoch".into(), series: series(&|r| Some(r.valid?.mae)) },
+        Panel {
+            title: "Validation MAE by epoch (mean of three seeds)".into(),
+            series: series(&|r| Some(r.valid?.mae)),
+        },
     ]
 }

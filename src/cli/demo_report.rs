@@ -1,6 +1,6 @@
 //! What the demo's representations carry, and what that shows.
 
-use super::demo::{Trained, VARIANTS, Variant};
+use super::demo::{Run, VARIANTS, Variant};
 use super::eval::head_name;
 use super::output;
 use crate::data::{Dataset, SplitName};
@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 
 /// The ridge penalty of the probes, on standardised inputs.
 const LAMBDA: f64 = 1.0;
-/// A smaller difference of R² or MAE between two single runs is not worth a word.
+/// A smaller mean difference of R² or MAE is not worth a word, nor is one whose sign varies with
+/// the seed.
 const CLEAR: f64 = 0.02;
 
 const FACTORS: [&str; 4] = ["shared", "text", "audio", "vision"];
@@ -28,6 +29,16 @@ impl Carried {
     fn get(&self, name: &str, factor: &str) -> Option<f64> {
         let at = FACTORS.iter().position(|f| *f == factor)?;
         self.lines.iter().find(|(n, _)| n == name).map(|(_, values)| values[at])
+    }
+
+    /// The mean of several, which have the same representations.
+    pub(super) fn mean(all: &[&Carried]) -> Carried {
+        let Some(first) = all.first() else { return Carried::default() };
+        let line = |(i, (name, _)): (usize, &(String, [f64; 4]))| {
+            let value = |k: usize| all.iter().map(|c| c.lines[i].1[k]).sum::<f64>();
+            (name.clone(), [0, 1, 2, 3].map(|k| value(k) / all.len() as f64))
+        };
+        Carried { lines: first.lines.iter().enumerate().map(line).collect() }
     }
 
     /// As an object of objects.
@@ -90,10 +101,10 @@ fn shown_name(name: &str) -> String {
 }
 
 /// A row for each representation and factor that belong together, a column for each variant.
-pub(super) fn probe_table(before: &Carried, trained: &[Trained]) -> Table {
+pub(super) fn probe_table(before: &Carried, trained: &[Carried]) -> Table {
     let mut rows = Vec::new();
     let mut row = |name: String, factor: &str| {
-        let columns = std::iter::once(before).chain(trained.iter().map(|t| &t.carried));
+        let columns = std::iter::once(before).chain(trained);
         let cell = |c: &Carried| match c.get(&name, factor) {
             Some(value) => format!("{value:.2}"),
             None => "-".into(),
@@ -116,61 +127,95 @@ pub(super) fn probe_table(before: &Carried, trained: &[Trained]) -> Table {
     output::table(header.into_iter().chain(names), 2, rows)
 }
 
-/// What the numbers show, in sentences made from the numbers.
-pub(super) fn verdict(before: &Carried, trained: &[Trained]) -> Vec<String> {
+/// What the numbers show, in sentences made from the numbers. `runs` are by variant and seed.
+pub(super) fn verdict(before: &Carried, runs: &[Vec<Run>]) -> Vec<String> {
     let shared = |c: &Carried| c.encoders(|_| "shared");
     let own = |c: &Carried| c.encoders(|sense| sense);
-    let mean = |keep: &dyn Fn(&Variant) -> bool, value: &dyn Fn(&Trained) -> f64| {
-        let kept: Vec<f64> =
-            VARIANTS.iter().zip(trained).filter(|(v, _)| keep(v)).map(|(_, t)| value(t)).collect();
-        kept.iter().sum::<f64>() / kept.len().max(1) as f64
+    let all = |value: &dyn Fn(&Carried) -> f64| {
+        let values: Vec<f64> = runs.iter().flatten().map(|r| value(&r.carried)).collect();
+        values.iter().sum::<f64>() / values.len().max(1) as f64
     };
-    let all = |value: &dyn Fn(&Trained) -> f64| mean(&|_| true, value);
     let mut sentences = vec![format!(
         "Training takes the encoders from R2 {:.2} to {:.2} on the shared factor and from {:.2} to \
          {:.2} on their own, in the mean over variants.",
         shared(before),
-        all(&|t| shared(&t.carried)),
+        all(&shared),
         own(before),
-        all(&|t| own(&t.carried)),
+        all(&own),
     )];
-    let switches: [(&str, &dyn Fn(&Variant) -> bool); 2] =
-        [("Alignment", &|v| v.align), ("Label generation", &|v| v.labels)];
+    let switches: [Switch; 2] = [("Alignment", |v| v.align), ("Label generation", |v| v.labels)];
     for (name, on) in switches {
-        let change = |value: &dyn Fn(&Trained) -> f64| mean(on, value) - mean(&|v| !on(v), value);
+        let change = |value: &dyn Fn(&Run) -> f64| Change::of(runs, on, value);
         sentences.push(sentence(
             name,
-            change(&|t| shared(&t.carried)),
-            change(&|t| own(&t.carried)),
-            change(&|t| t.test.mae),
+            &change(&|r| shared(&r.carried)),
+            &change(&|r| own(&r.carried)),
+            &change(&|r| r.test.mae),
         ));
     }
-    sentences.push(format!(
-        "These are single runs on one seed: take differences below {CLEAR} for none."
-    ));
     sentences
 }
 
+/// What can be on or off, and whether a variant has it on.
+type Switch = (&'static str, fn(&Variant) -> bool);
+
+/// What switching something on changed, by seed, everything else equal.
+struct Change(Vec<f64>);
+
+impl Change {
+    fn of(runs: &[Vec<Run>], on: fn(&Variant) -> bool, value: &dyn Fn(&Run) -> f64) -> Self {
+        let mean = |seed: usize, wanted: bool| {
+            let kept = VARIANTS.iter().zip(runs).filter(|(v, _)| on(v) == wanted);
+            let values: Vec<f64> = kept.filter_map(|(_, all)| all.get(seed)).map(value).collect();
+            values.iter().sum::<f64>() / values.len().max(1) as f64
+        };
+        let seeds = runs.iter().map(Vec::len).min().unwrap_or(0);
+        Change((0..seeds).map(|seed| mean(seed, true) - mean(seed, false)).collect())
+    }
+
+    fn mean(&self) -> f64 {
+        self.0.iter().sum::<f64>() / self.0.len().max(1) as f64
+    }
+
+    fn up(&self) -> bool {
+        self.mean() >= CLEAR && self.0.iter().all(|c| *c > 0.0)
+    }
+
+    fn down(&self) -> bool {
+        self.mean() <= -CLEAR && self.0.iter().all(|c| *c < 0.0)
+    }
+
+    /// In words: the direction where it is clear, the mean, and its spread over seeds.
+    fn say(&self, up: &str, down: &str) -> String {
+        let word = match (self.up(), self.down()) {
+            (true, _) => up,
+            (_, true) => down,
+            _ => "about as much",
+        };
+        let low = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        format!("{word} ({:+.3}; by seed {low:+.3} to {high:+.3})", self.mean())
+    }
+}
+
 /// What switching something on did to the encoders and to the error.
-fn sentence(name: &str, shared: f64, own: f64, mae: f64) -> String {
-    let word = |change: f64, up: &'static str, down: &'static str| match change {
-        c if c >= CLEAR => up,
-        c if c <= -CLEAR => down,
-        _ => "about the same",
-    };
-    let helps = match (shared.max(own) >= CLEAR, shared.min(own) <= -CLEAR, mae) {
-        (_, _, m) if m <= -CLEAR => "it helps the prediction here",
-        (_, _, m) if m >= CLEAR => "it costs accuracy here",
-        (true, false, _) => "it shapes the encoders without changing the prediction",
-        (false, false, _) => "it makes no clear difference here",
-        _ => "it trades one factor for another without helping the prediction",
+fn sentence(name: &str, shared: &Change, own: &Change, mae: &Change) -> String {
+    let (gains, loses) = (shared.up() || own.up(), shared.down() || own.down());
+    let helps = match (mae.down(), mae.up(), gains, loses) {
+        (true, ..) => "It helps the prediction here.",
+        (_, true, true, _) => "The encoders know more, and yet the prediction is worse here.",
+        (_, true, ..) => "It costs accuracy here.",
+        (_, _, true, false) => "It shapes the encoders; the prediction is no different.",
+        (_, _, true, true) => "It trades one for the other; the prediction is no different.",
+        (_, _, false, true) => "The encoders know less; the prediction is no different.",
+        _ => "No clear difference here.",
     };
     format!(
-        "{name} on: encoders carry {} of the shared factor ({shared:+.2}), {} of their own \
-         ({own:+.2}); test MAE is {} ({mae:+.3}); {helps}.",
-        word(shared, "more", "less"),
-        word(own, "more", "less"),
-        word(mae, "higher", "lower"),
+        "{name} on: of the shared factor the encoders carry {}, of their own {}; the test MAE is \
+         {}. {helps}",
+        shared.say("more", "less"),
+        own.say("more", "less"),
+        mae.say("higher", "lower").replace("about as much", "about the same"),
     )
 }
 
@@ -178,15 +223,21 @@ fn sentence(name: &str, shared: f64, own: f64, mae: f64) -> String {
 mod tests {
     use super::*;
 
+    fn said(shared: [f64; 2], own: [f64; 2], mae: [f64; 2]) -> String {
+        sentence("X", &Change(shared.into()), &Change(own.into()), &Change(mae.into()))
+    }
+
     #[test]
     fn sentences_say_what_the_numbers_say() {
-        let helped = sentence("X", 0.1, 0.0, -0.05);
-        assert!(helped.contains("more of the shared factor (+0.10)"), "{helped}");
-        assert!(helped.contains("lower (-0.050)") && helped.contains("it helps"), "{helped}");
-        assert!(sentence("X", 0.1, 0.1, 0.05).contains("costs accuracy"));
-        assert!(sentence("X", 0.01, -0.01, 0.0).contains("no clear difference"));
-        assert!(sentence("X", 0.1, -0.1, 0.0).contains("trades"));
-        assert!(sentence("X", -0.1, 0.0, 0.0).contains("trades"));
+        let helped = said([0.1, 0.2], [0.0, 0.0], [-0.05, -0.03]);
+        assert!(helped.contains("carry more (+0.150; by seed +0.100 to +0.200)"), "{helped}");
+        assert!(helped.contains("MAE is lower (-0.040") && helped.contains("It helps"), "{helped}");
+        assert!(said([0.1, 0.1], [0.0, 0.0], [0.05, 0.05]).contains("yet the prediction is worse"));
+        assert!(said([0.0, 0.0], [0.0, 0.0], [0.05, 0.05]).contains("costs accuracy"));
+        assert!(said([0.1, 0.1], [-0.1, -0.1], [0.0, 0.0]).contains("trades"));
+        // A mean that rests on one seed is no finding.
+        let luck = said([0.3, -0.1], [0.01, 0.01], [0.0, 0.01]);
+        assert!(luck.contains("No clear difference") && !luck.contains("more"), "{luck}");
     }
 
     #[test]
@@ -194,5 +245,12 @@ mod tests {
         assert_eq!(shown_name("encoded audio"), "audio encoder");
         assert_eq!(shown_name("feature M"), "fused head");
         assert_eq!(shown_name("feature V"), "vision head");
+    }
+
+    #[test]
+    fn means_are_of_each_cell() {
+        let one = |v: f64| Carried { lines: vec![("a".into(), [v; 4])] };
+        let mean = Carried::mean(&[&one(0.0), &one(1.0)]);
+        assert_eq!((mean.get("a", "audio"), mean.get("b", "audio")), (Some(0.5), None));
     }
 }

@@ -79,7 +79,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
             "metrics": heads,
         }));
     }
-    let lines: Vec<(String, &Metrics)> = heads.iter().map(|(name, m)| (name.clone(), m)).collect();
+    let lines: Vec<_> = heads.iter().map(|(name, m)| (name.clone(), m.entries())).collect();
     output::tables(&[("", metrics_table("head", &lines))])?;
     output::print(&format!(
         "{} (epoch {}) on the {} {} rows of {}",

@@ -150,18 +150,18 @@ fn show_run(run: &Path, config: &Config, global: &Global) -> Result<()> {
         facts.push(("changed", changed.join(" ")));
     }
     output::print(&output::facts(&facts))?;
-    let parts: Vec<(String, Metrics)> = ["valid", "test"]
+    let lines: Vec<_> = ["valid", "test"]
         .into_iter()
         .filter_map(|name| {
             let value = metrics.as_ref()?.get(name)?.clone();
-            Some((name.to_string(), serde_json::from_value(value).ok()?))
+            let metrics: Metrics = serde_json::from_value(value).ok()?;
+            Some((name.to_string(), metrics.entries()))
         })
         .collect();
-    if parts.is_empty() {
-        return Ok(());
+    match lines.is_empty() {
+        true => Ok(()),
+        false => output::tables(&[("", metrics_table("split", &lines))]),
     }
-    let lines: Vec<(String, &Metrics)> = parts.iter().map(|(n, m)| (n.clone(), m)).collect();
-    output::tables(&[("", metrics_table("split", &lines))])
 }
 
 fn show_model(path: &Path, global: &Global) -> Result<()> {

@@ -4,7 +4,6 @@ use super::config_args::ConfigArgs;
 use super::progress::Progress;
 use super::{Global, output, run_folder};
 use crate::error::Result;
-use crate::train::metrics::Metrics;
 use crate::train::{self, Outcome, RunOptions};
 use clap::Args;
 use comfy_table::Table;
@@ -107,9 +106,9 @@ fn report(folder: &Path, outcome: &Outcome, global: &Global) -> Result<()> {
         }
         return output::json(&object);
     }
-    let lines: Vec<(String, &Metrics)> = [("valid", &outcome.valid), ("test", &outcome.test)]
+    let lines: Vec<(String, Entries)> = [("valid", &outcome.valid), ("test", &outcome.test)]
         .into_iter()
-        .filter_map(|(name, metrics)| Some((name.to_string(), metrics.as_ref()?)))
+        .filter_map(|(name, metrics)| Some((name.to_string(), metrics.as_ref()?.entries())))
         .collect();
     if !lines.is_empty() {
         output::tables(&[("", metrics_table("split", &lines))])?;
@@ -125,17 +124,19 @@ fn report(folder: &Path, outcome: &Outcome, global: &Global) -> Result<()> {
     ))
 }
 
+/// Scores by name.
+pub(super) type Entries = Vec<(&'static str, f64)>;
+
 /// Metrics in columns, a named line for each set of them.
-pub(super) fn metrics_table(first: &str, lines: &[(String, &Metrics)]) -> Table {
+pub(super) fn metrics_table(first: &str, lines: &[(String, Entries)]) -> Table {
     // A score that one line lacks leaves a gap there, not a shifted row.
     let mut names: Vec<&str> = Vec::new();
-    for (name, _) in lines.iter().flat_map(|(_, m)| m.entries()) {
-        if !names.contains(&name) {
+    for (name, _) in lines.iter().flat_map(|(_, entries)| entries) {
+        if !names.contains(name) {
             names.push(name);
         }
     }
-    let rows = lines.iter().map(|(line, metrics)| {
-        let entries = metrics.entries();
+    let rows = lines.iter().map(|(line, entries)| {
         let cell = |name: &&str| {
             let value = entries.iter().find(|(n, _)| n == name);
             value.map_or_else(|| "-".to_string(), |(_, v)| format!("{v:.4}"))
