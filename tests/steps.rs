@@ -145,6 +145,7 @@ fn recipes() -> Vec<(&'static str, Config, Made, usize)> {
             "standardised and squared, apart",
             config(&[
                 "align.standardize=true",
+                "align.weight=1",
                 "align.weight.ta=-0.5",
                 "labels.squared=true",
                 "model.hidden=8",

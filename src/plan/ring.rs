@@ -51,20 +51,14 @@ impl Ring {
     /// Called as a step is encoded: counts its row and copies the ring out once it is full.
     pub(super) fn step(
         &mut self,
-        gpu: &Gpu,
         memory: &Memory,
         encoder: &mut wgpu::CommandEncoder,
     ) -> Result<()> {
         self.filled += 1;
-        if self.filled == self.rows { self.copy(gpu, memory, encoder) } else { Ok(()) }
+        if self.filled == self.rows { self.copy(memory, encoder) } else { Ok(()) }
     }
 
-    fn copy(
-        &mut self,
-        gpu: &Gpu,
-        memory: &Memory,
-        encoder: &mut wgpu::CommandEncoder,
-    ) -> Result<()> {
+    fn copy(&mut self, memory: &Memory, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         let mut staging = match self.free.pop() {
             Some(staging) => staging,
             None => return Err(Error::Gpu("the loss ring was not drained".into())),
@@ -81,7 +75,6 @@ impl Ring {
                 mapped.store(result.is_ok(), Ordering::Release);
             },
         );
-        let _ = gpu;
         self.pending.push_back(staging);
         Ok(())
     }
@@ -115,7 +108,7 @@ impl Ring {
         let mut rows = self.drain(gpu)?;
         if self.filled > 0 {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            self.copy(gpu, memory, &mut encoder)?;
+            self.copy(memory, &mut encoder)?;
             gpu.queue.submit([encoder.finish()]);
         }
         gpu.wait()?;
