@@ -1,1 +1,5 @@
-fn main() {}
+//! The `modalign` command.
+
+fn main() -> std::process::ExitCode {
+    modalign::cli::run()
+}

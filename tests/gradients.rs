@@ -13,6 +13,7 @@
 //! To add an operation, add a line to [`table`].
 
 use modalign::gpu::GpuOptions;
+use modalign::ops::align::Pair;
 use modalign::ops::{Act, random};
 use modalign::plan::{HostMemory, SpaceId, Spaces, Step, interpret};
 use modalign::{Error, Gpu, Result, Tape, Var};
@@ -145,6 +146,17 @@ fn table() -> Vec<Entry> {
         entry("cross_entropy", &[&[4, 3]], |t, v| {
             let targets = classes(t, &[2, 0, 1, 2])?;
             t.cross_entropy(v[0], targets)
+        }),
+        entry("coral", &[&[7, 3], &[7, 3]], |t, v| t.coral(v[0], v[1])),
+        entry("align x y z x", &[&[6, 4], &[6, 4], &[6, 4]], |t, v| {
+            let pair = |(a, b, weight)| Pair { a, b, weight };
+            let pairs = [(0, 1, 2.0), (1, 2, -0.5), (3, 2, 1.0)].map(pair);
+            Ok(t.align(&[v[0], v[1], v[2], v[0]], &pairs, 100.0)?.loss)
+        }),
+        entry("standardize", &[&[6, 5]], |t, v| t.standardize(v[0])),
+        entry("coral of standardized", &[&[8, 3], &[8, 3]], |t, v| {
+            let (a, b) = (t.standardize(v[0])?, t.standardize(v[1])?);
+            t.coral(a, b)
         }),
         entry("a small network", &[&[4, 6], &[8, 6], &[8], &[3, 8], &[3]], |t, v| {
             let h = t.linear(v[0], v[1], Some(v[2]), Act::Tanh)?;

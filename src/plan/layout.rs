@@ -1,6 +1,6 @@
 //! From a recording to dispatches and buffers: launch geometry, liveness, memory.
 
-use super::{Access, Kernel, Place, Recording, Spaces, Stage, TensorId};
+use super::{Access, Kernel, Place, Recording, Spaces, Stage, TensorId, TensorInfo};
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Defines};
 use std::fmt;
@@ -103,6 +103,11 @@ impl Plan {
         &self.dispatches
     }
 
+    /// The tensor that a dispatch names among its arguments.
+    pub fn tensor(&self, id: TensorId) -> &TensorInfo {
+        &self.recording.tensors[id.index()]
+    }
+
     /// Bytes of the scratch buffers.
     pub fn scratch_bytes(&self) -> u64 {
         self.slots.iter().map(|w| *w as u64 * 4).sum()
@@ -185,7 +190,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:>3}  {:<9}{:<18}{:>14}  {:>9}  {:>9}  bindings",
+            "{:>3}  {:<9}{:<24}{:>14}  {:>9}  {:>9}  bindings",
             "#", "stage", "kernel", "workgroups", "MFLOP", "KiB"
         )?;
         for (i, d) in self.dispatches.iter().enumerate() {
@@ -203,7 +208,7 @@ impl fmt::Display for Plan {
                 .collect();
             writeln!(
                 f,
-                "{i:>3}  {:<9}{:<18}{:>14}  {:>9.3}  {:>9.1}  {}",
+                "{i:>3}  {:<9}{:<24}{:>14}  {:>9.3}  {:>9.1}  {}",
                 format!("{:?}", d.stage).to_lowercase(),
                 d.kernel.name,
                 format!("{x}x{y}x{z}"),

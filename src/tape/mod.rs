@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Caps, Defines};
 use crate::ops::elementwise::Unary;
 use crate::plan::{
-    Call, Kernel, Place, Plan, Recording, SpaceId, Spaces, Stage, TensorId, TensorInfo,
+    Access, Call, Kernel, Place, Plan, Recording, SpaceId, Spaces, Stage, TensorId, TensorInfo,
 };
 
 /// A tensor on a tape: an index, cheap to copy.
@@ -280,14 +280,28 @@ impl Tape {
                 (state.at, state.written) = (Some(seed), true);
             }
         }
+        let first = self.recording.calls.len();
         self.in_stage(Stage::Backward, |tape| {
             for node in std::mem::take(&mut tape.nodes).into_iter().rev() {
                 if node.outputs.iter().any(|o| tape.grad(*o).is_some()) {
                     (node.backward)(tape)?;
                 }
             }
-            Ok(())
-        })
+            Ok::<(), Error>(())
+        })?;
+        // The seed of a loss is a constant: a loss that another one is made of would add to it.
+        let tensors = &self.recording.tensors;
+        let seed_written = self.recording.calls[first..].iter().any(|call| {
+            let bindings = call.kernel.bindings.iter().zip(&call.args);
+            bindings.filter(|(b, _)| b.access == Access::Write).any(|(_, arg)| {
+                arg.is_some_and(|a| matches!(tensors[a.index()].place, Place::Const { .. }))
+            })
+        });
+        if seed_written {
+            let detail = "one of the losses is made of another: add them up, and give the sum";
+            return Err(Error::shape("backward", detail));
+        }
+        Ok(())
     }
 
     // ---- the end ----------------------------------------------------------------------------

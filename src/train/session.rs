@@ -313,6 +313,18 @@ impl<'g> Session<'g> {
         }
     }
 
+    /// Kernel, workgroups and median wall time of every dispatch of a full training step, each
+    /// submitted alone; for benchmarks, after which the session is spent.
+    pub fn time_step(&mut self, repeats: usize) -> Result<Vec<(String, std::time::Duration)>> {
+        let batch = self.batch_size();
+        self.prepare(Kind::Train, batch)?;
+        let Some(program) = self.programs.get(&(Kind::Train, batch)) else { return Ok(Vec::new()) };
+        let times = program.time_each(self.gpu, repeats)?;
+        let names =
+            program.plan().dispatches().iter().map(|d| format!("{} {:?}", d.kernel.name, d.groups));
+        Ok(names.zip(times).collect())
+    }
+
     /// Bytes of all persistent buffers and the scratch of the largest plan.
     pub fn bytes(&self) -> u64 {
         let scratch = self.programs.values().map(|p| p.plan().scratch_bytes()).max().unwrap_or(0);

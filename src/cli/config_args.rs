@@ -1,0 +1,45 @@
+//! The options that make a configuration: a preset, a file over it, settings over both.
+
+use crate::error::{Error, Result};
+use crate::recipe::Config;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Options shared by the verbs that build a model.
+#[derive(Args, Default)]
+pub(super) struct ConfigArgs {
+    /// Begin with the settings of mosi, mosei, sims or simsv2 [default: mosi]
+    #[arg(long, value_name = "NAME")]
+    pub(super) preset: Option<String>,
+    /// Change settings by a TOML file (a run's config.toml is one)
+    #[arg(long, value_name = "FILE.toml")]
+    pub(super) config: Option<PathBuf>,
+    /// Change one setting, as often as needed; `modalign inspect --keys` lists them
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(super) settings: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The configuration, with `last` set after everything else.
+    ///
+    /// # Errors
+    /// An unreadable file, an unknown preset or key, an impossible value.
+    pub(super) fn build(&self, last: &[String]) -> Result<Config> {
+        let file = match &self.config {
+            Some(path) => Some(std::fs::read_to_string(path).map_err(Error::io("read", path))?),
+            None => None,
+        };
+        let settings: Vec<String> = self.settings.iter().chain(last).cloned().collect();
+        let preset = self.preset.as_deref().unwrap_or("mosi");
+        let config = Config::build(preset, file.as_deref(), &settings)?;
+        match (&self.preset, &self.config) {
+            // A file may say what it began as; two beginnings cannot both hold.
+            (Some(wanted), Some(path)) if *wanted != config.preset => Err(Error::Config(format!(
+                "--preset {wanted}, but {} has preset = \"{}\": leave one out",
+                path.display(),
+                config.preset
+            ))),
+            _ => Ok(config),
+        }
+    }
+}

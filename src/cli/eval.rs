@@ -1,0 +1,92 @@
+//! `modalign eval`: all metrics of a trained model on a data set.
+
+use super::train::metrics_table;
+use super::{Global, output, run_folder};
+use crate::data::SplitName;
+use crate::error::{Error, Result};
+use crate::train::metrics::{Metrics, evaluate};
+use crate::train::{Saved, evaluate_run};
+use clap::Args;
+use serde_json::{Map, json};
+use std::path::PathBuf;
+
+/// Options of `eval`.
+#[derive(Args)]
+#[command(after_help = "\
+The fused head is the model's answer. The heads of single modalities learn from generated labels of
+their own; held against the multimodal label they show what each modality says alone.
+
+Examples:
+  modalign eval --model runs/mosi-mosi-1111
+  modalign eval --model runs/mosi-mosi-1111 --data other.safetensors --split valid --json")]
+pub(super) struct EvalArgs {
+    /// A run folder (its best epoch) or a model file
+    #[arg(long, value_name = "RUN|FILE")]
+    model: PathBuf,
+    /// The data set [default: the run's own]
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Which part of it: train, valid or test
+    #[arg(long, default_value = "test", value_parser = parse_split)]
+    split: SplitName,
+}
+
+/// A split by its name; for clap.
+pub(super) fn parse_split(name: &str) -> Result<SplitName, String> {
+    let found = SplitName::ALL.into_iter().find(|s| s.name() == name);
+    found.ok_or_else(|| "want train, valid or test".into())
+}
+
+/// The head that a task's letter stands for.
+pub(super) fn head_name(letter: char) -> &'static str {
+    match letter {
+        'T' => "text",
+        'A' => "audio",
+        'V' => "vision",
+        _ => "fused",
+    }
+}
+
+/// Prints the table.
+pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
+    let saved = Saved::load(&args.model)?;
+    let path = run_folder::data_for(&args.model, args.data.as_deref())?;
+    let gpu = global.gpu()?;
+    let (data, predictions, _) = evaluate_run(&gpu, &saved, &path, args.split)?;
+    gpu.save_pipeline_cache();
+    let truth = data.split(args.split).and_then(|s| s.labels()).ok_or_else(|| {
+        let name = args.split;
+        Error::data(&path, format!("no '{name}.regression_labels' to compare with; try predict"))
+    })?;
+    let heads: Vec<(String, Metrics)> = predictions
+        .tasks
+        .iter()
+        .enumerate()
+        .map(|(i, letter)| {
+            let scores: Vec<f32> = predictions.scores.iter().map(|row| row[i]).collect();
+            let metrics = evaluate(&scores, truth, saved.card.config.data.convention)?;
+            Ok((head_name(*letter).to_string(), metrics))
+        })
+        .collect::<Result<_>>()?;
+    if global.json {
+        let heads: Map<_, _> = heads.iter().map(|(name, m)| (name.clone(), json!(m))).collect();
+        return output::json(&json!({
+            "model": saved.path.display().to_string(),
+            "epoch": saved.card.epoch,
+            "data": path.display().to_string(),
+            "split": args.split,
+            "rows": truth.len(),
+            "metrics": heads,
+        }));
+    }
+    let lines: Vec<_> = heads.iter().map(|(name, m)| (name.clone(), m.entries())).collect();
+    output::tables(&[("", metrics_table("head", &lines))])?;
+    output::print(&format!(
+        "{} (epoch {}) on the {} {} rows of {}",
+        saved.path.display(),
+        saved.card.epoch,
+        truth.len(),
+        args.split,
+        path.display()
+    ))
+}

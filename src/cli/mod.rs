@@ -1,0 +1,238 @@
+//! The command line: one file per verb, over the library's public API.
+//!
+//! What a verb finds goes to stdout, as a table or, with `--json`, as one object; everything else
+//! (progress, notes, warnings, errors) goes to stderr. An error is one line, and the exit status is
+//! 2 for a command or a configuration that cannot be used and 1 for everything else.
+
+mod config_args;
+mod curves;
+mod demo;
+mod demo_report;
+mod devices;
+mod eval;
+mod inspect;
+mod inspect_data;
+mod output;
+mod predict;
+mod progress;
+mod run_folder;
+mod synth;
+mod train;
+
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, GpuOptions};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use std::io::Write;
+use std::process::ExitCode;
+
+const ABOUT: &str = "Multimodal sentiment models, trained on any GPU in hand-written WGSL";
+
+const EXAMPLES: &str = "\
+Examples:
+  modalign demo                                  see it work, no data needed
+  modalign devices                               which adapters there are
+  modalign synth --out play.safetensors          a data set whose hidden factors are known
+  modalign train --data play.safetensors         train, stop early, test
+  modalign eval --model runs/play-mosi-1111      all metrics of the best epoch
+  modalign predict --model runs/play-mosi-1111 --data new.safetensors --format csv
+  modalign inspect play.safetensors --plan       what a training step will run and need
+
+Environment:
+  WGPU_BACKEND       vulkan, metal or dx12: which to look for adapters in
+  WGPU_ADAPTER_NAME  part of an adapter's name (--adapter goes before it)
+  NO_COLOR           set to anything: no colours
+  RUST_LOG           log filters, instead of -v
+
+Exit status: 0, or 2 for a command or configuration that cannot be used, or 1 for any other error.
+`modalign VERB --help` has more on each.";
+
+#[derive(Parser)]
+#[command(name = "modalign", version, about = ABOUT, after_help = EXAMPLES)]
+#[command(max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    global: Global,
+}
+
+/// What every verb understands.
+#[derive(Args)]
+struct Global {
+    /// Run on the adapter whose name contains NAME, any case (see `modalign devices`)
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Everywhere")]
+    adapter: Option<String>,
+    /// Only results and errors: no progress, no notes, no warnings
+    #[arg(short, long, global = true, help_heading = "Everywhere")]
+    quiet: bool,
+    /// Results as one JSON object on stdout
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    json: bool,
+    /// Say more of what happens; -vv for debugging
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Everywhere")]
+    verbose: u8,
+}
+
+impl Global {
+    /// How to choose the adapter.
+    fn gpu_options(&self) -> GpuOptions {
+        GpuOptions { adapter: self.adapter.clone(), quiet: self.quiet, ..GpuOptions::default() }
+    }
+
+    /// Opens the adapter.
+    fn gpu(&self) -> Result<Gpu> {
+        Gpu::with(&self.gpu_options())
+    }
+
+    /// A line on stderr, unless quiet.
+    fn note(&self, line: &str) {
+        if !self.quiet {
+            output::note(line);
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List the adapters and what each can do
+    Devices(devices::DevicesArgs),
+    /// Write a synthetic data set whose shared and private factors are known
+    Synth(synth::SynthArgs),
+    /// Train a model on a data set, or continue a run
+    Train(train::TrainArgs),
+    /// All metrics of a trained model on a data set
+    Eval(eval::EvalArgs),
+    /// Score every sample of a data set
+    Predict(predict::PredictArgs),
+    /// Show a data set, a run, a model, or the plan of a training step
+    Inspect(inspect::InspectArgs),
+    /// Train four variants on synthetic data and show what each one learned
+    Demo(demo::DemoArgs),
+}
+
+/// Parses the command line, runs the verb, reports its error, and gives the exit status.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(problem) if !problem.use_stderr() => {
+            // Help and version. A reader that has gone away is no error.
+            let _ = problem.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(problem) => {
+            report(&usage_line(&problem.to_string()));
+            return ExitCode::from(2);
+        }
+    };
+    start_log(&cli.global);
+    // The last resort: a bug still ends in one line.
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(String::new, ToString::to_string);
+        let what = info.payload();
+        let what = what
+            .downcast_ref::<&str>()
+            .map(ToString::to_string)
+            .or_else(|| what.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        report(&format!("this is a bug in modalign ({place}): {what}"));
+    }));
+    match std::panic::catch_unwind(|| cli.verb.run(&cli.global)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        // `modalign ... | head` has read enough.
+        Ok(Err(Error::Io { source, .. })) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Ok(Err(error)) => {
+            report(&error.to_string());
+            ExitCode::from(if matches!(error, Error::Config(_)) { 2 } else { 1 })
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+impl Verb {
+    fn run(&self, global: &Global) -> Result<()> {
+        match self {
+            Verb::Devices(args) => devices::run(args, global),
+            Verb::Synth(args) => synth::run(args, global),
+            Verb::Train(args) => train::run(args, global),
+            Verb::Eval(args) => eval::run(args, global),
+            Verb::Predict(args) => predict::run(args, global),
+            Verb::Inspect(args) => inspect::run(args, global),
+            Verb::Demo(args) => demo::run(args, global),
+        }
+    }
+}
+
+/// `error: …`, always one line; a closed stderr is no reason to fail.
+fn report(message: &str) {
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let _ = writeln!(std::io::stderr(), "error: {line}");
+}
+
+/// clap explains in a paragraph; its first part, with a tip where there is one, says it all.
+fn usage_line(text: &str) -> String {
+    let kept = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .filter(|line| !line.is_empty())
+        .map(|line| line.strip_prefix("tip: ").unwrap_or(line))
+        .collect::<Vec<_>>()
+        .join("; ");
+    let kept = kept.strip_prefix("error: ").unwrap_or(&kept).replace(":;", ":");
+    format!("{kept} (--help explains)")
+}
+
+fn start_log(global: &Global) {
+    let ours = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, _) => "debug",
+    };
+    // wgpu and naga tell of every probe of every driver; that is for those who ask for it.
+    let others = if global.verbose > 2 { "info" } else { "off" };
+    let filters = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
+    let filters = filters.unwrap_or_else(|| format!("{others},modalign={ours}"));
+    let started = env_logger::Builder::new()
+        .parse_filters(&filters)
+        .format(|out, record| {
+            let level = match record.level() {
+                log::Level::Error => "error",
+                log::Level::Warn => "warning",
+                log::Level::Info => "info",
+                log::Level::Debug => "debug",
+                log::Level::Trace => "trace",
+            };
+            writeln!(out, "{level}: {}", record.args())
+        })
+        .try_init();
+    // Only a second logger in one process can fail this, and then that one serves.
+    drop(started);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_fit_on_a_line() {
+        let message = |args: &[&str]| match Cli::try_parse_from(args) {
+            Ok(_) => String::new(),
+            Err(problem) => usage_line(&problem.to_string()),
+        };
+        let line = message(&["modalign", "train"]);
+        assert!(line.contains("--data") && !line.contains('\n'), "{line}");
+        let line = message(&["modalign", "train", "--dta", "x"]);
+        assert!(line.contains("'--dta'") && line.contains("'--data'"), "{line}");
+        let line = message(&["modalign", "trian"]);
+        assert!(line.contains("'train'"), "{line}");
+    }
+}

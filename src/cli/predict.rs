@@ -1,0 +1,236 @@
+//! `modalign predict`: one row for each sample.
+
+use super::eval::{head_name, parse_split};
+use super::{Global, output, run_folder};
+use crate::data::{Dataset, Split, SplitName};
+use crate::error::{Error, Result};
+use crate::train::metrics::Convention;
+use crate::train::{Predictions, Saved, open_saved};
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+/// Options of `predict`.
+#[derive(Args)]
+#[command(after_help = "\
+Columns: id (from FILE.json beside the data, else SPLIT-ROW), score (the fused head), class, the
+scores of the modalities' own heads where the model has them, and the label where the data has one.
+
+class is negative, neutral or positive by the sign of the score. Neutral is what the field's
+metrics count as 0: from -0.5 to 0.5 by the MOSI convention (it rounds to 0), above -0.1 and up to
+0.1 by the SIMS convention. MOSI models also get class7, the rounded score in words, from strongly
+negative (-3) to strongly positive (3).
+
+Examples:
+  modalign predict --model runs/mosi-mosi-1111 --data new.safetensors
+  modalign predict --model runs/mosi-mosi-1111 --data new.safetensors --out scores.csv
+  modalign predict --model best.safetensors --data new.safetensors --format jsonl | head")]
+pub(super) struct PredictArgs {
+    /// A run folder (its best epoch) or a model file
+    #[arg(long, value_name = "RUN|FILE")]
+    model: PathBuf,
+    /// The data set; it needs no labels [default: the run's own]
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Which part of it: train, valid or test [default: test, or the only one there is]
+    #[arg(long, value_parser = parse_split)]
+    split: Option<SplitName>,
+    /// How to write it [default: by the ending of --out, else table]
+    #[arg(long, value_enum, conflicts_with = "json")]
+    format: Option<Format>,
+    /// Write to this file, whole or not at all, instead of stdout
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Aligned columns
+    Table,
+    /// Comma-separated values with a header
+    Csv,
+    /// A JSON object a line
+    Jsonl,
+    #[value(skip)]
+    Json,
+}
+
+/// Writes the rows.
+pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
+    let format = args.format(global.json);
+    let saved = Saved::load(&args.model)?;
+    let path = run_folder::data_for(&args.model, args.data.as_deref())?;
+    let gpu = global.gpu()?;
+    let mut session = open_saved(&gpu, &saved, &path)?;
+    let split = choose(session.data(), args.split)?;
+    let predictions = session.predict(split)?;
+    gpu.save_pipeline_cache();
+    let convention = saved.card.config.data.convention;
+    let data = session.data().clone();
+    let Some(rows) = data.split(split) else {
+        return Err(Error::data(&path, format!("no '{split}' split")));
+    };
+    let (names, lines) = lines(rows, &predictions, convention);
+    let text = match format {
+        Format::Table => {
+            let right = names.iter().position(|n| *n == "score").unwrap_or(1);
+            let rows = lines.iter().map(|l| l.iter().map(shown).collect());
+            let mut table = output::table(names.iter().copied(), right, rows);
+            for (name, column) in names.iter().zip(table.column_iter_mut()) {
+                if name.starts_with("class") {
+                    column.set_cell_alignment(comfy_table::CellAlignment::Left);
+                }
+            }
+            output::text(&table)
+        }
+        Format::Csv => csv(&names, &lines),
+        Format::Jsonl => objects(&names, &lines).map(|o| format!("{o}\n")).collect(),
+        Format::Json => json!({
+            "model": saved.path.display().to_string(),
+            "data": path.display().to_string(),
+            "split": split,
+            "rows": objects(&names, &lines).collect::<Vec<_>>(),
+        })
+        .to_string(),
+    };
+    output::write_to(args.out.as_deref(), &text)?;
+    if let Some(out) = &args.out {
+        global.note(&format!("{}: {} rows", out.display(), lines.len()));
+    }
+    Ok(())
+}
+
+impl PredictArgs {
+    fn format(&self, json: bool) -> Format {
+        let ending = self.out.as_ref().and_then(|p| p.extension()).and_then(|e| e.to_str());
+        match (json, self.format, ending) {
+            (true, ..) | (_, None, Some("json")) => Format::Json,
+            (_, Some(format), _) => format,
+            (_, None, Some("csv")) => Format::Csv,
+            (_, None, Some("jsonl")) => Format::Jsonl,
+            _ => Format::Table,
+        }
+    }
+}
+
+fn choose(data: &Dataset, wanted: Option<SplitName>) -> Result<SplitName> {
+    if let Some(split) = wanted {
+        return Ok(split);
+    }
+    let there: Vec<SplitName> = data.splits().map(Split::name).collect();
+    match there.as_slice() {
+        [only] => Ok(*only),
+        _ if there.contains(&SplitName::Test) => Ok(SplitName::Test),
+        _ => Err(Error::Config("--split: the data has no test part; say train or valid".into())),
+    }
+}
+
+fn lines(
+    split: &Split,
+    predictions: &Predictions,
+    convention: Convention,
+) -> (Vec<&'static str>, Vec<Vec<Value>>) {
+    let mosi = convention == Convention::Mosi;
+    let labels = split.labels();
+    let mut names = vec!["id", "score", "class"];
+    names.extend(mosi.then_some("class7"));
+    names.extend(predictions.tasks.iter().skip(1).map(|letter| head_name(*letter)));
+    names.extend(labels.map(|_| "label"));
+    let lines = predictions.scores.iter().enumerate().map(|(row, scores)| {
+        let score = scores[0];
+        let mut line = vec![json!(split.id(row)), number(score), json!(class(score, convention))];
+        line.extend(mosi.then(|| json!(class7(score))));
+        line.extend(scores.iter().map(|s| number(*s)).skip(1));
+        line.extend(labels.map(|l| number(l[row])));
+        line
+    });
+    (names, lines.collect())
+}
+
+/// The shortest digits that mean this `f32`, rather than all of its `f64`.
+fn number(value: f32) -> Value {
+    value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
+fn class(score: f32, convention: Convention) -> &'static str {
+    // The bands of Acc-7 (half to even: both 0.5 and -0.5 round to 0) and of Acc-3.
+    let (negative, positive) = match convention {
+        Convention::Mosi => (score < -0.5, score > 0.5),
+        Convention::Sims => (score <= -0.1, score > 0.1),
+    };
+    match (negative, positive) {
+        (true, _) => "negative",
+        (_, true) => "positive",
+        _ => "neutral",
+    }
+}
+
+fn class7(score: f32) -> &'static str {
+    const WORDS: [&str; 7] = [
+        "strongly negative",
+        "negative",
+        "weakly negative",
+        "neutral",
+        "weakly positive",
+        "positive",
+        "strongly positive",
+    ];
+    WORDS[(score.clamp(-3.0, 3.0).round_ties_even() + 3.0) as usize]
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        number => format!("{:.3}", number.as_f64().unwrap_or(f64::NAN)),
+    }
+}
+
+fn objects(names: &[&str], lines: &[Vec<Value>]) -> impl Iterator<Item = Value> {
+    lines.iter().map(|line| {
+        let fields = names.iter().map(ToString::to_string).zip(line.iter().cloned());
+        Value::Object(fields.collect::<Map<_, _>>())
+    })
+}
+
+fn csv(names: &[&str], lines: &[Vec<Value>]) -> String {
+    let field = |value: &Value| match value {
+        Value::String(text) if text.contains([',', '"', '\n', '\r']) => {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        }
+        Value::String(text) => text.clone(),
+        number => number.to_string(),
+    };
+    let mut text = names.join(",");
+    text.push('\n');
+    for line in lines {
+        text.push_str(&line.iter().map(field).collect::<Vec<_>>().join(","));
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_follow_the_metrics() {
+        let mosi = |s| class(s, Convention::Mosi);
+        assert_eq!([-0.51, -0.5, 0.0, 0.5, 0.51].map(mosi).concat(), {
+            ["negative", "neutral", "neutral", "neutral", "positive"].concat()
+        });
+        let sims = |s| class(s, Convention::Sims);
+        assert_eq!((sims(-0.1), sims(-0.09), sims(0.1), sims(0.11)), {
+            ("negative", "neutral", "neutral", "positive")
+        });
+        assert_eq!((class7(-9.0), class7(-0.5), class7(1.5)), {
+            ("strongly negative", "neutral", "positive")
+        });
+    }
+
+    #[test]
+    fn csv_fields_are_quoted_where_they_must_be() {
+        let text = csv(&["id", "score"], &[vec![json!("a,\"b\""), json!(0.5f32)]]);
+        assert_eq!(text, "id,score\n\"a,\"\"b\"\"\",0.5\n");
+    }
+}

@@ -1,0 +1,135 @@
+//! Watching a run: a bar on a terminal, a line for each epoch, and the curves in the run folder.
+
+use super::{Global, curves, output, run_folder};
+use crate::train::{EpochRecord, Observer, Session, StepRecord};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// An observer that shows what happens and keeps `curves.svg` up to date.
+pub(super) struct Progress {
+    run: PathBuf,
+    /// Before everything it says; a demo watches several runs.
+    label: String,
+    bar: Option<ProgressBar>,
+    lines: bool,
+    introduce: bool,
+    epochs: usize,
+    epoch_began: Instant,
+    loss: f64,
+    history: Vec<EpochRecord>,
+}
+
+impl Progress {
+    /// Watches a training run and says what it is about.
+    pub(super) fn new(global: &Global, run: &Path) -> Self {
+        Progress { introduce: !global.quiet, ..Self::brief(global, run, "") }
+    }
+
+    /// Watches without an introduction.
+    pub(super) fn brief(global: &Global, run: &Path, label: &str) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = (terminal && !global.quiet).then(|| {
+            let bar = ProgressBar::new(0);
+            let template = "{prefix} {bar:24.cyan} {pos}/{len} {msg}";
+            // A template that does not parse would only cost the bar its looks.
+            bar.set_style(
+                ProgressStyle::with_template(template)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar
+        });
+        Progress {
+            run: run.to_path_buf(),
+            label: label.into(),
+            bar,
+            lines: !global.quiet && label.is_empty(),
+            introduce: false,
+            epochs: 0,
+            epoch_began: Instant::now(),
+            loss: 0.0,
+            history: Vec::new(),
+        }
+    }
+
+    /// A line that a bar does not overwrite.
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| output::note(line)),
+            None => output::note(line),
+        }
+    }
+
+    /// The epochs of the run, earlier calls' included.
+    pub(super) fn into_history(self) -> Vec<EpochRecord> {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.history
+    }
+}
+
+impl Observer for Progress {
+    fn begin(&mut self, session: &mut Session, first_epoch: usize) {
+        self.epochs = session.model().config().train.max_epochs;
+        self.history = run_folder::epochs(&self.run);
+        self.epoch_began = Instant::now();
+        if !self.introduce {
+            return;
+        }
+        let train = session.data().split(crate::data::SplitName::Train);
+        let rows = train.map_or(0, crate::data::Split::rows);
+        let senses: Vec<&str> = session.model().modalities().iter().map(|m| m.name()).collect();
+        let parameters = session.params().count();
+        let memory = output::bytes(session.bytes());
+        let dispatches = session.step_plan().map_or(0, |plan| plan.dispatches().len());
+        self.say(&format!(
+            "{rows} training rows of {}; {parameters} parameters; a step is {dispatches} dispatches; \
+             {memory} on the device",
+            senses.join(", ")
+        ));
+        let run = self.run.display();
+        if first_epoch > 1 {
+            self.say(&format!("{run}: going on with epoch {first_epoch}"));
+        } else if self.bar.is_some() {
+            self.say(&format!(
+                "Ctrl-C stops at any time; go on later with: modalign train --resume {run}"
+            ));
+        }
+    }
+
+    fn step(&mut self, record: &StepRecord, done: usize, total: usize) {
+        // A slow average, so that the number can be read.
+        let first = record.batch == 1;
+        self.loss = if first { record.loss } else { 0.95 * self.loss + 0.05 * record.loss };
+        let Some(bar) = &self.bar else { return };
+        if first {
+            bar.set_length(total as u64);
+            bar.set_prefix(format!("{}epoch {}/{}", self.label, record.epoch, self.epochs));
+        }
+        let rate = done as f64 / self.epoch_began.elapsed().as_secs_f64().max(1e-3);
+        bar.set_message(format!("loss {:.3}  {rate:.0} samples/s", self.loss));
+        bar.set_position(done as u64);
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        if self.lines {
+            let seconds = self.epoch_began.elapsed().as_secs_f64();
+            let valid = record.valid.as_ref().map_or_else(String::new, |m| {
+                format!("  valid MAE {:.4} Corr {:.4}", m.mae, m.corr)
+            });
+            let best = if record.best && record.valid.is_some() { "  best" } else { "" };
+            self.say(&format!(
+                "epoch {:>3}/{}  {seconds:>5.1} s  loss {:.4}{valid}{best}",
+                record.epoch, self.epochs, record.loss
+            ));
+        }
+        self.history.push(record.clone());
+        if let Err(why) = curves::write_run(&self.run.join("curves.svg"), &self.history) {
+            // The run itself is safe; only its picture is not.
+            log::warn!("{why}");
+        }
+        self.epoch_began = Instant::now();
+    }
+}

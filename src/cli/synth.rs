@@ -1,0 +1,200 @@
+//! `modalign synth`: a data set whose hidden factors are known.
+
+use super::{Global, output};
+use crate::data::{Modality, SynthConfig, SynthStream, synth};
+use crate::error::{Error, Result};
+use crate::recipe::config::nearest;
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Options of `synth`.
+#[derive(Args)]
+#[command(after_help = "\
+Every sample has a factor that all modalities see and, for each modality, one that it alone sees.
+The label is a direction in each of them, by their weights. The factors are in the file
+(train.factor_shared, train.factor_text, ...), so that what a model separates can be checked.
+
+A modality's own options, with their defaults:
+  --text   dim=32,steps=1,min_steps=1,noise=0.3,private_weight=0.6
+  --audio  dim=8,steps=24,min_steps=8,noise=0.3,private_weight=0.5
+  --vision dim=12,steps=16,min_steps=6,noise=0.3,private_weight=0.4
+steps=1 makes vectors; more make sequences of min_steps to steps valid steps.
+
+Examples:
+  modalign synth --out play.safetensors
+  modalign synth --out hard.safetensors --train 4000 --shared-weight 0.2 --audio noise=1,steps=60
+  modalign synth --out two.safetensors --modalities text,audio --seed 7")]
+pub(super) struct SynthArgs {
+    /// The file to write; FILE.json with ids and texts goes beside it
+    #[arg(long, value_name = "FILE", default_value = "synth.safetensors")]
+    out: PathBuf,
+    /// Everything follows from this number and the options [default: 1111]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Training rows [default: 768]
+    #[arg(long, value_name = "ROWS")]
+    train: Option<usize>,
+    /// Validation rows; 0 leaves the split out [default: 192]
+    #[arg(long, value_name = "ROWS")]
+    valid: Option<usize>,
+    /// Test rows; 0 leaves the split out [default: 256]
+    #[arg(long, value_name = "ROWS")]
+    test: Option<usize>,
+    /// Which modalities exist [default: text,audio,vision]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    modalities: Vec<String>,
+    /// Dimensions of the factor that all modalities see [default: 4]
+    #[arg(long, value_name = "K")]
+    shared: Option<usize>,
+    /// Dimensions of the factor that one modality alone sees [default: 4]
+    #[arg(long, value_name = "K")]
+    private: Option<usize>,
+    /// How much of the label all modalities know [default: 1]
+    #[arg(long, value_name = "W")]
+    shared_weight: Option<f64>,
+    /// Standard deviation of the label before it is clamped to [-3, 3] [default: 1.5]
+    #[arg(long, value_name = "S")]
+    label_scale: Option<f64>,
+    /// Share of rows whose label is exactly 0 [default: 0.05]
+    #[arg(long, value_name = "SHARE")]
+    zero_share: Option<f64>,
+    /// The text's options (below)
+    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
+    text: Vec<String>,
+    /// The audio's options (below)
+    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
+    audio: Vec<String>,
+    /// The vision's options (below)
+    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
+    vision: Vec<String>,
+}
+
+/// Writes the file.
+pub(super) fn run(args: &SynthArgs, global: &Global) -> Result<()> {
+    let config = args.config()?;
+    synth::write(&config, &args.out)?;
+    let written = std::fs::metadata(&args.out).map_or(0, |m| m.len());
+    if global.json {
+        let out = args.out.display().to_string();
+        return output::json(&json!({ "path": out, "bytes": written, "config": config }));
+    }
+    let names: Vec<&str> = config.modalities.iter().map(|m| m.name()).collect();
+    output::print(&format!(
+        "{}: {} training, {} validation, {} test rows of {}; {}",
+        args.out.display(),
+        config.train,
+        config.valid,
+        config.test,
+        names.join(", "),
+        output::bytes(written)
+    ))
+}
+
+impl SynthArgs {
+    fn config(&self) -> Result<SynthConfig> {
+        let mut c = SynthConfig::default();
+        let sizes = [
+            (&mut c.train, self.train),
+            (&mut c.valid, self.valid),
+            (&mut c.test, self.test),
+            (&mut c.shared, self.shared),
+            (&mut c.private, self.private),
+        ];
+        sizes.into_iter().for_each(|(slot, given)| *slot = given.unwrap_or(*slot));
+        let weights = [
+            (&mut c.shared_weight, self.shared_weight),
+            (&mut c.label_scale, self.label_scale),
+            (&mut c.zero_share, self.zero_share),
+        ];
+        weights.into_iter().for_each(|(slot, given)| *slot = given.unwrap_or(*slot));
+        c.seed = self.seed.unwrap_or(c.seed);
+        if !self.modalities.is_empty() {
+            c.modalities = self.modalities.iter().map(|m| modality(m)).collect::<Result<_>>()?;
+        }
+        for (option, settings, stream) in [
+            ("--text", &self.text, &mut c.text),
+            ("--audio", &self.audio, &mut c.audio),
+            ("--vision", &self.vision, &mut c.vision),
+        ] {
+            change(option, settings, stream)?;
+        }
+        Ok(c)
+    }
+}
+
+fn modality(name: &str) -> Result<Modality> {
+    let found = Modality::ALL.into_iter().find(|m| m.name() == name.trim());
+    found.ok_or_else(|| {
+        let close = nearest(name, Modality::ALL.iter().map(|m| m.name()));
+        Error::Config(format!("--modalities: no '{name}', did you mean '{close}'?"))
+    })
+}
+
+fn change(option: &str, settings: &[String], stream: &mut SynthStream) -> Result<()> {
+    let fail = |detail: String| Err(Error::Config(format!("{option}: {detail}")));
+    let mut shortest = None;
+    for setting in settings {
+        let Some((key, value)) = setting.split_once('=') else {
+            return fail(format!("'{setting}', want KEY=VALUE"));
+        };
+        let wrong = |_| format!("{key} cannot be '{value}'");
+        let size = || value.trim().parse::<usize>().map_err(|_| wrong(()));
+        let number = || value.trim().parse::<f64>().map_err(|_| wrong(()));
+        let done = match key.trim() {
+            "dim" => size().map(|v| stream.dim = v),
+            "steps" => size().map(|v| stream.steps = v),
+            "min_steps" => size().map(|v| shortest = Some(v)),
+            "noise" => number().map(|v| stream.noise = v),
+            "private_weight" => number().map(|v| stream.private_weight = v),
+            other => {
+                let known = ["dim", "steps", "min_steps", "noise", "private_weight"];
+                let close = nearest(other, known.into_iter());
+                Err(format!("unknown key '{other}', did you mean '{close}'?"))
+            }
+        };
+        if let Err(detail) = done {
+            return fail(detail);
+        }
+    }
+    // Fewer steps alone are meant to work: the default shortest sample gives way.
+    stream.min_steps = shortest.unwrap_or_else(|| stream.min_steps.min(stream.steps));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        args: SynthArgs,
+    }
+
+    fn config(line: &str) -> Result<SynthConfig> {
+        Only::try_parse_from(std::iter::once("synth").chain(line.split_whitespace()))
+            .unwrap_or_else(|e| panic!("{e}"))
+            .args
+            .config()
+    }
+
+    #[test]
+    fn options_reach_the_generator() {
+        let c =
+            config("--train 10 --shared-weight 0.5 --audio dim=3,steps=4 --text noise=1").unwrap();
+        assert_eq!((c.train, c.valid, c.shared_weight, c.text.noise), (10, 192, 0.5, 1.0));
+        assert_eq!((c.audio.dim, c.audio.steps, c.audio.min_steps), (3, 4, 4));
+        assert_eq!(config("").unwrap(), SynthConfig::default());
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        let message = |line: &str| config(line).unwrap_err().to_string();
+        assert!(message("--modalities text,video").contains("'vision'"));
+        assert!(message("--audio nois=3").contains("'noise'"));
+        assert!(message("--audio dim=many").contains("dim cannot be 'many'"));
+        assert!(message("--audio dim").contains("KEY=VALUE"));
+    }
+}

@@ -1,0 +1,147 @@
+//! `modalign train`: a new run, or a run's continuation.
+
+use super::config_args::ConfigArgs;
+use super::progress::Progress;
+use super::{Global, output, run_folder};
+use crate::error::Result;
+use crate::train::{self, Outcome, RunOptions};
+use clap::Args;
+use comfy_table::Table;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Options of `train`.
+#[derive(Args)]
+#[command(after_help = "\
+A run folder holds config.toml, steps.jsonl, epochs.jsonl, metrics.json, model.safetensors (best
+epoch), last.safetensors, labels.safetensors (generated labels), curves.svg and state/ (all that
+--resume needs). A killed run goes on where its last epoch ended, bit for bit.
+
+Settings that are often changed (modalign inspect --keys lists all):
+  train.batch_size  train.accumulate  train.shuffle  train.early_stop  train.normalize  train.lr
+  model.text_encoder=features|lstm    model.modalities=TAV    model.dropout=0
+  align.weight.ta  align.weight.tv  align.weight.av  align.weight=0  align.dim
+  labels.enabled   labels.clamp     labels.exclude_zero
+
+Examples:
+  modalign train --data mosi.safetensors
+  modalign train --data sims.safetensors --preset sims --seed 7 --out runs/sims-7
+  modalign train --data mosi.safetensors --set align.weight.ta=0.5 --set model.dropout=0
+  modalign train --data mosi.safetensors --set align.weight=0            # plain Self-MM
+  modalign train --data mosi.safetensors --init converted-mmsa.safetensors
+  modalign train --resume runs/mosi-mosi-1111 --max-epochs 200")]
+pub(super) struct TrainArgs {
+    /// The data set
+    #[arg(long, value_name = "FILE", required_unless_present = "resume")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Begin with these weights, under MMSA's names
+    #[arg(long, value_name = "WEIGHTS.safetensors")]
+    init: Option<PathBuf>,
+    /// Continue a run instead of beginning one
+    #[arg(
+        long,
+        value_name = "RUN",
+        conflicts_with_all = ["preset", "config", "settings", "init", "out", "seed"]
+    )]
+    resume: Option<PathBuf>,
+    /// The run folder [default: runs/DATA-PRESET-SEED, numbered if taken]
+    #[arg(long, value_name = "RUN")]
+    out: Option<PathBuf>,
+    /// Of initial parameters, order and dropout (train.seed)
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    seed: Option<u64>,
+    /// Stop after this many epochs at the latest (train.max_epochs)
+    #[arg(long, value_name = "N")]
+    max_epochs: Option<u32>,
+}
+
+/// Trains, and prints what came of it.
+pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
+    let (folder, outcome) = match (&args.resume, &args.data) {
+        (Some(folder), data) => {
+            // A folder that is no run is said so before a device is opened.
+            run_folder::config(folder)?;
+            let gpu = global.gpu()?;
+            let mut progress = Progress::new(global, folder);
+            let max = args.max_epochs.map(|n| n as usize);
+            let outcome = train::resume(&gpu, folder, data.as_deref(), max, &mut progress)?;
+            progress.into_history();
+            gpu.save_pipeline_cache();
+            (folder.clone(), outcome)
+        }
+        (None, data) => begin(args, data.clone().unwrap_or_default(), global)?,
+    };
+    report(&folder, &outcome, global)
+}
+
+fn begin(args: &TrainArgs, data: PathBuf, global: &Global) -> Result<(PathBuf, Outcome)> {
+    let last = [
+        args.seed.map(|s| format!("train.seed={s}")),
+        args.max_epochs.map(|n| format!("train.max_epochs={n}")),
+    ];
+    let config = args.config.build(&last.into_iter().flatten().collect::<Vec<_>>())?;
+    let out = args.out.clone().unwrap_or_else(|| {
+        let stem = data.file_stem().unwrap_or_default().to_string_lossy();
+        let name = format!("{stem}-{}-{}", config.preset, config.train.seed);
+        run_folder::untaken(Path::new("runs").join(name))
+    });
+    let gpu = global.gpu()?;
+    let mut progress = Progress::new(global, &out);
+    let options = RunOptions { data, out: out.clone(), config, init: args.init.clone() };
+    let outcome = train::train(&gpu, &options, &mut progress)?;
+    progress.into_history();
+    gpu.save_pipeline_cache();
+    Ok((out, outcome))
+}
+
+fn report(folder: &Path, outcome: &Outcome, global: &Global) -> Result<()> {
+    if global.json {
+        let mut object = json!({ "run": folder.display().to_string() });
+        if let (Value::Object(object), Ok(Value::Object(rest))) =
+            (&mut object, serde_json::to_value(outcome))
+        {
+            object.extend(rest);
+        }
+        return output::json(&object);
+    }
+    let lines: Vec<(String, Entries)> = [("valid", &outcome.valid), ("test", &outcome.test)]
+        .into_iter()
+        .filter_map(|(name, metrics)| Some((name.to_string(), metrics.as_ref()?.entries())))
+        .collect();
+    if !lines.is_empty() {
+        output::tables(&[("", metrics_table("split", &lines))])?;
+    }
+    output::print(&format!(
+        "{}: best of {} epochs is {}; {:.1} s, {:.0} samples/s on {}",
+        folder.display(),
+        outcome.epochs,
+        outcome.best_epoch,
+        outcome.seconds,
+        outcome.samples_per_second,
+        outcome.adapter
+    ))
+}
+
+/// Scores by name.
+pub(super) type Entries = Vec<(&'static str, f64)>;
+
+/// Metrics in columns, a named line for each set of them.
+pub(super) fn metrics_table(first: &str, lines: &[(String, Entries)]) -> Table {
+    // A score that one line lacks leaves a gap there, not a shifted row.
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in lines.iter().flat_map(|(_, entries)| entries) {
+        if !names.contains(name) {
+            names.push(name);
+        }
+    }
+    let rows = lines.iter().map(|(line, entries)| {
+        let cell = |name: &&str| {
+            let value = entries.iter().find(|(n, _)| n == name);
+            value.map_or_else(|| "-".to_string(), |(_, v)| format!("{v:.4}"))
+        };
+        std::iter::once(line.clone()).chain(names.iter().map(cell)).collect()
+    });
+    output::table(std::iter::once(first).chain(names.iter().copied()), 1, rows)
+}
