@@ -366,7 +366,8 @@ fn a_loss_may_be_part_of_another_or_given_twice() {
 
 #[test]
 fn reshaping_an_output_leaves_its_gradient_alone() {
-    let calls: [(&str, fn(&mut Tape, Var) -> Result<Var>); 6] = [
+    type Call = fn(&mut Tape, Var) -> Result<Var>;
+    let calls: [(&str, Call); 6] = [
         ("softmax", |t, x| t.softmax(x)),
         ("exp", |t, x| t.exp(x)),
         ("slice", |t, x| t.slice(x, 1, 4)),

@@ -210,7 +210,7 @@ fn what_cannot_be_resumed_is_refused() {
     let kept = |name: &str| fs::read(run.join(name)).expect(name);
     let before: Vec<Vec<u8>> = FILES.iter().map(|name| kept(name)).collect();
     let refused = |data: Option<&Path>| {
-        let error = resume(gpu(), &run, data, None, &mut ()).err().expect("an error");
+        let error = resume(gpu(), &run, data, None, &mut ()).expect_err("an error");
         let now: Vec<Vec<u8>> = FILES.iter().map(|name| kept(name)).collect();
         assert!(before == now, "a refused resume changes nothing");
         error.to_string()
@@ -247,7 +247,7 @@ fn what_cannot_be_resumed_is_refused() {
     resume(gpu(), &run, None, None, &mut ()).expect("the whole state again");
 
     let nothing = resume(gpu(), &place.run("nowhere"), None, None, &mut ());
-    assert!(nothing.err().expect("an error").to_string().contains("config.toml"));
+    assert!(nothing.expect_err("an error").to_string().contains("config.toml"));
     let again = train(gpu(), &place.options("run", 2), &mut ()).expect_err("a run is there");
     assert!(again.to_string().contains("--resume"), "{again}");
 }

@@ -2,7 +2,7 @@
 
 use super::{Caps, Family, Faults, Gpu, pipeline};
 use crate::error::{Error, Result};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 /// How to choose an adapter and how to run on it.
 #[derive(Clone, Debug, Default)]
@@ -142,6 +142,7 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
         log::warn!("only a software adapter was found ({}): training runs on the CPU", caps.name);
     }
     let cache = pipeline::open_cache(&device, &info, features);
+    log::debug!("{} ({}), {} kernels", caps.name, caps.driver, caps.family);
     Ok(Gpu {
         instance,
         device,
@@ -151,10 +152,5 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
         pipelines: Mutex::default(),
         cache,
         checked: options.checked,
-    })
-    .map(|gpu| {
-        log::debug!("{} ({}), {} kernels", gpu.caps.name, gpu.caps.driver, gpu.caps.family);
-        let _ = Arc::strong_count(&gpu.faults);
-        gpu
     })
 }

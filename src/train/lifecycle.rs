@@ -4,10 +4,11 @@
 //! micro-batch lines, the best model, the epoch line, the state. Whatever a kill leaves behind the
 //! state is discarded on resume and computed again, bit for bit.
 
+use super::blueprint::available;
 use super::checkpoint::{ModelCard, Saved, StateCard, load_state, save_state};
 use super::history::{EpochRecord, StepRecord};
 use super::metrics::{Metrics, evaluate};
-use super::session::{Predictions, Session, available};
+use super::session::{Predictions, Session};
 use crate::data::{Dataset, Modality, Options, SplitName, Standardise};
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
