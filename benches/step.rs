@@ -59,7 +59,13 @@ fn main() -> Result<()> {
             gpu.caps().family.to_string(),
             16.0 / step * 1e3
         );
+        if std::env::var_os("EACH").is_some() {
+            let mut each = session.time_step(5)?;
+            each.sort_by_key(|(_, t)| std::cmp::Reverse(*t));
+            for (name, time) in each.iter().take(14) {
+                println!("    {:>8.3} ms  {name}", time.as_secs_f64() * 1e3);
+            }
+        }
     }
-
     Ok(())
 }

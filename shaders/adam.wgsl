@@ -1,6 +1,8 @@
 // PyTorch's Adam with L2 decay, over a flat arena, and zeroed gradients for the next step:
 //   g = scale GRAD + decay VALUE     M = b1 M + (1 - b1) g     V = b2 V + (1 - b2) g^2
 //   VALUE -= lr / bias1  M / (sqrt(V / bias2) + eps)           GRAD = 0
+// P.rest1 and P.rest2 are 1 - b1 and 1 - b2, subtracted in double precision as torch does: of
+// 1 - 0.999 single precision keeps only five digits.
 // lr, decay, bias1 = 1 - b1^t and bias2 = 1 - b2^t come with the step.
 //
 // In    NORM optional [1], the squared global gradient norm; scale is then
@@ -13,7 +15,7 @@
 
 struct Params {
     n: u32, max_norm: f32, beta1: f32, beta2: f32,
-    eps: f32, pad0: u32, pad1: u32, pad2: u32,
+    eps: f32, rest1: f32, rest2: f32, pad: u32,
     ends: array<vec4<u32>, 2>,
 }
 @group(0) @binding(0) var<storage, read_write> VALUE: array<vec4<f32>>;
@@ -47,8 +49,8 @@ fn main(
 #endif
     let value = VALUE[at];
     let g = scale * GRAD[at] + decay * value;
-    let m = P.beta1 * M[at] + (1.0 - P.beta1) * g;
-    let v = P.beta2 * V[at] + (1.0 - P.beta2) * g * g;
+    let m = P.beta1 * M[at] + P.rest1 * g;
+    let v = P.beta2 * V[at] + P.rest2 * g * g;
     let denominator = sqrt(v) / sqrt(S.bias2) + P.eps;
     VALUE[at] = value - lr / S.bias1 * m / denominator;
     GRAD[at] = vec4<f32>();

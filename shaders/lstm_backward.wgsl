@@ -11,7 +11,7 @@
 // Out   GATES: dz, zero beyond the length;  STATE [batch, 2 hidden]: dh and dc on the way
 //
 // Geometry  as lstm_forward; TILED: an invocation owns a hidden unit, then a slice of W^T dz.
-// Numerics  f32, sums in order.
+// Numerics  f32, sums in order; |dh| and |dc| below 1e-30 are taken as zero.
 // Limits    256 invocations, hidden <= 256, 6 KiB of workgroup memory.
 // Twin      ops::lstm::reference::backward
 #import activation
@@ -33,11 +33,20 @@ struct Params {
 #else
 @group(0) @binding(3) var<storage, read> CELL: array<f32>;
 #endif
+#if LANES
+#if DY
+@group(0) @binding(4) var<storage, read> DY: array<vec4<f32>>;
+#endif
+#if DLAST
+@group(0) @binding(5) var<storage, read> DLAST: array<vec4<f32>>;
+#endif
+#else
 #if DY
 @group(0) @binding(4) var<storage, read> DY: array<f32>;
 #endif
 #if DLAST
 @group(0) @binding(5) var<storage, read> DLAST: array<f32>;
+#endif
 #endif
 #if LANES
 @group(0) @binding(6) var<storage, read_write> STATE: array<vec4<f32>>;
@@ -46,6 +55,7 @@ struct Params {
 #endif
 @group(0) @binding(14) var<uniform> P: Params;
 
+#if !LANES
 // What flows into unit j of sample b at time t from above.
 fn upstream(b: u32, t: u32, j: u32, last: bool) -> f32 {
     var dh = 0.0;
@@ -56,6 +66,17 @@ fn upstream(b: u32, t: u32, j: u32, last: bool) -> f32 {
     if (last) { dh += DLAST[b * P.ld_last + P.last_at + j]; }
 #endif
     return dh;
+}
+#endif
+
+// A gradient that has vanished is zero. Hundreds of steps back it would be denormal, and a CPU
+// adapter computes with denormal numbers many times slower than with others (benches/NOTES.md).
+fn flush(x: f32) -> f32 {
+    return select(0.0, x, abs(x) > 1e-30);
+}
+
+fn flush4(x: vec4<f32>) -> vec4<f32> {
+    return select(vec4<f32>(), x, abs(x) > vec4<f32>(1e-30));
 }
 
 #if TILED
@@ -88,8 +109,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let c = safe_tanh(CELL[step * hidden + id]);
             var c_before = 0.0;
             if (s > 0u) { c_before = CELL[before * hidden + id]; }
-            let above = dh + upstream(b, t, id, back == 0u);
-            dc += above * o * (1.0 - c * c);
+            let above = flush(dh + upstream(b, t, id, back == 0u));
+            dc = flush(dc + above * o * (1.0 - c * c));
             let d = vec4<f32>(dc * g * i * (1.0 - i), dc * c_before * f * (1.0 - f),
                 dc * i * (1.0 - g * g), above * c * o * (1.0 - o));
             dc *= f;
@@ -126,9 +147,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #endif
 
 #if LANES
+// What flows into four units of sample b at time t from above.
 fn upstream4(b: u32, t: u32, j: u32, last: bool) -> vec4<f32> {
-    return vec4<f32>(upstream(b, t, 4u * j, last), upstream(b, t, 4u * j + 1u, last),
-        upstream(b, t, 4u * j + 2u, last), upstream(b, t, 4u * j + 3u, last));
+    var dh = vec4<f32>();
+#if DY
+    dh += DY[((b * P.steps + t) * P.ldy + P.y_at) / 4u + j];
+#endif
+#if DLAST
+    if (last) { dh += DLAST[(b * P.ld_last + P.last_at) / 4u + j]; }
+#endif
+    return dh;
 }
 
 @compute @workgroup_size(${LANES})
@@ -150,18 +178,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let t = select(s, length - 1u - s, P.reverse != 0u && live);
         let step = b * P.steps + t;
         let before = b * P.steps + select(t - 1u, t + 1u, P.reverse != 0u);
-        if (live) {
-            for (var j = 0u; j < quads; j++) {
+        for (var j = 0u; j < quads; j++) {
+            if (live) {
                 let at = step * 4u * quads + j;
                 let i = GATES[at];
                 let f = GATES[at + quads];
                 let g = GATES[at + 2u * quads];
                 let o = GATES[at + 3u * quads];
                 let c = safe_tanh4(CELL[step * quads + j]);
-                var c_before = vec4<f32>();
-                if (s > 0u) { c_before = CELL[before * quads + j]; }
-                let dh = STATE[b * 2u * quads + j] + upstream4(b, t, j, s + 1u == length);
-                let dc = STATE[b * 2u * quads + quads + j] + dh * o * (1.0 - c * c);
+                let c_before = select(vec4<f32>(), CELL[select(step, before, s > 0u) * quads + j], s > 0u);
+                let dh = flush4(STATE[b * 2u * quads + j] + upstream4(b, t, j, s + 1u == length));
+                let dc = flush4(STATE[b * 2u * quads + quads + j] + dh * o * (1.0 - c * c));
                 GATES[at] = dc * g * i * (1.0 - i);
                 GATES[at + quads] = dc * c_before * f * (1.0 - f);
                 GATES[at + 2u * quads] = dc * i * (1.0 - g * g);
@@ -191,9 +218,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #endfor
             }
             if (live) {
-#for q in 0..4
-                if (j + ${q}u < quads) { STATE[b * 2u * quads + j + ${q}u] = d${q}; }
-#endfor
+                var d = array<vec4<f32>, 4>(d0, d1, d2, d3);
+                for (var q = 0u; q < min(4u, quads - j); q++) {
+                    STATE[b * 2u * quads + j + q] = d[q];
+                }
             }
         }
     }
@@ -223,8 +251,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let c = safe_tanh(CELL[step * hidden + j]);
             var c_before = 0.0;
             if (s > 0u) { c_before = CELL[before * hidden + j]; }
-            let dh = STATE[state + j] + upstream(b, t, j, back == 0u);
-            let dc = STATE[state + hidden + j] + dh * o * (1.0 - c * c);
+            let dh = flush(STATE[state + j] + upstream(b, t, j, back == 0u));
+            let dc = flush(STATE[state + hidden + j] + dh * o * (1.0 - c * c));
             GATES[at] = dc * g * i * (1.0 - i);
             GATES[at + hidden] = dc * c_before * f * (1.0 - f);
             GATES[at + 2u * hidden] = dc * i * (1.0 - g * g);

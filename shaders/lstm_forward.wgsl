@@ -42,11 +42,20 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> CELL: array<f32>;
 @group(0) @binding(5) var<storage, read_write> PREV: array<f32>;
 #endif
+#if LANES
+#if Y
+@group(0) @binding(6) var<storage, read_write> Y: array<vec4<f32>>;
+#endif
+#if LAST
+@group(0) @binding(7) var<storage, read_write> LAST: array<vec4<f32>>;
+#endif
+#else
 #if Y
 @group(0) @binding(6) var<storage, read_write> Y: array<f32>;
 #endif
 #if LAST
 @group(0) @binding(7) var<storage, read_write> LAST: array<f32>;
+#endif
 #endif
 @group(0) @binding(14) var<uniform> P: Params;
 
@@ -184,16 +193,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 GATES[at + 3u * quads] = o;
                 CELL[step * quads + j] = cell;
                 if (s + 1u < length) { PREV[after * quads + j] = out; }
-#for c in 0..4
 #if Y
-                Y[step * P.ldy + P.y_at + j * 4u + ${c}u] = out[${c}];
+                Y[(step * P.ldy + P.y_at) / 4u + j] = out;
 #endif
 #if LAST
-                if (s + 1u == length) {
-                    LAST[b * P.ld_last + P.last_at + j * 4u + ${c}u] = out[${c}];
-                }
+                if (s + 1u == length) { LAST[(b * P.ld_last + P.last_at) / 4u + j] = out; }
 #endif
-#endfor
             }
         }
     }
@@ -202,7 +207,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let step = b * P.steps + t;
             for (var j = 0u; j < quads; j++) { PREV[step * quads + j] = vec4<f32>(); }
 #if Y
-            for (var j = 0u; j < P.hidden; j++) { Y[step * P.ldy + P.y_at + j] = 0.0; }
+            for (var j = 0u; j < quads; j++) {
+                Y[(step * P.ldy + P.y_at) / 4u + j] = vec4<f32>();
+            }
 #endif
         }
     }

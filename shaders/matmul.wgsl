@@ -259,16 +259,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         }
 #endfor
     }
-#for r in 0..2
-#for q in 0..4
-#for c in 0..4
-    store(row${r}, col0 + ${4 * q + c}u, wid.z, acc${r}${q}[${c}]);
-#endfor
-#endfor
+    // A loop, not unrolled: the store is long, and a just-in-time compiler sees it once.
+    var acc = array<vec4<f32>, 8>(acc00, acc01, acc02, acc03, acc10, acc11, acc12, acc13);
+    for (var i = 0u; i < 32u; i++) {
+        let row = select(row0, row1, i >= 16u);
+        store(row, col0 + i % 16u, wid.z, acc[i / 4u][i % 4u]);
+    }
 #if ROWSUM
-    if (wid.x == 0u) { store_sum(row${r}, wid.z, sum${r}); }
+    if (wid.x == 0u) {
+        store_sum(row0, wid.z, sum0);
+        store_sum(row1, wid.z, sum1);
+    }
 #endif
-#endfor
 }
 #endif
 
@@ -315,15 +317,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         }
 #endfor
     }
-#for r in 0..4
-#for c in 0..4
-    store(row0 + ${r}u, col0 + ${c}u, wid.z, acc${r}0[${c}]);
-    store(row0 + ${r}u, col0 + ${4 + c}u, wid.z, acc${r}1[${c}]);
-#endfor
+    var acc = array<vec4<f32>, 8>(acc00, acc01, acc10, acc11, acc20, acc21, acc30, acc31);
+    for (var i = 0u; i < 32u; i++) {
+        store(row0 + i / 8u, col0 + i % 8u, wid.z, acc[i / 4u][i % 4u]);
+    }
 #if ROWSUM
-    if (wid.x == 0u) { store_sum(row0 + ${r}u, wid.z, sum[${r}]); }
+    if (wid.x == 0u) {
+        for (var r = 0u; r < 4u; r++) { store_sum(row0 + r, wid.z, sum[r]); }
+    }
 #endif
-#endfor
 }
 #endif
 
@@ -363,9 +365,7 @@ fn main(
             B[b + min(col + 2u, last)], B[b + min(col + 3u, last)]);
 #endif
     }
-#for c in 0..4
-    store(row, col + ${c}u, wid.z, acc[${c}]);
-#endfor
+    for (var c = 0u; c < 4u; c++) { store(row, col + c, wid.z, acc[c]); }
 #if ROWSUM
     if (col == 0u) { store_sum(row, wid.z, sum); }
 #endif

@@ -29,6 +29,14 @@ pub enum Error {
         /// What the user can change.
         advice: String,
     },
+    /// A dispatch of more workgroups than the adapter takes.
+    #[error("too large for the adapter: {what}; {advice}")]
+    TooLarge {
+        /// Which kernel, and how many workgroups.
+        what: String,
+        /// What the user can change.
+        advice: String,
+    },
     /// The device went away: driver reset, unplugged, watchdog.
     #[error("the GPU was lost ({0}); resume the run from its last checkpoint with --resume")]
     DeviceLost(String),

@@ -4,8 +4,10 @@
 use modalign::Gpu;
 use modalign::gpu::{Family, GpuOptions};
 use modalign::ops::{self, KERNELS};
-use modalign::plan::Access;
+use modalign::plan::{Access, Case, Kernel};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// A device for each family that runs here, once checked and once trusted.
 fn families() -> Vec<Gpu> {
     let mut all: Vec<Gpu> = Vec::new();
     for family in [Family::Tiled, Family::Plain, Family::Wide(0)] {
@@ -35,38 +37,64 @@ fn difference(got: &[u32], want: &[u32], tolerance: f32) -> Option<String> {
     })
 }
 
+/// What is wrong with a kernel on a device, case by case.
+fn failures(gpu: &Gpu, kernel: &'static Kernel, cases: &[Case], ran: &AtomicUsize) -> Vec<String> {
+    let mut failures = Vec::new();
+    for case in cases {
+        let twin = ops::run_twin(kernel, case);
+        let at = format!("{} ({}) on {}", kernel.name, case.name, gpu.caps().family);
+        let got = match ops::run_case(gpu, kernel, case) {
+            Ok(got) => got,
+            Err(why) => {
+                failures.push(format!("{at}: {why}"));
+                continue;
+            }
+        };
+        ran.fetch_add(1, Ordering::Relaxed);
+        for (i, binding) in kernel.bindings.iter().enumerate() {
+            if let (Access::Write, Some(g), Some(w)) = (binding.access, &got[i], &twin[i]) {
+                if let Some(d) = difference(g, w, case.tolerance) {
+                    failures.push(format!("{at}: {}{d}", binding.name));
+                }
+            }
+        }
+    }
+    failures
+}
+
 #[test]
 fn kernels_match_their_twins() {
     let only = std::env::var("KERNEL").ok();
     let only = only.as_ref().map(|o| o.split(',').collect::<Vec<_>>());
     let gpus = families();
-    let (mut ran, mut failures) = (0, Vec::new());
-    for kernel in KERNELS.iter().filter(|k| only.as_ref().is_none_or(|o| o.contains(&k.name))) {
-        let cases = (kernel.cases)();
+    // Most of the time goes into compiling, so that threads take one kernel on one device each.
+    // The most cases come first; what failed is told in the order of this list, not of the clock.
+    let mut kernels: Vec<(&'static Kernel, Vec<Case>)> = KERNELS
+        .iter()
+        .filter(|k| only.as_ref().is_none_or(|o| o.contains(&k.name)))
+        .map(|k| (*k, (k.cases)()))
+        .collect();
+    kernels.sort_by_key(|(_, cases)| std::cmp::Reverse(cases.len()));
+    for (kernel, cases) in &kernels {
         assert!(!cases.is_empty(), "{} has no case", kernel.name);
-        for case in &cases {
-            let twin = ops::run_twin(kernel, case);
-            for gpu in &gpus {
-                let at = format!("{} ({}) on {}", kernel.name, case.name, gpu.caps().family);
-                let got = match ops::run_case(gpu, kernel, case) {
-                    Ok(got) => got,
-                    Err(why) => {
-                        failures.push(format!("{at}: {why}"));
-                        continue;
-                    }
-                };
-                ran += 1;
-                for (i, binding) in kernel.bindings.iter().enumerate() {
-                    if let (Access::Write, Some(g), Some(w)) = (binding.access, &got[i], &twin[i]) {
-                        if let Some(d) = difference(g, w, case.tolerance) {
-                            failures.push(format!("{at}: {}{d}", binding.name));
-                        }
-                    }
-                }
-            }
-        }
     }
-    println!("{ran} runs of {} kernels", KERNELS.len());
-    let shown: Vec<_> = failures.iter().take(30).cloned().collect();
-    assert!(failures.is_empty(), "{} differ:\n{}", failures.len(), shown.join("\n"));
+    let jobs: Vec<_> = kernels.iter().flat_map(|k| gpus.iter().map(move |gpu| (gpu, k))).collect();
+    let (next, ran) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let mut failed: Vec<(usize, Vec<String>)> = std::thread::scope(|scope| {
+        let work = || {
+            let mut found = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some((gpu, (kernel, cases))) = jobs.get(at) else { return found };
+                found.push((at, failures(gpu, kernel, cases, &ran)));
+            }
+        };
+        let threads = [scope.spawn(work), scope.spawn(work)];
+        threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect()
+    });
+    failed.sort();
+    let failed: Vec<String> = failed.into_iter().flat_map(|(_, list)| list).collect();
+    println!("{} runs of {} kernels", ran.into_inner(), kernels.len());
+    let shown: Vec<_> = failed.iter().take(30).cloned().collect();
+    assert!(failed.is_empty(), "{} differ:\n{}", failed.len(), shown.join("\n"));
 }

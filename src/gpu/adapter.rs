@@ -59,7 +59,7 @@ fn rank(kind: wgpu::DeviceType) -> u8 {
 }
 
 /// All adapters, best first.
-fn adapters() -> Vec<wgpu::Adapter> {
+fn adapters() -> (wgpu::Instance, Vec<wgpu::Adapter>) {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
     // Above this share of the budget an allocation fails as an error instead of losing the device.
     descriptor.memory_budget_thresholds.for_resource_creation = Some(95);
@@ -67,7 +67,7 @@ fn adapters() -> Vec<wgpu::Adapter> {
     let instance = wgpu::Instance::new(descriptor);
     let mut found = pollster::block_on(instance.enumerate_adapters(backends));
     found.sort_by_key(|a| rank(a.get_info().device_type));
-    found
+    (instance, found)
 }
 
 fn matches(adapter: &wgpu::Adapter, wanted: &Option<String>) -> bool {
@@ -84,6 +84,7 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
     let wanted = wanted_name(&None);
     let mut chosen = false;
     adapters()
+        .1
         .iter()
         .map(|a| {
             let info = a.get_info();
@@ -109,7 +110,7 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
 }
 
 pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
-    let found = adapters();
+    let (instance, found) = adapters();
     let wanted = wanted_name(&options.adapter);
     let adapter = found.iter().find(|a| matches(a, &wanted)).ok_or_else(|| {
         Error::NoAdapter(match (&wanted, found.is_empty()) {
@@ -142,6 +143,7 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
     }
     let cache = pipeline::open_cache(&device, &info, features);
     Ok(Gpu {
+        instance,
         device,
         queue,
         caps,

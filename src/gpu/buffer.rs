@@ -32,7 +32,10 @@ pub fn storage_buffer(gpu: &Gpu, label: &str, words: usize) -> Result<wgpu::Buff
     });
     match pollster::block_on(scope.pop()) {
         None => Ok(buffer),
-        Some(_) => Err(advice("the adapter is full".into())),
+        Some(_) => {
+            gpu.lost()?;
+            Err(advice("the adapter is full".into()))
+        }
     }
 }
 

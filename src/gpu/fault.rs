@@ -40,7 +40,25 @@ impl Faults {
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// The first fault. Where the device was lost, calls on it fail before its loss is told;
+    /// polling lets it tell.
+    pub(super) fn check(&self, device: &wgpu::Device) -> Result<()> {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            let _ = device.poll(wgpu::PollType::Poll);
+        }
+        self.report()
+    }
+
+    /// The loss of the device, where it was lost; for the paths of other errors.
+    pub(super) fn lost(&self, device: &wgpu::Device) -> Result<()> {
+        let _ = device.poll(wgpu::PollType::Poll);
+        match self.report() {
+            Err(Error::DeviceLost(why)) => Err(Error::DeviceLost(why)),
+            _ => Ok(()),
+        }
+    }
+
+    fn report(&self) -> Result<()> {
         let first = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Err(match first {
             None => return Ok(()),
@@ -56,7 +74,7 @@ impl Faults {
 
     pub(super) fn wait(&self, device: &wgpu::Device, poll: wgpu::PollType) -> Result<()> {
         let polled = device.poll(poll);
-        self.check()?;
+        self.check(device)?;
         polled.map(drop).map_err(|e| Error::Gpu(e.to_string()))
     }
 }

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex};
 /// # Ok(()) }
 /// ```
 pub struct Gpu {
+    instance: wgpu::Instance,
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     caps: Caps,
@@ -62,7 +63,12 @@ impl Gpu {
 
     /// The first fault the device reported since it was opened, as an error.
     pub fn check(&self) -> Result<()> {
-        self.faults.check()
+        self.faults.check(&self.device)
+    }
+
+    /// The loss of the device as an error, where that is why something else failed.
+    pub(crate) fn lost(&self) -> Result<()> {
+        self.faults.lost(&self.device)
     }
 
     /// Waits until everything submitted has run, then reports any fault.
@@ -79,6 +85,14 @@ impl Gpu {
     pub(crate) fn wait_for(&self, index: wgpu::SubmissionIndex) -> Result<()> {
         let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
         self.faults.wait(&self.device, wait)
+    }
+
+    /// How many buffers, bind groups and compute pipelines are alive; for tests.
+    #[doc(hidden)]
+    pub fn resources(&self) -> [usize; 3] {
+        let Some(report) = self.instance.generate_report() else { return [0; 3] };
+        let hub = report.hub_report();
+        [&hub.buffers, &hub.bind_groups, &hub.compute_pipelines].map(|r| r.num_allocated)
     }
 
     /// Destroys the device, as a driver reset would; later calls return `DeviceLost`.

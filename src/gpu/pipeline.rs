@@ -112,6 +112,7 @@ impl Gpu {
         match pollster::block_on(scope.pop()) {
             None => Ok(Pipeline { pipeline, layout }),
             Some(error) => {
+                self.lost()?;
                 Err(Error::Shader { name: key.kernel.into(), message: error.to_string() })
             }
         }

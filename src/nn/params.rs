@@ -255,6 +255,18 @@ impl Params {
         Ok(self.take(&values))
     }
 
+    /// The gradients that have accumulated since the last update; for tests. Blocks.
+    #[doc(hidden)]
+    pub fn gradients(&self, gpu: &Gpu, memory: &Memory) -> Result<Weights> {
+        let values: Vec<Vec<f32>> = self
+            .arenas
+            .iter()
+            .filter_map(|a| a.training.map(|[grad, ..]| (grad, a.words)))
+            .map(|(grad, words)| memory.read_f32(gpu, grad, 0, words))
+            .collect::<Result<_>>()?;
+        Ok(self.take(&values))
+    }
+
     fn take(&self, arenas: &[Vec<f32>]) -> Weights {
         let mut weights = Weights::default();
         for Entry { spec, arena, offset } in &self.entries {

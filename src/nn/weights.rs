@@ -28,10 +28,11 @@ impl Weights {
         self.tensors.iter().map(|(n, (s, v))| (n.as_str(), s.as_slice(), v.as_slice()))
     }
 
-    /// Reads a safetensors file of floats. MMSA's `Model.` prefix is taken off the names.
+    /// Reads the floats of a safetensors file. MMSA's `Model.` prefix is taken off the names.
+    /// Integers are no parameters (a BERT keeps its position ids as such) and are left out.
     ///
     /// # Errors
-    /// [`Checkpoint`](Error::Checkpoint): missing, truncated, not safetensors, not floats.
+    /// [`Checkpoint`](Error::Checkpoint): missing, truncated, not safetensors, other floats.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| {
@@ -45,6 +46,7 @@ impl Weights {
                     .chunks_exact(4)
                     .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                     .collect(),
+                Dtype::I64 | Dtype::I32 | Dtype::U8 | Dtype::BOOL => continue,
                 other => {
                     let detail = format!("tensor '{name}' is {other:?}, want F32");
                     return Err(Error::checkpoint(path, detail));

@@ -47,7 +47,7 @@ pub static SQUARE_SUM: Kernel = Kernel {
 };
 
 /// β₁, β₂, ε: torch's defaults, which the method keeps.
-const BETAS: (f32, f32, f32) = (0.9, 0.999, 1e-8);
+const BETAS: (f64, f64, f64) = (0.9, 0.999, 1e-8);
 /// Quads that one workgroup of the norm sums.
 const CHUNK: usize = 2048;
 
@@ -90,25 +90,28 @@ impl Tape {
         });
         for arena in arenas {
             let n = self.len(arena.value);
-            let (beta1, beta2, eps) = BETAS;
-            let mut words = vec![n as u32];
-            words.extend([max_norm.unwrap_or(0.0), beta1, beta2, eps].map(f32::to_bits));
-            words.extend([0, 0, 0]);
-            words.extend(arena.ends);
+            let words = words(n, max_norm.unwrap_or(0.0), arena.ends);
             let args = [Some(arena.value), Some(arena.grad), Some(arena.m), Some(arena.v), norm];
             self.call(&ADAM, &args, words, Defines::new(), 14 * n as u64);
         }
     }
 }
 
+/// `P`: 1 − β is rounded once, after the subtraction.
+fn words(n: usize, max_norm: f32, ends: [u32; 8]) -> Vec<u32> {
+    let (beta1, beta2, eps) = BETAS;
+    let mut words = vec![n as u32, max_norm.to_bits()];
+    words.extend([beta1, beta2, eps, 1.0 - beta1, 1.0 - beta2].map(|v| (v as f32).to_bits()));
+    words.push(0);
+    words.extend(ends);
+    words
+}
+
 fn adam_case(n: usize, clip: bool) -> Case {
     let f = |s, len| Some(CaseArg::F(random(s, len)));
     let v = Some(CaseArg::F(random(4, n).iter().map(|x| x.abs() * 0.1).collect()));
-    let mut words = vec![n as u32];
-    words.extend([0.5, BETAS.0, BETAS.1, BETAS.2].map(f32::to_bits));
-    words.extend([0, 0, 0]);
     let n32 = n as u32;
-    words.extend([n32 / 2 / 4 * 4, n32, n32, n32, n32, n32, n32, n32]);
+    let words = words(n, 0.5, [n32 / 2 / 4 * 4, n32, n32, n32, n32, n32, n32, n32]);
     let norm = clip.then(|| CaseArg::F(vec![9.0]));
     Case::new(format!("{n}, clip {clip}"), words, vec![f(1, n), f(2, n), f(3, n), v, norm])
 }
@@ -120,7 +123,7 @@ pub mod reference {
     /// Torch's Adam, element by element.
     pub fn adam(t: &mut Twin) {
         let n = t.size(0);
-        let [max_norm, beta1, beta2, eps] = [1, 2, 3, 4].map(|i| t.float(i));
+        let [max_norm, beta1, beta2, eps, rest1, rest2] = [1, 2, 3, 4, 5, 6].map(|i| t.float(i));
         let ends: Vec<usize> = (8..16).map(|i| t.size(i)).collect();
         let mut scale = t.step.grad_scale;
         if t.has(4) {
@@ -131,8 +134,8 @@ pub mod reference {
             let (lr, decay) = (t.step.lr[group], t.step.decay[group]);
             let (bias1, bias2) = (t.step.bias1, t.step.bias2);
             let g = scale * t.write(1)[i] + decay * t.write(0)[i];
-            let m = beta1 * t.write(2)[i] + (1.0 - beta1) * g;
-            let v = beta2 * t.write(3)[i] + (1.0 - beta2) * g * g;
+            let m = beta1 * t.write(2)[i] + rest1 * g;
+            let v = beta2 * t.write(3)[i] + rest2 * g * g;
             t.write(0)[i] -= lr / bias1 * m / (v.sqrt() / bias2.sqrt() + eps);
             t.write(1)[i] = 0.0;
             t.write(2)[i] = m;

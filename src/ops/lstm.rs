@@ -57,7 +57,8 @@ fn launch(family: Family, words: &[u32], forward: bool) -> Launch {
     let lanes = family.lanes();
     // The wide forward keeps h in registers and is unrolled over it: beyond 64 units its code
     // grows past what a just-in-time compiler turns around quickly.
-    if lanes > 0 && hidden % 4 == 0 && hidden <= if forward { 64 } else { 256 } {
+    let by_fours = [hidden, words[4], words[5], words[6], words[7]].iter().all(|w| w % 4 == 0);
+    if lanes > 0 && by_fours && hidden <= if forward { 64 } else { 256 } {
         let launch = Launch::of([batch.div_ceil(lanes), 1, 1]).with("LANES", lanes);
         return launch.with("HID", hidden);
     }
@@ -263,8 +264,9 @@ fn cases(backward: bool) -> Vec<Case> {
             let lengths = Some(CaseArg::U(lengths));
             let scale = 1.0 / (hidden as f32).sqrt();
             let cells = batch * steps * hidden;
-            let (ldy, y_at) = (hidden + 3, 2);
-            let words = [batch, steps, hidden, reverse, ldy, y_at, ldy, 1];
+            // Odd places send a case to the plain kernel, so the wide one has even places.
+            let (ldy, y_at) = if hidden % 4 == 0 { (hidden + 8, 4) } else { (hidden + 3, 2) };
+            let words = [batch, steps, hidden, reverse, ldy, y_at, ldy, y_at];
             let words = words.map(|w| w as u32).to_vec();
             let w = f(1, 4 * hidden * hidden, scale);
             let y = (outputs & 1 != 0).then(|| f(2, batch * steps * ldy, 1.0)).flatten();
@@ -297,6 +299,11 @@ pub mod reference {
     /// The order in which a direction visits `length` steps.
     fn visits(length: usize, reverse: bool) -> Vec<usize> {
         if reverse { (0..length).rev().collect() } else { (0..length).collect() }
+    }
+
+    /// A vanished gradient is zero, not denormal.
+    fn flush(x: f32) -> f32 {
+        if x.abs() > 1e-30 { x } else { 0.0 }
     }
 
     /// Gates, cells, hidden states.
@@ -372,7 +379,8 @@ pub mod reference {
                     if s + 1 == order.len() {
                         above += dlast.get(b * ld_last + last_at + j).unwrap_or(&0.0);
                     }
-                    dc[j] += above * o * (1.0 - c * c);
+                    above = flush(above);
+                    dc[j] = flush(dc[j] + above * o * (1.0 - c * c));
                     dz[j] = dc[j] * g * i * (1.0 - i);
                     dz[n + j] = dc[j] * before * f * (1.0 - f);
                     dz[2 * n + j] = dc[j] * i * (1.0 - g * g);

@@ -44,7 +44,8 @@ impl Plan {
     /// Fits a recording to an adapter.
     ///
     /// # Errors
-    /// [`OutOfMemory`](Error::OutOfMemory) where one tensor is larger than a binding may be.
+    /// [`OutOfMemory`](Error::OutOfMemory) where one tensor is larger than a binding may be,
+    /// [`TooLarge`](Error::TooLarge) where a dispatch has more workgroups than the adapter takes.
     pub fn new(recording: Recording, caps: &Caps) -> Result<Self> {
         for tensor in &recording.tensors {
             let bytes = tensor.len() as u64 * 4;
@@ -59,7 +60,7 @@ impl Plan {
                 });
             }
         }
-        let dispatches = recording
+        let dispatches: Vec<Planned> = recording
             .calls
             .iter()
             .map(|call| {
@@ -83,6 +84,16 @@ impl Plan {
                 }
             })
             .collect();
+        if let Some(d) = dispatches.iter().find(|d| d.groups.iter().any(|g| *g > caps.max_groups)) {
+            let [x, y, z] = d.groups;
+            return Err(Error::TooLarge {
+                what: format!("kernel '{}' in {x}x{y}x{z} workgroups", d.kernel.name),
+                advice: format!(
+                    "{} takes {} along each axis; use a smaller batch (train.batch_size)",
+                    caps.name, caps.max_groups
+                ),
+            });
+        }
         let (slot_of, slots) = assign(&recording);
         Ok(Plan { recording, dispatches, slot_of, slots })
     }
@@ -179,7 +190,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:>3}  {:<9}{:<18}{:>14}  {:>9}  {:>9}  bindings",
+            "{:>3}  {:<9}{:<24}{:>14}  {:>9}  {:>9}  bindings",
             "#", "stage", "kernel", "workgroups", "MFLOP", "KiB"
         )?;
         for (i, d) in self.dispatches.iter().enumerate() {
@@ -197,7 +208,7 @@ impl fmt::Display for Plan {
                 .collect();
             writeln!(
                 f,
-                "{i:>3}  {:<9}{:<18}{:>14}  {:>9.3}  {:>9.1}  {}",
+                "{i:>3}  {:<9}{:<24}{:>14}  {:>9.3}  {:>9.1}  {}",
                 format!("{:?}", d.stage).to_lowercase(),
                 d.kernel.name,
                 format!("{x}x{y}x{z}"),

@@ -240,7 +240,7 @@ impl Default for Config {
                 dim: 16,
                 standardize: false,
                 margin: 1.0,
-                weight: PairWeights { ta: 1.0, tv: 1.0, av: 1.0 },
+                weight: PairWeights { ta: 100.0, tv: 100.0, av: 100.0 },
             },
             labels: LabelConfig { enabled: true, clamp: 3.0, exclude_zero: true, squared: false },
         }

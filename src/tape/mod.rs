@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Defines};
 use crate::plan::{
-    Call, Kernel, Place, Plan, Recording, SpaceId, Spaces, Stage, TensorId, TensorInfo,
+    Access, Call, Kernel, Place, Plan, Recording, SpaceId, Spaces, Stage, TensorId, TensorInfo,
 };
 
 /// A tensor on a tape: an index, cheap to copy.
@@ -152,15 +152,18 @@ impl Tape {
         self.recording.tensors[var.index()].name = name.into();
     }
 
-    /// Cuts the gradient: what is recorded from here on treats `var` as a constant.
-    pub fn detach(&mut self, var: Var) -> Var {
+    /// The same values as a constant: no gradient goes through what is returned; `var` keeps its
+    /// own. A tensor that a kernel writes is copied.
+    pub fn detach(&mut self, var: Var) -> Result<Var> {
         let info = self.recording.tensors[var.index()].clone();
         match info.place {
+            Place::Scratch if !self.wants_grad(var) => Ok(var),
             Place::Scratch => {
-                self.grads[var.index()].wanted = false;
-                var
+                let copy = self.scale(var, 1.0)?;
+                self.grads[copy.index()].wanted = false;
+                Ok(copy)
             }
-            place => self.push(info.name, &info.shape, place, false),
+            place => Ok(self.push(info.name, &info.shape, place, false)),
         }
     }
 
@@ -267,14 +270,28 @@ impl Tape {
                 (state.at, state.written) = (Some(one), true);
             }
         }
+        let first = self.recording.calls.len();
         self.in_stage(Stage::Backward, |tape| {
             for node in std::mem::take(&mut tape.nodes).into_iter().rev() {
                 if node.outputs.iter().any(|o| tape.grad(*o).is_some()) {
                     (node.backward)(tape)?;
                 }
             }
-            Ok(())
-        })
+            Ok::<(), Error>(())
+        })?;
+        // The seed of a loss is a constant: a loss that another one is made of would add to it.
+        let tensors = &self.recording.tensors;
+        let seed_written = self.recording.calls[first..].iter().any(|call| {
+            let bindings = call.kernel.bindings.iter().zip(&call.args);
+            bindings.filter(|(b, _)| b.access == Access::Write).any(|(_, arg)| {
+                arg.is_some_and(|a| matches!(tensors[a.index()].place, Place::Const { .. }))
+            })
+        });
+        if seed_written {
+            let detail = "one of the losses is made of another: add them up, and give the sum";
+            return Err(Error::shape("backward", detail));
+        }
+        Ok(())
     }
 
     // ---- the end ----------------------------------------------------------------------------
@@ -287,7 +304,7 @@ impl Tape {
     /// Fits the recording to an adapter.
     ///
     /// # Errors
-    /// [`OutOfMemory`](Error::OutOfMemory) where a tensor is larger than one binding.
+    /// As [`Plan::new`]: a tensor or a dispatch that the adapter cannot hold.
     pub fn plan(self, caps: &Caps) -> Result<Plan> {
         Plan::new(self.recording, caps)
     }

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod history;
 mod lifecycle;
+mod limits;
 pub mod metrics;
 pub mod probe;
 mod session;

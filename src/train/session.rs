@@ -1,6 +1,7 @@
 //! A model on a device with its data: plans by batch size, steps, evaluation.
 
 use super::history::StepRecord;
+use super::limits::{check_batch, check_schedule};
 use crate::data::{
     Batch, Dataset, Layout, Loader, Modality, SplitName, Standardise, StreamSpec, shuffled,
 };
@@ -210,16 +211,7 @@ impl<'g> Session<'g> {
             }
             b.plan(&model, batch, caps, kind, rows).map(drop)
         };
-        if let Err(Error::OutOfMemory { what, bytes, advice }) = fits(batch) {
-            return Err(Error::OutOfMemory {
-                what: format!("a batch of {batch}: {what}"),
-                bytes,
-                advice: match largest_batch(batch, |b| fits(b).is_ok()) {
-                    0 => advice,
-                    n => format!("the largest batch that fits is {n} (train.batch_size={n})"),
-                },
-            });
-        }
+        check_batch(batch, fits)?;
         let Blueprint { params, spaces, block, scores, train } =
             Blueprint::new(&model, &data, batch, caps, train);
         let memory = Memory::allocate(gpu, &spaces)?;
@@ -392,6 +384,23 @@ impl<'g> Session<'g> {
         Ok(all.chunks(train.total.max(1)).map(<[f32]>::to_vec).collect())
     }
 
+    /// The feature store `[rows, width]` and the class centres `[2 width]`; for tests. Blocks.
+    #[doc(hidden)]
+    pub fn label_state(&self) -> Result<[Vec<f32>; 2]> {
+        let read = |space: Option<SpaceId>| match space {
+            Some(s) => self.memory.read_f32(self.gpu, s, 0, self.spaces.words(s)),
+            None => Ok(Vec::new()),
+        };
+        let train = self.train;
+        Ok([read(train.and_then(|t| t.store))?, read(train.and_then(|t| t.centres))?])
+    }
+
+    /// The gradients that have accumulated since the last update; for tests. Blocks.
+    #[doc(hidden)]
+    pub fn gradients(&self) -> Result<Weights> {
+        self.params.gradients(self.gpu, &self.memory)
+    }
+
     /// Persistent buffers that a resumed run needs: name, buffer, words.
     fn state_spaces(&self) -> Vec<(String, SpaceId, usize)> {
         let mut all = self.params.state_spaces();
@@ -465,13 +474,28 @@ impl<'g> Session<'g> {
         order: Vec<u32>,
         mut report: impl FnMut(StepRecord, usize) -> Result<()>,
     ) -> Result<()> {
+        let (Some(mut ring), Some(train)) = (self.ring.take(), self.train) else {
+            return Err(Error::Config("this session was not made for training".into()));
+        };
+        let result = self.epoch_steps(epoch, order, &mut ring, &mut report);
+        if result.is_err() {
+            // Rows that nobody took would come up in the next epoch.
+            ring = Ring::new(self.gpu, train.ring, train.ring_rows, self.objective.width());
+        }
+        self.ring = Some(ring);
+        result
+    }
+
+    fn epoch_steps(
+        &mut self,
+        epoch: usize,
+        order: Vec<u32>,
+        ring: &mut Ring,
+        report: &mut impl FnMut(StepRecord, usize) -> Result<()>,
+    ) -> Result<()> {
         let t = self.model.config().train.clone();
         let total = order.len();
         let batches = total.div_ceil(self.batch_size());
-        let mut ring = self
-            .ring
-            .take()
-            .ok_or_else(|| Error::Config("this session was not made for training".into()))?;
         let mut flying: VecDeque<wgpu::SubmissionIndex> = VecDeque::new();
         let mut reported = 0;
         let batch_size = self.batch_size();
@@ -498,7 +522,7 @@ impl<'g> Session<'g> {
             }
             // What an incomplete group left behind is dropped here.
             let clear = if i == 0 { self.params.grad_spaces() } else { Vec::new() };
-            flying.push_back(self.submit(Kind::Train, &batch, update, &clear, Some(&mut ring))?);
+            flying.push_back(self.submit(Kind::Train, &batch, update, &clear, Some(&mut *ring))?);
             self.step.step += 1;
             if flying.len() >= IN_FLIGHT {
                 if let Some(oldest) = flying.pop_front() {
@@ -507,9 +531,7 @@ impl<'g> Session<'g> {
             }
             emit(ring.drain(self.gpu)?)?;
         }
-        emit(ring.finish(self.gpu, &self.memory)?)?;
-        self.ring = Some(ring);
-        Ok(())
+        emit(ring.finish(self.gpu, &self.memory)?)
     }
 
     fn submit(
@@ -588,29 +610,4 @@ impl<'g> Session<'g> {
             })
             .collect())
     }
-}
-
-/// The largest batch below `too_large` that fits; 0 if none does.
-fn largest_batch(too_large: usize, fits: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, too_large);
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        if fits(middle) { low = middle } else { high = middle }
-    }
-    low
-}
-
-/// With fewer micro-batches than a group has and no kept tail, no parameter would ever move.
-fn check_schedule(model: &SelfMm, data: &Dataset) -> Result<()> {
-    let t = &model.config().train;
-    let rows = data.split(SplitName::Train).map_or(0, |s| s.rows());
-    let batches = rows.div_ceil(t.batch_size);
-    if batches < t.accumulate && !t.keep_tail {
-        return Err(Error::Config(format!(
-            "{rows} training rows make {batches} micro-batches, fewer than train.accumulate = {}: \
-             no step would be taken; set train.keep_tail=true or a smaller train.batch_size",
-            t.accumulate
-        )));
-    }
-    Ok(())
 }

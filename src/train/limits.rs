@@ -1,0 +1,48 @@
+//! What is said before training starts: a batch that does not fit, a schedule without any step.
+
+use crate::data::{Dataset, SplitName};
+use crate::error::{Error, Result};
+use crate::recipe::SelfMm;
+
+/// Passes on what `fits` says of `batch`; where that is too large, with the largest that fits.
+pub(super) fn check_batch(batch: usize, fits: impl Fn(usize) -> Result<()>) -> Result<()> {
+    let name = |what: String| format!("a batch of {batch}: {what}");
+    let instead = |advice: String| match largest_batch(batch, |b| fits(b).is_ok()) {
+        0 => advice,
+        n => format!("the largest batch that fits is {n} (train.batch_size={n})"),
+    };
+    fits(batch).map_err(|error| match error {
+        Error::OutOfMemory { what, bytes, advice } => {
+            Error::OutOfMemory { what: name(what), bytes, advice: instead(advice) }
+        }
+        Error::TooLarge { what, advice } => {
+            Error::TooLarge { what: name(what), advice: instead(advice) }
+        }
+        other => other,
+    })
+}
+
+/// The largest batch below `too_large` that fits; 0 if none does.
+fn largest_batch(too_large: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, too_large);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if fits(middle) { low = middle } else { high = middle }
+    }
+    low
+}
+
+/// With fewer micro-batches than a group has and no kept tail, no parameter would ever move.
+pub(super) fn check_schedule(model: &SelfMm, data: &Dataset) -> Result<()> {
+    let t = &model.config().train;
+    let rows = data.split(SplitName::Train).map_or(0, |s| s.rows());
+    let batches = rows.div_ceil(t.batch_size);
+    if batches < t.accumulate && !t.keep_tail {
+        return Err(Error::Config(format!(
+            "{rows} training rows make {batches} micro-batches, fewer than train.accumulate = {}: \
+             no step would be taken; set train.keep_tail=true or a smaller train.batch_size",
+            t.accumulate
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,308 @@
+//! Every shader, for every family of kernels and every variant that the cases of its kernel ask
+//! for: it expands, validates, translates to every language that a driver may want, says what the
+//! engine says of it, and keeps to WebGPU's default limits. No adapter is needed.
+
+use modalign::gpu::{Defines, Family, expand};
+use modalign::ops::KERNELS;
+use modalign::plan::{Access, Kernel, uniform};
+use naga::back::{glsl, hlsl, msl, spv, wgsl};
+use naga::proc::{BoundsCheckPolicies, Layouter};
+use naga::valid::{
+    Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator,
+};
+use naga::{AddressSpace, Module, ShaderStage, StorageAccess};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+const FAMILIES: [Family; 6] = [
+    Family::Tiled,
+    Family::Plain,
+    Family::Wide(4),
+    Family::Wide(8),
+    Family::Wide(16),
+    Family::Wide(32),
+];
+
+// WebGPU's defaults.
+const STORAGE_BUFFERS: usize = 8;
+const WORKGROUP_BYTES: u32 = 16 << 10;
+const INVOCATIONS: u32 = 256;
+const INVOCATIONS_Z: u32 = 64;
+const GROUPS: u32 = 65_535;
+
+/// One text that a driver may get to see.
+struct Variant {
+    kernel: &'static Kernel,
+    family: Family,
+    defines: Defines,
+    present: Vec<bool>,
+    /// Fewest bytes of `P` that a case binds.
+    params: u32,
+}
+
+impl Variant {
+    fn name(&self) -> String {
+        format!("{} on {} with {:?}", self.kernel.name, self.family, self.defines)
+    }
+}
+
+/// Variants that differ, each once; checks the grid of every case on the way.
+fn variants() -> Vec<Variant> {
+    let mut all: BTreeMap<(String, Vec<bool>), Variant> = BTreeMap::new();
+    for kernel in KERNELS.iter().copied() {
+        for case in (kernel.cases)() {
+            for family in FAMILIES {
+                let launch = (kernel.launch)(family, &case.words, &case.defines);
+                for groups in launch.groups {
+                    let at = format!("{} ({}) on {family}", kernel.name, case.name);
+                    assert!((1..=GROUPS).contains(&groups), "{at}: {:?}", launch.groups);
+                }
+                let present: Vec<bool> = case.args.iter().map(Option::is_some).collect();
+                let defines = kernel.defines(&case.defines, &launch, &present);
+                // Subgroups, where there are any, must be as wide as asked for.
+                let key = format!("{} {} {defines:?}", kernel.name, family.lanes());
+                let params = uniform(&case.words) as u32 * 4;
+                let variant = Variant { kernel, family, defines, present: present.clone(), params };
+                let known = all.entry((key, present)).or_insert(variant);
+                known.params = known.params.min(params);
+            }
+        }
+    }
+    all.into_values().collect()
+}
+
+fn validate(module: &Module, capabilities: Capabilities) -> Result<ModuleInfo, String> {
+    Validator::new(ValidationFlags::all(), capabilities)
+        .subgroup_stages(ShaderStages::COMPUTE)
+        .subgroup_operations(SubgroupOperationSet::all())
+        .validate(module)
+        .map_err(|e| format!("{:?}", e.into_inner()))
+}
+
+/// What the module declares is what the engine binds.
+fn check_bindings(variant: &Variant, module: &Module) -> Result<(), String> {
+    let kernel = variant.kernel;
+    let mut layouter = Layouter::default();
+    layouter.update(module.to_ctx()).map_err(|e| e.to_string())?;
+    let mut found = BTreeSet::new();
+    let (mut storage, mut workgroup) = (0, 0_u32);
+    for (_, global) in module.global_variables.iter() {
+        let size = layouter[global.ty].size;
+        let name = global.name.clone().unwrap_or_default();
+        let binding = global.binding.as_ref().map(|b| (b.group, b.binding));
+        match global.space {
+            AddressSpace::WorkGroup => workgroup += layouter[global.ty].alignment.round_up(size),
+            AddressSpace::Storage { access } => {
+                storage += 1;
+                let Some((0, i)) = binding else { return Err(format!("{name} at {binding:?}")) };
+                let wanted =
+                    kernel.bindings.get(i as usize).ok_or(format!("no binding {i} ({name})"))?;
+                if wanted.name != name {
+                    return Err(format!("binding {i} is {name}, the engine has {}", wanted.name));
+                }
+                let writes = access.contains(StorageAccess::STORE);
+                if writes != (wanted.access == Access::Write) {
+                    return Err(format!("{name} is {access:?}, the engine has {wanted:?}"));
+                }
+                found.insert(i as usize);
+            }
+            AddressSpace::Uniform if binding == Some((0, 14)) => {
+                if size > variant.params {
+                    return Err(format!("P has {size} bytes, a case binds {}", variant.params));
+                }
+            }
+            AddressSpace::Uniform if binding == Some((0, 15)) => {
+                if !kernel.step {
+                    return Err("reads the step, and the engine does not bind it".into());
+                }
+            }
+            AddressSpace::Private => {}
+            space => return Err(format!("{name} is in {space:?} at {binding:?}")),
+        }
+    }
+    let present: BTreeSet<usize> =
+        variant.present.iter().enumerate().filter(|(_, p)| **p).map(|(i, _)| i).collect();
+    if !found.is_subset(&present) {
+        return Err(format!("declares {found:?}, a call has {present:?}"));
+    }
+    if storage > STORAGE_BUFFERS || present.len() > STORAGE_BUFFERS {
+        return Err(format!("{storage} storage buffers declared, {} bound", present.len()));
+    }
+    if workgroup > WORKGROUP_BYTES {
+        return Err(format!("{workgroup} bytes of workgroup memory"));
+    }
+    Ok(())
+}
+
+fn check_entry(variant: &Variant, module: &Module, subgroups: bool) -> Result<(), String> {
+    let [entry] = &module.entry_points[..] else { return Err("want one entry point".into()) };
+    if entry.name != "main" || entry.stage != ShaderStage::Compute {
+        return Err(format!("entry point '{}' of {:?}", entry.name, entry.stage));
+    }
+    let [x, y, z] = entry.workgroup_size;
+    if x * y * z > INVOCATIONS || z > INVOCATIONS_Z {
+        return Err(format!("a workgroup of {x}x{y}x{z}"));
+    }
+    let lanes = variant.family.lanes();
+    if subgroups && (lanes == 0 || x * y * z != lanes) {
+        return Err(format!("subgroups in a workgroup of {x}x{y}x{z} where a subgroup is {lanes}"));
+    }
+    Ok(())
+}
+
+fn translate(module: &Module, info: &ModuleInfo, subgroups: bool) -> Result<(), String> {
+    let entry = || Some((ShaderStage::Compute, "main".to_string()));
+    let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+    let words = spv::write_vec(module, info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
+    let options = msl::Options { lang_version: (2, 4), ..Default::default() };
+    let pipeline = msl::PipelineOptions { entry_point: entry(), ..Default::default() };
+    let (metal, _) =
+        msl::write_string(module, info, &options, &pipeline).map_err(|e| format!("MSL: {e}"))?;
+    let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, ..Default::default() };
+    let pipeline = hlsl::PipelineOptions { entry_point: entry() };
+    let mut direct = String::new();
+    hlsl::Writer::new(&mut direct, &options, &pipeline)
+        .write(module, info, None)
+        .map_err(|e| format!("HLSL: {e}"))?;
+    let web = wgsl::write_string(module, info, wgsl::WriterFlags::empty())
+        .map_err(|e| format!("WGSL: {e}"))?;
+    if words.is_empty() || metal.is_empty() || direct.is_empty() {
+        return Err("an empty translation".into());
+    }
+    naga::front::wgsl::parse_str(&web).map_err(|e| format!("its own WGSL: {e}"))?;
+    if !subgroups {
+        let options = glsl::Options { version: glsl::Version::new_gles(310), ..Default::default() };
+        let pipeline = glsl::PipelineOptions {
+            shader_stage: ShaderStage::Compute,
+            entry_point: "main".into(),
+            multiview: None,
+        };
+        let mut gles = String::new();
+        let policies = BoundsCheckPolicies::default();
+        glsl::Writer::new(&mut gles, module, info, &options, &pipeline, policies)
+            .and_then(|mut w| w.write())
+            .map_err(|e| format!("GLSL: {e}"))?;
+    }
+    Ok(())
+}
+
+fn check(variant: &Variant) -> Result<(), String> {
+    let text = expand(variant.kernel.source, &variant.defines)?;
+    let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
+    // What needs no subgroup operation must pass without them.
+    let plain = validate(&module, Capabilities::empty());
+    let subgroups = plain.is_err();
+    let info = match plain {
+        Ok(info) => info,
+        Err(_) => validate(&module, Capabilities::SUBGROUP)?,
+    };
+    check_bindings(variant, &module)?;
+    check_entry(variant, &module, subgroups)?;
+    translate(&module, &info, subgroups)
+}
+
+#[test]
+fn every_variant_translates_and_keeps_to_the_limits() {
+    let all = variants();
+    let halves: Vec<&[Variant]> = all.chunks(all.len().div_ceil(2)).collect();
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = halves
+            .into_iter()
+            .map(|half| {
+                scope.spawn(move || {
+                    let failed = |v: &Variant| check(v).err().map(|e| format!("{}: {e}", v.name()));
+                    half.iter().filter_map(failed).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect()
+    });
+    println!("{} variants of {} kernels", all.len(), KERNELS.len());
+    assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
+    // The three families do differ, or the list above means nothing.
+    for define in ["TILED", "LANES"] {
+        assert!(all.iter().any(|v| v.defines.contains_key(define)), "no variant has {define}");
+    }
+}
+
+#[test]
+fn the_limits_are_really_looked_at() {
+    let kernel = modalign::ops::find("scatter_rows").expect("a kernel");
+    let case = &(kernel.cases)()[0];
+    let present: Vec<bool> = case.args.iter().map(Option::is_some).collect();
+    let launch = (kernel.launch)(Family::Plain, &case.words, &case.defines);
+    let defines = kernel.defines(&case.defines, &launch, &present);
+    let params = uniform(&case.words) as u32 * 4;
+    let variant = Variant { kernel, family: Family::Plain, defines, present, params };
+    let module = |text: &str| naga::front::wgsl::parse_str(text).expect("WGSL");
+
+    let memory = |n: u32| {
+        format!("var<workgroup> a: array<f32, {n}>; @compute @workgroup_size(1) fn main() {{}}")
+    };
+    assert_eq!(check_bindings(&variant, &module(&memory(4096))), Ok(()));
+    assert!(check_bindings(&variant, &module(&memory(4097))).unwrap_err().contains("16388 bytes"));
+    let other = "@group(0) @binding(0) var<storage> B: array<f32>;";
+    assert!(check_bindings(&variant, &module(other)).unwrap_err().contains("the engine has X"));
+    let size = |n: u32| format!("@compute @workgroup_size({n}) fn main() {{}}");
+    assert_eq!(check_entry(&variant, &module(&size(256)), false), Ok(()));
+    assert!(check_entry(&variant, &module(&size(257)), false).unwrap_err().contains("257x1x1"));
+    assert!(check_entry(&variant, &module(&size(8)), true).unwrap_err().contains("subgroups"));
+}
+
+fn files(folder: &Path) -> Vec<(String, String)> {
+    let mut found: Vec<_> = std::fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "wgsl"))
+        .map(|path| {
+            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+            (name, std::fs::read_to_string(&path).expect("text"))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_shader_file_is_a_registered_kernel_and_names_its_twin() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let found = files(&root.join("shaders"));
+    let names: BTreeSet<&str> = found.iter().map(|(n, _)| n.as_str()).collect();
+    let registered: BTreeSet<&str> = KERNELS.iter().map(|k| k.name).collect();
+    assert_eq!(names, registered, "files in shaders/ against registered kernels");
+    assert_eq!(KERNELS.len(), registered.len(), "two kernels of one name");
+    for (name, text) in &found {
+        let kernel = modalign::ops::find(name).expect("registered");
+        assert_eq!(kernel.source, text, "{name} is made of another file");
+        assert!(!(kernel.cases)().is_empty(), "{name} has no case");
+        let header: Vec<&str> = text.lines().take_while(|l| l.starts_with("//")).collect();
+        let twin = header
+            .iter()
+            .find_map(|l| l.strip_prefix("// Twin"))
+            .unwrap_or_else(|| panic!("{name}: the comment at its head names no twin"))
+            .trim();
+        // `ops::lstm::reference::forward`: that module has that function.
+        let mut path = twin.split("::").skip(1);
+        let module = path.next().unwrap_or_default();
+        let source = std::fs::read_to_string(root.join(format!("src/ops/{module}.rs")))
+            .unwrap_or_else(|_| panic!("{name}: its twin {twin} is in no file"));
+        let last = path.last().unwrap_or_default();
+        let there = match last {
+            "reference" => source.contains("pub mod reference"),
+            function => source.contains(&format!("pub fn {function}(t: &mut Twin)")),
+        };
+        assert!(there, "{name}: there is no {twin}");
+    }
+}
+
+#[test]
+fn every_shared_file_is_imported_somewhere() {
+    let shaders = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let kernels = files(&shaders);
+    for (name, text) in files(&shaders.join("shared")) {
+        assert!(text.starts_with("//"), "{name} has no comment at its head");
+        let line = format!("#import {name}");
+        let used = kernels.iter().any(|(_, t)| t.lines().any(|l| l.trim() == line));
+        assert!(used, "{name} is imported by no kernel");
+    }
+}
