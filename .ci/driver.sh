@@ -1,6 +1,7 @@
 #!/bin/sh
 # Sees to it that there is a Vulkan driver, installing Mesa's on Debian and Ubuntu where there is
-# none. Source it or run it. DRIVER_DRY_RUN=1 prints the commands instead of running them.
+# none. Source it or run it. DRIVER_DRY_RUN=1 prints the commands instead of running them;
+# DRIVER_SKIP=1 does nothing, for a machine whose driver this script does not see.
 #
 # Mesa's own release decides how fast the software adapter is, so the distribution's backports are
 # preferred where they are newer. They are fetched from the mirror that this machine already uses.
@@ -31,7 +32,8 @@ driver_present() {
     driver_loader=
     for driver_file in "$driver_root"/usr/lib/libvulkan.so.1 "$driver_root"/usr/lib64/libvulkan.so.1 \
         "$driver_root"/usr/lib/*/libvulkan.so.1 "$driver_root"/usr/local/lib/libvulkan.so.1 \
-        "$driver_root"/usr/local/lib/*/libvulkan.so.1 "$driver_root"/lib/*/libvulkan.so.1; do
+        "$driver_root"/usr/local/lib/*/libvulkan.so.1 "$driver_root"/lib/*/libvulkan.so.1 \
+        "$driver_root"/run/current-system/sw/lib/libvulkan.so.1; do
         [ -e "$driver_file" ] && driver_loader=$driver_file
     done
     if [ -z "$driver_loader" ] && [ -z "$driver_root" ]; then
@@ -54,7 +56,8 @@ driver_present() {
         return 1
     fi
     for driver_file in "$driver_root"/usr/share/vulkan/icd.d/*.json "$driver_root"/etc/vulkan/icd.d/*.json \
-        "$driver_root"/usr/local/share/vulkan/icd.d/*.json "$driver_root"/usr/local/etc/vulkan/icd.d/*.json; do
+        "$driver_root"/usr/local/share/vulkan/icd.d/*.json "$driver_root"/usr/local/etc/vulkan/icd.d/*.json \
+        "$driver_root"/run/opengl-driver/share/vulkan/icd.d/*.json; do
         [ -e "$driver_file" ] && return 0
     done
     return 1
@@ -120,7 +123,8 @@ driver_mirror() {
     done
 }
 
-# The component of Mesa: Ubuntu's backports hold everything that the release does.
+# The name of the release's backports, added to the sources first where they are not among them;
+# nothing where there are none.
 driver_backports() {
     driver_codename=$(driver_os VERSION_CODENAME)
     [ -n "$driver_codename" ] || return 0
@@ -142,8 +146,10 @@ driver_backports() {
     else
         driver_temp=$(mktemp)
         printf '%s\n' "$driver_line" >"$driver_temp"
-        driver_do install -m 644 "$driver_temp" "$driver_list" >&2 || return 0
+        driver_do install -m 644 "$driver_temp" "$driver_list" >&2
+        driver_done=$?
         rm -f "$driver_temp"
+        [ "$driver_done" -eq 0 ] || return 0
         # A mirror may not carry the suite; then everything stays as it was.
         if ! driver_do apt-get update -qq \
             -o Dir::Etc::sourcelist="$driver_list" -o Dir::Etc::sourceparts=- \
@@ -182,6 +188,7 @@ driver_install() {
 }
 
 driver_main() {
+    [ -z "${DRIVER_SKIP:-}" ] || return 0
     case ${DRIVER_UNAME:-$(uname -s)} in
         Linux) ;;
         # Metal and Direct3D 12 come with the system.
@@ -204,6 +211,7 @@ driver_main() {
     driver_say "  Alpine:    apk add vulkan-loader mesa-vulkan-swrast"
     driver_say "  openSUSE:  zypper install libvulkan1 Mesa-libVulkan-devel libvulkan_lvp"
     driver_say "  NVIDIA:    its own driver brings Vulkan"
+    driver_say "(DRIVER_SKIP=1 goes on without looking)"
     return 1
 }
 
