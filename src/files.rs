@@ -50,6 +50,20 @@ pub fn write_atomic_with(
     Ok(())
 }
 
+/// Removes what [`write_atomic`] could not when it was killed in the middle of a write. Only for a
+/// folder that nobody else is writing to.
+pub fn remove_leftovers(folder: impl AsRef<Path>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            // A leftover does no harm but taking up room.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// The SHA-256 digest of `bytes` as 64 lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
@@ -126,6 +140,18 @@ mod tests {
         assert!(error.contains("a.bin") && error.contains("no space left"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn leftovers_of_a_kill_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        write_atomic(&path, b"x").unwrap();
+        let (_, left) = new_temporary(folder.path(), "a.bin").unwrap().keep().unwrap();
+        assert!(left.exists());
+        remove_leftovers(folder.path());
+        assert_eq!(names(folder.path()), ["a.bin"]);
+        remove_leftovers(folder.path().join("nowhere"));
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn draw_panel(panel: &Panel, area: &DrawingArea<SVGBackend, plotters::coord::Shi
         .y_labels(6)
         .x_label_formatter(&|x| if x.fract() == 0.0 { format!("{x:.0}") } else { String::new() })
         .y_label_formatter(&|y| match logarithmic {
-            true => short(10f64.powf(*y)),
+            true => power(*y),
             false => format!("{y:.digits$}"),
         })
         .label_style(text(12))
@@ -227,6 +227,15 @@ fn draw_panel(panel: &Panel, area: &DrawingArea<SVGBackend, plotters::coord::Shi
     Ok(())
 }
 
+/// Ten to the `y`, as a tick says it.
+fn power(y: f64) -> String {
+    let text = short(10f64.powf(y));
+    match text.contains('.') && !text.contains('e') {
+        true => text.trim_end_matches('0').trim_end_matches('.').into(),
+        false => text.replace(".0e", "e"),
+    }
+}
+
 /// Three digits that count.
 fn short(value: f64) -> String {
     match value.abs() {
@@ -272,5 +281,6 @@ mod tests {
     fn numbers_are_short() {
         let shown = [0.0, 0.81234, 12.34, 1234.5, 1e-9].map(short);
         assert_eq!(shown, ["0", "0.812", "12.3", "1234", "1.0e-9"]);
+        assert_eq!([0.0, -2.0, 3.0, -4.0].map(power), ["1", "0.01", "1000", "1e-4"]);
     }
 }

@@ -203,7 +203,8 @@ fn sentence(name: &str, shared: &Change, own: &Change, mae: &Change) -> String {
     let (gains, loses) = (shared.up() || own.up(), shared.down() || own.down());
     let helps = match (mae.down(), mae.up(), gains, loses) {
         (true, ..) => "It helps the prediction here.",
-        (_, true, true, _) => "The encoders know more, and yet the prediction is worse here.",
+        (_, true, true, false) => "The encoders know more, and yet the prediction is worse here.",
+        (_, true, true, true) => "It trades one for the other, and the prediction is worse here.",
         (_, true, ..) => "It costs accuracy here.",
         (_, _, true, false) => "It shapes the encoders; the prediction is no different.",
         (_, _, true, true) => "It trades one for the other; the prediction is no different.",
@@ -234,6 +235,7 @@ mod tests {
         assert!(helped.contains("MAE is lower (-0.040") && helped.contains("It helps"), "{helped}");
         assert!(said([0.1, 0.1], [0.0, 0.0], [0.05, 0.05]).contains("yet the prediction is worse"));
         assert!(said([0.0, 0.0], [0.0, 0.0], [0.05, 0.05]).contains("costs accuracy"));
+        assert!(said([0.1, 0.1], [-0.1, -0.1], [0.05, 0.05]).contains("trades"));
         assert!(said([0.1, 0.1], [-0.1, -0.1], [0.0, 0.0]).contains("trades"));
         // A mean that rests on one seed is no finding.
         let luck = said([0.3, -0.1], [0.01, 0.01], [0.0, 0.01]);

@@ -11,7 +11,7 @@ use super::metrics::{Metrics, evaluate};
 use super::session::{Predictions, Session};
 use crate::data::{Dataset, Modality, Options, SplitName, Standardise};
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::files::{remove_leftovers, write_atomic};
 use crate::gpu::Gpu;
 use crate::nn::{Params, Weights};
 use crate::recipe::{Config, SelfMm};
@@ -216,6 +216,8 @@ pub fn resume(
             "is not the file that the run began with (another SHA-256): give that one with --data",
         ));
     }
+    remove_leftovers(&files.root);
+    remove_leftovers(files.root.join("state"));
     let standardise = statistics(&data, &config);
     let mut session = Session::new(gpu, &config, data, standardise, true)?;
     let done = if files.state().exists() {
