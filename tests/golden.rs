@@ -317,7 +317,7 @@ impl Golden {
         assert_eq!(records.len(), rows, "micro-batches");
         let mut worst = 0.0_f64;
         for (record, want) in records.iter().zip(want.chunks(8)) {
-            let mut got = vec![0.0; 8];
+            let mut got = [0.0; 8];
             got[0] = record.loss as f32;
             for (task, value) in &record.tasks {
                 got[1 + Self::column(*task)] = *value;

@@ -52,10 +52,10 @@ fn failures(gpu: &Gpu, kernel: &'static Kernel, cases: &[Case], ran: &AtomicUsiz
         };
         ran.fetch_add(1, Ordering::Relaxed);
         for (i, binding) in kernel.bindings.iter().enumerate() {
-            if let (Access::Write, Some(g), Some(w)) = (binding.access, &got[i], &twin[i]) {
-                if let Some(d) = difference(g, w, case.tolerance) {
-                    failures.push(format!("{at}: {}{d}", binding.name));
-                }
+            if let (Access::Write, Some(g), Some(w)) = (binding.access, &got[i], &twin[i])
+                && let Some(d) = difference(g, w, case.tolerance)
+            {
+                failures.push(format!("{at}: {}{d}", binding.name));
             }
         }
     }

@@ -210,7 +210,7 @@ fn what_cannot_be_resumed_is_refused() {
     let kept = |name: &str| fs::read(run.join(name)).expect(name);
     let before: Vec<Vec<u8>> = FILES.iter().map(|name| kept(name)).collect();
     let refused = |data: Option<&Path>| {
-        let error = resume(gpu(), &run, data, None, &mut ()).err().expect("an error");
+        let error = resume(gpu(), &run, data, None, &mut ()).expect_err("an error");
         let now: Vec<Vec<u8>> = FILES.iter().map(|name| kept(name)).collect();
         assert!(before == now, "a refused resume changes nothing");
         error.to_string()
@@ -247,7 +247,7 @@ fn what_cannot_be_resumed_is_refused() {
     resume(gpu(), &run, None, None, &mut ()).expect("the whole state again");
 
     let nothing = resume(gpu(), &place.run("nowhere"), None, None, &mut ());
-    assert!(nothing.err().expect("an error").to_string().contains("config.toml"));
+    assert!(nothing.expect_err("an error").to_string().contains("config.toml"));
     let again = train(gpu(), &place.options("run", 2), &mut ()).expect_err("a run is there");
     assert!(again.to_string().contains("--resume"), "{again}");
 }
@@ -335,5 +335,58 @@ fn a_saved_model_scores_as_it_did_in_training() {
     for (name, value) in all["test"].as_object().expect("an object") {
         let gap = (value.as_f64().unwrap() - metrics[name].as_f64().unwrap()).abs();
         assert!(gap < 1e-12, "{name}: {value} in training, {} now", metrics[name]);
+    }
+}
+
+#[test]
+fn a_saved_model_meets_other_data() {
+    let place = Place::new();
+    let saved = Saved::load(&place.train("run", 1)).expect("a model");
+    let (_, before, _) = evaluate_run(gpu(), &saved, &place.data, SplitName::Test).expect("scores");
+    let other = |name: &str, change: &dyn Fn(&mut TensorFile)| {
+        let mut file = Made::default().tensors();
+        change(&mut file);
+        let path = place.run(&format!("{name}.safetensors"));
+        file.save(&path);
+        evaluate_run(gpu(), &saved, &path, SplitName::Test)
+    };
+    // Rows to predict alone, without labels: the same scores as with them.
+    let (_, after, metrics) = other("bare", &|f| {
+        f.tensors.retain(|n, _| n.starts_with("test.") && !n.ends_with("labels"))
+    })
+    .expect("scores");
+    assert_eq!(before.scores, after.scores);
+    assert!(metrics.is_none());
+    let error = |result: modalign::Result<_>| result.map(drop).expect_err("refused").to_string();
+    let without =
+        |field: &'static str| move |f: &mut TensorFile| f.tensors.retain(|n, _| !n.contains(field));
+    let text = error(other("silent", &without(".audio")));
+    assert!(text.contains("silent.safetensors") && text.contains("'audio'"), "{text}");
+    let text = error(other("untested", &without("test.")));
+    assert!(text.contains("'test'"), "{text}");
+    let narrow = Made { vision: Some((5, 2)), ..Made::default() };
+    let text = error(other("narrow", &|f| *f = narrow.tensors()));
+    assert!(text.contains("'vision' has 2 features") && text.contains("with 3"), "{text}");
+}
+
+#[test]
+fn a_run_remembers_where_its_files_are() {
+    // The paths are given from the current folder; a resume may come from another.
+    let place = Place::new();
+    let weights = place.train("run", 1).join("model.safetensors");
+    let up = std::env::current_dir().expect("a folder").components().count() - 1;
+    let relative = |path: &Path| {
+        let mut all: PathBuf = std::iter::repeat_n("..", up).collect();
+        all.push(path.strip_prefix("/").unwrap_or(path));
+        all
+    };
+    let mut options = place.options("again", 1);
+    (options.data, options.init) = (relative(&place.data), Some(relative(&weights)));
+    train(gpu(), &options, &mut ()).expect("trained");
+    let text = fs::read_to_string(options.out.join("run.json")).expect("a card");
+    let card: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    for key in ["data", "init"] {
+        let path = Path::new(card[key].as_str().expect("a path"));
+        assert!(path.is_absolute() && path.exists(), "{key}: {}", path.display());
     }
 }

@@ -61,6 +61,27 @@ fn the_same_seed_gives_the_same_bits() {
 }
 
 #[test]
+fn threads_that_share_a_device_do_not_disturb_each_other() {
+    let data = Made::default().open();
+    let sets = [["train.seed=1", "model.dropout=0.3"], ["train.seed=2", "model.dropout=0.1"]];
+    let alone = sets.map(|set| trained(gpu(), &config(&set), &data, 12));
+    for _ in 0..3 {
+        let together = std::thread::scope(|scope| {
+            let train = |set: [&'static str; 2]| {
+                let data = &data;
+                scope.spawn(move || trained(gpu(), &config(&set), data, 12))
+            };
+            let threads = sets.map(train);
+            threads.map(|t| t.join().expect("no panic"))
+        });
+        for (one, other) in alone.iter().zip(&together) {
+            assert_eq!(one.records.len(), other.records.len(), "every loss arrives");
+            assert!(one == other, "two sessions on one device got in each other's way");
+        }
+    }
+}
+
+#[test]
 fn dropout_masks_are_fresh_every_step() {
     // With no learning rate a repeated batch has a repeated loss, but for the masks.
     let data = Made::default().open();
@@ -283,6 +304,26 @@ fn awkward_sizes_train_alike_on_every_family() {
             }
         }
     }
+}
+
+#[test]
+fn features_of_a_sequence_are_its_first_position() {
+    let made = Made { text: Some((4, 7)), ..Made::default() };
+    let mut file = made.tensors();
+    for split in ["train", "valid", "test"] {
+        let name = format!("{split}.text");
+        let rows = file.shape(&name)[0];
+        let first: Vec<f32> =
+            file.f32(&name).chunks(4 * 7).flat_map(|row| row[..7].to_vec()).collect();
+        file.put_f32(&name, &[rows, 1, 7], &first);
+        file.tensors.remove(&format!("{name}_lengths"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("first.safetensors");
+    file.save(&path);
+    let first = Arc::new(Dataset::open(&path).unwrap());
+    let config = config(&[]);
+    assert_eq!(trained(gpu(), &config, &made.open(), 2), trained(gpu(), &config, &first, 2));
 }
 
 #[test]

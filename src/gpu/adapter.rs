@@ -2,7 +2,7 @@
 
 use super::{Caps, Family, Faults, Gpu, pipeline};
 use crate::error::{Error, Result};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 /// How to choose an adapter and how to run on it.
 #[derive(Clone, Debug, Default)]
@@ -141,20 +141,8 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
     if caps.cpu && !options.quiet {
         log::warn!("only a software adapter was found ({}): training runs on the CPU", caps.name);
     }
+    log::debug!("{} ({}), {} kernels", caps.name, caps.driver, caps.family);
     let cache = pipeline::open_cache(&device, &info, features);
-    Ok(Gpu {
-        instance,
-        device,
-        queue,
-        caps,
-        faults,
-        pipelines: Mutex::default(),
-        cache,
-        checked: options.checked,
-    })
-    .map(|gpu| {
-        log::debug!("{} ({}), {} kernels", gpu.caps.name, gpu.caps.driver, gpu.caps.family);
-        let _ = Arc::strong_count(&gpu.faults);
-        gpu
-    })
+    let (pipelines, checked) = (Mutex::default(), options.checked);
+    Ok(Gpu { instance, device, queue, caps, faults, pipelines, cache, checked })
 }

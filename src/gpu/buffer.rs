@@ -2,6 +2,8 @@
 
 use super::Gpu;
 use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Allocates a zeroed storage buffer of `words` 32-bit words.
 ///
@@ -59,8 +61,10 @@ pub fn read_words(
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     encoder.copy_buffer_to_buffer(buffer, offset as u64 * 4, &staging, 0, size);
     gpu.queue.submit([encoder.finish()]);
-    staging.map_async(wgpu::MapMode::Read, .., |_| {});
-    gpu.wait()?;
+    let mapped = Arc::new(AtomicBool::new(false));
+    let done = mapped.clone();
+    staging.map_async(wgpu::MapMode::Read, .., move |_| done.store(true, Ordering::Release));
+    gpu.wait_until(|| mapped.load(Ordering::Acquire))?;
     let view = staging.get_mapped_range(..).map_err(|e| Error::Gpu(e.to_string()))?;
     Ok(bytemuck::pod_collect_to_vec(&view))
 }

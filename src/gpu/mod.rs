@@ -76,6 +76,17 @@ impl Gpu {
         self.faults.wait(&self.device, wgpu::PollType::wait_indefinitely())
     }
 
+    /// Waits until a callback of submitted work has run. Where threads share a device, the one
+    /// that runs it need not be the one that waits, and may be late.
+    pub(crate) fn wait_until(&self, done: impl Fn() -> bool) -> Result<()> {
+        self.wait()?;
+        while !done() {
+            std::thread::yield_now();
+            self.poll()?;
+        }
+        Ok(())
+    }
+
     /// Lets finished work run its callbacks and frees what is no longer used; never blocks.
     pub fn poll(&self) -> Result<()> {
         self.faults.wait(&self.device, wgpu::PollType::Poll)

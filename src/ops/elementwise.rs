@@ -74,7 +74,7 @@ pub(crate) fn by_fours(_: Family, words: &[u32], _: &Defines) -> Launch {
 
 /// Functions of one element. The first five have the numbers of [`Act`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unary {
+pub(crate) enum Unary {
     Scale,
     Relu,
     Gelu,
@@ -191,7 +191,7 @@ fn binary(
 }
 
 impl Tape {
-    fn unary(&mut self, name: &'static str, x: Var, f: Unary, factor: f32) -> Var {
+    pub(crate) fn unary(&mut self, name: &'static str, x: Var, f: Unary, factor: f32) -> Var {
         let (shape, len) = (self.shape(x).to_vec(), self.len(x));
         let y = self.output(name, &shape, &[x]);
         let code = defines(&[("OP", f as u32)]);

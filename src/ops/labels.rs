@@ -215,6 +215,7 @@ fn centre_case(sums: bool, total: usize, exclude: u32) -> Case {
 }
 
 /// CPU twins.
+#[allow(clippy::needless_range_loop, reason = "loops that read like the shaders'")]
 pub mod reference {
     use crate::plan::Twin;
 

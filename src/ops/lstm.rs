@@ -292,6 +292,7 @@ fn cases(backward: bool) -> Vec<Case> {
 }
 
 /// CPU twins: one sample, one step, one unit at a time.
+#[allow(clippy::needless_range_loop, reason = "loops that read like the shaders'")]
 pub mod reference {
     use crate::ops::Act;
     use crate::plan::Twin;

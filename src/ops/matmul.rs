@@ -303,6 +303,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// CPU twins.
+#[allow(clippy::needless_range_loop, reason = "loops that read like the shaders'")]
 pub mod reference {
     use super::*;
 

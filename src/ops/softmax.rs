@@ -93,7 +93,7 @@ impl Tape {
         Ok(y)
     }
 
-    /// The mean over rows of −log softmax(logits)[target], `[1]`; `logits` are `[m, n]`,
+    /// The mean over rows of `−log softmax(logits)[target]`, `[1]`; `logits` are `[m, n]`,
     /// `targets` `[m]` classes as unsigned integers.
     ///
     /// # Errors

@@ -122,7 +122,6 @@ impl Pool {
             let words = sizes[slot];
             if self.slots.get(rank).is_none_or(|(size, _)| *size < words) {
                 let buffer = gpu::storage_buffer(gpu, "activations", words)?;
-                self.slots.truncate(rank.max(self.slots.len()));
                 if rank < self.slots.len() {
                     self.slots[rank] = (words, buffer);
                 } else {

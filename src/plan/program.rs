@@ -182,7 +182,7 @@ impl Program {
             }
         }
         if let Some(ring) = ring {
-            ring.step(gpu, memory, &mut encoder)?;
+            ring.step(memory, &mut encoder)?;
         }
         let index = gpu.queue.submit([encoder.finish()]);
         gpu.poll()?;

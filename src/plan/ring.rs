@@ -7,12 +7,19 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
 struct Staging {
     buffer: wgpu::Buffer,
-    mapped: Arc<AtomicBool>,
+    /// Whether mapping succeeded, once it is known.
+    mapped: Arc<OnceLock<bool>>,
     rows: usize,
+}
+
+impl Staging {
+    fn arrived(&self) -> bool {
+        self.mapped.get().is_some()
+    }
 }
 
 /// A ring of loss rows.
@@ -51,20 +58,14 @@ impl Ring {
     /// Called as a step is encoded: counts its row and copies the ring out once it is full.
     pub(super) fn step(
         &mut self,
-        gpu: &Gpu,
         memory: &Memory,
         encoder: &mut wgpu::CommandEncoder,
     ) -> Result<()> {
         self.filled += 1;
-        if self.filled == self.rows { self.copy(gpu, memory, encoder) } else { Ok(()) }
+        if self.filled == self.rows { self.copy(memory, encoder) } else { Ok(()) }
     }
 
-    fn copy(
-        &mut self,
-        gpu: &Gpu,
-        memory: &Memory,
-        encoder: &mut wgpu::CommandEncoder,
-    ) -> Result<()> {
+    fn copy(&mut self, memory: &Memory, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         let mut staging = match self.free.pop() {
             Some(staging) => staging,
             None => return Err(Error::Gpu("the loss ring was not drained".into())),
@@ -72,16 +73,16 @@ impl Ring {
         staging.rows = std::mem::take(&mut self.filled);
         let size = (staging.rows * self.width * 4) as u64;
         encoder.copy_buffer_to_buffer(memory.buffer(self.space), 0, &staging.buffer, 0, size);
+        staging.mapped = Arc::default();
         let mapped = staging.mapped.clone();
         encoder.map_buffer_on_submit(
             &staging.buffer,
             wgpu::MapMode::Read,
             0..size,
             move |result| {
-                mapped.store(result.is_ok(), Ordering::Release);
+                let _ = mapped.set(result.is_ok());
             },
         );
-        let _ = gpu;
         self.pending.push_back(staging);
         Ok(())
     }
@@ -89,11 +90,15 @@ impl Ring {
     /// Rows that have arrived, oldest first. Waits only when every staging buffer is in flight.
     pub fn drain(&mut self, gpu: &Gpu) -> Result<Vec<Vec<f32>>> {
         if self.free.is_empty() {
-            gpu.wait()?;
+            gpu.wait_until(|| self.pending.front().is_none_or(Staging::arrived))?;
         }
         let mut rows = Vec::new();
-        while self.pending.front().is_some_and(|s| s.mapped.load(Ordering::Acquire)) {
+        while self.pending.front().is_some_and(Staging::arrived) {
             let Some(staging) = self.pending.pop_front() else { break };
+            if staging.mapped.get() != Some(&true) {
+                gpu.check()?;
+                return Err(Error::Gpu("losses could not be read back".into()));
+            }
             let size = (staging.rows * self.width * 4) as u64;
             {
                 let view = staging
@@ -104,7 +109,6 @@ impl Ring {
                 rows.extend(floats.chunks(self.width).map(<[f32]>::to_vec));
             }
             staging.buffer.unmap();
-            staging.mapped.store(false, Ordering::Release);
             self.free.push(staging);
         }
         Ok(rows)
@@ -115,10 +119,10 @@ impl Ring {
         let mut rows = self.drain(gpu)?;
         if self.filled > 0 {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            self.copy(gpu, memory, &mut encoder)?;
+            self.copy(memory, &mut encoder)?;
             gpu.queue.submit([encoder.finish()]);
         }
-        gpu.wait()?;
+        gpu.wait_until(|| self.pending.iter().all(Staging::arrived))?;
         rows.extend(self.drain(gpu)?);
         Ok(rows)
     }

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Defines};
+use crate::ops::elementwise::Unary;
 use crate::plan::{
     Access, Call, Kernel, Place, Plan, Recording, SpaceId, Spaces, Stage, TensorId, TensorInfo,
 };
@@ -239,7 +240,15 @@ impl Tape {
             return None;
         }
         let accumulate = u32::from(self.grads[var.index()].written);
+        let is_const =
+            |at: Var| matches!(self.recording.tensors[at.index()].place, Place::Const { .. });
         let at = match self.grads[var.index()].at {
+            // A loss that others are made of: its own share is a constant, which is only read.
+            Some(seed) if is_const(seed) => {
+                let at = self.unary("d.loss", seed, Unary::Scale, 1.0);
+                self.grads[var.index()].at = Some(at);
+                at
+            }
             Some(at) => at,
             None => {
                 let info = &self.recording.tensors[var.index()];
@@ -264,10 +273,11 @@ impl Tape {
                 let detail = format!("a loss is one number, this one is {:?}", self.shape(*loss));
                 return Err(Error::shape("backward", detail));
             }
-            let one = self.constant("one", &[1], &[1.0])?;
+            let times = losses.iter().filter(|l| *l == loss).count();
+            let seed = self.constant("seed", &[1], &[times as f32])?;
             let state = &mut self.grads[loss.index()];
             if state.wanted {
-                (state.at, state.written) = (Some(one), true);
+                (state.at, state.written) = (Some(seed), true);
             }
         }
         let first = self.recording.calls.len();

@@ -4,10 +4,11 @@
 //! micro-batch lines, the best model, the epoch line, the state. Whatever a kill leaves behind the
 //! state is discarded on resume and computed again, bit for bit.
 
+use super::blueprint::available;
 use super::checkpoint::{ModelCard, Saved, StateCard, load_state, save_state};
 use super::history::{EpochRecord, StepRecord};
 use super::metrics::{Metrics, evaluate};
-use super::session::{Predictions, Session, available};
+use super::session::{Predictions, Session};
 use crate::data::{Dataset, Modality, Options, SplitName, Standardise};
 use crate::error::{Error, Result};
 use crate::files::{remove_leftovers, write_atomic};
@@ -170,10 +171,11 @@ pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Re
     begin(&mut session, options.init.as_deref())?;
     std::fs::create_dir_all(files.root.join("state"))
         .map_err(Error::io("create", files.root.join("state")))?;
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let card = RunCard {
-        data: std::path::absolute(&options.data).unwrap_or_else(|_| options.data.clone()),
+        data: absolute(&options.data),
         data_sha256: data.digest().to_string(),
-        init: options.init.clone(),
+        init: options.init.as_ref().map(absolute),
         adapter: gpu.caps().name.clone(),
         driver: gpu.caps().driver.clone(),
         version: env!("CARGO_PKG_VERSION").into(),

@@ -1,5 +1,6 @@
 //! Training and what is measured about it.
 
+mod blueprint;
 mod checkpoint;
 mod history;
 mod lifecycle;

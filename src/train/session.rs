@@ -1,31 +1,20 @@
 //! A model on a device with its data: plans by batch size, steps, evaluation.
 
+use super::blueprint::{Blueprint, Kind, available, plan, table_width};
 use super::history::StepRecord;
 use super::limits::{check_batch, check_schedule};
-use crate::data::{
-    Batch, Dataset, Layout, Loader, Modality, SplitName, Standardise, StreamSpec, shuffled,
-};
+use crate::data::{Batch, Dataset, Layout, Loader, SplitName, Standardise, shuffled};
 use crate::error::{Error, Result};
-use crate::gpu::{Caps, Gpu};
+use crate::gpu::Gpu;
 use crate::nn::{Params, Weights};
 use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Spaces, Step};
 use crate::recipe::{Config, Objective, SelfMm, TrainSpaces};
-use crate::tape::Tape;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Steps between two reads of the loss ring.
-const RING_ROWS: usize = 16;
 /// Steps that may be in flight before the host waits for the oldest.
 const IN_FLIGHT: usize = 3;
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
-    Train,
-    Scores,
-    Represent,
-}
 
 /// Scores of a split.
 #[derive(Clone, Debug)]
@@ -42,6 +31,9 @@ impl Predictions {
         self.scores.iter().map(|row| row[0]).collect()
     }
 }
+
+/// Contents of buffers by name, in order.
+pub(super) type NamedBuffers = Vec<(String, Vec<u32>)>;
 
 /// Learned representations of a split: name, size, row-major values.
 pub type Representations = Vec<(String, usize, Vec<f32>)>;
@@ -64,108 +56,6 @@ pub struct Session<'g> {
     step: Step,
     updates: u32,
     objective: Objective,
-}
-
-/// Declared, not yet allocated: what [`Session::new`] builds and `inspect` prints.
-struct Blueprint {
-    params: Params,
-    spaces: Spaces,
-    block: SpaceId,
-    scores: SpaceId,
-    train: Option<TrainSpaces>,
-}
-
-/// Floats of a row of the table that evaluation fills: scores, or all representations.
-fn table_width(model: &SelfMm, kind: Kind) -> usize {
-    match kind {
-        Kind::Train => 0,
-        Kind::Scores => model.tasks(),
-        Kind::Represent => {
-            let encoded: usize = model.encoded_sizes().iter().map(|(_, s)| s).sum();
-            encoded + model.feature_sizes().iter().sum::<usize>()
-        }
-    }
-}
-
-impl Blueprint {
-    fn new(model: &SelfMm, data: &Dataset, batch: usize, caps: &Caps, train: bool) -> Self {
-        let mut spaces = Spaces::new();
-        let params = Params::new(model.specs(train), &mut spaces, caps.max_binding, train);
-        let block = spaces.declare("batch", Layout::new(batch, &model.streams()).words);
-        let most = data.splits().map(|s| s.rows()).max().unwrap_or(1);
-        let width = table_width(model, Kind::Scores).max(table_width(model, Kind::Represent));
-        let scores = spaces.declare("results", most * width);
-        let train = match (train, data.split(SplitName::Train)) {
-            (true, Some(split)) => Some(model.train_spaces(&mut spaces, split.rows(), RING_ROWS)),
-            _ => None,
-        };
-        Blueprint { params, spaces, block, scores, train }
-    }
-
-    fn plan(
-        &self,
-        model: &SelfMm,
-        batch: usize,
-        caps: &Caps,
-        kind: Kind,
-        rows: usize,
-    ) -> Result<Plan> {
-        let layout = Layout::new(batch, &model.streams());
-        plan(
-            model,
-            &self.params,
-            &layout,
-            (self.block, self.scores),
-            self.train.as_ref(),
-            caps,
-            kind,
-            rows,
-        )
-    }
-}
-
-#[allow(clippy::too_many_arguments)]
-fn plan(
-    model: &SelfMm,
-    params: &Params,
-    layout: &Layout,
-    (block, scores): (SpaceId, SpaceId),
-    train: Option<&TrainSpaces>,
-    caps: &Caps,
-    kind: Kind,
-    rows: usize,
-) -> Result<Plan> {
-    let mut tape = Tape::new();
-    match (kind, train) {
-        (Kind::Train, Some(spaces)) => {
-            model.step(&mut tape, params, layout, block, spaces)?;
-        }
-        (Kind::Train, None) => {
-            return Err(Error::Config("the data has no training split".into()));
-        }
-        _ => {
-            let f = model.forward(&mut tape, params, layout, block, false)?;
-            let width = table_width(model, kind);
-            let table = tape.input("results", &[rows, width], scores, 0);
-            if kind == Kind::Scores {
-                tape.scatter_rows(f.scores, f.rows, table, 0)?;
-            } else {
-                let mut at = 0;
-                let all = f.encoded.iter().map(|(_, v)| *v).chain(f.features.iter().copied());
-                for var in all.collect::<Vec<_>>() {
-                    tape.scatter_rows(var, f.rows, table, at)?;
-                    at += tape.rows_cols(var).1;
-                }
-            }
-        }
-    }
-    tape.plan(caps)
-}
-
-/// What the data offers to a model.
-pub(super) fn available(data: &Dataset) -> Vec<StreamSpec> {
-    let Some(split) = data.splits().next() else { return Vec::new() };
-    Modality::ALL.iter().filter_map(|m| split.stream(*m)).map(|s| StreamSpec::of(&s)).collect()
 }
 
 impl<'g> Session<'g> {
@@ -416,7 +306,7 @@ impl<'g> Session<'g> {
     }
 
     /// Everything on the device that the next step depends on, and the two counters.
-    pub(super) fn state(&self) -> Result<(Vec<(String, Vec<u32>)>, u32, u32)> {
+    pub(super) fn state(&self) -> Result<(NamedBuffers, u32, u32)> {
         let buffers = self
             .state_spaces()
             .into_iter()
@@ -524,10 +414,10 @@ impl<'g> Session<'g> {
             let clear = if i == 0 { self.params.grad_spaces() } else { Vec::new() };
             flying.push_back(self.submit(Kind::Train, &batch, update, &clear, Some(&mut *ring))?);
             self.step.step += 1;
-            if flying.len() >= IN_FLIGHT {
-                if let Some(oldest) = flying.pop_front() {
-                    self.gpu.wait_for(oldest)?;
-                }
+            if flying.len() >= IN_FLIGHT
+                && let Some(oldest) = flying.pop_front()
+            {
+                self.gpu.wait_for(oldest)?;
             }
             emit(ring.drain(self.gpu)?)?;
         }
@@ -563,10 +453,10 @@ impl<'g> Session<'g> {
         let mut flying: VecDeque<wgpu::SubmissionIndex> = VecDeque::new();
         for batch in self.loader(split, (0..rows as u32).collect())? {
             flying.push_back(self.submit(kind, &batch?, false, &[], None)?);
-            if flying.len() >= IN_FLIGHT {
-                if let Some(oldest) = flying.pop_front() {
-                    self.gpu.wait_for(oldest)?;
-                }
+            if flying.len() >= IN_FLIGHT
+                && let Some(oldest) = flying.pop_front()
+            {
+                self.gpu.wait_for(oldest)?;
             }
         }
         let width = table_width(&self.model, kind);

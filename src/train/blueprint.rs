@@ -1,0 +1,133 @@
+//! The buffers and plans of a session before anything is allocated: what is checked against an
+//! adapter, and what `inspect` prints.
+
+use crate::data::{Dataset, Layout, Modality, SplitName, StreamSpec};
+use crate::error::{Error, Result};
+use crate::gpu::Caps;
+use crate::nn::Params;
+use crate::plan::{Plan, SpaceId, Spaces};
+use crate::recipe::{SelfMm, TrainSpaces};
+use crate::tape::Tape;
+
+/// Steps between two reads of the loss ring.
+const RING_ROWS: usize = 16;
+
+/// What a plan is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// A training step.
+    Train,
+    /// The scores of a batch.
+    Scores,
+    /// Everything that a batch is encoded to.
+    Represent,
+}
+
+/// Declared, not yet allocated: what [`Session::new`] builds and `inspect` prints.
+pub(super) struct Blueprint {
+    pub(super) params: Params,
+    pub(super) spaces: Spaces,
+    pub(super) block: SpaceId,
+    pub(super) scores: SpaceId,
+    pub(super) train: Option<TrainSpaces>,
+}
+
+/// Floats of a row of the table that evaluation fills: scores, or all representations.
+pub(super) fn table_width(model: &SelfMm, kind: Kind) -> usize {
+    match kind {
+        Kind::Train => 0,
+        Kind::Scores => model.tasks(),
+        Kind::Represent => {
+            let encoded: usize = model.encoded_sizes().iter().map(|(_, s)| s).sum();
+            encoded + model.feature_sizes().iter().sum::<usize>()
+        }
+    }
+}
+
+impl Blueprint {
+    pub(super) fn new(
+        model: &SelfMm,
+        data: &Dataset,
+        batch: usize,
+        caps: &Caps,
+        train: bool,
+    ) -> Self {
+        let mut spaces = Spaces::new();
+        let params = Params::new(model.specs(train), &mut spaces, caps.max_binding, train);
+        let block = spaces.declare("batch", Layout::new(batch, &model.streams()).words);
+        let most = data.splits().map(|s| s.rows()).max().unwrap_or(1);
+        let width = table_width(model, Kind::Scores).max(table_width(model, Kind::Represent));
+        let scores = spaces.declare("results", most * width);
+        let train = match (train, data.split(SplitName::Train)) {
+            (true, Some(split)) => Some(model.train_spaces(&mut spaces, split.rows(), RING_ROWS)),
+            _ => None,
+        };
+        Blueprint { params, spaces, block, scores, train }
+    }
+
+    pub(super) fn plan(
+        &self,
+        model: &SelfMm,
+        batch: usize,
+        caps: &Caps,
+        kind: Kind,
+        rows: usize,
+    ) -> Result<Plan> {
+        let layout = Layout::new(batch, &model.streams());
+        plan(
+            model,
+            &self.params,
+            &layout,
+            (self.block, self.scores),
+            self.train.as_ref(),
+            caps,
+            kind,
+            rows,
+        )
+    }
+}
+
+/// The plan of one batch.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn plan(
+    model: &SelfMm,
+    params: &Params,
+    layout: &Layout,
+    (block, scores): (SpaceId, SpaceId),
+    train: Option<&TrainSpaces>,
+    caps: &Caps,
+    kind: Kind,
+    rows: usize,
+) -> Result<Plan> {
+    let mut tape = Tape::new();
+    match (kind, train) {
+        (Kind::Train, Some(spaces)) => {
+            model.step(&mut tape, params, layout, block, spaces)?;
+        }
+        (Kind::Train, None) => {
+            return Err(Error::Config("the data has no training split".into()));
+        }
+        _ => {
+            let f = model.forward(&mut tape, params, layout, block, false)?;
+            let width = table_width(model, kind);
+            let table = tape.input("results", &[rows, width], scores, 0);
+            if kind == Kind::Scores {
+                tape.scatter_rows(f.scores, f.rows, table, 0)?;
+            } else {
+                let mut at = 0;
+                let all = f.encoded.iter().map(|(_, v)| *v).chain(f.features.iter().copied());
+                for var in all.collect::<Vec<_>>() {
+                    tape.scatter_rows(var, f.rows, table, at)?;
+                    at += tape.rows_cols(var).1;
+                }
+            }
+        }
+    }
+    tape.plan(caps)
+}
+
+/// What the data offers to a model.
+pub(super) fn available(data: &Dataset) -> Vec<StreamSpec> {
+    let Some(split) = data.splits().next() else { return Vec::new() };
+    Modality::ALL.iter().filter_map(|m| split.stream(*m)).map(|s| StreamSpec::of(&s)).collect()
+}
