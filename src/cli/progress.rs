@@ -12,6 +12,8 @@ pub(super) struct Progress {
     run: PathBuf,
     /// Before everything it says; a demo watches several runs.
     label: String,
+    terminal: bool,
+    /// From the first step on.
     bar: Option<ProgressBar>,
     lines: bool,
     introduce: bool,
@@ -29,21 +31,11 @@ impl Progress {
 
     /// Watches without an introduction.
     pub(super) fn brief(global: &Global, run: &Path, label: &str) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let bar = (terminal && !global.quiet).then(|| {
-            let bar = ProgressBar::new(0);
-            let template = "{prefix} {bar:24.cyan} {pos}/{len} {msg}";
-            // A template that does not parse would only cost the bar its looks.
-            bar.set_style(
-                ProgressStyle::with_template(template)
-                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
-            bar
-        });
         Progress {
             run: run.to_path_buf(),
             label: label.into(),
-            bar,
+            terminal: !global.quiet && std::io::stderr().is_terminal(),
+            bar: None,
             lines: !global.quiet && label.is_empty(),
             introduce: false,
             epochs: 0,
@@ -92,7 +84,7 @@ impl Observer for Progress {
         let run = self.run.display();
         if first_epoch > 1 {
             self.say(&format!("{run}: going on with epoch {first_epoch}"));
-        } else if self.bar.is_some() {
+        } else if self.terminal {
             self.say(&format!(
                 "Ctrl-C stops at any time; go on later with: modalign train --resume {run}"
             ));
@@ -103,13 +95,21 @@ impl Observer for Progress {
         // A slow average, so that the number can be read.
         let first = record.batch == 1;
         self.loss = if first { record.loss } else { 0.95 * self.loss + 0.05 * record.loss };
-        let Some(bar) = &self.bar else { return };
+        if !self.terminal {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let template = "{prefix} {bar:24.cyan} {pos}/{len} {msg}";
+            // A template that does not parse would only cost the bar its looks.
+            let style = ProgressStyle::with_template(template);
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
         if first {
-            bar.set_length(total as u64);
             bar.set_prefix(format!("{}epoch {}/{}", self.label, record.epoch, self.epochs));
         }
         let rate = done as f64 / self.epoch_began.elapsed().as_secs_f64().max(1e-3);
         bar.set_message(format!("loss {:.3}  {rate:.0} samples/s", self.loss));
+        bar.set_length(total as u64);
         bar.set_position(done as u64);
     }
 
