@@ -48,6 +48,9 @@ pub enum Error {
         /// naga's or the driver's message.
         message: String,
     },
+    /// A driver that is known to compute this wrongly.
+    #[error("driver: {0}")]
+    Driver(String),
     /// Any other error that the device reported.
     #[error("GPU error: {0}")]
     Gpu(String),

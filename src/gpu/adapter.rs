@@ -1,6 +1,6 @@
 //! Choosing an adapter and opening its device.
 
-use super::{Caps, Family, Faults, Gpu, pipeline};
+use super::{Caps, Family, Faults, Gpu, pipeline, probe};
 use crate::error::{Error, Result};
 use std::sync::Mutex;
 
@@ -144,5 +144,9 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
     log::debug!("{} ({}), {} kernels", caps.name, caps.driver, caps.family);
     let cache = pipeline::open_cache(&device, &info, features);
     let (pipelines, checked) = (Mutex::default(), options.checked);
-    Ok(Gpu { instance, device, queue, caps, faults, pipelines, cache, checked })
+    let mut gpu = Gpu { instance, device, queue, caps, faults, pipelines, cache, checked };
+    if gpu.caps.cpu {
+        gpu.caps.max_iterations = probe::loop_limit(&gpu)?;
+    }
+    Ok(gpu)
 }

@@ -61,6 +61,8 @@ pub struct Caps {
     pub max_groups: u32,
     /// Whether passes can be timed on the device.
     pub timestamps: bool,
+    /// Loop iterations after which the driver silently ends an invocation, where it does.
+    pub max_iterations: Option<u64>,
 }
 
 impl Caps {
@@ -102,6 +104,7 @@ impl Caps {
             ),
             max_groups: limits.max_compute_workgroups_per_dimension,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            max_iterations: None,
         }
     }
 
@@ -119,6 +122,7 @@ impl Caps {
             align: 256,
             max_groups: 65_535,
             timestamps: false,
+            max_iterations: None,
         }
     }
 }

@@ -5,6 +5,7 @@ mod buffer;
 mod caps;
 mod fault;
 mod pipeline;
+mod probe;
 mod shader;
 
 pub use adapter::{AdapterSummary, GpuOptions, list_adapters};

@@ -53,22 +53,32 @@ pub static BACKWARD: Kernel = Kernel {
 pub const MAX_HIDDEN: usize = 256;
 
 fn launch(family: Family, words: &[u32], forward: bool) -> Launch {
-    let (batch, hidden) = (words[0], words[2]);
+    let (batch, steps, hidden) = (words[0], words[1], words[2]);
     let lanes = family.lanes();
     // The wide forward keeps h in registers and is unrolled over it: beyond 64 units its code
     // grows past what a just-in-time compiler turns around quickly.
     let by_fours = [hidden, words[4], words[5], words[6], words[7]].iter().all(|w| w % 4 == 0);
-    if lanes > 0 && by_fours && hidden <= if forward { 64 } else { 256 } {
+    let (launch, a_step) = if lanes > 0 && by_fours && hidden <= if forward { 64 } else { 256 } {
+        let quads = hidden / 4;
+        let a_step = if forward { quads } else { quads + quads.div_ceil(4) * (hidden + 1) };
         let launch = Launch::of([batch.div_ceil(lanes), 1, 1]).with("LANES", lanes);
-        return launch.with("HID", hidden);
-    }
-    if family.tiled() {
-        let launch = Launch::of([batch, 1, 1])
-            .with("TILED", 1)
-            .with("WG", (4 * hidden).next_multiple_of(64).min(256));
-        return if forward && hidden <= 64 { launch.with("HID", hidden) } else { launch };
-    }
-    Launch::of([batch.div_ceil(8), 1, 1])
+        (launch.with("HID", hidden), a_step + 1)
+    } else if family.tiled() {
+        let wg = (4 * hidden).next_multiple_of(64).min(256);
+        let launch = Launch::of([batch, 1, 1]).with("TILED", 1).with("WG", wg);
+        let rows = (4 * hidden).div_ceil(wg);
+        if forward && hidden <= 64 {
+            (launch.with("HID", hidden), 1)
+        } else if forward {
+            (launch, rows * (hidden + 1) + 1)
+        } else {
+            (launch, (4 * hidden).div_ceil(wg / hidden) + wg / hidden + 1)
+        }
+    } else {
+        let a_step = if forward { hidden * (hidden + 1) } else { hidden * (4 * hidden + 2) };
+        (Launch::of([batch.div_ceil(8), 1, 1]), a_step + 1)
+    };
+    launch.iterations(u64::from(steps) * u64::from(a_step.max(hidden)))
 }
 
 /// Parameters of one direction of one layer, under PyTorch's names and shapes:

@@ -51,7 +51,8 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
         let rm = if m <= 32 { 1 } else { 4 };
         return Launch::of([n.div_ceil(64), m.div_ceil(16 * rm), splits])
             .with("TILED", 1)
-            .with("RM", rm);
+            .with("RM", rm)
+            .iterations(u64::from(chunk.min(k)) * 17 / 16);
     }
     // Whole vectors along the contiguous side of both operands, or the plain kernel.
     let along_a = if ta { m } else { k };
@@ -60,9 +61,12 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
     let lanes = family.lanes();
     if lanes > 0 && vectors.iter().all(|v| v % 4 == 0) {
         let (rows, cols) = if ta { (4 * lanes, 8) } else { (2 * lanes, 16) };
-        return Launch::of([n.div_ceil(cols), m.div_ceil(rows), splits]).with("LANES", lanes);
+        return Launch::of([n.div_ceil(cols), m.div_ceil(rows), splits])
+            .with("LANES", lanes)
+            .iterations(u64::from(chunk.min(k)) / 4 + 36);
     }
     Launch::of([(m * n.div_ceil(4)).div_ceil(64), 1, splits])
+        .iterations(u64::from(chunk.min(k)) + 4)
 }
 
 /// One product to record; the fields are those of the shader.

@@ -46,18 +46,25 @@ pub struct Launch {
     pub defines: Defines,
     /// Workgroups.
     pub groups: [u32; 3],
+    /// Loop iterations of the longest invocation, where they may be many.
+    pub iterations: u64,
 }
 
 impl Launch {
     /// A launch without defines.
     pub fn of(groups: [u32; 3]) -> Self {
-        Launch { defines: Defines::new(), groups }
+        Launch { defines: Defines::new(), groups, iterations: 0 }
     }
 
     /// Adds a define.
     pub fn with(mut self, name: &'static str, value: u32) -> Self {
         self.defines.insert(name, value);
         self
+    }
+
+    /// Says how many loop iterations the longest invocation makes.
+    pub fn iterations(self, iterations: u64) -> Self {
+        Launch { iterations, ..self }
     }
 }
 

@@ -60,11 +60,13 @@ impl Plan {
                 });
             }
         }
+        let mut most = (0, "");
         let dispatches: Vec<Planned> = recording
             .calls
             .iter()
             .map(|call| {
                 let launch = (call.kernel.launch)(caps.family, &call.words, &call.defines);
+                most = most.max((launch.iterations, call.kernel.name));
                 let present: Vec<bool> = call.args.iter().map(Option::is_some).collect();
                 let bytes = call
                     .args
@@ -93,6 +95,14 @@ impl Plan {
                     caps.name, caps.max_groups
                 ),
             });
+        }
+        if let Some(limit) = caps.max_iterations.filter(|limit| most.0 > *limit) {
+            return Err(Error::Driver(format!(
+                "{} ends loops after {limit} iterations and would compute nonsense: kernel '{}' \
+                 makes {}; install a newer driver (Debian 12: mesa-vulkan-drivers of backports), \
+                 or use shorter sequences or smaller hidden sizes",
+                caps.driver, most.1, most.0
+            )));
         }
         let (slot_of, slots) = assign(&recording);
         Ok(Plan { recording, dispatches, slot_of, slots })
