@@ -166,7 +166,7 @@ fn without_weights_alignment_is_not_there() {
 fn one_weight_moves_its_own_pair() {
     let data = Made::default().open();
     let set = |pair: &str| {
-        let weight = format!("align.weight.{pair}=0.5");
+        let weight = format!("align.weight.{pair}=50");
         config(&["align.weight=0", &weight, "train.accumulate=1"])
     };
     let plain = trained(gpu(), &config(&["align.weight=0", "train.accumulate=1"]), &data, 1);

@@ -214,6 +214,7 @@ pub fn config(settings: &[&str]) -> Config {
         "model.out=5",
         "model.post=7",
         "align.dim=4",
+        "align.weight=0.1",
     ];
     let all: Vec<String> = small.iter().chain(settings).map(ToString::to_string).collect();
     Config::build("mosi", None, &all).unwrap_or_else(|e| panic!("{e}"))
