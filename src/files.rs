@@ -27,12 +27,25 @@ pub fn write_atomic_with(
 ) -> Result<()> {
     let path = path.as_ref();
     let failed = |source| Error::Io { action: "write", path: path.into(), source };
-    let name =
-        path.file_name().ok_or_else(|| failed(io::Error::other("the path names no file")))?;
     if path.is_dir() {
         return Err(failed(io::Error::other("it is a folder")));
     }
-    let folder = folder_of(path);
+    if path.exists() && !path.is_file() {
+        // A device or a pipe, /dev/stdout say: not to be replaced by a file.
+        return std::fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .and_then(|mut out| write(&mut out))
+            .map_err(failed);
+    }
+    // What a link points to is replaced, not the link.
+    let target = match path.is_symlink() {
+        true => std::fs::canonicalize(path).map_err(failed)?,
+        false => path.to_path_buf(),
+    };
+    let name =
+        target.file_name().ok_or_else(|| failed(io::Error::other("the path names no file")))?;
+    let folder = folder_of(&target);
     if !folder.is_dir() {
         let reason = format!("the folder {} does not exist", folder.display());
         return Err(failed(io::Error::new(io::ErrorKind::NotFound, reason)));
@@ -45,7 +58,7 @@ pub fn write_atomic_with(
     drop(buffered);
     // Without this, a crash soon after the rename could leave an empty file under the final name.
     temporary.as_file().sync_all().map_err(failed)?;
-    temporary.persist(path).map_err(|e| failed(e.error))?;
+    temporary.persist(&target).map_err(|e| failed(e.error))?;
     sync_folder(&folder);
     Ok(())
 }
@@ -154,6 +167,19 @@ mod tests {
         remove_leftovers(folder.path().join("nowhere"));
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn devices_are_written_to_and_not_replaced() {
+        use std::os::unix::fs::FileTypeExt;
+        // Anyone may write to these; only root could replace them.
+        write_atomic("/dev/null", b"x").unwrap();
+        let error = write_atomic("/dev/full", b"x").unwrap_err().to_string();
+        assert!(error.contains("/dev/full") && error.contains("No space"), "{error}");
+        for path in ["/dev/null", "/dev/full"] {
+            assert!(std::fs::metadata(path).unwrap().file_type().is_char_device(), "{path}");
+        }
+    }
+
     #[test]
     fn a_missing_folder_and_a_folder_are_named() {
         let folder = tempfile::tempdir().unwrap();
@@ -163,6 +189,18 @@ mod tests {
         assert!(error.contains("it is a folder"), "{error}");
         assert!(write_atomic("/", b"x").is_err());
         assert!(write_atomic("..", b"x").is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        write_atomic(&file, b"old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_atomic(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
     }
 
     #[cfg(unix)]

@@ -359,6 +359,17 @@ fn quiet_is_silent_and_json_is_one_object() {
     assert!(curves.trim_end().ends_with("</svg>"));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn devices_take_output_and_stay_devices() {
+    let predict = format!("predict --model {} --data {} --quiet", trained(), data());
+    assert!(ok(&format!("{predict} --format csv --out /dev/stdout")).starts_with("id,score,"));
+    fails(run(&format!("{predict} --out /dev/full")), 1, &["/dev/full", "No space left"]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command(&predict).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    fails(output.into(), 1, &["standard output", "No space left"]);
+}
+
 #[test]
 fn a_reader_that_goes_away() {
     let line = format!("predict --model {} --data {} --split train --quiet", trained(), data());
