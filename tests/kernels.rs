@@ -1,10 +1,10 @@
 //! Every registered kernel against its CPU twin: all its cases, every family this adapter can
 //! run, with checked and with trusted modules.
 
-use modalign::{Error, Gpu};
 use modalign::gpu::{Family, GpuOptions};
 use modalign::ops::{self, KERNELS};
 use modalign::plan::{Access, Case, Kernel};
+use modalign::{Error, Gpu};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A device for each family that runs here, once checked and once trusted.

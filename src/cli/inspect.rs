@@ -9,12 +9,11 @@ use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::recipe::Config;
 use crate::train::metrics::Metrics;
-use crate::train::{Saved, Session};
+use crate::train::{Saved, outline};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Options of `inspect`.
 #[derive(Args)]
@@ -202,28 +201,32 @@ fn show_model(path: &Path, global: &Global) -> Result<()> {
 }
 
 fn show_plan(data: &Path, config: &Config, global: &Global) -> Result<()> {
-    let dataset = Arc::new(open(data, config)?);
+    let dataset = open(data, config)?;
     let gpu = global.gpu()?;
-    let mut session = Session::new(&gpu, config, dataset, None, true)?;
-    let (parameters, total) = (session.params().count(), session.bytes());
-    let batch = config.train.batch_size;
-    let plan = session.step_plan()?;
+    let outline = outline(config, &dataset, gpu.caps())?;
     if global.json {
+        let buffers: serde_json::Map<String, Value> =
+            outline.buffers.iter().map(|(n, b)| (n.clone(), json!(b))).collect();
         return output::json(&json!({
             "data": data.display().to_string(),
             "adapter": gpu.caps().name,
             "kernels": gpu.caps().family.to_string(),
-            "batch_size": batch,
-            "parameters": parameters,
-            "dispatches": dispatches(plan),
-            "flops": plan.flops(),
-            "scratch_bytes": plan.scratch_bytes(),
-            "total_bytes": total,
+            "batch_size": outline.batch,
+            "parameters": outline.parameters,
+            "dispatches": dispatches(&outline.plan),
+            "flops": outline.plan.flops(),
+            "scratch_bytes": outline.plan.scratch_bytes(),
+            "buffer_bytes": buffers,
+            "total_bytes": outline.bytes,
         }));
     }
+    let buffers = outline.buffers.iter().map(|(n, b)| format!("{n} {}", output::bytes(*b)));
     output::print(&format!(
-        "{plan}\n{parameters} parameters, {} on the device in all, {} kernels of {}",
-        output::bytes(total),
+        "{}\n{}\n{} parameters, {} on the device in all, {} kernels of {}",
+        outline.plan,
+        buffers.collect::<Vec<_>>().join(", "),
+        outline.parameters,
+        output::bytes(outline.bytes),
         gpu.caps().family,
         gpu.caps().name
     ))

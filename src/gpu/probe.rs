@@ -50,7 +50,7 @@ pub(super) fn loop_limit(gpu: &Gpu) -> Result<Option<u64>> {
     }
     gpu.queue.submit([encoder.finish()]);
     let found = read_words(gpu, &buffer, 0, 3)?;
-    let wanted = (0..SIDE * SIDE)
-        .fold(1_u32, |v, _| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    let wanted =
+        (0..SIDE * SIDE).fold(1_u32, |v, _| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
     Ok((found[1] != wanted).then_some(u64::from(found[2])))
 }

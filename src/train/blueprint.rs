@@ -1,12 +1,13 @@
 //! The buffers and plans of a session before anything is allocated: what is checked against an
 //! adapter, and what `inspect` prints.
 
+use super::limits::{check_batch, check_schedule};
 use crate::data::{Dataset, Layout, Modality, SplitName, StreamSpec};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::nn::Params;
 use crate::plan::{Plan, SpaceId, Spaces};
-use crate::recipe::{SelfMm, TrainSpaces};
+use crate::recipe::{Config, SelfMm, TrainSpaces};
 use crate::tape::Tape;
 
 /// Steps between two reads of the loss ring.
@@ -65,7 +66,39 @@ impl Blueprint {
         Blueprint { params, spaces, block, scores, train }
     }
 
-    pub(super) fn plan(
+    /// The buffers and the first plan of a session over `data`, once they are known to fit.
+    ///
+    /// # Errors
+    /// A batch too large for the adapter, naming the largest that fits; a schedule under which no
+    /// step would be taken.
+    pub(super) fn fitting(
+        model: &SelfMm,
+        data: &Dataset,
+        caps: &Caps,
+        train: bool,
+    ) -> Result<(Self, Plan)> {
+        if train {
+            check_schedule(model, data)?;
+        }
+        let rows = data.splits().map(|s| s.rows()).max().unwrap_or(1);
+        let batch = model.config().train.batch_size.min(rows.max(1));
+        let kind = if train { Kind::Train } else { Kind::Scores };
+        check_batch(batch, |batch| {
+            let made = Self::new(model, data, batch, caps, train);
+            let largest = made.spaces.iter().map(|(n, w)| (w as u64 * 4, n)).max();
+            if let Some((bytes, name)) = largest.filter(|(bytes, _)| *bytes > caps.max_binding) {
+                return Err(Error::OutOfMemory {
+                    what: name.to_string(),
+                    bytes,
+                    advice: format!("one binding of {} holds {}", caps.name, caps.max_binding),
+                });
+            }
+            let plan = made.plan(model, batch, caps, kind, rows)?;
+            Ok((made, plan))
+        })
+    }
+
+    fn plan(
         &self,
         model: &SelfMm,
         batch: usize,
@@ -85,6 +118,37 @@ impl Blueprint {
             rows,
         )
     }
+}
+
+/// A training step as it will be, before anything is allocated.
+pub struct Outline {
+    /// Every dispatch.
+    pub plan: Plan,
+    /// Scalar parameters.
+    pub parameters: usize,
+    /// Rows of its batch.
+    pub batch: usize,
+    /// Persistent buffers by name, in bytes.
+    pub buffers: Vec<(String, u64)>,
+    /// Bytes of everything: persistent buffers, scratch, constants.
+    pub bytes: u64,
+}
+
+/// Outlines a training step of `config` over `data` on an adapter, allocating nothing.
+///
+/// # Errors
+/// As [`Session::new`](super::Session::new).
+pub fn outline(config: &Config, data: &Dataset, caps: &Caps) -> Result<Outline> {
+    let model = SelfMm::new(config, &available(data))?;
+    let (made, plan) = Blueprint::fitting(&model, data, caps, true)?;
+    let rows = data.splits().map(|s| s.rows()).max().unwrap_or(1);
+    Ok(Outline {
+        parameters: made.params.count(),
+        batch: config.train.batch_size.min(rows),
+        buffers: made.spaces.iter().map(|(n, w)| (n.to_string(), w as u64 * 4)).collect(),
+        bytes: plan.total_bytes(&made.spaces),
+        plan,
+    })
 }
 
 /// The plan of one batch.

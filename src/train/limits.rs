@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::recipe::SelfMm;
 
 /// Passes on what `fits` says of `batch`; where that is too large, with the largest that fits.
-pub(super) fn check_batch(batch: usize, fits: impl Fn(usize) -> Result<()>) -> Result<()> {
+pub(super) fn check_batch<T>(batch: usize, fits: impl Fn(usize) -> Result<T>) -> Result<T> {
     let name = |what: String| format!("a batch of {batch}: {what}");
     let instead = |advice: String| match largest_batch(batch, |b| fits(b).is_ok()) {
         0 => advice,

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod probe;
 mod session;
 
+pub use blueprint::{Outline, outline};
 pub use checkpoint::{CardStream, ModelCard, Saved};
 pub use history::{EpochRecord, StepRecord};
 pub use lifecycle::{Observer, Outcome, RunOptions, evaluate_run, open_saved, resume, train};

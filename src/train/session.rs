@@ -2,7 +2,6 @@
 
 use super::blueprint::{Blueprint, Kind, available, plan, table_width};
 use super::history::StepRecord;
-use super::limits::{check_batch, check_schedule};
 use crate::data::{Batch, Dataset, Layout, Loader, SplitName, Standardise, shuffled};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -82,28 +81,8 @@ impl<'g> Session<'g> {
         standardise: Option<Arc<Standardise>>,
         train: bool,
     ) -> Result<Self> {
-        let (caps, t) = (gpu.caps(), &model.config().train);
-        let rows = data.splits().map(|s| s.rows()).max().unwrap_or(1);
-        let batch = t.batch_size.min(rows.max(1));
-        if train {
-            check_schedule(&model, &data)?;
-        }
-        let kind = if train { Kind::Train } else { Kind::Scores };
-        let fits = |batch: usize| -> Result<()> {
-            let b = Blueprint::new(&model, &data, batch, caps, train);
-            let largest = b.spaces.iter().map(|(n, w)| (w as u64 * 4, n)).max();
-            if let Some((bytes, name)) = largest.filter(|(bytes, _)| *bytes > caps.max_binding) {
-                return Err(Error::OutOfMemory {
-                    what: name.to_string(),
-                    bytes,
-                    advice: format!("one binding of {} holds {}", caps.name, caps.max_binding),
-                });
-            }
-            b.plan(&model, batch, caps, kind, rows).map(drop)
-        };
-        check_batch(batch, fits)?;
-        let Blueprint { params, spaces, block, scores, train } =
-            Blueprint::new(&model, &data, batch, caps, train);
+        let (made, plan) = Blueprint::fitting(&model, &data, gpu.caps(), train)?;
+        let Blueprint { params, spaces, block, scores, train } = made;
         let memory = Memory::allocate(gpu, &spaces)?;
         let objective = model.objective();
         let ring = train.map(|t| Ring::new(gpu, t.ring, t.ring_rows, objective.width()));
@@ -126,7 +105,9 @@ impl<'g> Session<'g> {
             objective,
         };
         session.set_rates();
-        session.prepare(kind, batch)?;
+        let kind = if session.train.is_some() { Kind::Train } else { Kind::Scores };
+        let program = plan.prepare(gpu, &session.memory, &mut session.pool)?;
+        session.programs.insert((kind, session.batch_size()), program);
         Ok(session)
     }
 
