@@ -7,11 +7,7 @@
 // Numerics  f32, rows in order; zero labels count as positive unless P.exclude_zero.
 // Twin      ops::labels::reference::centre_sums
 
-struct Params {
-    total: u32, width: u32, tasks: u32, chunk: u32,
-    exclude_zero: u32, chunks: u32, pad0: u32, pad1: u32,
-    dims: vec4<u32>,
-}
+#import centres
 @group(0) @binding(0) var<storage, read> STORE: array<f32>;
 @group(0) @binding(1) var<storage, read> LABELS: array<f32>;
 @group(0) @binding(2) var<storage, read_write> PART: array<f32>;
@@ -22,15 +18,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let col = wid.x * 64u + id;
     let chunk = wid.y;
     if (col >= P.width) { return; }
-    var task = 0u;
-    var first = 0u;
-    for (var k = 0u; k + 1u < P.tasks; k++) {
-        let next = first + P.dims[k];
-        if (task == k && col >= next) {
-            task = k + 1u;
-            first = next;
-        }
-    }
+    let owner = owner_of(col);
+    let task = owner.x;
+    let first = owner.y;
     var sums = vec2<f32>();
     var counts = vec2<f32>();
     let end = min((chunk + 1u) * P.chunk, P.total);

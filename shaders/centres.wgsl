@@ -6,11 +6,7 @@
 // Numerics  f32, chunks in order.
 // Twin      ops::labels::reference::centres
 
-struct Params {
-    total: u32, width: u32, tasks: u32, chunk: u32,
-    exclude_zero: u32, chunks: u32, pad0: u32, pad1: u32,
-    dims: vec4<u32>,
-}
+#import centres
 @group(0) @binding(0) var<storage, read> PART: array<f32>;
 @group(0) @binding(1) var<storage, read_write> CENTRES: array<f32>;
 @group(0) @binding(14) var<uniform> P: Params;
@@ -19,15 +15,9 @@ struct Params {
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let col = wid.x * 64u + id;
     if (col >= P.width) { return; }
-    var task = 0u;
-    var first = 0u;
-    for (var k = 0u; k + 1u < P.tasks; k++) {
-        let next = first + P.dims[k];
-        if (task == k && col >= next) {
-            task = k + 1u;
-            first = next;
-        }
-    }
+    let owner = owner_of(col);
+    let task = owner.x;
+    let first = owner.y;
     let half = P.width + P.tasks;
     var sums = vec2<f32>();
     var counts = vec2<f32>();

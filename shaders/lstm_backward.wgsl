@@ -15,11 +15,7 @@
 // Limits    256 invocations, hidden <= 256, 6 KiB of workgroup memory.
 // Twin      ops::lstm::reference::backward
 #import activation
-
-struct Params {
-    batch: u32, steps: u32, hidden: u32, reverse: u32,
-    ldy: u32, y_at: u32, ld_last: u32, last_at: u32,
-}
+#import lstm
 #if LANES
 @group(0) @binding(0) var<storage, read_write> GATES: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> W: array<vec4<f32>>;
@@ -97,9 +93,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var dc = 0.0;
     for (var back = 0u; back < length; back++) {
         let s = length - 1u - back;
-        let t = select(s, length - 1u - s, P.reverse != 0u);
+        let t = visit(s, length);
         let step = b * P.steps + t;
-        let before = b * P.steps + select(t - 1u, t + 1u, P.reverse != 0u);
+        let before = b * P.steps + visited_before(t);
         if (id < hidden) {
             let at = step * 4u * hidden + id;
             let i = GATES[at];
@@ -175,9 +171,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var back = 0u; back < longest; back++) {
         let s = longest - 1u - back;
         let live = s < length;
-        let t = select(s, length - 1u - s, P.reverse != 0u && live);
+        let t = visit_within(s, length);
         let step = b * P.steps + t;
-        let before = b * P.steps + select(t - 1u, t + 1u, P.reverse != 0u);
+        let before = b * P.steps + visited_before(t);
         for (var j = 0u; j < quads; j++) {
             if (live) {
                 let at = step * 4u * quads + j;
@@ -239,9 +235,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var j = 0u; j < 2u * hidden; j++) { STATE[state + j] = 0.0; }
     for (var back = 0u; back < length; back++) {
         let s = length - 1u - back;
-        let t = select(s, length - 1u - s, P.reverse != 0u);
+        let t = visit(s, length);
         let step = b * P.steps + t;
-        let before = b * P.steps + select(t - 1u, t + 1u, P.reverse != 0u);
+        let before = b * P.steps + visited_before(t);
         for (var j = 0u; j < hidden; j++) {
             let at = step * 4u * hidden + j;
             let i = GATES[at];

@@ -20,11 +20,7 @@
 // Limits    256 invocations, hidden <= 256, 5 KiB of workgroup memory.
 // Twin      ops::lstm::reference::forward
 #import activation
-
-struct Params {
-    batch: u32, steps: u32, hidden: u32, reverse: u32,
-    ldy: u32, y_at: u32, ld_last: u32, last_at: u32,
-}
+#import lstm
 #if LANES
 @group(0) @binding(0) var<storage, read_write> GATES: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> W: array<vec4<f32>>;
@@ -79,7 +75,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if (id < hidden) { h[id] = 0.0; }
     workgroupBarrier();
     for (var s = 0u; s < length; s++) {
-        let t = select(s, length - 1u - s, P.reverse != 0u);
+        let t = visit(s, length);
         let step = b * P.steps + t;
 #if HID
         if (id < ${4 * HID}u) {
@@ -143,10 +139,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let longest = subgroupMax(length);
     for (var s = 0u; s < longest; s++) {
         let live = s < length;
-        let t = select(s, length - 1u - s, P.reverse != 0u && live);
+        let t = visit_within(s, length);
         let step = b * P.steps + t;
-        let before = b * P.steps + select(t - 1u, t + 1u, P.reverse != 0u);
-        let after = b * P.steps + select(t + 1u, t - 1u, P.reverse != 0u);
+        let before = b * P.steps + visited_before(t);
+        let after = b * P.steps + visited_after(t);
         if (live && s == 0u) {
             for (var j = 0u; j < quads; j++) { PREV[step * quads + j] = vec4<f32>(); }
         }
@@ -224,10 +220,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let hidden = P.hidden;
     let length = min(LENGTHS[b], P.steps);
     for (var s = 0u; s < length; s++) {
-        let t = select(s, length - 1u - s, P.reverse != 0u);
+        let t = visit(s, length);
         let step = b * P.steps + t;
-        let before = b * P.steps + select(t - 1u, t + 1u, P.reverse != 0u);
-        let after = b * P.steps + select(t + 1u, t - 1u, P.reverse != 0u);
+        let before = b * P.steps + visited_before(t);
+        let after = b * P.steps + visited_after(t);
         if (s == 0u) {
             for (var j = 0u; j < hidden; j++) { PREV[step * hidden + j] = 0.0; }
         }

@@ -16,6 +16,8 @@ pub type Defines = BTreeMap<&'static str, u32>;
 
 const SHARED: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/shared/activation.wgsl")),
+    ("centres", include_str!("../../shaders/shared/centres.wgsl")),
+    ("lstm", include_str!("../../shaders/shared/lstm.wgsl")),
     ("rng", include_str!("../../shaders/shared/rng.wgsl")),
     ("row", include_str!("../../shaders/shared/row.wgsl")),
     ("step", include_str!("../../shaders/shared/step.wgsl")),
