@@ -5,8 +5,9 @@
 // 1 - 0.999 single precision keeps only five digits.
 // lr, decay, bias1 = 1 - b1^t and bias2 = 1 - b2^t come with the step.
 //
-// In    NORM optional [1], the squared global gradient norm; scale is then
-//       min(1, P.max_norm / (sqrt(NORM) + 1e-6)) as torch clips
+// In    NORM optional [1], the squared global norm of GRAD; scale, which is S.grad_scale (1, or
+//       1/k where k gradients are averaged), is then multiplied by
+//       min(1, P.max_norm / (S.grad_scale sqrt(NORM) + 1e-6)), as torch clips
 // Out   VALUE, GRAD, M, V [n], n a multiple of 4; group k ends at element P.ends[k]
 // Geometry  an invocation owns four elements.
 // Numerics  f32, in torch's order.

@@ -14,8 +14,12 @@ struct Params { n: u32, rows: u32, splits: u32, accumulate: u32, sum_accumulate:
 @group(0) @binding(14) var<uniform> P: Params;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let i = wid.x * 64u + id;
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) id: u32,
+) {
+    let i = (wid.y * count.x + wid.x) * 64u + id;
     let stride = P.n + P.rows;
     if (i >= stride) { return; }
     var total = 0.0;

@@ -58,8 +58,12 @@ fn alpha${k}(i: u32, centre: u32) -> f32 {
 #endfor
 
 @compute @workgroup_size(8)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let item = wid.x * 8u + id;
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) id: u32,
+) {
+    let item = (wid.y * count.x + wid.x) * 8u + id;
     if (item >= P.n * P.tasks) { return; }
     let task = item % P.tasks;
     let i = item / P.tasks;

@@ -15,8 +15,12 @@ struct Params { n: u32, tasks: u32, total: u32 }
 @group(0) @binding(14) var<uniform> P: Params;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let at = wid.x * 64u + id;
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) id: u32,
+) {
+    let at = (wid.y * count.x + wid.x) * 64u + id;
     if (at >= P.n * P.tasks) { return; }
     let task = at % P.tasks;
     let row = ROWS[at / P.tasks];

@@ -138,7 +138,8 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
 
     let faults = Faults::install(&device);
     let caps = Caps::read(&info, &limits, features, options.family);
-    if caps.cpu && !options.quiet {
+    let no_other = found.iter().all(|a| a.get_info().device_type == wgpu::DeviceType::Cpu);
+    if no_other && !options.quiet {
         log::warn!("only a software adapter was found ({}): training runs on the CPU", caps.name);
     }
     log::debug!("{} ({}), {} kernels", caps.name, caps.driver, caps.family);

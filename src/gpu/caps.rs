@@ -10,7 +10,7 @@ pub enum Family {
     /// CPU adapters with subgroups of this one size: a workgroup is a subgroup, values are
     /// broadcast across its lanes, and there is neither workgroup memory nor a barrier.
     Wide(u32),
-    /// No subgroups and no workgroup memory: runs anywhere.
+    /// No subgroups, and nothing shared between invocations: runs anywhere.
     Plain,
 }
 

@@ -32,7 +32,7 @@ pub static SQUARE_SUM: Kernel = Kernel {
         if defines.contains_key("FOLD") {
             return Launch::of([1, 1, 1]);
         }
-        let wg = if family.tiled() { 64 } else { family.lanes().max(1) };
+        let wg = if family.tiled() { 64 } else { 1 };
         Launch::of([(words[0] / 4).div_ceil(words[1]), 1, 1]).with("WG", wg)
     },
     twin: reference::square_sum,

@@ -88,7 +88,9 @@ pub(crate) struct Product {
 /// Appends a product; a long sum over k with few outputs is split so that it fills a device.
 pub(crate) fn product(tape: &mut Tape, a: Var, b: Var, c: Var, p: Product) {
     let Product { m, n, k, .. } = p;
-    let splits = if k >= 2048 && m * n <= 1 << 15 { (k / 512).min(32) } else { 1 };
+    // What follows the sum (bias, activation) cannot be applied to a part of it.
+    let whole = p.bias.is_some() || p.act != Act::None;
+    let splits = if k >= 2048 && m * n <= 1 << 15 && !whole { (k / 512).min(32) } else { 1 };
     let chunk = k.div_ceil(splits).next_multiple_of(4);
     let splits = k.div_ceil(chunk).max(1);
     let mut defines = Defines::new();
@@ -232,19 +234,18 @@ pub(crate) fn linear_weight_grad(
     b: Option<Var>,
 ) {
     let rowsum = b.and_then(|b| tape.sink(b));
-    if let Some(dw) = tape.sink(w) {
-        let p = Product {
-            m: n,
-            n: k,
-            k: rows,
-            ta: true,
-            mask,
-            accumulate: dw.accumulate,
-            rowsum,
-            ..Default::default()
-        };
-        product(tape, dy, x, dw.var, p);
+    let dw = tape.sink(w);
+    if dw.is_none() && rowsum.is_none() {
+        return;
     }
+    // The sums of a frozen weight's bias come with a product that nobody reads.
+    let (into, accumulate) = match dw {
+        Some(dw) => (dw.var, dw.accumulate),
+        None => (tape.output("unused", &[n, k], &[]), 0),
+    };
+    let p =
+        Product { m: n, n: k, k: rows, ta: true, mask, accumulate, rowsum, ..Default::default() };
+    product(tape, dy, x, into, p);
 }
 
 fn cases() -> Vec<Case> {

@@ -303,8 +303,11 @@ impl Config {
             Some(text) => text.parse().map_err(|e: toml::de::Error| Error::Config(one_line(&e)))?,
             None => Table::new(),
         };
-        let preset = match file.get("preset") {
-            Some(Value::String(name)) => name.as_str(),
+        // A preset is where the settings begin, wherever it is named.
+        let named = settings.iter().rev().find_map(|s| s.trim().strip_prefix("preset="));
+        let preset = match (named, file.get("preset")) {
+            (Some(name), _) => name.trim(),
+            (None, Some(Value::String(name))) => name.as_str(),
             _ => preset,
         };
         let mut all = Self::preset(preset)?.table()?;
@@ -388,16 +391,28 @@ impl Config {
         {
             return fail("model.modalities", "letters of TAV, each at most once");
         }
-        let finite = [t.lr.text, t.lr.audio, t.lr.vision, t.lr.other, t.clip_norm]
-            .into_iter()
-            .chain([t.decay.text, t.decay.audio, t.decay.vision, t.decay.other])
-            .chain([self.labels.clamp, self.data.label_range, self.align.margin])
-            .all(|v| v.is_finite() && v >= 0.0);
         let w = self.align.weight;
-        if !finite || ![w.ta, w.tv, w.av].iter().all(|v| v.is_finite()) {
-            return Err(Error::Config(
-                "rates, decays, clamps and ranges are finite and not negative".into(),
-            ));
+        for (key, value, least) in [
+            ("train.lr.text", t.lr.text, 0.0),
+            ("train.lr.audio", t.lr.audio, 0.0),
+            ("train.lr.vision", t.lr.vision, 0.0),
+            ("train.lr.other", t.lr.other, 0.0),
+            ("train.decay.text", t.decay.text, 0.0),
+            ("train.decay.audio", t.decay.audio, 0.0),
+            ("train.decay.vision", t.decay.vision, 0.0),
+            ("train.decay.other", t.decay.other, 0.0),
+            ("train.clip_norm", t.clip_norm, 0.0),
+            ("labels.clamp", self.labels.clamp, 0.0),
+            ("data.label_range", self.data.label_range, 0.0),
+            ("align.margin", self.align.margin, 0.0),
+            ("align.weight.ta", w.ta, f64::MIN),
+            ("align.weight.tv", w.tv, f64::MIN),
+            ("align.weight.av", w.av, f64::MIN),
+        ] {
+            if !value.is_finite() || value < least {
+                let want = if least == 0.0 { "a number, 0 or more" } else { "a finite number" };
+                return fail(key, want);
+            }
         }
         Ok(())
     }
@@ -559,6 +574,9 @@ mod tests {
         assert!(with(&["model.dropout.text=1.5"]).is_err());
         assert!(with(&["model.modalities=TX"]).is_err());
         assert!(with(&["train=3"]).is_err());
+        assert!(with(&["train.lr.audio=-1"]).unwrap_err().to_string().contains("train.lr.audio"));
+        let sims = with(&["train.seed=3", "preset=sims"]).unwrap();
+        assert_eq!((sims.labels.clamp, sims.train.seed), (1.0, 3));
         assert!(Config::preset("simv2").unwrap_err().to_string().contains("'simsv2'"));
     }
 

@@ -113,7 +113,8 @@ impl Files {
             .create(true)
             .append(true)
             .open(&path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
+            // The state that follows is synced: the lines it stands on must not be lost before it.
+            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_data()))
             .map_err(Error::io("write", &path))
     }
 
@@ -205,7 +206,7 @@ pub fn resume(
     let mut config = Config::build("mosi", Some(&read("config.toml")?), &[])?;
     if let Some(max) = max_epochs {
         config.train.max_epochs = max;
-        write_atomic(files.at("config.toml"), config.to_toml()?.as_bytes())?;
+        config.validate()?;
     }
     let card: RunCard = serde_json::from_str(&read("run.json")?)
         .map_err(|e| Error::checkpoint(files.at("run.json"), e.to_string()))?;
@@ -228,6 +229,18 @@ pub fn resume(
         begin(&mut session, card.init.as_deref())?;
         0
     };
+    if card.adapter != gpu.caps().name || card.driver != gpu.caps().driver {
+        log::warn!(
+            "the run began on {} ({}): on {} ({}) it goes on, but not to the same bits",
+            card.adapter,
+            card.driver,
+            gpu.caps().name,
+            gpu.caps().driver
+        );
+    }
+    if max_epochs.is_some() {
+        write_atomic(files.at("config.toml"), config.to_toml()?.as_bytes())?;
+    }
     continue_run(&mut session, &files, done, observer)
 }
 
@@ -279,11 +292,20 @@ fn continue_run(
                 .map_err(|e| Error::checkpoint(files.at("epochs.jsonl"), e.to_string()))
         })
         .collect::<Result<_>>()?;
+    if history.iter().map(|r| r.epoch).ne(1..=done) {
+        let detail = format!("does not hold a line for each of the {done} epochs that are done");
+        return Err(Error::checkpoint(files.at("epochs.jsonl"), detail));
+    }
     observer.begin(session, done + 1);
     let mut samples = 0;
     for epoch in done + 1..=limits.max_epochs {
         if stopped(&history, limits.early_stop) {
             break;
+        }
+        // What an earlier end of this run said no longer holds.
+        let ended = files.at("metrics.json");
+        if ended.exists() {
+            std::fs::remove_file(&ended).map_err(Error::io("remove", &ended))?;
         }
         let record = one_epoch(session, files, epoch, &history, observer)?;
         samples += session.data().split(SplitName::Train).map_or(0, |s| s.rows());
@@ -307,7 +329,7 @@ fn continue_run(
         epochs: history.len(),
         seconds: start.elapsed().as_secs_f64(),
         samples_per_second: samples as f64 / training.max(1e-9),
-        adapter: gpu_name(files),
+        adapter: session.adapter().to_string(),
         parameters: session.params().count(),
     };
     let convention = config.data.convention;
@@ -321,13 +343,6 @@ fn continue_run(
     }
     files.write_json("metrics.json", &outcome)?;
     Ok(outcome)
-}
-
-fn gpu_name(files: &Files) -> String {
-    std::fs::read_to_string(files.at("run.json"))
-        .ok()
-        .and_then(|text| serde_json::from_str::<RunCard>(&text).ok())
-        .map_or_else(String::new, |card| card.adapter)
 }
 
 fn labels_of(data: &Dataset, split: SplitName) -> Option<Vec<f32>> {

@@ -154,6 +154,11 @@ impl<'g> Session<'g> {
         &self.model
     }
 
+    /// The name of the adapter it runs on.
+    pub fn adapter(&self) -> &str {
+        &self.gpu.caps().name
+    }
+
     /// The data.
     pub fn data(&self) -> &Arc<Dataset> {
         &self.data
