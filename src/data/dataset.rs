@@ -63,6 +63,11 @@ impl Dataset {
         self.splits[name.index()].as_ref()
     }
 
+    /// Rows of the largest split, at least 1.
+    pub fn most_rows(&self) -> usize {
+        self.splits().map(Split::rows).max().unwrap_or(1).max(1)
+    }
+
     /// The splits present, in the order train, valid, test.
     pub fn splits(&self) -> impl Iterator<Item = &Split> {
         self.splits.iter().flatten()

@@ -56,7 +56,7 @@ impl Blueprint {
         let mut spaces = Spaces::new();
         let params = Params::new(model.specs(train), &mut spaces, caps.max_binding, train);
         let block = spaces.declare("batch", Layout::new(batch, &model.streams()).words);
-        let most = data.splits().map(|s| s.rows()).max().unwrap_or(1);
+        let most = data.most_rows();
         let width = table_width(model, Kind::Scores).max(table_width(model, Kind::Represent));
         let scores = spaces.declare("results", most * width);
         let train = match (train, data.split(SplitName::Train)) {
@@ -80,8 +80,8 @@ impl Blueprint {
         if train {
             check_schedule(model, data)?;
         }
-        let rows = data.splits().map(|s| s.rows()).max().unwrap_or(1);
-        let batch = model.config().train.batch_size.min(rows.max(1));
+        let rows = data.most_rows();
+        let batch = model.config().train.batch_size.min(rows);
         let kind = if train { Kind::Train } else { Kind::Scores };
         check_batch(batch, |batch| {
             let made = Self::new(model, data, batch, caps, train);
@@ -141,7 +141,7 @@ pub struct Outline {
 pub fn outline(config: &Config, data: &Dataset, caps: &Caps) -> Result<Outline> {
     let model = SelfMm::new(config, &available(data))?;
     let (made, plan) = Blueprint::fitting(&model, data, caps, true)?;
-    let rows = data.splits().map(|s| s.rows()).max().unwrap_or(1);
+    let rows = data.most_rows();
     Ok(Outline {
         parameters: made.params.count(),
         batch: config.train.batch_size.min(rows),

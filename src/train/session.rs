@@ -132,7 +132,7 @@ impl<'g> Session<'g> {
             return Ok(());
         }
         let layout = Layout::new(batch, &self.model.streams());
-        let rows = self.data.splits().map(|s| s.rows()).max().unwrap_or(1);
+        let rows = self.data.most_rows();
         let spaces = (self.block, self.scores);
         let plan = plan(
             &self.model,
@@ -208,8 +208,8 @@ impl<'g> Session<'g> {
     }
 
     fn batch_size(&self) -> usize {
-        let rows = self.data.splits().map(|s| s.rows()).max().unwrap_or(1);
-        self.model.config().train.batch_size.min(rows.max(1))
+        let rows = self.data.most_rows();
+        self.model.config().train.batch_size.min(rows)
     }
 
     // ---- parameters and state ----------------------------------------------------------------
