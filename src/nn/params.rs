@@ -4,7 +4,7 @@ use super::{Init, Weights};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::ops::adam::ArenaVars;
-use crate::plan::{ALIGN_WORDS, Memory, SpaceId, Spaces};
+use crate::plan::{ALIGN_WORDS, MAX_GROUPS, Memory, SpaceId, Spaces};
 use crate::tape::{Tape, Var};
 use std::collections::HashMap;
 use std::path::Path;
@@ -76,7 +76,7 @@ struct Arena {
     /// Gradient, first and second moment; absent where nothing is trained.
     training: Option<[SpaceId; 3]>,
     words: usize,
-    ends: [u32; 8],
+    ends: [u32; MAX_GROUPS],
 }
 
 /// All parameters of a model.
@@ -98,16 +98,16 @@ impl Params {
         specs.sort_by_key(|s| s.group);
         let limit = (max_binding / 4) as usize;
         let (mut entries, mut by_name) = (Vec::new(), HashMap::new());
-        let mut sizes: Vec<(usize, [u32; 8])> = Vec::new();
+        let mut sizes: Vec<(usize, [u32; MAX_GROUPS])> = Vec::new();
         for spec in specs {
             let words = spec.stored().next_multiple_of(ALIGN_WORDS);
             if sizes.last().is_none_or(|(used, _)| used + words > limit) {
-                sizes.push((0, [0; 8]));
+                sizes.push((0, [0; MAX_GROUPS]));
             }
             let arena = sizes.len() - 1;
             if let Some((used, ends)) = sizes.last_mut() {
                 by_name.insert(spec.name.clone(), entries.len());
-                let group = spec.group.min(7);
+                let group = spec.group.min(MAX_GROUPS - 1);
                 entries.push(Entry { spec, arena, offset: *used });
                 *used += words;
                 ends[group..].fill(*used as u32);

@@ -34,8 +34,12 @@ impl Weights {
     /// # Errors
     /// [`Checkpoint`](Error::Checkpoint): missing, truncated, not safetensors, other floats.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| {
+        Self::parse(&std::fs::read(path).map_err(Error::io("read", path))?, path)
+    }
+
+    /// The same of a file's contents; `path` names them in errors.
+    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        let file = SafeTensors::deserialize(bytes).map_err(|e| {
             Error::checkpoint(path, format!("no whole safetensors file ({e}); save it again"))
         })?;
         let mut weights = Weights::default();

@@ -2,7 +2,7 @@
 
 use super::random;
 use crate::gpu::Defines;
-use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, grid};
+use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, MAX_GROUPS, grid};
 use crate::tape::{Tape, Var};
 
 /// One optimiser step; see `shaders/adam.wgsl`.
@@ -63,7 +63,7 @@ pub struct ArenaVars {
     /// Second moments.
     pub v: Var,
     /// Element at which each parameter group ends; learning rates and decays are the step's.
-    pub ends: [u32; 8],
+    pub ends: [u32; MAX_GROUPS],
 }
 
 impl Tape {
@@ -98,7 +98,7 @@ impl Tape {
 }
 
 /// `P`: 1 − β is rounded once, after the subtraction.
-fn words(n: usize, max_norm: f32, ends: [u32; 8]) -> Vec<u32> {
+fn words(n: usize, max_norm: f32, ends: [u32; MAX_GROUPS]) -> Vec<u32> {
     let (beta1, beta2, eps) = BETAS;
     let mut words = vec![n as u32, max_norm.to_bits()];
     words.extend([beta1, beta2, eps, 1.0 - beta1, 1.0 - beta2].map(|v| (v as f32).to_bits()));

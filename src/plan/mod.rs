@@ -17,7 +17,7 @@ pub use layout::{Plan, Planned};
 pub use memory::{Memory, Pool, SpaceId, Spaces};
 pub use program::Program;
 pub use ring::Ring;
-pub use step::Step;
+pub use step::{MAX_GROUPS, Step};
 
 use crate::gpu::Defines;
 

@@ -447,13 +447,6 @@ pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Str
         .to_string()
 }
 
-fn unknown(all: &Table, key: &str) -> Error {
-    let mut keys = Vec::new();
-    flatten(all, "", &mut keys);
-    let close = nearest(key, keys.iter().map(|(k, _)| k.as_str()));
-    Error::Config(format!("unknown key '{key}', did you mean '{close}'?"))
-}
-
 /// Lays `from` over `onto`, which holds every key there is.
 fn overlay(onto: &mut Table, from: &Table, prefix: &str) -> Result<()> {
     let whole = onto.clone();
@@ -527,10 +520,10 @@ fn set(all: &mut Table, key: &str, text: &str) -> Result<()> {
                 *slot = fit(slot, value, key)?;
                 return Ok(());
             }
-            _ => return Err(unknown(&whole, key)),
+            _ => return Err(unknown_within(&whole, "", key)),
         }
     }
-    Err(unknown(&whole, key))
+    Err(unknown_within(&whole, "", key))
 }
 
 #[cfg(test)]

@@ -98,7 +98,8 @@ impl Blueprint {
         })
     }
 
-    fn plan(
+    /// The plan of a batch; `rows` are those of the largest split.
+    pub(super) fn plan(
         &self,
         model: &SelfMm,
         batch: usize,
@@ -107,16 +108,31 @@ impl Blueprint {
         rows: usize,
     ) -> Result<Plan> {
         let layout = Layout::new(batch, &model.streams());
-        plan(
-            model,
-            &self.params,
-            &layout,
-            (self.block, self.scores),
-            self.train.as_ref(),
-            caps,
-            kind,
-            rows,
-        )
+        let mut tape = Tape::new();
+        match (kind, &self.train) {
+            (Kind::Train, Some(spaces)) => {
+                model.step(&mut tape, &self.params, &layout, self.block, spaces)?;
+            }
+            (Kind::Train, None) => {
+                return Err(Error::Config("the data has no training split".into()));
+            }
+            _ => {
+                let f = model.forward(&mut tape, &self.params, &layout, self.block, false)?;
+                let width = table_width(model, kind);
+                let table = tape.input("results", &[rows, width], self.scores, 0);
+                if kind == Kind::Scores {
+                    tape.scatter_rows(f.scores, f.rows, table, 0)?;
+                } else {
+                    let mut at = 0;
+                    let all = f.encoded.iter().map(|(_, v)| *v).chain(f.features.iter().copied());
+                    for var in all.collect::<Vec<_>>() {
+                        tape.scatter_rows(var, f.rows, table, at)?;
+                        at += tape.rows_cols(var).1;
+                    }
+                }
+            }
+        }
+        tape.plan(caps)
     }
 }
 
@@ -149,45 +165,6 @@ pub fn outline(config: &Config, data: &Dataset, caps: &Caps) -> Result<Outline> 
         bytes: plan.total_bytes(&made.spaces),
         plan,
     })
-}
-
-/// The plan of one batch.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn plan(
-    model: &SelfMm,
-    params: &Params,
-    layout: &Layout,
-    (block, scores): (SpaceId, SpaceId),
-    train: Option<&TrainSpaces>,
-    caps: &Caps,
-    kind: Kind,
-    rows: usize,
-) -> Result<Plan> {
-    let mut tape = Tape::new();
-    match (kind, train) {
-        (Kind::Train, Some(spaces)) => {
-            model.step(&mut tape, params, layout, block, spaces)?;
-        }
-        (Kind::Train, None) => {
-            return Err(Error::Config("the data has no training split".into()));
-        }
-        _ => {
-            let f = model.forward(&mut tape, params, layout, block, false)?;
-            let width = table_width(model, kind);
-            let table = tape.input("results", &[rows, width], scores, 0);
-            if kind == Kind::Scores {
-                tape.scatter_rows(f.scores, f.rows, table, 0)?;
-            } else {
-                let mut at = 0;
-                let all = f.encoded.iter().map(|(_, v)| *v).chain(f.features.iter().copied());
-                for var in all.collect::<Vec<_>>() {
-                    tape.scatter_rows(var, f.rows, table, at)?;
-                    at += tape.rows_cols(var).1;
-                }
-            }
-        }
-    }
-    tape.plan(caps)
 }
 
 /// What the data offers to a model.

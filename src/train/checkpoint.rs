@@ -66,8 +66,9 @@ impl Saved {
     /// Missing, damaged, or written by another program.
     pub fn load(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() };
-        let weights = Weights::load(&path)?;
-        let card = metadata(&path)?.ok_or_else(|| {
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let weights = Weights::parse(&bytes, &path)?;
+        let card = metadata(&bytes, &path)?.ok_or_else(|| {
             let why = "has no model card: it was not written by modalign; \
                        start from it with train --init";
             Error::checkpoint(&path, why)
@@ -83,9 +84,8 @@ impl Saved {
     }
 }
 
-fn metadata<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let (_, header) = SafeTensors::read_metadata(&bytes)
+fn metadata<T: for<'a> Deserialize<'a>>(bytes: &[u8], path: &Path) -> Result<Option<T>> {
+    let (_, header) = SafeTensors::read_metadata(bytes)
         .map_err(|e| Error::checkpoint(path, format!("no whole safetensors file ({e})")))?;
     let Some(text) = header.metadata().as_ref().and_then(|m| m.get(KEY)) else { return Ok(None) };
     serde_json::from_str(text).map(Some).map_err(|e| {
@@ -127,9 +127,9 @@ pub(super) fn save_state(
 
 /// Reads a state.
 pub(super) fn load_state(path: &Path) -> Result<(StateCard, Buffers)> {
-    let card = metadata(path)?
-        .ok_or_else(|| Error::checkpoint(path, "it is no state of a modalign run"))?;
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let card = metadata(&bytes, path)?
+        .ok_or_else(|| Error::checkpoint(path, "it is no state of a modalign run"))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| Error::checkpoint(path, format!("no whole safetensors file ({e})")))?;
     let words = |data: &[u8]| {

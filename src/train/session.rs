@@ -1,13 +1,13 @@
 //! A model on a device with its data: plans by batch size, steps, evaluation.
 
-use super::blueprint::{Blueprint, Kind, available, plan, table_width};
+use super::blueprint::{Blueprint, Kind, available, table_width};
 use super::history::StepRecord;
-use crate::data::{Batch, Dataset, Layout, Loader, SplitName, Standardise, shuffled};
+use crate::data::{Batch, Dataset, Loader, SplitName, Standardise, shuffled};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::{Params, Weights};
-use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Spaces, Step};
-use crate::recipe::{Config, Objective, SelfMm, TrainSpaces};
+use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Step};
+use crate::recipe::{Config, Objective, SelfMm};
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -43,13 +43,9 @@ pub struct Session<'g> {
     model: SelfMm,
     data: Arc<Dataset>,
     standardise: Option<Arc<Standardise>>,
-    params: Params,
-    spaces: Spaces,
+    made: Blueprint,
     memory: Memory,
     pool: Pool,
-    block: SpaceId,
-    scores: SpaceId,
-    train: Option<TrainSpaces>,
     ring: Option<Ring>,
     programs: HashMap<(Kind, usize), Program>,
     step: Step,
@@ -82,22 +78,17 @@ impl<'g> Session<'g> {
         train: bool,
     ) -> Result<Self> {
         let (made, plan) = Blueprint::fitting(&model, &data, gpu.caps(), train)?;
-        let Blueprint { params, spaces, block, scores, train } = made;
-        let memory = Memory::allocate(gpu, &spaces)?;
+        let memory = Memory::allocate(gpu, &made.spaces)?;
         let objective = model.objective();
-        let ring = train.map(|t| Ring::new(gpu, t.ring, t.ring_rows, objective.width()));
+        let ring = made.train.map(|t| Ring::new(gpu, t.ring, t.ring_rows, objective.width()));
         let mut session = Session {
             gpu,
             model,
             data,
             standardise,
-            params,
-            spaces,
+            made,
             memory,
             pool: Pool::new(),
-            block,
-            scores,
-            train,
             ring,
             programs: HashMap::new(),
             step: Step::default(),
@@ -105,7 +96,7 @@ impl<'g> Session<'g> {
             objective,
         };
         session.set_rates();
-        let kind = if session.train.is_some() { Kind::Train } else { Kind::Scores };
+        let kind = if session.made.train.is_some() { Kind::Train } else { Kind::Scores };
         let program = plan.prepare(gpu, &session.memory, &mut session.pool)?;
         session.programs.insert((kind, session.batch_size()), program);
         Ok(session)
@@ -131,19 +122,8 @@ impl<'g> Session<'g> {
         if self.programs.contains_key(&(kind, batch)) {
             return Ok(());
         }
-        let layout = Layout::new(batch, &self.model.streams());
-        let rows = self.data.most_rows();
-        let spaces = (self.block, self.scores);
-        let plan = plan(
-            &self.model,
-            &self.params,
-            &layout,
-            spaces,
-            self.train.as_ref(),
-            self.gpu.caps(),
-            kind,
-            rows,
-        )?;
+        let (rows, caps) = (self.data.most_rows(), self.gpu.caps());
+        let plan = self.made.plan(&self.model, batch, caps, kind, rows)?;
         let program = plan.prepare(self.gpu, &self.memory, &mut self.pool)?;
         self.programs.insert((kind, batch), program);
         Ok(())
@@ -176,7 +156,7 @@ impl<'g> Session<'g> {
 
     /// Named parameters.
     pub fn params(&self) -> &Params {
-        &self.params
+        &self.made.params
     }
 
     /// The plan of a training step of a full batch.
@@ -204,7 +184,7 @@ impl<'g> Session<'g> {
     /// Bytes of all persistent buffers and the scratch of the largest plan.
     pub fn bytes(&self) -> u64 {
         let scratch = self.programs.values().map(|p| p.plan().scratch_bytes()).max().unwrap_or(0);
-        self.spaces.bytes() + scratch
+        self.made.spaces.bytes() + scratch
     }
 
     fn batch_size(&self) -> usize {
@@ -219,26 +199,26 @@ impl<'g> Session<'g> {
     /// # Errors
     /// Weights of another model; `path` names them.
     pub fn load(&mut self, weights: &Weights, path: &Path) -> Result<()> {
-        self.params.check(weights, path)?;
-        self.params.upload(self.gpu, &self.memory, weights);
+        self.made.params.check(weights, path)?;
+        self.made.params.upload(self.gpu, &self.memory, weights);
         Ok(())
     }
 
     /// The parameters as they are. Blocks.
     pub fn weights(&self) -> Result<Weights> {
-        self.params.download(self.gpu, &self.memory)
+        self.made.params.download(self.gpu, &self.memory)
     }
 
     /// PyTorch's initial values by the configuration's seed, and the label map at the fused label.
     pub fn initialise(&mut self) -> Result<()> {
-        let weights = self.params.initial(self.model.config().train.seed);
-        self.params.upload(self.gpu, &self.memory, &weights);
+        let weights = self.made.params.initial(self.model.config().train.seed);
+        self.made.params.upload(self.gpu, &self.memory, &weights);
         self.reset_labels()
     }
 
     /// Every task's label at the fused one; store and centres at zero.
     fn reset_labels(&mut self) -> Result<()> {
-        let Some(train) = self.train else { return Ok(()) };
+        let Some(train) = self.made.train else { return Ok(()) };
         let split = self.data.split(SplitName::Train);
         let labels = split.and_then(|s| s.labels()).ok_or_else(|| {
             Error::data(self.data.path(), "no 'train.regression_labels': nothing to learn from")
@@ -247,14 +227,14 @@ impl<'g> Session<'g> {
         let all = words.repeat(self.model.tasks());
         self.memory.write(self.gpu, train.labels, 0, &all);
         for space in [train.store, train.centres].into_iter().flatten() {
-            self.memory.write(self.gpu, space, 0, &vec![0; self.spaces.words(space)]);
+            self.memory.write(self.gpu, space, 0, &vec![0; self.made.spaces.words(space)]);
         }
         Ok(())
     }
 
     /// Generated labels, `[tasks][rows]`, fused first. Blocks.
     pub fn labels(&self) -> Result<Vec<Vec<f32>>> {
-        let Some(train) = self.train else { return Ok(Vec::new()) };
+        let Some(train) = self.made.train else { return Ok(Vec::new()) };
         let all =
             self.memory.read_f32(self.gpu, train.labels, 0, self.model.tasks() * train.total)?;
         Ok(all.chunks(train.total.max(1)).map(<[f32]>::to_vec).collect())
@@ -264,27 +244,27 @@ impl<'g> Session<'g> {
     #[doc(hidden)]
     pub fn label_state(&self) -> Result<[Vec<f32>; 2]> {
         let read = |space: Option<SpaceId>| match space {
-            Some(s) => self.memory.read_f32(self.gpu, s, 0, self.spaces.words(s)),
+            Some(s) => self.memory.read_f32(self.gpu, s, 0, self.made.spaces.words(s)),
             None => Ok(Vec::new()),
         };
-        let train = self.train;
+        let train = self.made.train;
         Ok([read(train.and_then(|t| t.store))?, read(train.and_then(|t| t.centres))?])
     }
 
     /// The gradients that have accumulated since the last update; for tests. Blocks.
     #[doc(hidden)]
     pub fn gradients(&self) -> Result<Weights> {
-        self.params.gradients(self.gpu, &self.memory)
+        self.made.params.gradients(self.gpu, &self.memory)
     }
 
     /// Persistent buffers that a resumed run needs: name, buffer, words.
     fn state_spaces(&self) -> Vec<(String, SpaceId, usize)> {
-        let mut all = self.params.state_spaces();
-        if let Some(t) = self.train {
+        let mut all = self.made.params.state_spaces();
+        if let Some(t) = self.made.train {
             let named = [("labels", Some(t.labels)), ("store", t.store), ("centres", t.centres)];
             for (name, space) in named {
                 if let Some(space) = space {
-                    all.push((name.to_string(), space, self.spaces.words(space)));
+                    all.push((name.to_string(), space, self.made.spaces.words(space)));
                 }
             }
         }
@@ -350,7 +330,7 @@ impl<'g> Session<'g> {
         order: Vec<u32>,
         mut report: impl FnMut(StepRecord, usize) -> Result<()>,
     ) -> Result<()> {
-        let (Some(mut ring), Some(train)) = (self.ring.take(), self.train) else {
+        let (Some(mut ring), Some(train)) = (self.ring.take(), self.made.train) else {
             return Err(Error::Config("this session was not made for training".into()));
         };
         let result = self.epoch_steps(epoch, order, &mut ring, &mut report);
@@ -397,14 +377,10 @@ impl<'g> Session<'g> {
                 self.step.grad_scale = if t.average { 1.0 / in_group as f32 } else { 1.0 };
             }
             // What an incomplete group left behind is dropped here.
-            let clear = if i == 0 { self.params.grad_spaces() } else { Vec::new() };
+            let clear = if i == 0 { self.made.params.grad_spaces() } else { Vec::new() };
             flying.push_back(self.submit(Kind::Train, &batch, update, &clear, Some(&mut *ring))?);
             self.step.step += 1;
-            if flying.len() >= IN_FLIGHT
-                && let Some(oldest) = flying.pop_front()
-            {
-                self.gpu.wait_for(oldest)?;
-            }
+            self.keep_up(&mut flying)?;
             emit(ring.drain(self.gpu)?)?;
         }
         emit(ring.finish(self.gpu, &self.memory)?)
@@ -420,13 +396,21 @@ impl<'g> Session<'g> {
     ) -> Result<wgpu::SubmissionIndex> {
         let rows = batch.layout.batch;
         self.prepare(kind, rows)?;
-        self.memory.write(self.gpu, self.block, 0, &batch.words);
+        self.memory.write(self.gpu, self.made.block, 0, &batch.words);
         self.memory.write_step(self.gpu, &self.step);
         let program = self
             .programs
             .get(&(kind, rows))
             .ok_or_else(|| Error::Config("no plan for this batch".into()))?;
         program.replay(self.gpu, &self.memory, update, clear, ring)
+    }
+
+    /// Waits for the oldest of too many steps in flight.
+    fn keep_up(&self, flying: &mut VecDeque<wgpu::SubmissionIndex>) -> Result<()> {
+        if flying.len() < IN_FLIGHT {
+            return Ok(());
+        }
+        flying.pop_front().map_or(Ok(()), |oldest| self.gpu.wait_for(oldest))
     }
 
     // ---- evaluation --------------------------------------------------------------------------
@@ -439,14 +423,10 @@ impl<'g> Session<'g> {
         let mut flying: VecDeque<wgpu::SubmissionIndex> = VecDeque::new();
         for batch in self.loader(split, (0..rows as u32).collect())? {
             flying.push_back(self.submit(kind, &batch?, false, &[], None)?);
-            if flying.len() >= IN_FLIGHT
-                && let Some(oldest) = flying.pop_front()
-            {
-                self.gpu.wait_for(oldest)?;
-            }
+            self.keep_up(&mut flying)?;
         }
         let width = table_width(&self.model, kind);
-        let all = self.memory.read_f32(self.gpu, self.scores, 0, rows * width)?;
+        let all = self.memory.read_f32(self.gpu, self.made.scores, 0, rows * width)?;
         if let Some(row) = all.chunks(width).position(|r| r.iter().any(|v| !v.is_finite())) {
             return Err(Error::Gpu(format!(
                 "the model's output for {} row {row} is not finite: training diverged; lower the \
