@@ -5,7 +5,10 @@
 //       BIAS   [n], optional
 //       MASK   shaped and stored as A, optional: A is taken as A * act'(MASK), where MASK holds
 //              the activation's output. It folds the backward of ReLU and tanh into the product.
+//       SLOPE  shaped as C, optional: what was summed is multiplied by act'(SLOPE), where SLOPE holds
+//              the activation's input: the backward of GELU on its way to the layer before it.
 // Out   C      [m, n], rows ldc apart
+//       PRE    shaped as C, optional: the sum before the activation, for that backward
 //       ROWSUM [m], optional: sum of op(A) over k. With TA that is a layer's bias gradient.
 // With splits > 1 workgroup z takes k-range z and writes its partial C, then its partial row
 // sums, to C[z * (m n + m)]; the fold kernel adds them up.
@@ -47,6 +50,12 @@ struct Params {
 #if ROWSUM
 @group(0) @binding(5) var<storage, read_write> ROWSUM: array<f32>;
 #endif
+#if PRE
+@group(0) @binding(6) var<storage, read_write> PRE: array<f32>;
+#endif
+#if SLOPE
+@group(0) @binding(7) var<storage, read> SLOPE: array<f32>;
+#endif
 @group(0) @binding(14) var<uniform> P: Params;
 
 // The slope of the masked activation, from its output.
@@ -77,7 +86,17 @@ fn store(row: u32, col: u32, z: u32, value: f32) {
 #if BIAS
     v += BIAS[col];
 #endif
+#if SLOPE
+#if SLOPE_ACT == 2
+    v *= gelu_slope(SLOPE[at]);
+#else
+    v = select(0.0, v, SLOPE[at] > 0.0);
+#endif
+#endif
     if (P.accumulate != 0u) { v += C[at]; }
+#if PRE
+    PRE[at] = v;
+#endif
 #if ACT == 1
     v = max(v, 0.0);
 #endif

@@ -14,6 +14,7 @@
 
 use modalign::gpu::GpuOptions;
 use modalign::ops::align::Pair;
+use modalign::ops::matmul::FeedForward;
 use modalign::ops::{Act, random};
 use modalign::plan::{HostMemory, SpaceId, Spaces, Step, interpret};
 use modalign::{Error, Gpu, Result, Tape, Var};
@@ -171,6 +172,12 @@ fn table() -> Vec<Entry> {
         table.push(entry(alone, &[&[3, 5]], move |t, v| t.activate(v[0], act)));
         table.push(entry(linear, &[&[3, 4], &[5, 4], &[5]], move |t, v| {
             t.linear(v[0], v[1], Some(v[2]), act)
+        }));
+    }
+    let sizes: [&[usize]; 5] = [&[3, 8], &[12, 8], &[12], &[8, 12], &[8]];
+    for (act, name) in [(Act::Gelu, "feed_forward gelu"), (Act::Relu, "feed_forward relu")] {
+        table.push(entry(name, &sizes, move |t, v| {
+            t.feed_forward(v[0], FeedForward { first: (v[1], v[2]), second: (v[3], v[4]), act })
         }));
     }
     // Small inputs, small gradients: nothing may hide behind the tolerance.

@@ -18,6 +18,8 @@ pub static MATMUL: Kernel = Kernel {
         Binding::read("MASK").or_none(),
         Binding::write("C"),
         Binding::write("ROWSUM").or_none(),
+        Binding::write("PRE").or_none(),
+        Binding::read("SLOPE").or_none(),
     ],
     step: false,
     launch,
@@ -83,13 +85,17 @@ pub(crate) struct Product {
     pub mask: Option<(Act, Var)>,
     pub accumulate: u32,
     pub rowsum: Option<Sink>,
+    /// Where the sum before `act` goes, too.
+    pub pre: Option<Var>,
+    /// The activation (ReLU or GELU) whose slope multiplies the result, and its input.
+    pub slope: Option<(Act, Var)>,
 }
 
 /// Appends a product; a long sum over k with few outputs is split so that it fills a device.
 pub(crate) fn product(tape: &mut Tape, a: Var, b: Var, c: Var, p: Product) {
     let Product { m, n, k, .. } = p;
     // What follows the sum (bias, activation) cannot be applied to a part of it.
-    let whole = p.bias.is_some() || p.act != Act::None;
+    let whole = p.bias.is_some() || p.act != Act::None || p.pre.is_some() || p.slope.is_some();
     let splits = if k >= 2048 && m * n <= 1 << 15 && !whole { (k / 512).min(32) } else { 1 };
     let chunk = k.div_ceil(splits).next_multiple_of(4);
     let splits = k.div_ceil(chunk).max(1);
@@ -102,6 +108,9 @@ pub(crate) fn product(tape: &mut Tape, a: Var, b: Var, c: Var, p: Product) {
     if let Some((act, _)) = p.mask {
         defines.insert("MASK_ACT", act.code());
     }
+    if let Some((act, _)) = p.slope {
+        defines.insert("SLOPE_ACT", act.code());
+    }
     let (lda, ldb) = (if p.ta { m } else { k }, if p.tb { k } else { n });
     let sum_accumulate = p.rowsum.map_or(0, |s| s.accumulate);
     let words = [m, n, k, p.accumulate as usize, lda, ldb, n, splits, chunk];
@@ -111,19 +120,15 @@ pub(crate) fn product(tape: &mut Tape, a: Var, b: Var, c: Var, p: Product) {
     let mask = p.mask.map(|(_, y)| y);
     let rowsum = p.rowsum.map(|s| s.var);
     if splits == 1 {
-        tape.call(
-            &MATMUL,
-            &[Some(a), Some(b), p.bias, mask, Some(c), rowsum],
-            words,
-            defines,
-            flops,
-        );
+        let slope = p.slope.map(|(_, pre)| pre);
+        let args = [Some(a), Some(b), p.bias, mask, Some(c), rowsum, p.pre, slope];
+        tape.call(&MATMUL, &args, words, defines, flops);
         return;
     }
     // The partial row sums live behind each partial product; the binding only asks for them.
     let rows = m;
     let part = tape.output("partial", &[splits, m * n + rows], &[]);
-    let args = [Some(a), Some(b), None, mask, Some(part), rowsum];
+    let args = [Some(a), Some(b), None, mask, Some(part), rowsum, None, None];
     tape.call(&MATMUL, &args, words, defines, flops);
     let fold = [m * n, rows, splits, p.accumulate as usize, sum_accumulate as usize];
     let fold = fold.iter().map(|w| *w as u32).collect();
@@ -223,6 +228,66 @@ impl Tape {
     }
 }
 
+/// The two layers of a transformer's feed-forward block: each a weight as PyTorch stores it, and
+/// its bias.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedForward {
+    /// `[inner, width]` and `[inner]`.
+    pub first: (Var, Var),
+    /// `[width, inner]` and `[width]`.
+    pub second: (Var, Var),
+    /// Between them: ReLU or GELU.
+    pub act: Act,
+}
+
+impl Tape {
+    /// `act(x · w₁ᵀ + b₁) · w₂ᵀ + b₂` over `x [rows, width]`: two dispatches forward and four
+    /// backward, since the activation and its slope ride on the products beside them.
+    ///
+    /// # Errors
+    /// Sizes that do not fit, or another activation.
+    pub fn feed_forward(&mut self, x: Var, f: FeedForward) -> Result<Var> {
+        let FeedForward { first: (w1, b1), second: (w2, b2), act } = f;
+        let ((rows, width), (inner, k1)) = (self.rows_cols(x), self.rows_cols(w1));
+        let fits = k1 == width
+            && self.rows_cols(w2) == (width, inner)
+            && (self.len(b1), self.len(b2)) == (inner, width)
+            && matches!(act, Act::Relu | Act::Gelu);
+        if !fits {
+            let shapes = [x, w1, b1, w2, b2].map(|v| self.shape(v).to_vec());
+            let detail = format!(
+                "x, w1, b1, w2, b2 are {shapes:?} under {act:?}: want [rows, k], [n, k], [n], \
+                 [k, n], [k] under ReLU or GELU"
+            );
+            return Err(Error::shape("feed_forward", detail));
+        }
+        let wanted = [x, w1, b1].iter().any(|v| self.wants_grad(*v));
+        let h = self.output("inner", &[rows, inner], &[x, w1, b1]);
+        let pre = wanted.then(|| self.output("inner.pre", &[rows, inner], &[]));
+        let shape = self.shape(x).to_vec();
+        let y = self.output("feed_forward", &shape, &[h, w2, b2]);
+        let up = Product { m: rows, n: inner, k: width, tb: true, ..Default::default() };
+        product(self, x, w1, h, Product { bias: Some(b1), act, pre, ..up });
+        let down = Product { m: rows, n: width, k: inner, tb: true, ..Default::default() };
+        product(self, h, w2, y, Product { bias: Some(b2), ..down });
+        self.on_backward(&[y], move |tape| {
+            let Some(dy) = tape.grad(y) else { return Ok(()) };
+            linear_weight_grad(tape, dy, h, (rows, width, inner), None, w2, Some(b2));
+            let Some(pre) = pre else { return Ok(()) };
+            let dpre = tape.output("d.inner", &[rows, inner], &[]);
+            let p = Product { m: rows, n: inner, k: width, ..Default::default() };
+            product(tape, dy, w2, dpre, Product { slope: Some((act, pre)), ..p });
+            if let Some(dx) = tape.sink(x) {
+                let p = Product { m: rows, n: width, k: inner, ..Default::default() };
+                product(tape, dpre, w1, dx.var, Product { accumulate: dx.accumulate, ..p });
+            }
+            linear_weight_grad(tape, dpre, x, (rows, inner, width), None, w1, Some(b1));
+            Ok(())
+        });
+        Ok(y)
+    }
+}
+
 /// `dW (+)= dYᵀ X` and, in the same dispatch, `db (+)= column sums of dY`.
 pub(crate) fn linear_weight_grad(
     tape: &mut Tape,
@@ -284,7 +349,10 @@ fn cases() -> Vec<Case> {
                     if extras && tb == 0 { arg(4, m * k) } else { None },
                     Some(CaseArg::F(vec![0.5; c_len])),
                     if ta == 1 { arg(5, m) } else { None },
+                    if mode == 1 && tb == 1 { arg(6, m * n) } else { None },
+                    if mode == 1 && ta + tb == 0 { arg(7, m * n) } else { None },
                 ];
+                let slope = args[7].is_some();
                 let name = format!("{m}x{n}x{k} ta{ta} tb{tb} mode{mode}");
                 let mut case = Case::new(name, words.map(|w| w as u32).to_vec(), args)
                     .within(2e-5)
@@ -299,6 +367,9 @@ fn cases() -> Vec<Case> {
                     if ta == 0 {
                         case = case.define("ACT", (i as u32) % 4 + 1);
                     }
+                    if slope {
+                        case = case.define("SLOPE_ACT", i as u32 % 2 + 1);
+                    }
                 }
                 cases.push(case);
             }
@@ -310,6 +381,7 @@ fn cases() -> Vec<Case> {
 /// CPU twins.
 #[allow(clippy::needless_range_loop, reason = "loops that read like the shaders'")]
 pub mod reference {
+    use super::super::elementwise::reference::gelu_slope;
     use super::*;
 
     /// `C = act(op(A) op(B) + bias)`, `C += …`, partial sums, row sums.
@@ -330,7 +402,8 @@ pub mod reference {
             a[at] * slope
         };
         let b_at = |l: usize, j: usize| if tb { b[j * ldb + l] } else { b[l * ldb + j] };
-        let (has_bias, has_sum) = (t.has(2), t.has(5));
+        let (has_bias, has_sum, has_pre) = (t.has(2), t.has(5), t.has(6));
+        let (slope, gelu) = (t.read(7), t.defines.get("SLOPE_ACT") == Some(&Act::Gelu.code()));
         for z in 0..splits {
             let range = z * chunk..k.min((z + 1) * chunk);
             for i in 0..m {
@@ -345,8 +418,15 @@ pub mod reference {
                     if has_bias {
                         v += bias[j];
                     }
+                    if let Some(x) = slope.get(i * ldc + j) {
+                        v *= if gelu { gelu_slope(*x) } else { f32::from(*x > 0.0) };
+                    }
                     let c = &mut t.write(4)[i * ldc + j];
-                    *c = act.apply(if accumulate != 0 { *c + v } else { v });
+                    v += if accumulate != 0 { *c } else { 0.0 };
+                    *c = act.apply(v);
+                    if has_pre {
+                        t.write(6)[i * ldc + j] = v;
+                    }
                 }
                 if has_sum && splits > 1 {
                     t.write(4)[z * (m * n + m) + m * n + i] = sum;
