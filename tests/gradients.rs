@@ -180,6 +180,17 @@ fn table() -> Vec<Entry> {
             t.feed_forward(v[0], FeedForward { first: (v[1], v[2]), second: (v[3], v[4]), act })
         }));
     }
+    table.push(entry("checkpoint", &[&[3, 8], &[8, 8], &[8]], |t, v| {
+        let (x, w, b) = (v[0], v[1], v[2]);
+        let first = t.checkpoint(x, move |t, x| {
+            let h = t.linear(x, w, Some(b), Act::Gelu)?;
+            t.dropout(h, 0.3)
+        })?;
+        // A consumer beside it, and random numbers behind it.
+        let second = t.checkpoint(first, move |t, h| t.linear(h, w, None, Act::Tanh))?;
+        let both = t.add(first, second)?;
+        t.dropout(both, 0.2)
+    }));
     // Small inputs, small gradients: nothing may hide behind the tolerance.
     table.push(entry("mul small", &[&[3, 5], &[5]], |t, v| t.mul(v[0], v[1])).values(|v| v * 0.1));
     table.push(

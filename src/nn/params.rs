@@ -22,13 +22,72 @@ pub struct ParamSpec {
     pub group: usize,
     /// Initial values.
     pub init: Init,
+    /// Without gradient and moments.
+    pub frozen: bool,
+    /// Stored right behind the one before, so that [`Params::span`] can take both as one tensor.
+    pub joined: bool,
+    /// Which rows of the tensor of this name it holds, and how many that has: a tensor larger
+    /// than a binding is cut into several parameters.
+    pub part: Option<(std::ops::Range<usize>, usize)>,
 }
 
 impl ParamSpec {
     /// A parameter whose rows are stored as they are.
     pub fn new(name: impl Into<String>, shape: &[usize], group: usize, init: Init) -> Self {
         let pitch = shape.last().copied().unwrap_or(1);
-        ParamSpec { name: name.into(), shape: shape.to_vec(), pitch, group, init }
+        let (name, shape) = (name.into(), shape.to_vec());
+        ParamSpec { name, shape, pitch, group, init, frozen: false, joined: false, part: None }
+    }
+
+    /// The same, right behind the one before.
+    pub fn joined(self) -> Self {
+        ParamSpec { joined: true, ..self }
+    }
+
+    /// The same, not to be trained if `frozen`.
+    pub fn frozen(self, frozen: bool) -> Self {
+        ParamSpec { frozen, ..self }
+    }
+
+    /// A tensor `[rows, cols]` in as many parameters as hold at most `limit` words each.
+    pub fn cut(self, limit: usize) -> Vec<Self> {
+        let (Some(&rows), cols) = (self.shape.first(), self.cols()) else { return vec![self] };
+        let most = (limit / cols.max(1)).max(1);
+        if rows <= most {
+            return vec![self];
+        }
+        (0..rows)
+            .step_by(most)
+            .map(|first| {
+                let range = first..rows.min(first + most);
+                let mut shape = self.shape.clone();
+                shape[0] = range.len();
+                ParamSpec { shape, part: Some((range, rows)), ..self.clone() }
+            })
+            .collect()
+    }
+
+    /// Its name among [`Params`]: that of the tensor, and for a part its first row.
+    pub fn key(&self) -> String {
+        match &self.part {
+            Some((range, _)) => format!("{}[{}..]", self.name, range.start),
+            None => self.name.clone(),
+        }
+    }
+
+    /// Extents of the whole tensor.
+    fn whole(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if let (Some((_, rows)), Some(first)) = (&self.part, shape.first_mut()) {
+            *first = *rows;
+        }
+        shape
+    }
+
+    /// Its own among the values of the whole tensor.
+    fn own<'a>(&self, values: &'a [f32]) -> &'a [f32] {
+        let start = self.part.as_ref().map_or(0, |(range, _)| range.start * self.cols());
+        &values[start..start + self.len()]
     }
 
     /// The same, for an input padded to `pitch` columns.
@@ -88,37 +147,42 @@ pub struct Params {
 
 impl Params {
     /// Lays parameters out in as few arenas as bindings of `max_binding` bytes allow, sorted by
-    /// group, and declares their buffers; gradients and moments only where they are `trainable`.
+    /// group, the frozen ones apart, and declares their buffers; gradients and moments only where
+    /// they are `trainable` and not frozen.
     pub fn new(
         mut specs: Vec<ParamSpec>,
         spaces: &mut Spaces,
         max_binding: u64,
         trainable: bool,
     ) -> Self {
-        specs.sort_by_key(|s| s.group);
+        specs.sort_by_key(|s| (s.frozen, s.group));
         let limit = (max_binding / 4) as usize;
         let (mut entries, mut by_name) = (Vec::new(), HashMap::new());
-        let mut sizes: Vec<(usize, [u32; MAX_GROUPS])> = Vec::new();
-        for spec in specs {
-            let words = spec.stored().next_multiple_of(ALIGN_WORDS);
-            if sizes.last().is_none_or(|(used, _)| used + words > limit) {
-                sizes.push((0, [0; MAX_GROUPS]));
+        let mut sizes: Vec<(usize, bool, [u32; MAX_GROUPS])> = Vec::new();
+        for block in specs.chunk_by(|_, next| next.joined) {
+            let (words, frozen) =
+                (block.iter().map(ParamSpec::stored).sum::<usize>(), block[0].frozen);
+            let words = words.next_multiple_of(ALIGN_WORDS);
+            if sizes.last().is_none_or(|(used, f, _)| used + words > limit || *f != frozen) {
+                sizes.push((0, frozen, [0; MAX_GROUPS]));
             }
             let arena = sizes.len() - 1;
-            if let Some((used, ends)) = sizes.last_mut() {
-                by_name.insert(spec.name.clone(), entries.len());
-                let group = spec.group.min(MAX_GROUPS - 1);
-                entries.push(Entry { spec, arena, offset: *used });
-                *used += words;
-                ends[group..].fill(*used as u32);
+            let (used, _, ends) = &mut sizes[arena];
+            let mut offset = *used;
+            for spec in block {
+                by_name.insert(spec.key(), entries.len());
+                entries.push(Entry { spec: spec.clone(), arena, offset });
+                offset += spec.stored();
             }
+            *used += words;
+            ends[block[0].group.min(MAX_GROUPS - 1)..].fill(*used as u32);
         }
         let arenas = sizes
             .into_iter()
             .enumerate()
-            .map(|(i, (words, ends))| Arena {
+            .map(|(i, (words, frozen, ends))| Arena {
                 value: spaces.declare(format!("params.{i}"), words),
-                training: trainable.then(|| {
+                training: (trainable && !frozen).then(|| {
                     ["grads", "adam.m", "adam.v"]
                         .map(|name| spaces.declare(format!("{name}.{i}"), words))
                 }),
@@ -139,9 +203,9 @@ impl Params {
         self.entries.iter().map(|e| &e.spec)
     }
 
-    /// Whether there is a parameter of that name.
+    /// Whether there is a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
+        self.entries.iter().any(|e| e.spec.name == name)
     }
 
     /// A parameter as a tensor of `tape`, with its gradient where parameters are trained.
@@ -157,6 +221,34 @@ impl Params {
         let arena = &self.arenas[entry.arena];
         let grad = arena.training.map(|[grad, ..]| (grad, entry.offset));
         Ok(tape.parameter(name, &entry.spec.tape_shape(), (arena.value, entry.offset), grad))
+    }
+
+    /// Parameters that lie one behind the other (see [`ParamSpec::joined`]) as one tensor of
+    /// `shape`, its first axis running through all of them.
+    ///
+    /// # Errors
+    /// An unknown name; parameters that are not neighbours, or do not begin where a binding may.
+    pub fn span(&self, tape: &mut Tape, names: &[String], shape: &[usize]) -> Result<Var> {
+        let fail = |detail: String| Error::shape("parameter", detail);
+        let found: Option<Vec<&Entry>> =
+            names.iter().map(|n| self.by_name.get(n).map(|i| &self.entries[*i])).collect();
+        let Some(found) = found.filter(|f| !f.is_empty()) else {
+            return Err(fail(format!("not all of {names:?} are there")));
+        };
+        let neighbours = found
+            .windows(2)
+            .all(|w| w[0].arena == w[1].arena && w[0].offset + w[0].spec.stored() == w[1].offset);
+        let words: usize = found.iter().map(|e| e.spec.stored()).sum();
+        let first = found[0];
+        if !neighbours
+            || first.offset % ALIGN_WORDS != 0
+            || words != shape.iter().product::<usize>()
+        {
+            return Err(fail(format!("{names:?} are not one tensor {shape:?}")));
+        }
+        let arena = &self.arenas[first.arena];
+        let grad = arena.training.map(|[grad, ..]| (grad, first.offset));
+        Ok(tape.parameter(&names[0], shape, (arena.value, first.offset), grad))
     }
 
     /// The arenas as tensors, for [`Tape::adam`].
@@ -186,8 +278,11 @@ impl Params {
     pub fn initial(&self, seed: u64) -> Weights {
         let mut weights = Weights::default();
         for Entry { spec, .. } in &self.entries {
-            let values = spec.init.values(seed, &spec.name, spec.len());
-            weights.insert(&spec.name, spec.shape.clone(), values);
+            if weights.get(&spec.name).is_none() {
+                let whole = spec.whole();
+                let values = spec.init.values(seed, &spec.name, whole.iter().product());
+                weights.insert(&spec.name, whole, values);
+            }
         }
         weights
     }
@@ -198,27 +293,18 @@ impl Params {
     /// [`Checkpoint`](Error::Checkpoint) naming the tensor, the shape found and the one wanted.
     pub fn check(&self, weights: &Weights, path: &Path) -> Result<()> {
         for Entry { spec, .. } in &self.entries {
-            match weights.get(&spec.name) {
-                None => {
-                    let detail = format!(
-                        "tensor '{}' {:?} is missing: it is of another model",
-                        spec.name, spec.shape
-                    );
-                    return Err(Error::checkpoint(path, detail));
-                }
-                Some((shape, _)) if shape != spec.shape => {
-                    let detail = format!(
-                        "tensor '{}' is {shape:?}, this model wants {:?}",
-                        spec.name, spec.shape
-                    );
-                    return Err(Error::checkpoint(path, detail));
+            let (name, wanted) = (&spec.name, spec.whole());
+            let detail = match weights.get(name) {
+                None => format!("tensor '{name}' {wanted:?} is missing: it is of another model"),
+                Some((shape, _)) if shape != wanted => {
+                    format!("tensor '{name}' is {shape:?}, this model wants {wanted:?}")
                 }
                 Some((_, values)) if values.iter().any(|v| !v.is_finite()) => {
-                    let detail = format!("tensor '{}' holds a value that is not finite", spec.name);
-                    return Err(Error::checkpoint(path, detail));
+                    format!("tensor '{name}' holds a value that is not finite")
                 }
-                Some(_) => {}
-            }
+                Some(_) => continue,
+            };
+            return Err(Error::checkpoint(path, detail));
         }
         Ok(())
     }
@@ -234,7 +320,7 @@ impl Params {
             for Entry { spec, offset, .. } in self.entries.iter().filter(|e| e.arena == i) {
                 let Some((_, values)) = weights.get(&spec.name) else { continue };
                 let cols = spec.cols().max(1);
-                for (row, from) in values.chunks(cols).enumerate() {
+                for (row, from) in spec.own(values).chunks(cols).enumerate() {
                     let at = offset + row * spec.pitch;
                     for (to, value) in words[at..at + cols].iter_mut().zip(from) {
                         *to = value.to_bits();
@@ -278,7 +364,7 @@ impl Params {
                     arenas[*arena][at..at + cols].iter().copied()
                 })
                 .collect();
-            weights.insert(&spec.name, spec.shape.clone(), values);
+            weights.append(&spec.name, &spec.shape, values);
         }
         weights
     }

@@ -18,6 +18,17 @@ impl Weights {
         self.tensors.insert(name.to_string(), (shape, values));
     }
 
+    /// Adds a tensor, or rows behind those that a tensor of this name has.
+    pub(super) fn append(&mut self, name: &str, shape: &[usize], values: Vec<f32>) {
+        match self.tensors.get_mut(name) {
+            Some((whole, all)) => {
+                whole[0] += shape[0];
+                all.extend(values);
+            }
+            None => self.insert(name, shape.to_vec(), values),
+        }
+    }
+
     /// A tensor's shape and values.
     pub fn get(&self, name: &str) -> Option<(&[usize], &[f32])> {
         self.tensors.get(name).map(|(s, v)| (s.as_slice(), v.as_slice()))

@@ -228,6 +228,44 @@ impl Tape {
         }
     }
 
+    /// Records `body`, a function of `x`, so that nothing of it but `x` is kept for the backward:
+    /// there it is recorded once more, with the same random numbers, and its gradient follows.
+    /// One more forward of `body` for the memory of everything inside it (gradient checkpointing,
+    /// arXiv:1604.06174). Whatever else `body` uses must outlive the forward: parameters, inputs.
+    ///
+    /// # Errors
+    /// Those of `body`.
+    pub fn checkpoint(
+        &mut self,
+        x: Var,
+        body: impl Fn(&mut Tape, Var) -> Result<Var> + 'static,
+    ) -> Result<Var> {
+        let (nodes, streams) = (self.nodes.len(), self.streams);
+        let y = body(self, x)?;
+        self.nodes.truncate(nodes);
+        self.on_backward(&[y], move |tape| {
+            let Some(dy) = tape.grad(y) else { return Ok(()) };
+            // backward() holds the nodes that are still to come; these are the body's own.
+            let later = std::mem::replace(&mut tape.streams, streams);
+            let again = body(tape, x)?;
+            tape.streams = later;
+            let state = &mut tape.grads[again.index()];
+            (state.at, state.written) = (Some(dy), true);
+            tape.unwind()
+        });
+        Ok(y)
+    }
+
+    /// Appends the gradients of all nodes, last first.
+    fn unwind(&mut self) -> Result<()> {
+        for node in std::mem::take(&mut self.nodes).into_iter().rev() {
+            if node.outputs.iter().any(|o| self.grad(*o).is_some()) {
+                (node.backward)(self)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The gradient of `var`, once something has contributed to it.
     pub fn grad(&self, var: Var) -> Option<Var> {
         let state = &self.grads[var.index()];
@@ -281,14 +319,7 @@ impl Tape {
             }
         }
         let first = self.recording.calls.len();
-        self.in_stage(Stage::Backward, |tape| {
-            for node in std::mem::take(&mut tape.nodes).into_iter().rev() {
-                if node.outputs.iter().any(|o| tape.grad(*o).is_some()) {
-                    (node.backward)(tape)?;
-                }
-            }
-            Ok::<(), Error>(())
-        })?;
+        self.in_stage(Stage::Backward, Tape::unwind)?;
         // The seed of a loss is a constant: a loss that another one is made of would add to it.
         let tensors = &self.recording.tensors;
         let seed_written = self.recording.calls[first..].iter().any(|call| {
