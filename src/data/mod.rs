@@ -16,6 +16,8 @@ mod side;
 pub mod synth;
 #[cfg(test)]
 mod testkit;
+pub mod tokenizer;
+pub mod tokens;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,8 @@ pub use dataset::{Dataset, Options, Split, Stream, TextBert};
 pub use loader::{Batch, Loader};
 pub use normalize::{FeatureStats, Standardise};
 pub use synth::{SynthConfig, SynthStream};
+pub use tokenizer::Tokenizer;
+pub use tokens::{TokenLayout, TokenRows, Tokenised, fill_tokens, packed_rows};
 
 /// A source of evidence about a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -3,10 +3,12 @@
 mod init;
 mod layers;
 mod params;
+mod pretrained;
 mod weights;
 
 pub use init::Init;
 pub use layers::{Head, LstmEncoder, linear, linear_specs};
 pub use params::{ParamSpec, Params};
+pub use pretrained::{BertShape, Pretrained};
 pub use weights::Weights;
 pub(crate) use weights::save_tensors;

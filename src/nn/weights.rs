@@ -39,8 +39,9 @@ impl Weights {
         self.tensors.iter().map(|(n, (s, v))| (n.as_str(), s.as_slice(), v.as_slice()))
     }
 
-    /// Reads the floats of a safetensors file. MMSA's `Model.` prefix is taken off the names.
-    /// Integers are no parameters (a BERT keeps its position ids as such) and are left out.
+    /// Reads the floats of a safetensors file (F32, F16 or BF16). MMSA's `Model.` prefix is taken
+    /// off the names. Integers are no parameters (a BERT keeps its position ids as such) and are
+    /// left out.
     ///
     /// # Errors
     /// [`Checkpoint`](Error::Checkpoint): missing, truncated, not safetensors, other floats.
@@ -50,25 +51,42 @@ impl Weights {
 
     /// The same of a file's contents; `path` names them in errors.
     pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        Self::parse_as(bytes, path, |name| Some(name.into()))
+    }
+
+    /// As [`Weights::parse`], with each tensor under the name that `rename` gives it; tensors
+    /// without one are not read.
+    pub(crate) fn parse_as(
+        bytes: &[u8],
+        path: &Path,
+        rename: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
         let file = SafeTensors::deserialize(bytes).map_err(|e| {
             Error::checkpoint(path, format!("no whole safetensors file ({e}); save it again"))
         })?;
         let mut weights = Weights::default();
         for (name, view) in file.tensors() {
+            let Some(new) = rename(name.strip_prefix("Model.").unwrap_or(&name)) else { continue };
+            let data = view.data();
+            let halves = data.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
             let values = match view.dtype() {
-                Dtype::F32 => view
-                    .data()
+                Dtype::F32 => data
                     .chunks_exact(4)
                     .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                     .collect(),
+                Dtype::F16 => halves.map(f16_to_f32).collect(),
+                Dtype::BF16 => halves.map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
                 Dtype::I64 | Dtype::I32 | Dtype::U8 | Dtype::BOOL => continue,
                 other => {
-                    let detail = format!("tensor '{name}' is {other:?}, want F32");
+                    let detail = format!("tensor '{name}' is {other:?}, want F32, F16 or BF16");
                     return Err(Error::checkpoint(path, detail));
                 }
             };
-            let name = name.strip_prefix("Model.").unwrap_or(&name);
-            weights.insert(name, view.shape().to_vec(), values);
+            if weights.get(&new).is_some() {
+                let detail = format!("tensor '{new}' is there twice, once as '{name}'; keep one");
+                return Err(Error::checkpoint(path, detail));
+            }
+            weights.insert(&new, view.shape().to_vec(), values);
         }
         Ok(weights)
     }
@@ -90,6 +108,19 @@ impl Weights {
     }
 }
 
+/// The value of an IEEE half: 1 sign bit, 5 exponent bits (bias 15), 10 fraction bits. Exact.
+fn f16_to_f32(bits: u16) -> f32 {
+    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
+    let fraction = u32::from(bits & 0x3ff);
+    match u32::from(bits >> 10 & 0x1f) {
+        // Zeros, and numbers too small for a leading one: multiples of 2^-24.
+        0 => sign * fraction as f32 / 16_777_216.0,
+        31 if fraction == 0 => sign * f32::INFINITY,
+        31 => f32::NAN,
+        exponent => sign * f32::from_bits((exponent + 127 - 15) << 23 | fraction << 13),
+    }
+}
+
 /// Writes tensors of any type to a safetensors file, whole or not at all.
 pub(crate) fn save_tensors<'a>(
     path: &Path,
@@ -107,4 +138,65 @@ pub(crate) fn save_tensors<'a>(
     let metadata = (!metadata.is_empty()).then_some(metadata);
     let bytes = safetensors::serialize(views, metadata).map_err(fail)?;
     files::write_atomic(path, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_are_exact() {
+        // Between two powers of two, halves are evenly spaced; this is their definition.
+        for bits in 0..0x7c00_u16 {
+            let (exponent, fraction) = (i32::from(bits >> 10), f64::from(bits & 0x3ff));
+            let want = match exponent {
+                0 => fraction * 2f64.powi(-24),
+                e => (1024.0 + fraction) * 2f64.powi(e - 25),
+            };
+            assert_eq!(f64::from(f16_to_f32(bits)), want, "{bits:#06x}");
+            assert_eq!(f64::from(f16_to_f32(bits | 0x8000)), -want);
+        }
+        // Known bit patterns: 1, -2, the largest, the smallest normal and subnormal.
+        for (bits, want) in [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0400, 6.103_515_6e-5),
+            (0x0001, 5.960_464_5e-8),
+            (0x7c00, f32::INFINITY),
+            (0xfc00, f32::NEG_INFINITY),
+        ] {
+            assert_eq!(f16_to_f32(bits), want);
+        }
+        assert!(f16_to_f32(0x7c01).is_nan() && f16_to_f32(0xfe00).is_nan());
+        assert!(f16_to_f32(0x8000).is_sign_negative());
+    }
+
+    #[test]
+    fn every_float_type_is_read_and_a_double_name_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let f32s: Vec<u8> = [1.5f32, -0.25].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let tensors = [
+            ("a", Dtype::F32, f32s.as_slice()),
+            ("b", Dtype::F16, &[0x00, 0x3e, 0x00, 0xb4]),
+            ("Model.c", Dtype::BF16, &[0xc0, 0x3f, 0x80, 0xbe]),
+            ("ids", Dtype::U8, &[1, 2]),
+        ];
+        let write = |tensors: &[(&str, Dtype, &[u8])]| {
+            let each = tensors.iter().map(|(n, d, b)| (*n, *d, vec![2], *b));
+            save_tensors(&path, each, &[]).unwrap();
+            Weights::load(&path)
+        };
+        let weights = write(&tensors).unwrap();
+        assert_eq!(weights.iter().count(), 3);
+        for name in ["a", "b", "c"] {
+            assert_eq!(weights.get(name).unwrap().1, [1.5, -0.25], "{name}");
+        }
+        let error = write(&[tensors[0], ("Model.a", Dtype::F32, &f32s)]).unwrap_err().to_string();
+        assert!(error.contains("'a' is there twice"), "{error}");
+        let doubles = [0; 16];
+        let error = write(&[("d", Dtype::F64, &doubles)]).unwrap_err().to_string();
+        assert!(error.contains("'d' is F64"), "{error}");
+    }
 }
