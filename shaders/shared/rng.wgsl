@@ -7,7 +7,12 @@ fn pcg(v: u32) -> u32 {
     return (word >> 22u) ^ word;
 }
 
+// What the elements of one mask have in common; for loops, where it is worth having just once.
+fn random_salt(seed: u32, step: u32, stream: u32) -> u32 {
+    return pcg(stream ^ pcg(step ^ pcg(seed)));
+}
+
 // 32 random bits of (seed, step, stream, element).
 fn random_bits(seed: u32, step: u32, stream: u32, element: u32) -> u32 {
-    return pcg(element ^ pcg(stream ^ pcg(step ^ pcg(seed))));
+    return pcg(element ^ random_salt(seed, step, stream));
 }

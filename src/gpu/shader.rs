@@ -16,6 +16,8 @@ pub type Defines = BTreeMap<&'static str, u32>;
 
 const SHARED: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/shared/activation.wgsl")),
+    ("attention", include_str!("../../shaders/shared/attention.wgsl")),
+    ("attention_keys", include_str!("../../shaders/shared/attention_keys.wgsl")),
     ("centres", include_str!("../../shaders/shared/centres.wgsl")),
     ("lstm", include_str!("../../shaders/shared/lstm.wgsl")),
     ("rng", include_str!("../../shaders/shared/rng.wgsl")),

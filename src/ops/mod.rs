@@ -3,6 +3,7 @@
 
 pub mod adam;
 pub mod align;
+pub mod attention;
 pub mod concat;
 pub mod dropout;
 pub mod elementwise;

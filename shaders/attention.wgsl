@@ -1,0 +1,251 @@
+// OUT[i, h] = sum over j of drop_ij p_ij V[j, h],    p_ij = exp(s_ij - LSE[i, h]),
+// s_ij = scale Q[i, h] . K[j, h],    LSE[i, h] = log sum over j of exp(s_ij)
+// where j are the rows of i's own sequence. With FIRST query i is that of sample i, and j are the
+// rows of that sample.
+//
+// In    Q       rows ldq apart, from q_at: heads one after another, HEAD elements each
+//       KV      rows ldkv apart, keys from k_at, values from v_at, as in Q
+//       TOKENS  [keys, 4], one row a token: its word, its position | its segment << 16, the length
+//               of its sequence (0 for a row that belongs to none), its sample
+//       SPANS   [queries, 2], with FIRST and instead of TOKENS: a sample's first row and length
+// Out   OUT     [queries, heads HEAD]; 0 where there is no sequence
+//       LSE     [queries, heads], optional: what the gradient needs
+// Geometry  TILED: a workgroup of 64 owns ROWS queries of a head, SPLIT invocations each; KEYS keys
+//           and values at a time go through workgroup memory. An invocation computes the scores of
+//           every SPLIT-th key, then every SPLIT-th vector of its query's result.
+//           LANES: a workgroup is one subgroup, a lane owns ROWS queries; the subgroup goes through
+//           all keys that any of its queries has, loads each one together and broadcasts it.
+//           neither: an invocation owns a query of a head.
+// Numerics  f32; the largest score so far is subtracted; see shared/attention.wgsl for exp.
+// Limits    64 invocations, 16 KiB of workgroup memory; HEAD a multiple of 4.
+// Twin      ops::attention::reference::forward
+#import attention
+
+@group(0) @binding(0) var<storage, read> Q: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> KV: array<vec4<f32>>;
+#if FIRST
+@group(0) @binding(3) var<storage, read> SPANS: array<vec2<u32>>;
+#else
+@group(0) @binding(2) var<storage, read> TOKENS: array<vec4<u32>>;
+#endif
+@group(0) @binding(4) var<storage, read_write> OUT: array<vec4<f32>>;
+#if LSE
+@group(0) @binding(5) var<storage, read_write> LSE: array<f32>;
+#endif
+
+// Less than any score, and what a key outside the sequence scores: less than that.
+const LOWEST = -1.0e30;
+const OUTSIDE = -3.0e38;
+
+// From the largest score and the sum of the others' shares of it; 0 where there is none.
+fn log_sum(m: f32, total: f32) -> f32 {
+    return select(0.0, m + log(max(total, 1.0e-30)), total > 0.0);
+}
+
+#import attention_keys
+
+#if TILED
+var<workgroup> tile_q: array<vec4<f32>, ${ROWS * (HEAD / 4 + 1)}>;
+var<workgroup> tile_k: array<vec4<f32>, ${KEYS * (HEAD / 4 + 1)}>;
+var<workgroup> tile_v: array<vec4<f32>, ${KEYS * (HEAD / 4 + 1)}>;
+var<workgroup> scores: array<f32, ${ROWS * (KEYS + 1)}>;
+#if DROPOUT
+var<workgroup> factors: array<f32, ${ROWS * (KEYS + 1)}>;
+#endif
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+    let head = wid.y;
+    let row0 = wid.x * ${ROWS}u;
+    let r = id / ${SPLIT}u;
+    let c = id % ${SPLIT}u;
+    let query = row0 + r;
+    let own = keys_of(query);
+    var reach = NOWHERE;
+    for (var i = 0u; i < ${ROWS}u; i++) {
+        let keys = keys_of(row0 + i);
+        reach = vec2<u32>(min(reach.x, keys.x), max(reach.y, keys.y));
+    }
+    for (var i = id; i < ${ROWS}u * NV; i += 64u) {
+        let row = min(row0 + i / NV, P.queries - 1u);
+        tile_q[i / NV * (NV + 1u) + i % NV] =
+            Q[(row * P.ldq + P.q_at) / 4u + head * NV + i % NV] * P.scale;
+    }
+    let salt = mask_salt();
+    let mask_at = mask_row(query, head);
+    var m = LOWEST;
+    var total = 0.0;
+#for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
+    var acc${v} = vec4<f32>();
+#endfor
+    for (var j0 = reach.x; j0 < reach.y; j0 += ${KEYS}u) {
+        for (var i = id; i < ${KEYS}u * NV; i += 64u) {
+            let row = min(j0 + i / NV, P.keys - 1u) * P.ldkv / 4u + head * NV + i % NV;
+            let at = i / NV * (NV + 1u) + i % NV;
+            tile_k[at] = KV[row + P.k_at / 4u];
+            tile_v[at] = KV[row + P.v_at / 4u];
+        }
+        workgroupBarrier();
+        for (var k = c; k < ${KEYS}u; k += ${SPLIT}u) {
+            var dots = vec4<f32>();
+            for (var v = 0u; v < P.head / 4u; v++) {
+                dots += tile_q[r * (NV + 1u) + v] * tile_k[k * (NV + 1u) + v];
+            }
+            let at = r * ${KEYS + 1}u + k;
+            scores[at] = select(OUTSIDE, sum4(dots), within(j0 + k, own));
+#if DROPOUT
+            factors[at] = kept(salt, mask_at + j0 + k - own.x, P.threshold, P.keep);
+#endif
+        }
+        workgroupBarrier();
+        var top = m;
+        for (var k = 0u; k < ${KEYS}u; k++) { top = max(top, scores[r * ${KEYS + 1}u + k]); }
+        let shrink = share(m - top);
+        m = top;
+        total *= shrink;
+#for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
+        acc${v} *= shrink;
+#endfor
+        for (var k = 0u; k < ${KEYS}u; k++) {
+            var p = share(scores[r * ${KEYS + 1}u + k] - m);
+            total += p;
+#if DROPOUT
+            p *= factors[r * ${KEYS + 1}u + k];
+#endif
+#for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
+            acc${v} += p * tile_v[k * (NV + 1u) + min(c + ${v * SPLIT}u, NV - 1u)];
+#endfor
+        }
+        workgroupBarrier();
+    }
+    if (query >= P.queries) { return; }
+    let one = select(0.0, 1.0 / total, total > 0.0);
+    let out_at = (query * P.heads + head) * NV;
+#for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
+    if (c + ${v * SPLIT}u < NV) { OUT[out_at + c + ${v * SPLIT}u] = acc${v} * one; }
+#endfor
+#if LSE
+    if (c == 0u) { LSE[query * P.heads + head] = log_sum(m, total); }
+#endif
+}
+#endif
+
+#if LANES
+@compute @workgroup_size(${LANES})
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let head = wid.y;
+    let ldkv = P.ldkv / 4u;
+    let vectors = P.head / 4u;
+    // Which vectors of a row this lane loads; some twice where a row has fewer than there are lanes.
+#for l in 0..(HEAD / 4 + LANES - 1) / LANES
+    let k_at${l} = P.k_at / 4u + head * NV + (lane + ${l * LANES}u) % NV;
+    let v_at${l} = P.v_at / 4u + head * NV + (lane + ${l * LANES}u) % NV;
+#endfor
+    var reach = NOWHERE;
+#for r in 0..ROWS
+    let query${r} = wid.x * ${LANES * ROWS}u + ${r * LANES}u + lane;
+    let own${r} = keys_of(query${r});
+    reach = vec2<u32>(min(reach.x, own${r}.x), max(reach.y, own${r}.y));
+    let mask_at${r} = mask_row(query${r}, head) - own${r}.x;
+    let q_at${r} = (min(query${r}, P.queries - 1u) * P.ldq + P.q_at) / 4u + head * NV;
+    var q${r}: array<vec4<f32>, ${HEAD / 4}>;
+    var acc${r}: array<vec4<f32>, ${HEAD / 4}>;
+    for (var v = 0u; v < vectors; v++) { q${r}[v] = Q[q_at${r} + v] * P.scale; }
+#for v in 0..HEAD / 4
+    acc${r}[${v}] = vec4<f32>();
+#endfor
+    var m${r} = LOWEST;
+    var total${r} = 0.0;
+#endfor
+    let salt = mask_salt();
+    let threshold = P.threshold;
+    let keep = P.keep;
+    let end = subgroupMax(reach.y);
+    for (var j = subgroupMin(reach.x); j < end; j++) {
+#for l in 0..(HEAD / 4 + LANES - 1) / LANES
+        let k${l} = KV[j * ldkv + k_at${l}];
+        let v${l} = KV[j * ldkv + v_at${l}];
+#endfor
+#for r in 0..ROWS
+        var dots${r} = vec4<f32>();
+#endfor
+#for v in 0..HEAD / 4
+        {
+            let k = subgroupBroadcast(k${v / LANES}, ${v % LANES}u);
+#for r in 0..ROWS
+            dots${r} += q${r}[${v}] * k;
+#endfor
+        }
+#endfor
+#for r in 0..ROWS
+        let s${r} = select(OUTSIDE, sum4(dots${r}), within(j, own${r}));
+        let top${r} = max(m${r}, s${r});
+        let shrink${r} = share(m${r} - top${r});
+        let e${r} = share(s${r} - top${r});
+        m${r} = top${r};
+        total${r} = total${r} * shrink${r} + e${r};
+        let p${r} = e${r} * kept(salt, mask_at${r} + j, threshold, keep);
+#endfor
+#for v in 0..HEAD / 4
+        {
+            let x = subgroupBroadcast(v${v / LANES}, ${v % LANES}u);
+#for r in 0..ROWS
+            acc${r}[${v}] = acc${r}[${v}] * shrink${r} + p${r} * x;
+#endfor
+        }
+#endfor
+    }
+#for r in 0..ROWS
+    if (query${r} < P.queries) {
+        let one = select(0.0, 1.0 / total${r}, total${r} > 0.0);
+        let out_at = (query${r} * P.heads + head) * NV;
+        for (var v = 0u; v < vectors; v++) { OUT[out_at + v] = acc${r}[v] * one; }
+#if LSE
+        LSE[query${r} * P.heads + head] = log_sum(m${r}, total${r});
+#endif
+    }
+#endfor
+}
+#endif
+
+#if !TILED && !LANES
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) id: u32,
+) {
+    let item = (wid.y * count.x + wid.x) * 64u + id;
+    let query = item / P.heads;
+    let head = item % P.heads;
+    if (query >= P.queries) { return; }
+    let own = keys_of(query);
+    let q_at = (query * P.ldq + P.q_at) / 4u + head * NV;
+    let salt = mask_salt();
+    let mask_at = mask_row(query, head);
+    var m = LOWEST;
+    var total = 0.0;
+    var acc: array<vec4<f32>, ${HEAD / 4}>;
+    for (var v = 0u; v < P.head / 4u; v++) { acc[v] = vec4<f32>(); }
+    for (var j = own.x; j < own.y; j++) {
+        let at = j * P.ldkv / 4u + head * NV;
+        var dots = vec4<f32>();
+        for (var v = 0u; v < P.head / 4u; v++) { dots += Q[q_at + v] * KV[at + P.k_at / 4u + v]; }
+        let s = sum4(dots) * P.scale;
+        let top = max(m, s);
+        let shrink = share(m - top);
+        let e = share(s - top);
+        m = top;
+        total = total * shrink + e;
+        let p = e * kept(salt, mask_at + j - own.x, P.threshold, P.keep);
+        for (var v = 0u; v < P.head / 4u; v++) {
+            acc[v] = acc[v] * shrink + p * KV[at + P.v_at / 4u + v];
+        }
+    }
+    let one = select(0.0, 1.0 / total, total > 0.0);
+    for (var v = 0u; v < P.head / 4u; v++) { OUT[item * NV + v] = acc[v] * one; }
+#if LSE
+    LSE[item] = log_sum(m, total);
+#endif
+}
+#endif

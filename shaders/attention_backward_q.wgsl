@@ -1,0 +1,242 @@
+// The gradient of attention by its queries. Of one head, with p_ij, drop_ij and s_ij as in
+// attention.wgsl:
+// DELTA[i] = DOUT[i] . OUT[i]        (= sum over j of p_ij drop_ij DOUT[i] . V[j])
+// DQ[i] (+)= scale sum over j of p_ij (drop_ij DOUT[i] . V[j] - DELTA[i]) K[j]
+//
+// In    Q, KV, TOKENS, SPANS  as in attention.wgsl
+//       OUT, DOUT  [queries, heads HEAD]: its result, and that one's gradient
+//       LSE        [queries, heads]
+// Out   DQ         rows ldq apart, from q_at, as Q; only those columns are written; 0 (or what was
+//                  there) where there is no sequence
+//       DELTA      [queries, heads]: for attention_backward_kv
+// Geometry  TILED, LANES, neither: as in attention.wgsl, by queries.
+// Numerics  f32, each sum in a fixed order; probabilities are computed again from LSE.
+// Limits    64 invocations, 16 KiB of workgroup memory; HEAD a multiple of 4.
+// Twin      ops::attention::reference::backward_q
+#import attention
+
+@group(0) @binding(0) var<storage, read> Q: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> KV: array<vec4<f32>>;
+#if FIRST
+@group(0) @binding(3) var<storage, read> SPANS: array<vec2<u32>>;
+#else
+@group(0) @binding(2) var<storage, read> TOKENS: array<vec4<u32>>;
+#endif
+@group(0) @binding(4) var<storage, read> OUT: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> DOUT: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> LSE: array<f32>;
+@group(0) @binding(7) var<storage, read_write> DQ: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> DELTA: array<f32>;
+
+#import attention_keys
+
+#if TILED
+var<workgroup> tile_q: array<vec4<f32>, ${ROWS * (HEAD / 4 + 1)}>;
+var<workgroup> tile_d: array<vec4<f32>, ${ROWS * (HEAD / 4 + 1)}>;
+var<workgroup> tile_k: array<vec4<f32>, ${KEYS * (HEAD / 4 + 1)}>;
+var<workgroup> tile_v: array<vec4<f32>, ${KEYS * (HEAD / 4 + 1)}>;
+var<workgroup> slopes: array<f32, ${ROWS * (KEYS + 1)}>;
+var<workgroup> parts: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+    let head = wid.y;
+    let row0 = wid.x * ${ROWS}u;
+    let r = id / ${SPLIT}u;
+    let c = id % ${SPLIT}u;
+    let query = row0 + r;
+    let own = keys_of(query);
+    var reach = NOWHERE;
+    for (var i = 0u; i < ${ROWS}u; i++) {
+        let keys = keys_of(row0 + i);
+        reach = vec2<u32>(min(reach.x, keys.x), max(reach.y, keys.y));
+    }
+    for (var i = id; i < ${ROWS}u * NV; i += 64u) {
+        let row = min(row0 + i / NV, P.queries - 1u);
+        let at = i / NV * (NV + 1u) + i % NV;
+        tile_q[at] = Q[(row * P.ldq + P.q_at) / 4u + head * NV + i % NV] * P.scale;
+        tile_d[at] = DOUT[(row * P.heads + head) * NV + i % NV];
+    }
+    workgroupBarrier();
+    let stat = min(query, P.queries - 1u) * P.heads + head;
+    var product = vec4<f32>();
+    for (var v = c; v < NV; v += ${SPLIT}u) {
+        product += tile_d[r * (NV + 1u) + v] * OUT[stat * NV + v];
+    }
+    parts[id] = sum4(product);
+    workgroupBarrier();
+    var delta = 0.0;
+    for (var i = 0u; i < ${SPLIT}u; i++) { delta += parts[r * ${SPLIT}u + i]; }
+    let lse = LSE[stat];
+    let salt = mask_salt();
+    let mask_at = mask_row(query, head);
+#for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
+    var acc${v} = vec4<f32>();
+#endfor
+    for (var j0 = reach.x; j0 < reach.y; j0 += ${KEYS}u) {
+        for (var i = id; i < ${KEYS}u * NV; i += 64u) {
+            let row = min(j0 + i / NV, P.keys - 1u) * P.ldkv / 4u + head * NV + i % NV;
+            let at = i / NV * (NV + 1u) + i % NV;
+            tile_k[at] = KV[row + P.k_at / 4u];
+            tile_v[at] = KV[row + P.v_at / 4u];
+        }
+        workgroupBarrier();
+        for (var k = c; k < ${KEYS}u; k += ${SPLIT}u) {
+            var dots = vec4<f32>();
+            var outs = vec4<f32>();
+            for (var v = 0u; v < P.head / 4u; v++) {
+                dots += tile_q[r * (NV + 1u) + v] * tile_k[k * (NV + 1u) + v];
+                outs += tile_d[r * (NV + 1u) + v] * tile_v[k * (NV + 1u) + v];
+            }
+            let p = select(0.0, share(sum4(dots) - lse), within(j0 + k, own));
+            let factor = kept(salt, mask_at + j0 + k - own.x, P.threshold, P.keep);
+            slopes[r * ${KEYS + 1}u + k] = p * (factor * sum4(outs) - delta);
+        }
+        workgroupBarrier();
+        for (var k = 0u; k < ${KEYS}u; k++) {
+            let slope = slopes[r * ${KEYS + 1}u + k];
+#for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
+            acc${v} += slope * tile_k[k * (NV + 1u) + min(c + ${v * SPLIT}u, NV - 1u)];
+#endfor
+        }
+        workgroupBarrier();
+    }
+    if (query >= P.queries) { return; }
+    let dq_at = (query * P.ldq + P.q_at) / 4u + head * NV;
+#for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
+    if (c + ${v * SPLIT}u < NV) {
+        let at = dq_at + c + ${v * SPLIT}u;
+        DQ[at] = acc${v} * P.scale + select(vec4<f32>(), DQ[at], P.accumulate != 0u);
+    }
+#endfor
+    if (c == 0u) { DELTA[stat] = delta; }
+}
+#endif
+
+#if LANES
+@compute @workgroup_size(${LANES})
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let head = wid.y;
+    let ldkv = P.ldkv / 4u;
+    let vectors = P.head / 4u;
+    // Which vectors of a row this lane loads; some twice where a row has fewer than there are lanes.
+#for l in 0..(HEAD / 4 + LANES - 1) / LANES
+    let k_at${l} = P.k_at / 4u + head * NV + (lane + ${l * LANES}u) % NV;
+    let v_at${l} = P.v_at / 4u + head * NV + (lane + ${l * LANES}u) % NV;
+#endfor
+    var reach = NOWHERE;
+#for r in 0..ROWS
+    let query${r} = wid.x * ${LANES * ROWS}u + ${r * LANES}u + lane;
+    let own${r} = keys_of(query${r});
+    reach = vec2<u32>(min(reach.x, own${r}.x), max(reach.y, own${r}.y));
+    let mask_at${r} = mask_row(query${r}, head) - own${r}.x;
+    let q_at${r} = (min(query${r}, P.queries - 1u) * P.ldq + P.q_at) / 4u + head * NV;
+    let stat${r} = min(query${r}, P.queries - 1u) * P.heads + head;
+    let lse${r} = LSE[stat${r}];
+    var products${r} = vec4<f32>();
+    var q${r}: array<vec4<f32>, ${HEAD / 4}>;
+    var d${r}: array<vec4<f32>, ${HEAD / 4}>;
+    var acc${r}: array<vec4<f32>, ${HEAD / 4}>;
+    for (var v = 0u; v < vectors; v++) {
+        q${r}[v] = Q[q_at${r} + v] * P.scale;
+        d${r}[v] = DOUT[stat${r} * NV + v];
+        products${r} += d${r}[v] * OUT[stat${r} * NV + v];
+    }
+#for v in 0..HEAD / 4
+    acc${r}[${v}] = vec4<f32>();
+#endfor
+    let delta${r} = sum4(products${r});
+#endfor
+    let salt = mask_salt();
+    let threshold = P.threshold;
+    let keep = P.keep;
+    let end = subgroupMax(reach.y);
+    for (var j = subgroupMin(reach.x); j < end; j++) {
+#for l in 0..(HEAD / 4 + LANES - 1) / LANES
+        let k${l} = KV[j * ldkv + k_at${l}];
+        let v${l} = KV[j * ldkv + v_at${l}];
+#endfor
+#for r in 0..ROWS
+        var dots${r} = vec4<f32>();
+        var outs${r} = vec4<f32>();
+#endfor
+#for v in 0..HEAD / 4
+        {
+            let k = subgroupBroadcast(k${v / LANES}, ${v % LANES}u);
+            let x = subgroupBroadcast(v${v / LANES}, ${v % LANES}u);
+#for r in 0..ROWS
+            dots${r} += q${r}[${v}] * k;
+            outs${r} += d${r}[${v}] * x;
+#endfor
+        }
+#endfor
+#for r in 0..ROWS
+        let p${r} = select(0.0, share(sum4(dots${r}) - lse${r}), within(j, own${r}));
+        let factor${r} = kept(salt, mask_at${r} + j, threshold, keep);
+        let slope${r} = p${r} * (factor${r} * sum4(outs${r}) - delta${r});
+#endfor
+#for v in 0..HEAD / 4
+        {
+            let k = subgroupBroadcast(k${v / LANES}, ${v % LANES}u);
+#for r in 0..ROWS
+            acc${r}[${v}] += slope${r} * k;
+#endfor
+        }
+#endfor
+    }
+#for r in 0..ROWS
+    if (query${r} < P.queries) {
+        DELTA[stat${r}] = delta${r};
+        for (var v = 0u; v < vectors; v++) {
+            let at = q_at${r} + v;
+            DQ[at] = acc${r}[v] * P.scale + select(vec4<f32>(), DQ[at], P.accumulate != 0u);
+        }
+    }
+#endfor
+}
+#endif
+
+#if !TILED && !LANES
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) id: u32,
+) {
+    let item = (wid.y * count.x + wid.x) * 64u + id;
+    let query = item / P.heads;
+    let head = item % P.heads;
+    if (query >= P.queries) { return; }
+    let own = keys_of(query);
+    let q_at = (query * P.ldq + P.q_at) / 4u + head * NV;
+    let salt = mask_salt();
+    let mask_at = mask_row(query, head);
+    let lse = LSE[item];
+    var products = vec4<f32>();
+    var acc: array<vec4<f32>, ${HEAD / 4}>;
+    for (var v = 0u; v < P.head / 4u; v++) {
+        products += DOUT[item * NV + v] * OUT[item * NV + v];
+        acc[v] = vec4<f32>();
+    }
+    let delta = sum4(products);
+    for (var j = own.x; j < own.y; j++) {
+        let k_at = (j * P.ldkv + P.k_at) / 4u + head * NV;
+        let v_at = (j * P.ldkv + P.v_at) / 4u + head * NV;
+        var dots = vec4<f32>();
+        var outs = vec4<f32>();
+        for (var v = 0u; v < P.head / 4u; v++) {
+            dots += Q[q_at + v] * KV[k_at + v];
+            outs += DOUT[item * NV + v] * KV[v_at + v];
+        }
+        let p = share(sum4(dots) * P.scale - lse);
+        let factor = kept(salt, mask_at + j - own.x, P.threshold, P.keep);
+        let slope = p * (factor * sum4(outs) - delta);
+        for (var v = 0u; v < P.head / 4u; v++) { acc[v] += slope * KV[k_at + v]; }
+    }
+    DELTA[item] = delta;
+    for (var v = 0u; v < P.head / 4u; v++) {
+        DQ[q_at + v] =
+            acc[v] * P.scale + select(vec4<f32>(), DQ[q_at + v], P.accumulate != 0u);
+    }
+}
+#endif

@@ -1,0 +1,61 @@
+// What the attention kernels share: the parameters, whose keys a row asks, the exponential, and
+// what dropout makes of a probability. Sizes, strides and offsets are in elements, multiples of 4.
+#import rng
+#import step
+
+struct Params {
+    queries: u32, keys: u32, heads: u32, head: u32,
+    ldq: u32, q_at: u32, ldkv: u32, k_at: u32,
+    v_at: u32, accumulate: u32, stream: u32, threshold: u32,
+    keep: f32, scale: f32, pad0: u32, pad1: u32,
+}
+@group(0) @binding(14) var<uniform> P: Params;
+
+// Vectors of a head, and of a row of OUT.
+const NV = ${HEAD / 4}u;
+
+// The range of a row that has none: smallest of all ends, largest of all beginnings.
+const NOWHERE = vec2<u32>(0xffffffffu, 0u);
+
+// First row and end of the sequence that `row` belongs to, by its token, among `rows`.
+fn sequence_of(row: u32, token: vec4<u32>, rows: u32) -> vec2<u32> {
+    let first = row - min(token.y & 0xffffu, row);
+    let end = min(first + min(token.z, rows), rows);
+    return select(NOWHERE, vec2<u32>(first, end), row < rows && token.z > 0u);
+}
+
+fn within(i: u32, range: vec2<u32>) -> bool {
+    return i >= range.x && i < range.y;
+}
+
+// exp(x) for x <= 0. Beyond -60 it is 0, which no sum can tell from it: products of still smaller
+// numbers would be denormal, and denormals are slow on CPUs.
+fn share(x: f32) -> f32 {
+    return select(0.0, exp(clamp(x, -60.0, 0.0)), x > -60.0);
+}
+
+// Where in a mask the keys of a query and head begin.
+fn mask_row(query: u32, head: u32) -> u32 {
+    return (query * P.heads + head) * 512u;
+}
+
+fn mask_salt() -> u32 {
+#if DROPOUT
+    return random_salt(S.seed, S.step, P.stream);
+#else
+    return 0u;
+#endif
+}
+
+// The factor that dropout puts on a probability.
+fn kept(salt: u32, element: u32, threshold: u32, keep: f32) -> f32 {
+#if DROPOUT
+    return select(0.0, keep, pcg(element ^ salt) >= threshold);
+#else
+    return 1.0;
+#endif
+}
+
+fn sum4(v: vec4<f32>) -> f32 {
+    return (v.x + v.y) + (v.z + v.w);
+}

@@ -1,0 +1,578 @@
+//! Multi-head self-attention over packed sequences: rows of tokens without padding between
+//! sequences, scores and probabilities never stored.
+//!
+//! A batch of sentences is `[T, H]`, each sequence's rows one after another, rows of no sequence
+//! at the end. `TOKENS [T, 4]` (unsigned) says of each row: its word, its position | its segment
+//! << 16, the length of its sequence (0 for a row of none), its sample.
+
+use super::{arg, sizes};
+use crate::error::{Error, Result};
+use crate::gpu::{Defines, Family};
+use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, Twin, grid};
+use crate::tape::{Tape, Var};
+
+/// `OUT = dropout(softmax(scale Q Kᵀ)) V`, sequence by sequence; see `shaders/attention.wgsl`.
+pub static ATTENTION: Kernel = Kernel {
+    name: "attention",
+    source: include_str!("../../shaders/attention.wgsl"),
+    bindings: &[
+        Binding::read("Q"),
+        Binding::read("KV"),
+        Binding::read("TOKENS").or_none(),
+        Binding::read("SPANS").or_none(),
+        Binding::write("OUT"),
+        Binding::write("LSE").or_none(),
+    ],
+    step: true,
+    launch: |family, words, defines| launch(family, words, defines, Pass::Forward),
+    twin: reference::forward,
+    cases: || cases::all(Pass::Forward),
+};
+
+/// The gradient of its queries; see `shaders/attention_backward_q.wgsl`.
+pub static BACKWARD_Q: Kernel = Kernel {
+    name: "attention_backward_q",
+    source: include_str!("../../shaders/attention_backward_q.wgsl"),
+    bindings: &[
+        Binding::read("Q"),
+        Binding::read("KV"),
+        Binding::read("TOKENS").or_none(),
+        Binding::read("SPANS").or_none(),
+        Binding::read("OUT"),
+        Binding::read("DOUT"),
+        Binding::read("LSE"),
+        Binding::write("DQ"),
+        Binding::write("DELTA"),
+    ],
+    step: true,
+    launch: |family, words, defines| launch(family, words, defines, Pass::Queries),
+    twin: reference::backward_q,
+    cases: || cases::all(Pass::Queries),
+};
+
+/// The gradients of its keys and values; see `shaders/attention_backward_kv.wgsl`.
+pub static BACKWARD_KV: Kernel = Kernel {
+    name: "attention_backward_kv",
+    source: include_str!("../../shaders/attention_backward_kv.wgsl"),
+    bindings: &[
+        Binding::read("Q"),
+        Binding::read("KV"),
+        Binding::read("TOKENS"),
+        Binding::read("DOUT"),
+        Binding::read("LSE"),
+        Binding::read("DELTA"),
+        Binding::write("DKV"),
+    ],
+    step: true,
+    launch: |family, words, defines| launch(family, words, defines, Pass::Keys),
+    twin: reference::backward_kv,
+    cases: || cases::all(Pass::Keys),
+};
+
+/// Longest sequence whose dropout masks do not repeat.
+pub const MAX_TOKENS: usize = 512;
+/// Largest head: what fits registers and workgroup memory.
+pub const MAX_HEAD: usize = 128;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Forward,
+    Queries,
+    Keys,
+}
+
+fn launch(family: Family, words: &[u32], defines: &Defines, pass: Pass) -> Launch {
+    let [queries, keys, heads, head] = [0, 1, 2, 3].map(|i| words[i]);
+    let first = defines.contains_key("FIRST");
+    let (rows, others) = if pass == Pass::Keys { (keys, queries) } else { (queries, keys) };
+    // What the longest loop over the other side visits, where a workgroup owns `block` rows.
+    let longest = MAX_TOKENS as u32;
+    let reach = |block: u32| -> u64 {
+        let most = match (first, pass) {
+            (true, Pass::Keys) => block,
+            (true, _) => block * longest,
+            (false, _) => 2 * longest + block,
+        };
+        u64::from(others.min(most))
+    };
+    let vectors = u64::from(head / 4);
+    let launch = match family {
+        Family::Wide(lanes) => {
+            let per_lane = std::env::var("ROWS").ok().and_then(|v| v.parse().ok()).unwrap_or(1);
+            let block = lanes * per_lane;
+            Launch::of([rows.div_ceil(block), heads, 1])
+                .with("LANES", lanes)
+                .with("ROWS", per_lane)
+                .iterations(reach(block))
+        }
+        Family::Tiled => {
+            let (block, tile) = tiles(head, first && pass != Pass::Keys, pass);
+            let split = 64 / block;
+            Launch::of([rows.div_ceil(block), heads, 1])
+                .with("TILED", 1)
+                .with("ROWS", block)
+                .with("SPLIT", split)
+                .with("KEYS", tile)
+                .iterations((reach(block) + 16) * (vectors / u64::from(split) + 4))
+        }
+        Family::Plain => Launch::of(grid((rows * heads) as usize, 64))
+            .iterations(u64::from(others.min(longest)) * (2 * vectors + 1) + 2 * vectors),
+    };
+    let launch = launch.with("HEAD", head);
+    if words[11] > 0 { launch.with("DROPOUT", 1) } else { launch }
+}
+
+/// Rows that a workgroup of 64 owns, and rows of the other side that it takes at a time: what fits
+/// 16 KiB. Where each row asks keys of its own, few rows, so that they wait little for each other.
+fn tiles(head: u32, alone: bool, pass: Pass) -> (u32, u32) {
+    let block = match head {
+        _ if alone => 4,
+        0..=64 => 16,
+        _ => 8,
+    };
+    let owned = if pass == Pass::Forward { block } else { 2 * block };
+    let bytes = |tile: u32| {
+        (owned + 2 * tile) * (head / 4 + 1) * 16 + 2 * block * (tile + 1) * 4 + 64 * 4
+    };
+    let tile = [16, 8, 4].into_iter().find(|tile| bytes(*tile) <= 16 << 10);
+    (block, tile.unwrap_or(4))
+}
+
+/// One attention to record, as the kernels see it; the sizes are in elements.
+#[derive(Clone, Copy)]
+struct Call {
+    q: Var,
+    kv: Var,
+    tokens: Var,
+    /// Where only one query a sample asks.
+    spans: Option<Var>,
+    queries: usize,
+    keys: usize,
+    heads: usize,
+    head: usize,
+    ldq: usize,
+    /// Columns where queries, keys and values begin.
+    at: [usize; 3],
+    ldkv: usize,
+    stream: u32,
+    dropout: f32,
+}
+
+impl Call {
+    fn words(&self, accumulate: u32) -> Vec<u32> {
+        let mut words = sizes(&[self.queries, self.keys, self.heads, self.head]);
+        words.extend(sizes(&[self.ldq, self.at[0], self.ldkv, self.at[1], self.at[2]]));
+        let threshold = (f64::from(self.dropout) * 4_294_967_296.0) as u32;
+        words.extend([accumulate, self.stream, threshold]);
+        let (keep, scale) = (1.0 / (1.0 - self.dropout), 1.0 / (self.head as f32).sqrt());
+        words.extend([keep.to_bits(), scale.to_bits(), 0, 0]);
+        words
+    }
+
+    fn defines(&self) -> Defines {
+        if self.spans.is_some() { Defines::from([("FIRST", 1)]) } else { Defines::new() }
+    }
+
+    /// Operations of `products` products of a query and a key. Lengths are data: counted as if
+    /// each query asked 32 keys.
+    fn flops(&self, products: usize) -> u64 {
+        (2 * products * self.queries * self.keys.min(32) * self.heads * self.head) as u64
+    }
+
+    /// What the query kernels read: the tokens, or the spans instead.
+    fn ranges(&self) -> [Option<Var>; 2] {
+        match self.spans {
+            Some(spans) => [None, Some(spans)],
+            None => [Some(self.tokens), None],
+        }
+    }
+
+    /// Appends it and its gradient.
+    fn record(self, tape: &mut Tape) -> Var {
+        let shape = [self.queries, self.heads * self.head];
+        let out = tape.output("attention", &shape, &[self.q, self.kv]);
+        let learns = tape.wants_grad(out);
+        let lse = learns.then(|| tape.output("lse", &[self.queries, self.heads], &[]));
+        let [tokens, spans] = self.ranges();
+        let args = [Some(self.q), Some(self.kv), tokens, spans, Some(out), lse];
+        tape.call(&ATTENTION, &args, self.words(0), self.defines(), self.flops(2));
+        if let Some(lse) = lse {
+            tape.on_backward(&[out], move |tape| {
+                if let Some(dout) = tape.grad(out) {
+                    self.record_backward(tape, out, dout, lse);
+                }
+                Ok(())
+            });
+        }
+        out
+    }
+
+    fn record_backward(self, tape: &mut Tape, out: Var, dout: Var, lse: Var) {
+        let delta = tape.output("delta", &[self.queries, self.heads], &[]);
+        // The keys' gradient needs what the queries' kernel finds, also where the queries are
+        // constant.
+        let whole = self.q == self.kv;
+        let dq = tape.sink(self.q);
+        let (dq_var, accumulate) = match dq {
+            Some(dq) => (dq.var, dq.accumulate),
+            None => (tape.output("unused", &[self.queries, self.ldq], &[]), 0),
+        };
+        let [tokens, spans] = self.ranges();
+        let (q, kv) = (Some(self.q), Some(self.kv));
+        let args = [
+            q,
+            kv,
+            tokens,
+            spans,
+            Some(out),
+            Some(dout),
+            Some(lse),
+            Some(dq_var),
+            Some(delta),
+        ];
+        tape.call(&BACKWARD_Q, &args, self.words(accumulate), self.defines(), self.flops(3));
+        // One tensor has one state: its columns of keys have got nothing yet either.
+        let dkv = if whole { dq } else { tape.sink(self.kv) };
+        if let Some(dkv) = dkv {
+            let args =
+                [q, kv, Some(self.tokens), Some(dout), Some(lse), Some(delta), Some(dkv.var)];
+            let words = self.words(dkv.accumulate);
+            tape.call(&BACKWARD_KV, &args, words, self.defines(), self.flops(4));
+        }
+    }
+}
+
+fn check(
+    op: &'static str,
+    dropout: f32,
+    fits: bool,
+    detail: impl FnOnce() -> String,
+) -> Result<()> {
+    if !fits {
+        return Err(Error::shape(op, detail()));
+    }
+    if !(0.0..1.0).contains(&dropout) {
+        return Err(Error::Config(format!(
+            "attention dropout of {dropout}: want 0 or more and less than 1"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether `width` columns are `heads` heads of a size that the kernels take.
+fn divides(width: usize, heads: usize) -> bool {
+    heads > 0 && width > 0 && width % heads == 0 && {
+        let head = width / heads;
+        head % 4 == 0 && head <= MAX_HEAD
+    }
+}
+
+impl Tape {
+    /// Self-attention of each packed sequence, `[T, H]`: of row i and head h
+    /// `Σ_j m_ij softmax_j(q_i · k_j / √d) v_j` over the rows j of i's own sequence. `qkv` is
+    /// `[T, 3 H]`, a row its queries, keys and values, each `heads` heads of d = H / heads; `tokens`
+    /// `[T, 4]` (unsigned) as the [module](crate::ops::attention) has them. m is 0 with
+    /// probability `dropout`, otherwise 1 / (1 − `dropout`); its counters tell sequences of up to
+    /// [`MAX_TOKENS`] apart. Rows of no sequence are 0, and so is their gradient.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, heads that are no multiple of 4 or larger than [`MAX_HEAD`], a
+    /// `dropout` outside [0, 1).
+    pub fn attention(
+        &mut self,
+        qkv: Var,
+        tokens: Var,
+        heads: usize,
+        dropout: f32,
+    ) -> Result<Var> {
+        let (rows, width) = self.rows_cols(qkv);
+        let fits = width % 3 == 0 && divides(width / 3, heads) && self.is_rows(tokens, rows, 4);
+        check("attention", dropout, fits, || {
+            let (x, t) = (self.shape(qkv), self.shape(tokens));
+            format!(
+                "qkv {x:?}, tokens {t:?}, {heads} heads: want [T, 3 H] and [T, 4], H / heads a \
+                 multiple of 4 up to {MAX_HEAD}"
+            )
+        })?;
+        let hidden = width / 3;
+        let stream = if dropout > 0.0 { self.next_stream() } else { 0 };
+        let call = Call {
+            q: qkv,
+            kv: qkv,
+            tokens,
+            spans: None,
+            queries: rows,
+            keys: rows,
+            heads,
+            head: hidden / heads,
+            ldq: width,
+            at: [0, hidden, 2 * hidden],
+            ldkv: width,
+            stream,
+            dropout,
+        };
+        Ok(call.record(self))
+    }
+
+    /// Whether `var` is a matrix of at least one row and this size.
+    fn is_rows(&self, var: Var, rows: usize, cols: usize) -> bool {
+        rows > 0 && self.rows_cols(var) == (rows, cols)
+    }
+}
+
+mod cases {
+    use super::*;
+
+    /// Heads, size of one, lengths of the sequences, rows behind them, dropout.
+    type Try = (usize, usize, &'static [usize], usize, f32);
+
+    const TRIES: [Try; 8] = [
+        (1, 4, &[1], 0, 0.0),
+        (3, 8, &[5, 1, 9], 2, 0.3),
+        (2, 32, &[17, 3, 20, 2], 5, 0.0),
+        (1, 32, &[70, 1, 1, 1, 12], 0, 0.1),
+        (2, 64, &[40, 13], 11, 0.1),
+        (1, 128, &[9, 30], 1, 0.5),
+        (2, 20, &[33], 31, 0.2),
+        (1, 64, &[2, 3], 0, 0.0),
+    ];
+
+    /// Tokens of sequences of these lengths, and rows of none behind them.
+    fn tokens(lengths: &[usize], padding: usize) -> Vec<u32> {
+        let mut list = Vec::new();
+        for (sample, length) in lengths.iter().enumerate() {
+            for position in 0..*length {
+                // A segment above the position, a word that nobody reads.
+                let place = position as u32 | ((position as u32 % 2) << 16);
+                list.extend([7, place, *length as u32, sample as u32]);
+            }
+        }
+        list.extend(vec![0; 4 * padding]);
+        list
+    }
+
+    pub(super) fn all(pass: Pass) -> Vec<Case> {
+        TRIES.iter().enumerate().map(|(i, one)| case(pass, i, *one)).collect()
+    }
+
+    fn case(pass: Pass, i: usize, (heads, head, lengths, padding, dropout): Try) -> Case {
+        let rows = lengths.iter().sum::<usize>() + padding;
+        let hidden = heads * head;
+        // Columns that belong to nobody show who strays.
+        let (ldq, ldkv) = (hidden + 4 * (i % 3), 2 * hidden + 4 * (i % 2));
+        let (q_at, k_at) = (ldq - hidden, 4 * (i % 2));
+        let mut words = sizes(&[rows, rows, heads, head, ldq, q_at, ldkv, k_at, k_at + hidden]);
+        let threshold = (f64::from(dropout) * 4_294_967_296.0) as u32;
+        words.extend([(i % 2) as u32, 5, threshold]);
+        words.extend([1.0 / (1.0 - dropout), 1.0 / (head as f32).sqrt()].map(f32::to_bits));
+        words.extend([0, 0]);
+        let tokens = Some(CaseArg::U(tokens(lengths, padding)));
+        // Every third case has scores far apart.
+        let far = if i % 3 == 2 { 30.0 } else { 1.0 };
+        let wide = |seed, len| {
+            let values = super::super::random(seed, len);
+            Some(CaseArg::F(values.iter().map(|v| v * far).collect()))
+        };
+        let (q, kv) = (wide(1, rows * ldq), arg(2, rows * ldkv));
+        let (out, stat) = (rows * hidden, rows * heads);
+        let args = match pass {
+            Pass::Forward => {
+                let lse = if i % 4 == 3 { None } else { arg(4, stat) };
+                vec![q, kv, tokens, None, arg(3, out), lse]
+            }
+            Pass::Queries => vec![
+                q,
+                kv,
+                tokens,
+                None,
+                arg(3, out),
+                arg(4, out),
+                wide(5, stat),
+                arg(6, rows * ldq),
+                arg(7, stat),
+            ],
+            Pass::Keys => {
+                vec![q, kv, tokens, arg(4, out), wide(5, stat), arg(7, stat), arg(6, rows * ldkv)]
+            }
+        };
+        let name = format!("{heads}x{head} of {lengths:?}+{padding} at {dropout}");
+        // Sums of some dozens of products of numbers up to 30, in another order.
+        Case::new(name, words, args).within(3e-5).flops((8 * rows * rows * hidden) as u64)
+    }
+}
+
+/// CPU twins.
+#[allow(clippy::needless_range_loop, reason = "loops that read like the formulas")]
+pub mod reference {
+    use super::super::dropout::reference::random_bits;
+    use super::super::put;
+    use super::*;
+    use std::ops::Range;
+
+    /// What the three twins read of a call.
+    struct View {
+        queries: usize,
+        keys: usize,
+        heads: usize,
+        head: usize,
+        ldq: usize,
+        ldkv: usize,
+        at: [usize; 3],
+        scale: f32,
+        q: Vec<f32>,
+        kv: Vec<f32>,
+        tokens: Vec<u32>,
+        spans: Vec<u32>,
+    }
+
+    impl View {
+        fn of(t: &Twin, spans: Option<usize>) -> Self {
+            let [queries, keys, heads, head, ldq, q_at, ldkv, k_at, v_at] =
+                [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|i| t.size(i));
+            View {
+                queries,
+                keys,
+                heads,
+                head,
+                ldq,
+                ldkv,
+                at: [q_at, k_at, v_at],
+                scale: t.float(13),
+                q: t.read(0),
+                kv: t.read(1),
+                tokens: t.words_of(2).to_vec(),
+                spans: spans.map(|i| t.words_of(i).to_vec()).unwrap_or_default(),
+            }
+        }
+
+        /// The keys of a query.
+        fn keys_of(&self, i: usize) -> Range<usize> {
+            if let Some(span) = self.spans.get(2 * i..2 * i + 2) {
+                let first = (span[0] as usize).min(self.keys);
+                return first..(first + span[1] as usize).min(self.keys);
+            }
+            let (position, length) = (self.tokens[4 * i + 1] & 0xffff, self.tokens[4 * i + 2]);
+            let first = i - (position as usize).min(i);
+            first..(first + length as usize).min(self.keys)
+        }
+
+        fn q(&self, i: usize, h: usize) -> &[f32] {
+            &self.q[i * self.ldq + self.at[0] + h * self.head..][..self.head]
+        }
+        fn k(&self, j: usize, h: usize) -> &[f32] {
+            &self.kv[j * self.ldkv + self.at[1] + h * self.head..][..self.head]
+        }
+        fn v(&self, j: usize, h: usize) -> &[f32] {
+            &self.kv[j * self.ldkv + self.at[2] + h * self.head..][..self.head]
+        }
+        /// q · k scale.
+        fn score(&self, i: usize, j: usize, h: usize) -> f32 {
+            dot(self.q(i, h), self.k(j, h)) * self.scale
+        }
+    }
+
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
+    }
+
+    /// exp of what is not positive; 0 below -60.
+    fn share(x: f32) -> f32 {
+        if x > -60.0 { x.min(0.0).exp() } else { 0.0 }
+    }
+
+    /// The factor that dropout puts on the probability of a key at a place in its sequence.
+    fn kept(t: &Twin, query: usize, heads: usize, h: usize, place: usize) -> f32 {
+        let element = (query * heads + h) * MAX_TOKENS + place;
+        let bits = random_bits(t.step.seed, t.step.step, t.words[10], element as u32);
+        if bits >= t.words[11] { t.float(12) } else { 0.0 }
+    }
+
+    /// Σ_j m_ij p_ij v_j, and log Σ_j exp(s_ij).
+    pub fn forward(t: &mut Twin) {
+        let c = View::of(t, Some(3));
+        for i in 0..c.queries {
+            for h in 0..c.heads {
+                let own = c.keys_of(i);
+                let scores: Vec<f32> = own.clone().map(|j| c.score(i, j, h)).collect();
+                let m = scores.iter().copied().fold(f32::MIN, f32::max);
+                let total: f64 = scores.iter().map(|s| f64::from(share(s - m))).sum();
+                let mut out = vec![0.0_f64; c.head];
+                for (s, j) in scores.iter().zip(own.clone()) {
+                    let p = share(s - m) * kept(t, i, c.heads, h, j - own.start);
+                    for (out, v) in out.iter_mut().zip(c.v(j, h)) {
+                        *out += f64::from(p) * f64::from(*v) / total;
+                    }
+                }
+                let at = i * c.heads + h;
+                for (to, value) in t.write(4)[at * c.head..].iter_mut().zip(out) {
+                    *to = value as f32;
+                }
+                if let Some(lse) = t.write(5).get_mut(at) {
+                    *lse = if own.is_empty() { 0.0 } else { m + (total as f32).ln() };
+                }
+            }
+        }
+    }
+
+    /// D_i = do_i · o_i and dq_i = scale Σ_j p_ij (m_ij do_i · v_j − D_i) k_j.
+    pub fn backward_q(t: &mut Twin) {
+        let c = View::of(t, Some(3));
+        let (out, dout, lse, accumulate) = (t.read(4), t.read(5), t.read(6), t.size(9));
+        for i in 0..c.queries {
+            for h in 0..c.heads {
+                let at = i * c.heads + h;
+                let dout = &dout[at * c.head..][..c.head];
+                let delta = dot(dout, &out[at * c.head..][..c.head]);
+                let own = c.keys_of(i);
+                let mut dq = vec![0.0_f64; c.head];
+                for j in own.clone() {
+                    let p = share(c.score(i, j, h) - lse[at]);
+                    let dp = kept(t, i, c.heads, h, j - own.start) * dot(dout, c.v(j, h));
+                    for (dq, k) in dq.iter_mut().zip(c.k(j, h)) {
+                        *dq += f64::from(c.scale * p * (dp - delta)) * f64::from(*k);
+                    }
+                }
+                let to = i * c.ldq + c.at[0] + h * c.head;
+                for (to, dq) in t.write(7)[to..].iter_mut().zip(dq) {
+                    put(to, dq as f32, accumulate);
+                }
+                t.write(8)[at] = delta;
+            }
+        }
+    }
+
+    /// dk_j = scale Σ_i p_ij (m_ij do_i · v_j − D_i) q_i and dv_j = Σ_i m_ij p_ij do_i.
+    pub fn backward_kv(t: &mut Twin) {
+        let c = View::of(t, None);
+        let (dout, lse, delta, accumulate) = (t.read(3), t.read(4), t.read(5), t.size(9));
+        let first = t.is("FIRST");
+        for j in 0..c.keys {
+            let [_, place, length, sample] = [0, 1, 2, 3].map(|w| c.tokens[4 * j + w] as usize);
+            let place = place & 0xffff;
+            let own = match first {
+                true if length > 0 && sample < c.queries => sample..sample + 1,
+                true => 0..0,
+                false => c.keys_of(j),
+            };
+            for h in 0..c.heads {
+                let (mut dk, mut dv) = (vec![0.0_f64; c.head], vec![0.0_f64; c.head]);
+                for i in own.clone() {
+                    let at = i * c.heads + h;
+                    let dout = &dout[at * c.head..][..c.head];
+                    let p = share(c.score(i, j, h) - lse[at]);
+                    let m = kept(t, i, c.heads, h, place);
+                    let slope = c.scale * p * (m * dot(dout, c.v(j, h)) - delta[at]);
+                    for l in 0..c.head {
+                        dk[l] += f64::from(slope) * f64::from(c.q(i, h)[l]);
+                        dv[l] += f64::from(m * p) * f64::from(dout[l]);
+                    }
+                }
+                let to = j * c.ldkv + h * c.head;
+                for l in 0..c.head {
+                    put(&mut t.write(6)[to + c.at[1] + l], dk[l] as f32, accumulate);
+                    put(&mut t.write(6)[to + c.at[2] + l], dv[l] as f32, accumulate);
+                }
+            }
+        }
+    }
+}
