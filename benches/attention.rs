@@ -82,8 +82,12 @@ fn main() -> Result<()> {
             continue;
         }
         for dropout in [0.0, 0.1] {
-            if std::env::var("ONLY").is_err() { time(&gpu, 304, 12, 32, dropout)?; }
-            if std::env::var("ONLY").is_ok() && dropout > 0.0 { continue; }
+            if std::env::var("ONLY").is_err() {
+                time(&gpu, 304, 12, 32, dropout)?;
+            }
+            if std::env::var("ONLY").is_ok() && dropout > 0.0 {
+                continue;
+            }
             time(&gpu, 800, 12, 64, dropout)?;
         }
     }

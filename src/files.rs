@@ -77,6 +77,16 @@ pub fn remove_leftovers(folder: impl AsRef<Path>) {
     }
 }
 
+/// Where what can be computed again is kept: `modalign` under `$XDG_CACHE_HOME` or the platform's
+/// equivalent.
+pub(crate) fn cache_folder() -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    var("XDG_CACHE_HOME")
+        .or_else(|| var("LOCALAPPDATA"))
+        .or_else(|| var("HOME").map(|home| home.join(".cache")))
+        .map(|folder| folder.join("modalign"))
+}
+
 /// The SHA-256 digest of `bytes` as 64 lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {

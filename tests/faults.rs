@@ -100,10 +100,10 @@ fn long(rows: usize, steps: usize) -> Arc<Dataset> {
 /// Whether a step of this batch can be planned.
 fn plan(config: &Config, steps: usize, batch: usize, caps: &Caps) -> Result<Plan> {
     let stream = StreamSpec { modality: Modality::Audio, steps, dim: 1, lengths: true };
-    let model = SelfMm::new(config, &[stream])?;
+    let model = SelfMm::new(config, &[stream], None)?;
     let mut spaces = Spaces::new();
-    let params = Params::new(model.specs(true), &mut spaces, caps.max_binding, true);
-    let layout = Layout::new(batch, &model.streams());
+    let params = Params::new(model.specs(true, usize::MAX), &mut spaces, caps.max_binding, true);
+    let layout = Layout::new(batch, &model.streams(), None);
     let block = spaces.declare("batch", layout.words);
     let train = model.train_spaces(&mut spaces, batch, 4);
     let mut tape = Tape::new();

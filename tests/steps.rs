@@ -40,10 +40,10 @@ impl Bench {
         batch: usize,
         rows: usize,
     ) -> Self {
-        let model = SelfMm::new(config, streams).unwrap();
+        let model = SelfMm::new(config, streams, None).unwrap();
         let mut spaces = Spaces::new();
-        let params = Params::new(model.specs(true), &mut spaces, arena, true);
-        let layout = Layout::new(batch, &model.streams());
+        let params = Params::new(model.specs(true, usize::MAX), &mut spaces, arena, true);
+        let layout = Layout::new(batch, &model.streams(), None);
         let block = spaces.declare("batch", layout.words);
         let train = model.train_spaces(&mut spaces, rows, RING_ROWS);
         Bench { model, params, spaces, layout, block, train }

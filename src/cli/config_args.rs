@@ -14,6 +14,10 @@ pub(super) struct ConfigArgs {
     /// Change settings by a TOML file (a run's config.toml is one)
     #[arg(long, value_name = "FILE.toml")]
     pub(super) config: Option<PathBuf>,
+    /// Read the text with the pretrained encoder in this Hugging Face folder, and fine-tune it
+    /// (model.text_encoder=bert, bert.path)
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) bert: Option<PathBuf>,
     /// Change one setting, as often as needed; `modalign inspect --keys` lists them
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub(super) settings: Vec<String>,
@@ -29,7 +33,13 @@ impl ConfigArgs {
             Some(path) => Some(std::fs::read_to_string(path).map_err(Error::io("read", path))?),
             None => None,
         };
-        let settings: Vec<String> = self.settings.iter().chain(last).cloned().collect();
+        let encoder = self.bert.iter().flat_map(|folder| {
+            // A run is continued from anywhere.
+            let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+            ["model.text_encoder=bert".to_string(), format!("bert.path={}", folder.display())]
+        });
+        let settings: Vec<String> =
+            encoder.chain(self.settings.iter().cloned()).chain(last.iter().cloned()).collect();
         let preset = self.preset.as_deref().unwrap_or("mosi");
         let config = Config::build(preset, file.as_deref(), &settings)?;
         match (&self.preset, &self.config) {

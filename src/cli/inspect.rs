@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::recipe::Config;
 use crate::train::metrics::Metrics;
-use crate::train::{Saved, outline};
+use crate::train::{Saved, encoder_of, open_data, outline};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Read;
@@ -51,7 +51,7 @@ pub(super) fn run(args: &InspectArgs, global: &Global) -> Result<()> {
     if run_folder::is_run(target) {
         let config = run_folder::config(target)?;
         return match args.plan {
-            true => show_plan(&run_folder::data(target)?, &config, global),
+            true => show_plan(&run_folder::data(target)?, &config, &encoder_of(target), global),
             false => show_run(target, &config, global),
         };
     }
@@ -67,7 +67,7 @@ pub(super) fn run(args: &InspectArgs, global: &Global) -> Result<()> {
         return show_model(target, global);
     }
     if args.plan {
-        show_plan(target, &config, global)
+        show_plan(target, &config, Path::new(&config.bert.path), global)
     } else {
         show_data(&open(target, &config)?, global)
     }
@@ -200,10 +200,20 @@ fn show_model(path: &Path, global: &Global) -> Result<()> {
     output::tables(&[("", output::table(["tensor", "shape", "values"], 1, rows))])
 }
 
-fn show_plan(data: &Path, config: &Config, global: &Global) -> Result<()> {
-    let dataset = open(data, config)?;
+fn show_plan(data: &Path, config: &Config, encoder: &Path, global: &Global) -> Result<()> {
     let gpu = global.gpu()?;
+    let dataset = open_data(&gpu, data, config, encoder)?;
     let outline = outline(config, &dataset, gpu.caps())?;
+    // What gradient checkpointing saves, or would.
+    let other = match outline.encoder_trained {
+        true => {
+            let mut other = config.clone();
+            other.bert.checkpoint = !config.bert.checkpoint;
+            Some(crate::train::outline(&other, &dataset, gpu.caps())?.bytes)
+        }
+        false => None,
+    };
+    let saved = other.map(|other| outline.bytes.abs_diff(other));
     if global.json {
         let buffers: serde_json::Map<String, Value> =
             outline.buffers.iter().map(|(n, b)| (n.clone(), json!(b))).collect();
@@ -218,11 +228,17 @@ fn show_plan(data: &Path, config: &Config, global: &Global) -> Result<()> {
             "scratch_bytes": outline.plan.scratch_bytes(),
             "buffer_bytes": buffers,
             "total_bytes": outline.bytes,
+            "checkpoint_saves_bytes": saved,
         }));
     }
     let buffers = outline.buffers.iter().map(|(n, b)| format!("{n} {}", output::bytes(*b)));
+    let checkpoint = saved.map_or_else(String::new, |bytes| {
+        let how =
+            if config.bert.checkpoint { "saves" } else { "(bert.checkpoint=true) would save" };
+        format!("\ngradient checkpointing {how} {}", output::bytes(bytes))
+    });
     output::print(&format!(
-        "{}\n{}\n{} parameters, {} on the device in all, {} kernels of {}",
+        "{}\n{}\n{} parameters, {} on the device in all, {} kernels of {}{checkpoint}",
         outline.plan,
         buffers.collect::<Vec<_>>().join(", "),
         outline.parameters,

@@ -10,6 +10,7 @@ mod demo;
 mod demo_report;
 mod devices;
 mod eval;
+mod export;
 mod inspect;
 mod inspect_data;
 mod output;
@@ -35,6 +36,8 @@ Examples:
   modalign train --data play.safetensors         train, stop early, test
   modalign eval --model runs/play-mosi-1111      all metrics of the best epoch
   modalign predict --model runs/play-mosi-1111 --data new.safetensors --format csv
+  modalign train --data mosi.safetensors --bert bert-base-uncased    fine-tune a text encoder
+  modalign predict --model runs/mosi-mosi-1111 --text \"I really enjoyed this film\"
   modalign inspect play.safetensors --plan       what a training step will run and need
 
 Environment:
@@ -102,8 +105,10 @@ enum Verb {
     Train(train::TrainArgs),
     /// All metrics of a trained model on a data set
     Eval(eval::EvalArgs),
-    /// Score every sample of a data set
+    /// Score every sample of a data set, or a sentence
     Predict(predict::PredictArgs),
+    /// Write a fine-tuned text encoder as a Hugging Face folder
+    Export(export::ExportArgs),
     /// Show a data set, a run, a model, or the plan of a training step
     Inspect(inspect::InspectArgs),
     /// Train four variants on synthetic data and show what each one learned
@@ -158,6 +163,7 @@ impl Verb {
             Verb::Train(args) => train::run(args, global),
             Verb::Eval(args) => eval::run(args, global),
             Verb::Predict(args) => predict::run(args, global),
+            Verb::Export(args) => export::run(args, global),
             Verb::Inspect(args) => inspect::run(args, global),
             Verb::Demo(args) => demo::run(args, global),
         }

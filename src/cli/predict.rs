@@ -2,10 +2,11 @@
 
 use super::eval::{head_name, parse_split};
 use super::{Global, output, run_folder};
-use crate::data::{Dataset, Split, SplitName};
+use crate::data::{Dataset, Modality, Split, SplitName};
 use crate::error::{Error, Result};
+use crate::recipe::TokenSource;
 use crate::train::metrics::Convention;
-use crate::train::{Predictions, Saved, open_saved};
+use crate::train::{Predictions, Saved, open_saved, sentences};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -21,8 +22,12 @@ metrics count as 0: from -0.5 to 0.5 by the MOSI convention (it rounds to 0), ab
 0.1 by the SIMS convention. MOSI models also get class7, the rounded score in words, from strongly
 negative (-3) to strongly positive (3).
 
+--text wants a model trained with --bert, and prints a line for each sentence. A model that also
+reads audio or vision answers with the head of its text alone, since nothing is heard or seen.
+
 Examples:
   modalign predict --model runs/mosi-mosi-1111 --data new.safetensors
+  modalign predict --model runs/mosi-mosi-1111 --text \"I really enjoyed this film\"
   modalign predict --model runs/mosi-mosi-1111 --data new.safetensors --out scores.csv
   modalign predict --model best.safetensors --data new.safetensors --format jsonl | head")]
 pub(super) struct PredictArgs {
@@ -32,6 +37,9 @@ pub(super) struct PredictArgs {
     /// The data set; it needs no labels [default: the run's own]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// Score this sentence instead of a data set; may be given several times
+    #[arg(long, value_name = "SENTENCE", conflicts_with_all = ["data", "split"])]
+    text: Vec<String>,
     /// Which part of it: train, valid or test [default: test, or the only one there is]
     #[arg(long, value_parser = parse_split)]
     split: Option<SplitName>,
@@ -57,9 +65,15 @@ enum Format {
 
 /// Writes the rows.
 pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
-    let format = args.format(global.json);
-    let saved = Saved::load(&args.model)?;
-    let path = run_folder::data_for(&args.model, args.data.as_deref())?;
+    let mut saved = Saved::load(&args.model)?;
+    // The folder of typed sentences goes when this function ends.
+    let (_folder, path) = if args.text.is_empty() {
+        (None, run_folder::data_for(&args.model, args.data.as_deref())?)
+    } else {
+        let (folder, path) = sentences(&saved, &args.text)?;
+        saved.card.config.bert.input = TokenSource::TextBert;
+        (Some(folder), path)
+    };
     let gpu = global.gpu()?;
     let mut session = open_saved(&gpu, &saved, &path)?;
     let split = choose(session.data(), args.split)?;
@@ -70,29 +84,16 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let Some(rows) = data.split(split) else {
         return Err(Error::data(&path, format!("no '{split}' split")));
     };
-    let (names, lines) = lines(rows, &predictions, convention);
-    let text = match format {
-        Format::Table => {
-            let right = names.iter().position(|n| *n == "score").unwrap_or(1);
-            let rows = lines.iter().map(|l| l.iter().map(shown).collect());
-            let mut table = output::table(names.iter().copied(), right, rows);
-            for (name, column) in names.iter().zip(table.column_iter_mut()) {
-                if name.starts_with("class") {
-                    column.set_cell_alignment(comfy_table::CellAlignment::Left);
-                }
-            }
-            output::text(&table)
-        }
-        Format::Csv => csv(&names, &lines),
-        Format::Jsonl => objects(&names, &lines).map(|o| format!("{o}\n")).collect(),
-        Format::Json => json!({
-            "model": saved.path.display().to_string(),
-            "data": path.display().to_string(),
-            "split": split,
-            "rows": objects(&names, &lines).collect::<Vec<_>>(),
-        })
-        .to_string(),
+    let (names, lines) = match args.text.as_slice() {
+        [] => lines(rows, &predictions, convention),
+        texts => spoken(texts, &predictions, &saved)?,
     };
+    let model = saved.path.display().to_string();
+    let about = match &args.text[..] {
+        [] => json!({ "model": model, "data": path.display().to_string(), "split": split }),
+        _ => json!({ "model": model }),
+    };
+    let text = args.shown(&names, &lines, about, global);
     output::write_to(args.out.as_deref(), &text)?;
     if let Some(out) = &args.out {
         global.note(&format!("{}: {} rows", out.display(), lines.len()));
@@ -101,6 +102,36 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
 }
 
 impl PredictArgs {
+    /// The rows in the format asked for.
+    fn shown(
+        &self,
+        names: &[&'static str],
+        lines: &[Vec<Value>],
+        about: Value,
+        global: &Global,
+    ) -> String {
+        match self.format(global.json) {
+            Format::Table => {
+                let right = names.iter().position(|n| *n == "score").unwrap_or(1);
+                let rows = lines.iter().map(|l| l.iter().map(shown).collect());
+                let mut table = output::table(names.iter().copied(), right, rows);
+                for (name, column) in names.iter().zip(table.column_iter_mut()) {
+                    if name.starts_with("class") {
+                        column.set_cell_alignment(comfy_table::CellAlignment::Left);
+                    }
+                }
+                output::text(&table)
+            }
+            Format::Csv => csv(names, lines),
+            Format::Jsonl => objects(names, lines).map(|o| format!("{o}\n")).collect(),
+            Format::Json => {
+                let mut object = about;
+                object["rows"] = objects(names, lines).collect();
+                object.to_string()
+            }
+        }
+    }
+
     fn format(&self, json: bool) -> Format {
         let ending = self.out.as_ref().and_then(|p| p.extension()).and_then(|e| e.to_str());
         match (json, self.format, ending) {
@@ -145,6 +176,34 @@ fn lines(
         line
     });
     (names, lines.collect())
+}
+
+/// A line for each sentence. Where the model reads more than text, its text head answers.
+fn spoken(
+    texts: &[String],
+    predictions: &Predictions,
+    saved: &Saved,
+) -> Result<(Vec<&'static str>, Vec<Vec<Value>>)> {
+    let convention = saved.card.config.data.convention;
+    let mosi = convention == Convention::Mosi;
+    let others = saved.card.streams.iter().any(|s| s.modality != Modality::Text);
+    let head = if others { 'T' } else { 'M' };
+    let task = predictions.tasks.iter().position(|t| *t == head).ok_or_else(|| {
+        Error::Config(format!(
+            "{} has no head of the text alone (labels.enabled=false): train with \
+             model.modalities=T to score sentences",
+            saved.path.display()
+        ))
+    })?;
+    let mut names = vec!["text", "score", "class"];
+    names.extend(mosi.then_some("class7"));
+    let lines = texts.iter().zip(&predictions.scores).map(|(text, scores)| {
+        let score = scores[task];
+        let mut line = vec![json!(text), number(score), json!(class(score, convention))];
+        line.extend(mosi.then(|| json!(class7(score))));
+        line
+    });
+    Ok((names, lines.collect()))
 }
 
 /// The shortest digits that mean this `f32`, rather than all of its `f64`.

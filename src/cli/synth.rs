@@ -3,7 +3,7 @@
 use super::{Global, output};
 use crate::data::{Modality, SynthConfig, SynthStream, synth};
 use crate::error::{Error, Result};
-use crate::recipe::config::nearest;
+use crate::recipe::nearest;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;

@@ -19,15 +19,22 @@ epoch), last.safetensors, labels.safetensors (generated labels), curves.svg and 
 
 Settings that are often changed (modalign inspect --keys lists all):
   train.batch_size  train.accumulate  train.shuffle  train.early_stop  train.normalize  train.lr
-  model.text_encoder=features|lstm    model.modalities=TAV    model.dropout=0
+  model.text_encoder=features|lstm|bert   model.modalities=TAV   model.dropout=0
   align.weight.ta  align.weight.tv  align.weight.av  align.weight=0  align.dim
   labels.enabled   labels.clamp     labels.exclude_zero
+  train.lr.bert    bert.finetune    bert.freeze_layers    bert.pooling=first|mean
+  bert.max_tokens  bert.checkpoint
+
+--bert FOLDER takes a BERT as Hugging Face stores it (config.json, model.safetensors, vocab.txt or
+tokenizer.json) and the data's sentences (raw_text in the JSON file beside it) or token ids
+(text_bert). Where bert.finetune=false its outputs are computed once and kept.
 
 Examples:
   modalign train --data mosi.safetensors
   modalign train --data sims.safetensors --preset sims --seed 7 --out runs/sims-7
   modalign train --data mosi.safetensors --set align.weight.ta=0.5 --set model.dropout=0
   modalign train --data mosi.safetensors --set align.weight=0            # plain Self-MM
+  modalign train --data mosi.safetensors --bert bert-base-uncased
   modalign train --data mosi.safetensors --init converted-mmsa.safetensors
   modalign train --resume runs/mosi-mosi-1111 --max-epochs 200")]
 pub(super) struct TrainArgs {
@@ -43,7 +50,7 @@ pub(super) struct TrainArgs {
     #[arg(
         long,
         value_name = "RUN",
-        conflicts_with_all = ["preset", "config", "settings", "init", "out", "seed"]
+        conflicts_with_all = ["preset", "config", "bert", "settings", "init", "out", "seed"]
     )]
     resume: Option<PathBuf>,
     /// The run folder [default: runs/DATA-PRESET-SEED, numbered if taken]

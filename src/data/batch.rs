@@ -3,8 +3,10 @@
 use super::dataset::Split;
 use super::normalize::Standardise;
 use super::rng::Rng;
+use super::tokens::{TokenLayout, TokenRows, fill_runs, fill_tokens};
 use super::{Modality, Stream};
 use crate::error::{Error, Result};
+use crate::ops::embed;
 
 /// What a model takes from one modality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,12 +46,23 @@ pub struct StreamLayout {
     pub lengths_at: Option<usize>,
 }
 
+/// What a model takes of the text as tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenSpec {
+    /// Token rows that a block has room for.
+    pub rows: usize,
+    /// Positions and segments of the encoder's tables.
+    pub tables: (usize, usize),
+}
+
 /// The fields of one block. Every field starts at a multiple of 64 words (256 bytes, the largest
 /// offset alignment that WebGPU asks for).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Layout {
     /// One per [`StreamSpec`], in the same order.
     pub streams: Vec<StreamLayout>,
+    /// The text as tokens, where the model reads those.
+    pub tokens: Option<TokenLayout>,
     /// f32 `[batch]`; zero where the split has no labels.
     pub labels_at: usize,
     /// u32 `[batch]`: the row's index in its split.
@@ -61,8 +74,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out a block for `batch` rows of `specs`.
-    pub fn new(batch: usize, specs: &[StreamSpec]) -> Layout {
+    /// Lays out a block for `batch` rows of `specs`, and of tokens where the model reads those.
+    pub fn new(batch: usize, specs: &[StreamSpec], tokens: Option<TokenSpec>) -> Layout {
         let mut end = 0;
         let mut place = |words: usize| {
             let at = end;
@@ -78,19 +91,32 @@ impl Layout {
                 StreamLayout { modality, steps, dim, width, values_at, lengths_at }
             })
             .collect();
+        let tokens = tokens.map(|TokenSpec { rows, tables }| {
+            let rest_runs = embed::rest_runs(rows, tables);
+            TokenLayout {
+                rows,
+                tokens_at: place(4 * rows),
+                spans_at: place(2 * batch),
+                order_at: place(3 * rows),
+                runs_at: place(4 * (rows + rest_runs)),
+                rest_runs,
+                tables,
+            }
+        });
         let labels_at = place(batch);
         let rows_at = place(batch);
-        Layout { streams, labels_at, rows_at, words: end, batch }
+        Layout { streams, tokens, labels_at, rows_at, words: end, batch }
     }
 }
 
-/// Fills `out` with the block of `rows` (indices into `split`); `out` is resized to the layout.
+/// Fills `out` with the block of `rows` (indices into `split`, whose tokens `tokens` are); `out` is resized to the layout.
 ///
 /// # Errors
 /// [`Error::Data`] when a row, a modality, a feature count or the standardiser does not fit the
 /// split, and [`Error::Shape`] when `rows` is not as long as the layout's batch.
 pub fn fill(
     split: &Split,
+    tokens: Option<&TokenRows>,
     rows: &[u32],
     layout: &Layout,
     standardise: Option<&Standardise>,
@@ -131,6 +157,10 @@ pub fn fill(
                 out[at + i] = valid as u32;
             }
         }
+    }
+    if let (Some(place), Some(tokens)) = (&layout.tokens, tokens) {
+        fill_tokens(tokens, rows, place, out)?;
+        fill_runs(place, out);
     }
     for (i, &row) in rows.iter().enumerate() {
         let label = split.labels().and_then(|labels| labels.get(row as usize));
@@ -184,7 +214,7 @@ mod tests {
 
     #[test]
     fn fields_are_aligned_and_do_not_overlap() {
-        let layout = Layout::new(7, &specs());
+        let layout = Layout::new(7, &specs(), None);
         let audio = layout.streams[1];
         assert_eq!((audio.width, layout.streams[0].width), (8, 4));
         let lengths = audio.lengths_at.unwrap();
@@ -207,10 +237,10 @@ mod tests {
         let file = small().save();
         let data = Dataset::open(file.path()).unwrap();
         let train = data.split(SplitName::Train).unwrap();
-        let layout = Layout::new(2, &specs());
+        let layout = Layout::new(2, &specs(), None);
         // Left-overs of an earlier use must not shine through.
         let mut out = vec![u32::MAX; 3 * layout.words];
-        fill(train, &[1, 0], &layout, None, &mut out).unwrap();
+        fill(train, None, &[1, 0], &layout, None, &mut out).unwrap();
         assert_eq!(out.len(), layout.words);
         let f = |at: usize| f32::from_bits(out[at]);
         let audio = layout.streams[1];
@@ -233,9 +263,9 @@ mod tests {
         let train = data.split(SplitName::Train).unwrap();
         let mut specs = specs();
         specs[1].steps = 6;
-        let layout = Layout::new(1, &specs);
+        let layout = Layout::new(1, &specs, None);
         let mut out = Vec::new();
-        fill(train, &[0], &layout, None, &mut out).unwrap();
+        fill(train, None, &[0], &layout, None, &mut out).unwrap();
         let audio = layout.streams[1];
         assert_eq!(out[audio.lengths_at.unwrap()], 4);
         assert!(out[audio.values_at + 4 * 8..audio.values_at + 6 * 8].iter().all(|&w| w == 0));
@@ -248,8 +278,8 @@ mod tests {
         let train = data.split(SplitName::Train).unwrap();
         let mut out = Vec::new();
         let mut error = |rows: &[u32], batch, specs: &[StreamSpec]| {
-            let layout = Layout::new(batch, specs);
-            fill(train, rows, &layout, None, &mut out).unwrap_err().to_string()
+            let layout = Layout::new(batch, specs, None);
+            fill(train, None, rows, &layout, None, &mut out).unwrap_err().to_string()
         };
         assert!(error(&[3], 1, &specs()).contains("no row 3"));
         assert!(error(&[0], 2, &specs()).contains("1 rows for a layout of 2"));

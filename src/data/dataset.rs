@@ -7,9 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use memmap2::Mmap;
 
-use super::{Modality, SplitName, open};
-use crate::error::Result;
+use super::{Modality, SplitName, Tokenised, open};
+use crate::error::{Error, Result};
 use crate::files;
+use crate::nn::BertShape;
 
 /// What [`Dataset::open_with`] accepts.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,16 @@ pub struct Dataset {
     pub(super) splits: [Option<Split>; 3],
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) digest: OnceLock<String>,
+    pub(super) text: Option<Arc<Text>>,
+}
+
+/// The text of a data set as tokens, for an encoder of these sizes.
+#[derive(Debug)]
+pub struct Text {
+    /// The tokens of every row.
+    pub tokens: Tokenised,
+    /// Sizes of the encoder that reads them.
+    pub shape: BertShape,
 }
 
 /// The file and its map, which all splits share.
@@ -56,6 +67,32 @@ impl Dataset {
     /// As [`Dataset::open`].
     pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Dataset> {
         open::open(path.as_ref(), options)
+    }
+
+    /// The text as tokens, where it was tokenised.
+    pub fn text(&self) -> Option<&Arc<Text>> {
+        self.text.as_ref()
+    }
+
+    /// The same data with its text as tokens.
+    pub fn with_text(self, text: Text) -> Dataset {
+        Dataset { text: Some(Arc::new(text)), ..self }
+    }
+
+    /// The same data with the text features of another file of the same rows.
+    pub(crate) fn with_features(mut self, features: &Dataset) -> Result<Dataset> {
+        for (own, other) in self.splits.iter_mut().zip(&features.splits) {
+            let Some(own) = own else { continue };
+            let fitting = other.as_ref().filter(|o| o.rows == own.rows);
+            let field = fitting.and_then(|o| o.streams[Modality::Text.index()].clone());
+            let Some(field) = field else {
+                let detail = "its text features are not of this data set; remove it";
+                return Err(Error::data(features.path(), detail));
+            };
+            own.streams[Modality::Text.index()] = Some(field);
+            own.text_source = features.source.clone();
+        }
+        Ok(self)
     }
 
     /// A split, or `None` where the file has no tensor of it.
@@ -102,6 +139,8 @@ impl Dataset {
 #[derive(Debug)]
 pub struct Split {
     pub(super) source: Arc<Source>,
+    /// Where the text features lie: the same, or a file made of the text.
+    pub(super) text_source: Arc<Source>,
     pub(super) name: SplitName,
     pub(super) rows: usize,
     pub(super) streams: [Option<Field>; 3],
@@ -144,7 +183,8 @@ impl Split {
     pub fn stream(&self, modality: Modality) -> Option<Stream<'_>> {
         let field = self.streams[modality.index()].as_ref()?;
         let &[rows, steps, dim] = field.shape.as_slice() else { return None };
-        let bytes = self.bytes(field);
+        let source = if modality == Modality::Text { &self.text_source } else { &self.source };
+        let bytes = source.map.get(field.range.clone()).unwrap_or_default();
         Some(Stream { modality, rows, steps, dim, bytes, lengths: field.lengths.as_deref() })
     }
 

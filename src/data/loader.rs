@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::batch::{Layout, StreamSpec, fill, matching_stream};
+use super::batch::{Layout, StreamSpec, TokenSpec, fill, matching_stream};
 use super::normalize::Standardise;
+use super::tokens::packed_rows;
 use super::{Dataset, SplitName};
 use crate::error::{Error, Result};
 
@@ -50,7 +51,8 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts reading `order` (row indices, e.g. from [`super::shuffled`]) in batches of `batch`.
+    /// Starts reading `order` (row indices, e.g. from [`super::shuffled`]) in batches of `batch`;
+    /// of the text as tokens, too, where `tables` gives the positions and segments of an encoder.
     ///
     /// # Errors
     /// [`Error::Data`] when the split, a modality, a feature count or a row of `order` is not in
@@ -61,6 +63,7 @@ impl Loader {
         order: Vec<u32>,
         batch: usize,
         specs: Vec<StreamSpec>,
+        tables: Option<(usize, usize)>,
         standardise: Option<Arc<Standardise>>,
     ) -> Result<Loader> {
         if batch == 0 {
@@ -76,6 +79,12 @@ impl Loader {
                 stats.fits(part, spec.dim)?;
             }
         }
+        if tables.is_some() && data.text().and_then(|t| t.tokens.split(split)).is_none() {
+            return Err(Error::data(
+                data.path(),
+                format!("{split} has no text; the model reads sentences or token ids"),
+            ));
+        }
         if let Some(row) = order.iter().find(|&&row| row as usize >= part.rows()) {
             let detail = format!("{split} has {} rows, no row {row}", part.rows());
             return Err(Error::data(data.path(), detail));
@@ -84,7 +93,7 @@ impl Loader {
         let left = order.len().div_ceil(batch);
         let (send, filled) = sync_channel(AHEAD);
         let (home, idle) = sync_channel(IDLE);
-        let work = Work { data, split, order, batch, specs, standardise, home, idle };
+        let work = Work { data, split, order, batch, specs, tables, standardise, home, idle };
         let thread = std::thread::Builder::new()
             .name("modalign-loader".into())
             .spawn(move || work.run(&send))
@@ -129,6 +138,7 @@ struct Work {
     order: Vec<u32>,
     batch: usize,
     specs: Vec<StreamSpec>,
+    tables: Option<(usize, usize)>,
     standardise: Option<Arc<Standardise>>,
     home: SyncSender<Vec<u32>>,
     idle: Receiver<Vec<u32>>,
@@ -137,13 +147,22 @@ struct Work {
 impl Work {
     fn run(&self, send: &SyncSender<Result<Batch>>) {
         let Some(split) = self.data.split(self.split) else { return };
-        let mut layout = Arc::new(Layout::new(self.batch.min(self.order.len()), &self.specs));
+        let text = self.data.text().map(|text| text.as_ref());
+        let tokens =
+            text.and_then(|t| t.tokens.split(self.split)).filter(|_| self.tables.is_some());
+        let mut layout = Arc::new(Layout::new(0, &[], None));
         for rows in self.order.chunks(self.batch) {
-            if rows.len() != layout.batch {
-                layout = Arc::new(Layout::new(rows.len(), &self.specs));
+            let spec = tokens.zip(self.tables).map(|(tokens, tables)| TokenSpec {
+                rows: packed_rows(rows.iter().map(|row| tokens.len(*row as usize))),
+                tables,
+            });
+            let room = layout.tokens.as_ref().map(|t| t.rows);
+            if rows.len() != layout.batch || room != spec.map(|s| s.rows) {
+                layout = Arc::new(Layout::new(rows.len(), &self.specs, spec));
             }
             let mut words = self.idle.try_recv().unwrap_or_default();
-            let filled = fill(split, rows, &layout, self.standardise.as_deref(), &mut words);
+            let filled =
+                fill(split, tokens, rows, &layout, self.standardise.as_deref(), &mut words);
             let failed = filled.is_err();
             let batch =
                 filled.map(|()| Batch { layout: layout.clone(), words, home: self.home.clone() });
@@ -176,7 +195,7 @@ mod tests {
 
     fn loader(rows: usize, batch: usize, specs: Vec<StreamSpec>) -> Result<Loader> {
         let order = shuffled(rows as u32, 1, 0);
-        Loader::new(data(rows), SplitName::Train, order, batch, specs, None)
+        Loader::new(data(rows), SplitName::Train, order, batch, specs, None, None)
     }
 
     #[test]
@@ -228,11 +247,11 @@ mod tests {
         let mut other = specs();
         other[0].dim = 9;
         assert!(error(loader(5, 1, other)).contains("where the model takes 9"));
-        let bad = Loader::new(data(5), SplitName::Train, vec![5], 1, specs(), None);
+        let bad = Loader::new(data(5), SplitName::Train, vec![5], 1, specs(), None, None);
         assert!(error(bad).contains("no row 5"));
-        let bad = Loader::new(data(5), SplitName::Test, vec![0], 1, specs(), None);
+        let bad = Loader::new(data(5), SplitName::Test, vec![0], 1, specs(), None, None);
         assert!(error(bad).contains("no test split"));
-        let none = Loader::new(data(5), SplitName::Train, vec![], 1, specs(), None).unwrap();
+        let none = Loader::new(data(5), SplitName::Train, vec![], 1, specs(), None, None).unwrap();
         assert_eq!(none.count(), 0);
         let whole: Vec<_> = loader(5, usize::MAX, specs()).unwrap().collect();
         assert_eq!(whole.len(), 1);

@@ -21,8 +21,8 @@ pub mod tokens;
 
 use serde::{Deserialize, Serialize};
 
-pub use batch::{Layout, StreamLayout, StreamSpec, fill, shuffled};
-pub use dataset::{Dataset, Options, Split, Stream, TextBert};
+pub use batch::{Layout, StreamLayout, StreamSpec, TokenSpec, fill, shuffled};
+pub use dataset::{Dataset, Options, Split, Stream, Text, TextBert};
 pub use loader::{Batch, Loader};
 pub use normalize::{FeatureStats, Standardise};
 pub use synth::{SynthConfig, SynthStream};

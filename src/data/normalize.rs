@@ -131,9 +131,9 @@ mod tests {
         let train = data.split(SplitName::Train).unwrap();
         let fitted = Standardise::fit(train, &[Modality::Vision]);
         let spec = StreamSpec::of(&train.stream(Modality::Vision).unwrap());
-        let layout = Layout::new(2, &[spec]);
+        let layout = Layout::new(2, &[spec], None);
         let mut out = Vec::new();
-        fill(train, &[0, 1], &layout, Some(&fitted), &mut out).unwrap();
+        fill(train, None, &[0, 1], &layout, Some(&fitted), &mut out).unwrap();
         let values: Vec<f32> = out[..24].iter().map(|&w| f32::from_bits(w)).collect();
         let root2 = 2.0f32.sqrt();
         approx::assert_relative_eq!(values[0], -root2, epsilon = 1e-6);

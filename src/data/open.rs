@@ -44,7 +44,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
         *slot = part.map(|part| part.finish(&source));
     }
     side::attach(path, &mut splits)?;
-    Ok(Dataset { source, splits, metadata, digest: OnceLock::new() })
+    Ok(Dataset { source, splits, metadata, digest: OnceLock::new(), text: None })
 }
 
 fn map(path: &Path) -> Result<Mmap> {
@@ -99,6 +99,7 @@ impl Part {
     fn finish(self, source: &Arc<Source>) -> Split {
         Split {
             source: source.clone(),
+            text_source: source.clone(),
             name: self.name,
             rows: self.rows,
             streams: self.streams,

@@ -6,6 +6,7 @@ use super::SplitName;
 use super::dataset::{Dataset, Split, TextBert};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
+use crate::ops::embed::sort_runs;
 
 /// Positions share a word with the segment, 16 bits each.
 const MOST_TOKENS: usize = 1 << 16;
@@ -83,7 +84,8 @@ impl TokenRows {
     }
 }
 
-/// Where a block keeps its tokens; offsets in words.
+/// Where a block keeps its tokens; offsets in words. What they mean is told at
+/// [`TokenVars`](crate::nn::TokenVars).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenLayout {
     /// Token rows, padding rows included: T.
@@ -92,6 +94,14 @@ pub struct TokenLayout {
     pub tokens_at: usize,
     /// u32 `[batch, 2]`, one sample a row.
     pub spans_at: usize,
+    /// u32 `[3 T]`.
+    pub order_at: usize,
+    /// u32 `[T + rest_runs, 4]`.
+    pub runs_at: usize,
+    /// Runs of positions and segments.
+    pub rest_runs: usize,
+    /// Positions and segments of the encoder's tables.
+    pub tables: (usize, usize),
 }
 
 /// Packs the rows `which` of `rows` into a block, sample after sample.
@@ -142,6 +152,16 @@ pub fn fill_tokens(
     }
     out[layout.tokens_at + 4 * first..layout.tokens_at + 4 * layout.rows].fill(0);
     Ok(())
+}
+
+/// Sorts the tokens that [`fill_tokens`] put into a block by the table rows they take.
+pub fn fill_runs(layout: &TokenLayout, out: &mut [u32]) {
+    let &TokenLayout { rows, tokens_at, order_at, runs_at, rest_runs, tables, .. } = layout;
+    // In the order of the layout: tokens, spans, order, runs.
+    let (head, tail) = out.split_at_mut(order_at);
+    let (order, runs) = tail.split_at_mut(runs_at - order_at);
+    let tokens = &head[tokens_at..tokens_at + 4 * rows];
+    sort_runs(tokens, tables, &mut order[..3 * rows], &mut runs[..4 * (rows + rest_runs)]);
 }
 
 /// Token rows of a block that holds sequences of these lengths: their sum, rounded up to a multiple

@@ -135,15 +135,6 @@ impl Gpu {
     }
 }
 
-/// Where compiled pipelines are kept: `$XDG_CACHE_HOME` or the platform's equivalent.
-fn cache_folder() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    var("XDG_CACHE_HOME")
-        .or_else(|| var("LOCALAPPDATA"))
-        .or_else(|| var("HOME").map(|home| home.join(".cache")))
-        .map(|folder| folder.join("modalign"))
-}
-
 pub(super) fn open_cache(
     device: &wgpu::Device,
     info: &wgpu::AdapterInfo,
@@ -153,7 +144,8 @@ pub(super) fn open_cache(
         return None;
     }
     let name = wgpu::util::pipeline_cache_key(info)?;
-    let path = cache_folder()?.join(format!("{name}_{}.bin", env!("CARGO_PKG_VERSION")));
+    let path =
+        crate::files::cache_folder()?.join(format!("{name}_{}.bin", env!("CARGO_PKG_VERSION")));
     let data = std::fs::read(&path).ok();
     // SAFETY: the file was written by `save_pipeline_cache` from this driver's own data, and
     // `fallback` makes the driver start empty when its header does not match.

@@ -20,6 +20,7 @@ const SHARED: &[(&str, &str)] = &[
     ("attention_keys", include_str!("../../shaders/shared/attention_keys.wgsl")),
     ("centres", include_str!("../../shaders/shared/centres.wgsl")),
     ("lstm", include_str!("../../shaders/shared/lstm.wgsl")),
+    ("mask", include_str!("../../shaders/shared/mask.wgsl")),
     ("rng", include_str!("../../shaders/shared/rng.wgsl")),
     ("row", include_str!("../../shaders/shared/row.wgsl")),
     ("step", include_str!("../../shaders/shared/step.wgsl")),

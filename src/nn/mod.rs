@@ -1,11 +1,13 @@
 //! Parameters by name, and the layers made of them.
 
+mod bert;
 mod init;
 mod layers;
 mod params;
 mod pretrained;
 mod weights;
 
+pub use bert::{Bert, Freeze, Reading, TokenVars};
 pub use init::Init;
 pub use layers::{Head, LstmEncoder, linear, linear_specs};
 pub use params::{ParamSpec, Params};

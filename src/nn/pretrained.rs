@@ -89,18 +89,16 @@ pub struct Pretrained {
 }
 
 impl Pretrained {
-    /// Reads `config.json` and finds the weights.
+    /// Reads `config.json`; weights are looked for when they are asked for, since a run keeps its
+    /// encoder's among its own.
     ///
     /// # Errors
     /// [`Error::Data`] naming the file and key: missing, not JSON, another kind of model, sizes that
     /// do not fit, an activation other than gelu and relu, relative positions.
-    /// [`Error::Checkpoint`]: no `model.safetensors`.
     pub fn open(folder: impl AsRef<Path>) -> Result<Pretrained> {
         let path = folder.as_ref().to_path_buf();
         let config = read_config(&path.join("config.json"))?;
-        let found = Pretrained { config, path };
-        found.check_weights_file()?;
-        Ok(found)
+        Ok(Pretrained { config, path })
     }
 
     /// The weights file.
@@ -115,7 +113,7 @@ impl Pretrained {
     /// [`Pretrained::pooler`].
     ///
     /// # Errors
-    /// [`Error::Checkpoint`]: damaged file; a tensor that is missing, misshapen, not finite or has
+    /// [`Error::Checkpoint`]: no `model.safetensors`, or a damaged one; a tensor that is missing, misshapen, not finite or has
     /// no place in a BERT of this shape.
     pub fn weights(&self) -> Result<Weights> {
         let path = self.weights_path();
@@ -164,6 +162,7 @@ impl Pretrained {
 
     /// The tensors whose translated names are wanted.
     fn read(&self, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
+        self.check_weights_file()?;
         let path = self.weights_path();
         let file = File::open(&path).map_err(Error::io("read", &path))?;
         // SAFETY: the map is only read, as plain bytes, and dropped before this returns. Whoever

@@ -29,6 +29,30 @@ impl Weights {
         }
     }
 
+    /// The same tensors with `prefix` before their names.
+    pub fn prefixed(self, prefix: &str) -> Self {
+        let named = self.tensors.into_iter().map(|(name, t)| (format!("{prefix}{name}"), t));
+        Weights { tensors: named.collect() }
+    }
+
+    /// The tensors whose names begin with `prefix`, without it.
+    pub fn stripped(&self, prefix: &str) -> Self {
+        let own = self.tensors.iter().filter_map(|(name, tensor)| {
+            Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()))
+        });
+        Weights { tensors: own.collect() }
+    }
+
+    /// Takes over all tensors of `other`.
+    pub fn extend(&mut self, other: Weights) {
+        self.tensors.extend(other.tensors);
+    }
+
+    /// Takes a tensor out.
+    pub fn remove(&mut self, name: &str) {
+        self.tensors.remove(name);
+    }
+
     /// A tensor's shape and values.
     pub fn get(&self, name: &str) -> Option<(&[usize], &[f32])> {
         self.tensors.get(name).map(|(s, v)| (s.as_slice(), v.as_slice()))

@@ -131,9 +131,8 @@ fn tiles(head: u32, alone: bool, pass: Pass) -> (u32, u32) {
         _ => 8,
     };
     let owned = if pass == Pass::Forward { block } else { 2 * block };
-    let bytes = |tile: u32| {
-        (owned + 2 * tile) * (head / 4 + 1) * 16 + 2 * block * (tile + 1) * 4 + 64 * 4
-    };
+    let bytes =
+        |tile: u32| (owned + 2 * tile) * (head / 4 + 1) * 16 + 2 * block * (tile + 1) * 4 + 64 * 4;
     let tile = [16, 8, 4].into_iter().find(|tile| bytes(*tile) <= 16 << 10);
     (block, tile.unwrap_or(4))
 }
@@ -219,17 +218,8 @@ impl Call {
         };
         let [tokens, spans] = self.ranges();
         let (q, kv) = (Some(self.q), Some(self.kv));
-        let args = [
-            q,
-            kv,
-            tokens,
-            spans,
-            Some(out),
-            Some(dout),
-            Some(lse),
-            Some(dq_var),
-            Some(delta),
-        ];
+        let args =
+            [q, kv, tokens, spans, Some(out), Some(dout), Some(lse), Some(dq_var), Some(delta)];
         tape.call(&BACKWARD_Q, &args, self.words(accumulate), self.defines(), self.flops(3));
         // One tensor has one state: its columns of keys have got nothing yet either.
         let dkv = if whole { dq } else { tape.sink(self.kv) };
@@ -278,13 +268,7 @@ impl Tape {
     /// # Errors
     /// Shapes that do not fit, heads that are no multiple of 4 or larger than [`MAX_HEAD`], a
     /// `dropout` outside [0, 1).
-    pub fn attention(
-        &mut self,
-        qkv: Var,
-        tokens: Var,
-        heads: usize,
-        dropout: f32,
-    ) -> Result<Var> {
+    pub fn attention(&mut self, qkv: Var, tokens: Var, heads: usize, dropout: f32) -> Result<Var> {
         let (rows, width) = self.rows_cols(qkv);
         let fits = width % 3 == 0 && divides(width / 3, heads) && self.is_rows(tokens, rows, 4);
         check("attention", dropout, fits, || {

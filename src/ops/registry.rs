@@ -46,6 +46,12 @@ pub static KERNELS: &[&Kernel] = &[
     &align::GRAD,
     &standardize::STANDARDIZE,
     &standardize::STANDARDIZE_GRAD,
+    &norm::RESIDUAL_NORM,
+    &norm::RESIDUAL_NORM_BACKWARD,
+    &embed::EMBED,
+    &embed::EMBED_BACKWARD,
+    &pool::POOL,
+    &pool::POOL_BACKWARD,
 ];
 
 /// The kernel of a name.

@@ -1,5 +1,6 @@
 //! Everything that can be set about a run, its presets, and how files and `--set` change it.
 
+use super::overlay::{flatten, nearest, one_line, overlay, set};
 use crate::error::{Error, Result};
 use crate::train::metrics::Convention;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct Config {
     pub align: AlignConfig,
     /// Unimodal label generation.
     pub labels: LabelConfig,
+    /// The pretrained text encoder, where `model.text_encoder` is `bert`.
+    pub bert: BertConfig,
 }
 
 /// What the labels of a data set mean.
@@ -67,8 +70,10 @@ pub struct TrainConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartRates {
-    /// The text encoder, where it is trained.
+    /// A text LSTM.
     pub text: f64,
+    /// A pretrained text encoder; its biases and LayerNorms have no decay.
+    pub bert: f64,
     /// The audio encoder.
     pub audio: f64,
     /// The vision encoder.
@@ -85,13 +90,62 @@ pub enum TextEncoder {
     Features,
     /// An LSTM over the text tensor.
     Lstm,
+    /// A pretrained BERT over the tokens of the text.
+    Bert,
+}
+
+/// What a BERT's hidden states become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// The last hidden state at position 0, as the method has it; no pooler.
+    First,
+    /// The mean over the tokens.
+    Mean,
+}
+
+/// Where tokens come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenSource {
+    /// The sentences where the data has them, else its token ids.
+    Auto,
+    /// `raw_text` of the side file, through the encoder's own tokenizer.
+    RawText,
+    /// `text_bert`, which must be of the encoder's vocabulary.
+    TextBert,
+}
+
+/// The pretrained text encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BertConfig {
+    /// Its Hugging Face folder.
+    pub path: String,
+    /// `auto`, `raw_text` or `text_bert`.
+    pub input: TokenSource,
+    /// Longer sentences are cut to this many tokens, [CLS] and [SEP] among them.
+    pub max_tokens: usize,
+    /// `first` or `mean`.
+    pub pooling: Pooling,
+    /// Train it; otherwise its outputs are computed once and kept.
+    pub finetune: bool,
+    /// Leave the embeddings as they are.
+    pub freeze_embeddings: bool,
+    /// Leave the first layers as they are, and the embeddings with them.
+    pub freeze_layers: usize,
+    /// Of hidden states and attention probabilities in training; negative: as its config.json
+    /// says.
+    pub dropout: f64,
+    /// Keep only each layer's input for the backward and compute the rest again.
+    pub checkpoint: bool,
 }
 
 /// Encoders, fusion and heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// `features` or `lstm`.
+    /// `features`, `lstm` or `bert`.
     pub text_encoder: TextEncoder,
     /// Modalities to use of those that the data has, as letters: `TAV`, `TA`, `T`, …
     pub modalities: String,
@@ -222,8 +276,8 @@ impl Default for Config {
                 early_stop: 8,
                 normalize: true,
                 clip_norm: 0.0,
-                lr: PartRates { text: 1e-3, audio: 5e-3, vision: 5e-3, other: 1e-3 },
-                decay: PartRates { text: 1e-3, audio: 1e-3, vision: 1e-3, other: 1e-3 },
+                lr: PartRates { text: 1e-3, bert: 5e-5, audio: 5e-3, vision: 5e-3, other: 1e-3 },
+                decay: PartRates { text: 1e-3, bert: 1e-3, audio: 1e-3, vision: 1e-3, other: 1e-3 },
             },
             model: ModelConfig {
                 text_encoder: TextEncoder::Features,
@@ -243,6 +297,17 @@ impl Default for Config {
                 weight: PairWeights { ta: 100.0, tv: 100.0, av: 100.0 },
             },
             labels: LabelConfig { enabled: true, clamp: 3.0, exclude_zero: true, squared: false },
+            bert: BertConfig {
+                path: String::new(),
+                input: TokenSource::Auto,
+                max_tokens: 50,
+                pooling: Pooling::First,
+                finetune: true,
+                freeze_embeddings: false,
+                freeze_layers: 0,
+                dropout: -1.0,
+                checkpoint: false,
+            },
         }
     }
 }
@@ -260,22 +325,23 @@ impl Config {
             "mosei" => {
                 c.train.batch_size = 32;
                 c.train.lr.vision = 1e-4;
-                c.train.decay = PartRates { text: 1e-3, audio: 0.0, vision: 0.0, other: 0.01 };
+                (c.train.decay.audio, c.train.decay.vision, c.train.decay.other) = (0.0, 0.0, 0.01);
                 c.model.dropout =
                     Dropouts { fusion: 0.1, text: 0.0, audio: 0.0, vision: 0.0, lstm: 0.0 };
             }
             "sims" => {
                 c.data = DataConfig { convention: Convention::Sims, label_range: 1.0 };
                 c.train.batch_size = 32;
-                c.train.decay = PartRates { text: 1e-3, audio: 0.01, vision: 0.01, other: 1e-3 };
+                (c.train.decay.audio, c.train.decay.vision) = (0.01, 0.01);
                 c.model.hidden.vision = 64;
                 c.model.post.text = 64;
                 c.labels.clamp = 1.0;
             }
             "simsv2" => {
                 c.data = DataConfig { convention: Convention::Sims, label_range: 1.0 };
-                c.train.lr = PartRates { text: 1e-3, audio: 1e-3, vision: 1e-3, other: 1e-3 };
-                c.train.decay = PartRates { text: 0.01, audio: 0.0, vision: 0.0, other: 1e-3 };
+                (c.train.lr.audio, c.train.lr.vision) = (1e-3, 1e-3);
+                c.train.decay =
+                    PartRates { text: 0.01, bert: 0.01, audio: 0.0, vision: 0.0, other: 1e-3 };
                 c.model.hidden.vision = 64;
                 c.model.post = PostSizes { fusion: 128, text: 64, audio: 32, vision: 32 };
                 c.model.dropout =
@@ -391,13 +457,25 @@ impl Config {
         {
             return fail("model.modalities", "letters of TAV, each at most once");
         }
+        let b = &self.bert;
+        if !(b.dropout < 1.0 && b.dropout.is_finite()) {
+            return fail("bert.dropout", "a probability below 1, or -1 for config.json's");
+        }
+        if !(3..=512).contains(&b.max_tokens) {
+            return fail("bert.max_tokens", "3 to 512");
+        }
+        if self.model.text_encoder == TextEncoder::Bert && b.path.is_empty() {
+            return fail("bert.path", "the folder of the pretrained encoder (--bert FOLDER)");
+        }
         let w = self.align.weight;
         for (key, value, least) in [
             ("train.lr.text", t.lr.text, 0.0),
+            ("train.lr.bert", t.lr.bert, 0.0),
             ("train.lr.audio", t.lr.audio, 0.0),
             ("train.lr.vision", t.lr.vision, 0.0),
             ("train.lr.other", t.lr.other, 0.0),
             ("train.decay.text", t.decay.text, 0.0),
+            ("train.decay.bert", t.decay.bert, 0.0),
             ("train.decay.audio", t.decay.audio, 0.0),
             ("train.decay.vision", t.decay.vision, 0.0),
             ("train.decay.other", t.decay.other, 0.0),
@@ -423,107 +501,6 @@ impl Config {
         flatten(&self.table()?, "", &mut keys);
         Ok(keys)
     }
-}
-
-fn one_line(error: &toml::de::Error) -> String {
-    error.message().replace('\n', " ")
-}
-
-fn flatten(table: &Table, prefix: &str, out: &mut Vec<(String, String)>) {
-    for (key, value) in table {
-        let path = format!("{prefix}{key}");
-        match value {
-            Value::Table(inner) => flatten(inner, &format!("{path}."), out),
-            other => out.push((path, other.to_string())),
-        }
-    }
-}
-
-/// The candidate most like `name`.
-pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
-    candidates
-        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
-        .unwrap_or_default()
-        .to_string()
-}
-
-/// Lays `from` over `onto`, which holds every key there is.
-fn overlay(onto: &mut Table, from: &Table, prefix: &str) -> Result<()> {
-    let whole = onto.clone();
-    for (key, value) in from {
-        let path = format!("{prefix}{key}");
-        match (onto.get_mut(key), value) {
-            (None, _) => return Err(unknown_within(&whole, prefix, key)),
-            (Some(Value::Table(inner)), Value::Table(v)) => {
-                overlay(inner, v, &format!("{path}."))?;
-            }
-            (Some(Value::Table(inner)), v) => fill(inner, v, &path)?,
-            (Some(slot), v) => *slot = fit(slot, v.clone(), &path)?,
-        }
-    }
-    Ok(())
-}
-
-fn unknown_within(table: &Table, prefix: &str, key: &str) -> Error {
-    let mut keys = Vec::new();
-    flatten(table, prefix, &mut keys);
-    let path = format!("{prefix}{key}");
-    let close = nearest(&path, keys.iter().map(|(k, _)| k.as_str()));
-    Error::Config(format!("unknown key '{path}', did you mean '{close}'?"))
-}
-
-/// `model.dropout = 0`: one value for every key of a section of numbers.
-fn fill(section: &mut Table, value: &Value, path: &str) -> Result<()> {
-    let numbers = section.values().all(|v| v.is_float() || v.is_integer());
-    if !numbers || !(value.is_float() || value.is_integer()) {
-        return Err(Error::Config(format!("{path}: a section, want {path}.key=value")));
-    }
-    for slot in section.iter_mut().map(|(_, v)| v) {
-        *slot = fit(slot, value.clone(), path)?;
-    }
-    Ok(())
-}
-
-/// The value in the slot's type: integers serve as floats.
-fn fit(slot: &Value, value: Value, path: &str) -> Result<Value> {
-    match (slot, value) {
-        (Value::Float(_), Value::Integer(i)) => Ok(Value::Float(i as f64)),
-        (slot, value) if slot.same_type(&value) => Ok(value),
-        (slot, value) => Err(Error::Config(format!(
-            "{path}: want {}, got {value}",
-            match slot.type_str() {
-                "float" => "a number",
-                "integer" => "a whole number",
-                "boolean" => "true or false",
-                other => other,
-            }
-        ))),
-    }
-}
-
-fn set(all: &mut Table, key: &str, text: &str) -> Result<()> {
-    // A bare word is a string; anything else reads as TOML.
-    let value: Value = format!("v = {text}")
-        .parse::<Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| Value::String(text.into()));
-    let whole = all.clone();
-    let mut at: &mut Table = all;
-    let parts: Vec<&str> = key.split('.').collect();
-    for (i, part) in parts.iter().enumerate() {
-        let last = i + 1 == parts.len();
-        match at.get_mut(*part) {
-            Some(Value::Table(inner)) if last => return fill(inner, &value, key),
-            Some(Value::Table(inner)) => at = inner,
-            Some(slot) if last => {
-                *slot = fit(slot, value, key)?;
-                return Ok(());
-            }
-            _ => return Err(unknown_within(&whole, "", key)),
-        }
-    }
-    Err(unknown_within(&whole, "", key))
 }
 
 #[cfg(test)]

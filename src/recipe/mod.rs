@@ -1,7 +1,10 @@
 //! A model plus its objective plus its schedule: what turns a batch shape into a tape.
 
 pub mod config;
+mod overlay;
 mod self_mm;
 
-pub use config::{Config, TextEncoder};
+pub use config::{Config, Pooling, TextEncoder, TokenSource};
+pub use overlay::nearest;
+pub(crate) use self_mm::{BERT, BERT_PREFIX, pretrained, reading};
 pub use self_mm::{Forward, Objective, PAIRS, SelfMm, TrainSpaces};

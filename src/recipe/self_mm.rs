@@ -3,18 +3,22 @@
 //! of that paper was not at hand.
 //!
 //! ```text
-//! text  → position 0, unchanged   ─┐                ┌ post_fusion → ŷ_m
+//! text  → BERT, position 0        ─┐                ┌ post_fusion → ŷ_m
 //! audio → LSTM → linear (audio)   ─┼─ concatenated ─┤
 //! vision → LSTM → linear (video)  ─┘                └ each alone: post_text, post_audio, post_video
 //! L = Σ_tasks mean w |ŷ − y|  +  Σ_pairs weight · term(projected encoder outputs)
 //! ```
 //!
+//! Instead of a BERT the text may have features, passed on unchanged, or go through an LSTM.
 //! Any non-empty subset of modalities builds a model. Parameters carry MMSA's names.
 
-use super::config::{AlignLayer, Config, TextEncoder};
-use crate::data::{Layout, Modality, StreamSpec};
+use super::config::{AlignLayer, Config, Pooling, TextEncoder};
+use crate::data::{Layout, Modality, StreamSpec, TokenSpec};
 use crate::error::{Error, Result};
-use crate::nn::{Head, LstmEncoder, ParamSpec, Params, linear, linear_specs};
+use crate::nn::{
+    Bert, BertShape, Freeze, Head, LstmEncoder, ParamSpec, Params, Reading, TokenVars, linear,
+    linear_specs,
+};
 use crate::ops::Act;
 use crate::ops::align::{Align, Pair};
 use crate::ops::labels::{LabelRule, LabelState};
@@ -28,8 +32,13 @@ pub const PAIRS: [(Modality, Modality, &str); 3] = [
     (Modality::Audio, Modality::Vision, "av"),
 ];
 
-/// Optimiser groups: text encoder, audio encoder, vision encoder, everything else.
+/// Optimiser groups after those of the three LSTM encoders: everything else, a pretrained
+/// encoder's weights, and its biases and LayerNorms, which do not decay.
 const OTHER: usize = 3;
+/// See [`OTHER`].
+pub(crate) const BERT: [usize; 2] = [4, 5];
+/// Where MMSA keeps the encoder among the parameters.
+pub(crate) const BERT_PREFIX: &str = "text_model.model.";
 
 /// MMSA's name of a modality: its third one is "video".
 fn mmsa(modality: Modality) -> &'static str {
@@ -40,13 +49,22 @@ fn mmsa(modality: Modality) -> &'static str {
     }
 }
 
+/// How a modality becomes its representation.
+#[derive(Clone, Debug)]
+enum Encoder {
+    /// The first step of a stream, passed on unchanged.
+    Features(StreamSpec),
+    /// A stream through an LSTM.
+    Lstm(StreamSpec, LstmEncoder),
+    /// Tokens through a pretrained encoder.
+    Bert(Box<Bert>),
+}
+
 /// One modality of the model.
 #[derive(Clone, Debug)]
 struct Sense {
     modality: Modality,
-    spec: StreamSpec,
-    /// None where the input is passed on unchanged.
-    encoder: Option<LstmEncoder>,
+    encoder: Encoder,
     /// Size of its representation.
     out: usize,
     head: Head,
@@ -126,52 +144,92 @@ impl Objective {
     }
 }
 
+/// How a modality of the data becomes its representation, and that one's size; `None` where the
+/// data has nothing of it.
+fn encoder(
+    config: &Config,
+    modality: Modality,
+    spec: Option<StreamSpec>,
+    bert: Option<&BertShape>,
+) -> Option<(Encoder, usize)> {
+    let m = &config.model;
+    if let (Modality::Text, TextEncoder::Bert, Some(shape)) = (modality, m.text_encoder, bert) {
+        return Some((Encoder::Bert(Box::new(pretrained(config, shape))), shape.hidden));
+    }
+    let spec = spec?;
+    // A pretrained encoder that is not trained has left its outputs as features.
+    if modality == Modality::Text && m.text_encoder != TextEncoder::Lstm {
+        return Some((
+            Encoder::Features(StreamSpec { steps: 1, lengths: false, ..spec }),
+            spec.dim,
+        ));
+    }
+    let (hidden, out) = match modality {
+        Modality::Text => (m.hidden.text, m.out.text),
+        Modality::Audio => (m.hidden.audio, m.out.audio),
+        Modality::Vision => (m.hidden.vision, m.out.vision),
+    };
+    let lstm = LstmEncoder {
+        name: format!("{}_model", mmsa(modality)),
+        inputs: spec.dim,
+        pitch: spec.dim.next_multiple_of(4),
+        hidden,
+        layers: m.layers,
+        bidirectional: m.bidirectional,
+        out,
+        dropout: m.dropout.lstm as f32,
+        group: modality.index(),
+    };
+    Some((Encoder::Lstm(StreamSpec { lengths: true, ..spec }, lstm), out))
+}
+
+/// The pretrained encoder of a configuration, under MMSA's names.
+pub(crate) fn pretrained(config: &Config, shape: &BertShape) -> Bert {
+    let b = &config.bert;
+    let own = b.dropout < 0.0;
+    let dropout = |from_file: f32| if own { from_file } else { b.dropout as f32 };
+    Bert {
+        prefix: BERT_PREFIX.into(),
+        shape: shape.clone(),
+        freeze: Freeze { embeddings: b.freeze_embeddings, layers: b.freeze_layers },
+        dropout: (dropout(shape.hidden_dropout), dropout(shape.attention_dropout)),
+        checkpoint: b.checkpoint,
+        groups: (BERT[0], BERT[1]),
+    }
+}
+
+/// What of the hidden states is read.
+pub(crate) fn reading(pooling: Pooling) -> Reading {
+    match pooling {
+        Pooling::First => Reading::First,
+        Pooling::Mean => Reading::Mean,
+    }
+}
+
 impl SelfMm {
-    /// The model that `config` describes over the streams that the data has.
+    /// The model that `config` describes over the streams that the data has, and over its tokens
+    /// where those are to go through a pretrained encoder of the sizes `bert`.
     ///
     /// # Errors
     /// No modality left, or post sizes that differ where alignment wants them equal.
-    pub fn new(config: &Config, available: &[StreamSpec]) -> Result<Self> {
+    pub fn new(
+        config: &Config,
+        available: &[StreamSpec],
+        bert: Option<&BertShape>,
+    ) -> Result<Self> {
         let m = &config.model;
         let mut senses = Vec::new();
-        for modality in Modality::ALL {
-            let Some(spec) = available.iter().find(|s| s.modality == modality) else { continue };
-            if !m.modalities.contains(modality.letter()) {
-                continue;
-            }
-            let features = modality == Modality::Text && m.text_encoder == TextEncoder::Features;
-            let spec = if features {
-                StreamSpec { steps: 1, lengths: false, ..*spec }
-            } else {
-                StreamSpec { lengths: true, ..*spec }
-            };
-            let (hidden, out, size, dropout) = match modality {
-                Modality::Text => (m.hidden.text, m.out.text, m.post.text, m.dropout.text),
-                Modality::Audio => (m.hidden.audio, m.out.audio, m.post.audio, m.dropout.audio),
-                Modality::Vision => {
-                    (m.hidden.vision, m.out.vision, m.post.vision, m.dropout.vision)
-                }
-            };
-            let encoder = (!features).then(|| LstmEncoder {
-                name: format!("{}_model", mmsa(modality)),
-                inputs: spec.dim,
-                pitch: spec.dim.next_multiple_of(4),
-                hidden,
-                layers: m.layers,
-                bidirectional: m.bidirectional,
-                out,
-                dropout: m.dropout.lstm as f32,
-                group: modality.index(),
-            });
-            let out = if features { spec.dim } else { out };
-            let name = match modality {
-                Modality::Text => "post_text",
-                Modality::Audio => "post_audio",
-                Modality::Vision => "post_video",
+        for modality in Modality::ALL.into_iter().filter(|s| m.modalities.contains(s.letter())) {
+            let spec = available.iter().find(|s| s.modality == modality).copied();
+            let Some((encoder, out)) = encoder(config, modality, spec, bert) else { continue };
+            let (name, size, dropout) = match modality {
+                Modality::Text => ("post_text", m.post.text, m.dropout.text),
+                Modality::Audio => ("post_audio", m.post.audio, m.dropout.audio),
+                Modality::Vision => ("post_video", m.post.vision, m.dropout.vision),
             };
             let dropout = dropout as f32;
             let head = Head { name, inputs: (out, out), size, dropout, group: OTHER };
-            senses.push(Sense { modality, spec, encoder, out, head });
+            senses.push(Sense { modality, encoder, out, head });
         }
         if senses.is_empty() {
             return Err(Error::Config(format!(
@@ -205,9 +263,27 @@ impl SelfMm {
         &self.config
     }
 
-    /// What it reads from a data set.
+    /// The streams that it reads from a data set.
     pub fn streams(&self) -> Vec<StreamSpec> {
-        self.senses.iter().map(|s| s.spec).collect()
+        let specs = self.senses.iter().map(|s| match &s.encoder {
+            Encoder::Features(spec) | Encoder::Lstm(spec, _) => Some(*spec),
+            Encoder::Bert(_) => None,
+        });
+        specs.flatten().collect()
+    }
+
+    /// The pretrained encoder that it trains, where it has one.
+    pub fn bert(&self) -> Option<&Bert> {
+        self.senses.iter().find_map(|s| match &s.encoder {
+            Encoder::Bert(bert) => Some(bert.as_ref()),
+            _ => None,
+        })
+    }
+
+    /// What it reads of the text as tokens, in a block of `rows` of them.
+    pub fn tokens(&self, rows: usize) -> Option<TokenSpec> {
+        let tables = self.bert().map(|b| (b.shape.positions, b.shape.segments))?;
+        Some(TokenSpec { rows, tables })
     }
 
     /// Its modalities.
@@ -270,10 +346,15 @@ impl SelfMm {
         }
     }
 
-    /// All its parameters, under MMSA's names; the alignment projections come last.
-    pub fn specs(&self, train: bool) -> Vec<ParamSpec> {
-        let mut specs: Vec<ParamSpec> =
-            self.senses.iter().filter_map(|s| s.encoder.as_ref()).flat_map(|e| e.specs()).collect();
+    /// All its parameters, under MMSA's names; the alignment projections come last. A tensor of
+    /// more than `limit` words is cut.
+    pub fn specs(&self, train: bool, limit: usize) -> Vec<ParamSpec> {
+        let encoders = self.senses.iter().map(|s| match &s.encoder {
+            Encoder::Features(_) => Vec::new(),
+            Encoder::Lstm(_, lstm) => lstm.specs(),
+            Encoder::Bert(bert) => bert.specs(limit),
+        });
+        let mut specs: Vec<ParamSpec> = encoders.flatten().collect();
         specs.extend(self.fusion.specs());
         if self.config.labels.enabled {
             specs.extend(self.senses.iter().flat_map(|s| s.head.specs()));
@@ -314,18 +395,29 @@ impl SelfMm {
         let n = layout.batch;
         let rows = tape.input("rows", &[n], block, layout.rows_at);
         let mut encoded = Vec::new();
-        for (sense, at) in self.senses.iter().zip(&layout.streams) {
+        let mut streams = layout.streams.iter();
+        for sense in &self.senses {
             let name = sense.modality.name();
+            let missing = || Error::shape("forward", format!("the batch has no {name}"));
+            if let Encoder::Bert(bert) = &sense.encoder {
+                let at = layout.tokens.as_ref().ok_or_else(missing)?;
+                let tokens = TokenVars::input(tape, block, at, n);
+                let reading = reading(self.config.bert.pooling);
+                let out = bert.record(tape, params, &tokens, reading, train)?;
+                encoded.push((sense.modality, out));
+                continue;
+            }
+            let at = streams.next().ok_or_else(missing)?;
             let x = tape.input(name, &[n, at.steps, at.width], block, at.values_at);
             let out = match &sense.encoder {
-                Some(encoder) => {
+                Encoder::Lstm(_, encoder) => {
                     let lengths_at = at.lengths_at.ok_or_else(|| {
                         Error::shape("forward", format!("{name} comes without lengths"))
                     })?;
                     let lengths = tape.input(&format!("{name}.lengths"), &[n], block, lengths_at);
                     encoder.record(tape, params, x, lengths, train)?
                 }
-                None => {
+                _ => {
                     let x = tape.reshape(x, &[n, at.width])?;
                     // Padding belongs to the upload, not to the representation.
                     if at.width == at.dim { x } else { tape.slice(x, 0, at.dim)? }

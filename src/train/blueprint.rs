@@ -45,22 +45,38 @@ pub(super) fn table_width(model: &SelfMm, kind: Kind) -> usize {
     }
 }
 
+/// Rows of a full batch, and the most token rows that one can have.
+pub(super) fn full_batch(model: &SelfMm, data: &Dataset, batch: usize) -> (usize, usize) {
+    let batch = batch.min(data.most_rows());
+    let tokens = data.text().filter(|_| model.bert().is_some());
+    (batch, tokens.map_or(0, |t| t.tokens.worst_rows(batch)))
+}
+
+/// The block of a batch of so many rows and token rows.
+fn layout(model: &SelfMm, (batch, tokens): (usize, usize)) -> Layout {
+    Layout::new(batch, &model.streams(), model.tokens(tokens))
+}
+
 impl Blueprint {
     pub(super) fn new(
         model: &SelfMm,
         data: &Dataset,
-        batch: usize,
+        batch: (usize, usize),
         caps: &Caps,
         train: bool,
     ) -> Self {
         let mut spaces = Spaces::new();
-        let params = Params::new(model.specs(train), &mut spaces, caps.max_binding, train);
-        let block = spaces.declare("batch", Layout::new(batch, &model.streams()).words);
-        let most = data.most_rows();
-        let width = table_width(model, Kind::Scores).max(table_width(model, Kind::Represent));
-        let scores = spaces.declare("results", most * width);
+        let specs = model.specs(train, (caps.max_binding / 4) as usize);
+        let params = Params::new(specs, &mut spaces, caps.max_binding, train);
+        let block = spaces.declare("batch", layout(model, batch).words);
+        // All scores of a split, and the representations of one batch: those are read in passes.
+        let scores = data.most_rows() * table_width(model, Kind::Scores);
+        let represented = batch.0 * table_width(model, Kind::Represent);
+        let scores = spaces.declare("results", scores.max(represented));
+        // Steps of an encoder are long: losses should be seen before sixteen of them are over.
+        let ring_rows = if model.bert().is_some() { RING_ROWS / 4 } else { RING_ROWS };
         let train = match (train, data.split(SplitName::Train)) {
-            (true, Some(split)) => Some(model.train_spaces(&mut spaces, split.rows(), RING_ROWS)),
+            (true, Some(split)) => Some(model.train_spaces(&mut spaces, split.rows(), ring_rows)),
             _ => None,
         };
         Blueprint { params, spaces, block, scores, train }
@@ -84,6 +100,7 @@ impl Blueprint {
         let batch = model.config().train.batch_size.min(rows);
         let kind = if train { Kind::Train } else { Kind::Scores };
         check_batch(batch, |batch| {
+            let batch = full_batch(model, data, batch);
             let made = Self::new(model, data, batch, caps, train);
             let largest = made.spaces.iter().map(|(n, w)| (w as u64 * 4, n)).max();
             if let Some((bytes, name)) = largest.filter(|(bytes, _)| *bytes > caps.max_binding) {
@@ -93,21 +110,25 @@ impl Blueprint {
                     advice: format!("one binding of {} holds {}", caps.name, caps.max_binding),
                 });
             }
-            let plan = made.plan(model, batch, caps, kind, rows)?;
+            let plan = made.plan(model, batch, caps, kind)?;
             Ok((made, plan))
         })
     }
 
-    /// The plan of a batch; `rows` are those of the largest split.
+    /// Rows of the table that evaluation fills in one pass.
+    pub(super) fn table_rows(&self, model: &SelfMm, kind: Kind) -> usize {
+        self.spaces.words(self.scores) / table_width(model, kind).max(1)
+    }
+
+    /// The plan of a batch of so many rows and token rows.
     pub(super) fn plan(
         &self,
         model: &SelfMm,
-        batch: usize,
+        batch: (usize, usize),
         caps: &Caps,
         kind: Kind,
-        rows: usize,
     ) -> Result<Plan> {
-        let layout = Layout::new(batch, &model.streams());
+        let layout = layout(model, batch);
         let mut tape = Tape::new();
         match (kind, &self.train) {
             (Kind::Train, Some(spaces)) => {
@@ -119,6 +140,7 @@ impl Blueprint {
             _ => {
                 let f = model.forward(&mut tape, &self.params, &layout, self.block, false)?;
                 let width = table_width(model, kind);
+                let rows = self.table_rows(model, kind);
                 let table = tape.input("results", &[rows, width], self.scores, 0);
                 if kind == Kind::Scores {
                     tape.scatter_rows(f.scores, f.rows, table, 0)?;
@@ -146,6 +168,8 @@ pub struct Outline {
     pub batch: usize,
     /// Persistent buffers by name, in bytes.
     pub buffers: Vec<(String, u64)>,
+    /// Whether a pretrained encoder is part of the step.
+    pub encoder_trained: bool,
     /// Bytes of everything: persistent buffers, scratch, constants.
     pub bytes: u64,
 }
@@ -155,11 +179,12 @@ pub struct Outline {
 /// # Errors
 /// As [`Session::new`](super::Session::new).
 pub fn outline(config: &Config, data: &Dataset, caps: &Caps) -> Result<Outline> {
-    let model = SelfMm::new(config, &available(data))?;
+    let model = SelfMm::new(config, &available(data), data.text().map(|t| &t.shape))?;
     let (made, plan) = Blueprint::fitting(&model, data, caps, true)?;
     let rows = data.most_rows();
     Ok(Outline {
         parameters: made.params.count(),
+        encoder_trained: model.bert().is_some(),
         batch: config.train.batch_size.min(rows),
         buffers: made.spaces.iter().map(|(n, w)| (n.to_string(), w as u64 * 4)).collect(),
         bytes: plan.total_bytes(&made.spaces),

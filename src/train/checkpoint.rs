@@ -2,12 +2,14 @@
 
 use crate::data::{Modality, Standardise, StreamSpec};
 use crate::error::{Error, Result};
+use crate::files::write_atomic_with;
 use crate::nn::Weights;
-use crate::nn::save_tensors;
+use crate::plan::SpaceId;
 use crate::recipe::Config;
-use safetensors::tensor::{Dtype, SafeTensors};
+use memmap2::Mmap;
+use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// What a model file says of itself, in its header: all that is needed to run it.
@@ -106,34 +108,94 @@ pub(super) struct StateCard {
     pub data_sha256: String,
 }
 
-/// A state's buffers by name.
-pub(super) type Buffers = HashMap<String, Vec<u32>>;
-
-/// Writes a state, whole or not at all.
+/// Writes a state, whole or not at all. `read` gives the words of a buffer of `buffers` when its
+/// turn comes, so that no more than one is held at a time: those of a large encoder take gigabytes.
+///
+/// # Errors
+/// Those of `read`, and [`Io`](Error::Io) naming the file.
 pub(super) fn save_state(
     path: &Path,
     card: &StateCard,
-    buffers: &[(String, Vec<u32>)],
+    buffers: &[(String, SpaceId, usize)],
+    mut read: impl FnMut(SpaceId, usize) -> Result<Vec<u32>>,
 ) -> Result<()> {
     let text = serde_json::to_string(card).map_err(|e| Error::checkpoint(path, e.to_string()))?;
-    save_tensors(
-        path,
-        buffers
-            .iter()
-            .map(|(n, w)| (n.as_str(), Dtype::U32, vec![w.len()], bytemuck::cast_slice(w))),
-        &[(KEY, text)],
-    )
+    let mut header = Map::new();
+    header.insert("__metadata__".into(), json!({ KEY: text }));
+    let mut end = 0;
+    for (name, _, words) in buffers {
+        let start = end;
+        end += words * 4;
+        let about = json!({ "dtype": "U32", "shape": [words], "data_offsets": [start, end] });
+        header.insert(name.clone(), about);
+    }
+    let mut header = Value::Object(header).to_string();
+    // The format's own padding: tensors begin at a multiple of 8.
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let mut failed = None;
+    let written = write_atomic_with(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
+        for (_, space, words) in buffers {
+            let data = read(*space, *words).map_err(|error| {
+                failed = Some(error);
+                std::io::Error::other("no data from the device")
+            })?;
+            out.write_all(bytemuck::cast_slice(&data))?;
+        }
+        Ok(())
+    });
+    failed.map_or(written, Err)
 }
 
-/// Reads a state.
-pub(super) fn load_state(path: &Path) -> Result<(StateCard, Buffers)> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let card = metadata(&bytes, path)?
-        .ok_or_else(|| Error::checkpoint(path, "it is no state of a modalign run"))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| Error::checkpoint(path, format!("no whole safetensors file ({e})")))?;
-    let words = |data: &[u8]| {
-        data.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-    };
-    Ok((card, file.tensors().into_iter().map(|(n, view)| (n, words(view.data()))).collect()))
+/// A state on disk.
+pub(super) struct State {
+    pub(super) card: StateCard,
+    path: PathBuf,
+    map: Mmap,
+}
+
+impl State {
+    /// Opens a state.
+    ///
+    /// # Errors
+    /// Missing, damaged, or no state.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+        // SAFETY: only read, as plain bytes; a state is replaced by a rename, never changed.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))?;
+        let card = metadata(&map, path)?
+            .ok_or_else(|| Error::checkpoint(path, "it is no state of a modalign run"))?;
+        Ok(State { card, path: path.into(), map })
+    }
+
+    /// Hands every buffer of `wanted` to `put`.
+    ///
+    /// # Errors
+    /// A buffer that is missing, or of another size.
+    pub(super) fn each(
+        &self,
+        wanted: &[(String, SpaceId, usize)],
+        mut put: impl FnMut(SpaceId, &[u32]),
+    ) -> Result<()> {
+        let fail = |detail: String| Error::checkpoint(&self.path, detail);
+        let file = SafeTensors::deserialize(&self.map)
+            .map_err(|e| fail(format!("no whole safetensors file ({e})")))?;
+        let found = |(name, space, words): &(String, SpaceId, usize)| match file.tensor(name) {
+            Ok(view) if view.data().len() == words * 4 => Ok((*space, view)),
+            Ok(view) => {
+                Err(fail(format!("'{name}' has {} words, want {words}", view.data().len() / 4)))
+            }
+            Err(_) => Err(fail(format!("'{name}' is missing"))),
+        };
+        // All are looked at before any is taken.
+        let all = wanted.iter().map(found).collect::<Result<Vec<_>>>()?;
+        for (space, view) in all {
+            let chunks = view.data().chunks_exact(4);
+            let words: Vec<u32> =
+                chunks.map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            put(space, &words);
+        }
+        Ok(())
+    }
 }

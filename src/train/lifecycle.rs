@@ -5,16 +5,17 @@
 //! state is discarded on resume and computed again, bit for bit.
 
 use super::blueprint::available;
-use super::checkpoint::{ModelCard, Saved, StateCard, load_state, save_state};
+use super::checkpoint::{ModelCard, Saved, State};
 use super::history::{EpochRecord, StepRecord};
 use super::metrics::{Metrics, evaluate};
 use super::session::{Predictions, Session};
+use super::text;
 use crate::data::{Dataset, Modality, Options, SplitName, Standardise};
 use crate::error::{Error, Result};
 use crate::files::{remove_leftovers, write_atomic};
 use crate::gpu::Gpu;
-use crate::nn::{Params, Weights};
-use crate::recipe::{Config, SelfMm};
+use crate::nn::{Pretrained, Weights};
+use crate::recipe::{BERT_PREFIX, Config, SelfMm};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::Write;
@@ -139,9 +140,15 @@ impl Files {
     }
 }
 
-fn open_data(path: &Path, config: &Config) -> Result<Arc<Dataset>> {
+/// Opens a data set for a configuration: with its text as tokens or features, where that goes
+/// through the pretrained encoder in `encoder`.
+///
+/// # Errors
+/// Bad data, or an encoder that cannot be read.
+pub fn open_data(gpu: &Gpu, path: &Path, config: &Config, encoder: &Path) -> Result<Arc<Dataset>> {
     let options = Options { label_range: config.data.label_range as f32 };
-    Dataset::open_with(path, &options).map(Arc::new)
+    let data = Dataset::open_with(path, &options)?;
+    text::with_text(gpu, data, config, encoder).map(Arc::new)
 }
 
 fn statistics(data: &Dataset, config: &Config) -> Option<Arc<Standardise>> {
@@ -166,12 +173,14 @@ pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Re
             options.out.display()
         )));
     }
-    let data = open_data(&options.data, &options.config)?;
+    let encoder = Path::new(&options.config.bert.path);
+    let data = open_data(gpu, &options.data, &options.config, encoder)?;
     let standardise = statistics(&data, &options.config);
     let mut session = Session::new(gpu, &options.config, data.clone(), standardise, true)?;
     begin(&mut session, options.init.as_deref())?;
     std::fs::create_dir_all(files.root.join("state"))
         .map_err(Error::io("create", files.root.join("state")))?;
+    text::keep(encoder, &files.root, &options.config)?;
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let card = RunCard {
         data: absolute(&options.data),
@@ -210,7 +219,8 @@ pub fn resume(
     }
     let card: RunCard = serde_json::from_str(&read("run.json")?)
         .map_err(|e| Error::checkpoint(files.at("run.json"), e.to_string()))?;
-    let data = open_data(data.unwrap_or(&card.data), &config)?;
+    let path = data.unwrap_or(&card.data);
+    let data = open_data(gpu, path, &config, &text::encoder_of(&files.root))?;
     if data.digest() != card.data_sha256 {
         return Err(Error::data(
             data.path(),
@@ -222,9 +232,9 @@ pub fn resume(
     let standardise = statistics(&data, &config);
     let mut session = Session::new(gpu, &config, data, standardise, true)?;
     let done = if files.state().exists() {
-        let (state, buffers) = load_state(&files.state())?;
-        session.restore(&files.state(), &buffers, (state.step, state.updates))?;
-        state.epoch
+        let state = State::open(&files.state())?;
+        session.restore(&state)?;
+        state.card.epoch
     } else {
         begin(&mut session, card.init.as_deref())?;
         0
@@ -244,34 +254,42 @@ pub fn resume(
     continue_run(&mut session, &files, done, observer)
 }
 
-/// Initial parameters: PyTorch's, under those of `init` where it has them.
+/// Initial parameters: PyTorch's, under those of a pretrained encoder and of `init` where those
+/// have them.
 fn begin(session: &mut Session, init: Option<&Path>) -> Result<()> {
     session.initialise()?;
-    let Some(path) = init else { return Ok(()) };
-    let given = Weights::load(path)?;
-    let seed = session.model().config().train.seed;
-    let merged = merge(session.params(), &given, seed);
-    session.load(&merged, path)
-}
-
-/// Given tensors for the model's names. Only the alignment projections may be missing, which no
-/// MMSA checkpoint has; they keep their initial values. Others (a BERT, say) are left alone.
-fn merge(params: &Params, given: &Weights, seed: u64) -> Weights {
-    let mut merged = Weights::default();
-    for (name, shape, values) in params.initial(seed).iter() {
-        match given.get(name) {
-            Some((shape, values)) => merged.insert(name, shape.to_vec(), values.to_vec()),
-            None if name.starts_with("align_") => {
-                merged.insert(name, shape.to_vec(), values.to_vec());
-            }
-            None => {}
+    let config = session.model().config().clone();
+    let encoder = session.model().bert().map(|_| Pretrained::open(Path::new(&config.bert.path)));
+    let encoder = encoder.transpose()?;
+    if encoder.is_none() && init.is_none() {
+        return Ok(());
+    }
+    let mut weights = session.params().initial(config.train.seed);
+    let mut path = Path::new(&config.bert.path);
+    if let Some(encoder) = &encoder {
+        weights.extend(encoder.weights()?.prefixed(BERT_PREFIX));
+    }
+    if let Some(init) = init {
+        let given = Weights::load(init)?;
+        path = init;
+        // What no MMSA checkpoint has keeps its initial values, and so does the encoder where
+        // the checkpoint is of the rest alone; anything else that is missing is an error.
+        let missing: Vec<String> = session
+            .params()
+            .specs()
+            .map(|spec| &spec.name)
+            .filter(|n| given.get(n).is_none() && !n.starts_with("align_"))
+            .filter(|n| !n.starts_with(BERT_PREFIX))
+            .cloned()
+            .collect();
+        let unused = given.iter().filter(|(name, ..)| !session.params().has(name)).count();
+        if unused > 0 {
+            log::info!("{unused} tensors of the given weights are not part of this model");
         }
+        weights.extend(given);
+        missing.iter().for_each(|name| weights.remove(name));
     }
-    let unused = given.iter().filter(|(name, ..)| !params.has(name)).count();
-    if unused > 0 {
-        log::info!("{unused} tensors of the given weights are not part of this model");
-    }
-    merged
+    session.load(&weights, path)
 }
 
 fn continue_run(
@@ -403,9 +421,7 @@ fn one_epoch(
     let line = serde_json::to_value(&record)
         .map_err(|e| Error::checkpoint(files.at("epochs.jsonl"), e.to_string()))?;
     files.append("epochs.jsonl", &[line])?;
-    let (buffers, step, updates) = session.state()?;
-    let data_sha256 = session.data().digest().to_string();
-    save_state(&files.state(), &StateCard { epoch, step, updates, data_sha256 }, &buffers)?;
+    session.save_state(&files.state(), epoch)?;
     Ok(record)
 }
 
@@ -470,7 +486,7 @@ pub fn evaluate_run(
 /// As [`evaluate_run`].
 pub fn open_saved<'g>(gpu: &'g Gpu, saved: &Saved, data: &Path) -> Result<Session<'g>> {
     let card = &saved.card;
-    let data = open_data(data, &card.config)?;
+    let data = open_data(gpu, data, &card.config, &text::encoder_of(&saved.path))?;
     let offered = available(&data);
     let mut streams = Vec::new();
     for wanted in &card.streams {
@@ -497,7 +513,7 @@ pub fn open_saved<'g>(gpu: &'g Gpu, saved: &Saved, data: &Path) -> Result<Sessio
             }
         }
     }
-    let model = SelfMm::new(&card.config, &streams)?;
+    let model = SelfMm::new(&card.config, &streams, data.text().map(|t| &t.shape))?;
     let standardise = card.standardise.clone().map(Arc::new);
     let mut session = Session::with_model(gpu, model, data, standardise, false)?;
     session.load(&saved.weights, &saved.path)?;

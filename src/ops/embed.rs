@@ -1,0 +1,381 @@
+//! Word, position and segment embeddings with their LayerNorm, and gradients without atomics: the
+//! host tells which tokens of a batch share a row of a table.
+
+use super::norm::{self, Kept, Mask};
+use super::reduce::row_launch;
+use super::{arg, sizes};
+use crate::error::{Error, Result};
+use crate::gpu::Defines;
+use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, Twin, grid};
+use crate::tape::{Tape, Var};
+
+/// Sums of embeddings, normalised; see `shaders/embed.wgsl`.
+pub static EMBED: Kernel = Kernel {
+    name: "embed",
+    source: include_str!("../../shaders/embed.wgsl"),
+    bindings: &[
+        Binding::read("TOKENS"),
+        Binding::read("WORD"),
+        Binding::read("REST"),
+        Binding::read("GB"),
+        Binding::write("X"),
+        Binding::write("OUT").or_none(),
+        Binding::write("STATS").or_none(),
+    ],
+    step: true,
+    launch: |family, words, _| row_launch(family, words[0] as usize, words[1] as usize, true),
+    twin: reference::embed,
+    cases: cases::forward,
+};
+
+/// Gradients of the tables; see `shaders/embed_backward.wgsl`.
+pub static EMBED_BACKWARD: Kernel = Kernel {
+    name: "embed_backward",
+    source: include_str!("../../shaders/embed_backward.wgsl"),
+    bindings: &[
+        Binding::read("DX"),
+        Binding::read("ORDER"),
+        Binding::read("RUNS"),
+        Binding::write("TABLE"),
+    ],
+    step: false,
+    launch: |_, words, _| Launch::of(grid((words[2] * words[0] / 4) as usize, 64)),
+    twin: reference::embed_backward,
+    cases: cases::backward,
+};
+
+/// A word table, or the rows of it that begin at word `base`.
+#[derive(Clone, Copy, Debug)]
+pub struct WordPart {
+    /// `[rows, width]`.
+    pub var: Var,
+    /// Its first word.
+    pub base: usize,
+}
+
+/// What [`Tape::embed`] reads. The token tensors are those of [`TokenVars`](crate::nn::TokenVars).
+#[derive(Clone, Debug)]
+pub struct Embed {
+    /// `[T, 4]` u32.
+    pub tokens: Var,
+    /// The word table, in parts that together are the vocabulary.
+    pub words: Vec<WordPart>,
+    /// `[positions + segments, width]`.
+    pub rest: Var,
+    /// Rows of `rest` that are positions.
+    pub positions: usize,
+    /// `[2, width]`: weight and bias of the LayerNorm.
+    pub gb: Var,
+    /// Of the LayerNorm.
+    pub eps: f32,
+    /// Behind the LayerNorm.
+    pub dropout: f32,
+    /// `[3 T]` u32, by [`sort_runs`].
+    pub order: Var,
+    /// `[T + rest_runs, 4]` u32, by [`sort_runs`].
+    pub runs: Var,
+    /// [`rest_runs`] of the batch.
+    pub rest_runs: usize,
+}
+
+/// Runs that `rows` tokens can have in a table of (positions, segments).
+pub fn rest_runs(rows: usize, tables: (usize, usize)) -> usize {
+    rows.min(tables.0) + tables.1
+}
+
+/// Sorts the rows of `tokens [T, 4]` by word, by position and by segment into the three parts of
+/// `order [3 T]`, and notes where each distinct one begins and ends in `runs [T + M, 4]` as (row of
+/// the table, begin, end, 0): words first, then positions, then segments, which are rows from
+/// `tables.0` on of the same table. Runs that are left over are empty. Rows without a token are in
+/// no run.
+pub fn sort_runs(tokens: &[u32], tables: (usize, usize), order: &mut [u32], runs: &mut [u32]) {
+    let rows = tokens.len() / 4;
+    runs.fill(0);
+    let last = |v: u32, count: usize| v.min(count.saturating_sub(1) as u32);
+    let mut next = 0;
+    for kind in 0..3 {
+        let key = |row: u32| {
+            let token = &tokens[4 * row as usize..][..4];
+            match kind {
+                0 => token[0],
+                1 => last(token[1] & 0xffff, tables.0),
+                _ => tables.0 as u32 + last(token[1] >> 16, tables.1),
+            }
+        };
+        if kind == 1 {
+            next = rows;
+        }
+        let part = &mut order[kind * rows..(kind + 1) * rows];
+        let mut count = 0;
+        for row in (0..rows as u32).filter(|row| tokens[4 * *row as usize + 2] > 0) {
+            part[count] = row;
+            count += 1;
+        }
+        part[count..].fill(0);
+        let part = &mut part[..count];
+        part.sort_unstable_by_key(|row| (key(*row), *row));
+        let mut begin = kind * rows;
+        for run in part.chunk_by(|a, b| key(*a) == key(*b)) {
+            let end = begin + run.len();
+            runs[4 * next..4 * next + 3].copy_from_slice(&[key(run[0]), begin as u32, end as u32]);
+            (begin, next) = (end, next + 1);
+        }
+    }
+}
+
+impl Tape {
+    /// `dropout(norm(word + position + segment))`, `[T, width]`: a dispatch for each part of the word
+    /// table. Backward: two for the norm, one for each part and one for positions and segments.
+    ///
+    /// # Errors
+    /// Sizes that do not fit; a table that is trained and not a parameter.
+    pub fn embed(&mut self, e: Embed) -> Result<Var> {
+        let (rows, four) = self.rows_cols(e.tokens);
+        let (rest_rows, cols) = self.rows_cols(e.rest);
+        let parts = e.words.iter().all(|p| self.rows_cols(p.var).1 == cols);
+        let runs = self.rows_cols(e.runs) == (rows + e.rest_runs, 4);
+        let fits = four == 4 && cols % 4 == 0 && rows * cols > 0 && !e.words.is_empty() && parts;
+        if !(fits && runs && self.len(e.order) == 3 * rows && e.positions < rest_rows)
+            || self.rows_cols(e.gb) != (2, cols)
+        {
+            let detail = format!(
+                "tokens {:?}, words {:?}, rest {:?}, norm {:?}, order {:?}, runs {:?}: want \
+                 [T, 4], [_, 4 k], [_, 4 k], [2, 4 k], [3 T], [T + {}, 4]",
+                self.shape(e.tokens),
+                e.words.iter().map(|p| self.shape(p.var).to_vec()).collect::<Vec<_>>(),
+                self.shape(e.rest),
+                self.shape(e.gb),
+                self.shape(e.order),
+                self.shape(e.runs),
+                e.rest_runs
+            );
+            return Err(Error::shape("embed", detail));
+        }
+        let mask = Mask::new(self, e.dropout)?;
+        let mut tables: Vec<Var> = e.words.iter().map(|p| p.var).collect();
+        tables.push(e.rest);
+        let x = self.output("embedded", &[rows, cols], &tables);
+        let out = self.output("embeddings", &[rows, cols], &[x, e.gb]);
+        let stats = self.wants_grad(out).then(|| self.output("norm.stats", &[rows, 2], &[]));
+        for (i, part) in e.words.iter().enumerate() {
+            let last = i + 1 == e.words.len();
+            let mut words = sizes(&[rows, cols]);
+            words.push(e.eps.to_bits());
+            words.extend(mask.words());
+            words.extend(sizes(&[part.base, self.rows_cols(part.var).0, e.positions, rest_rows]));
+            let mut defines = mask.defines();
+            defines.extend([("FIRST", u32::from(i == 0)), ("LAST", u32::from(last))]);
+            defines.retain(|_, on| *on != 0);
+            let args = [
+                Some(e.tokens),
+                Some(part.var),
+                Some(e.rest),
+                Some(e.gb),
+                Some(x),
+                last.then_some(out),
+                stats.filter(|_| last),
+            ];
+            self.call(&EMBED, &args, words, defines, 10 * (rows * cols) as u64);
+        }
+        self.on_backward(&[out], move |tape| {
+            let (Some(dout), Some(stats)) = (tape.grad(out), stats) else { return Ok(()) };
+            let kept = Kept { z: x, stats, gb: e.gb, mask, after: true };
+            norm::backward(tape, dout, kept, Some(x), None);
+            let Some(dx) = tape.grad(x) else { return Ok(()) };
+            for part in &e.words {
+                table_gradient(tape, dx, &e, part.var, (0, rows), part.base)?;
+            }
+            table_gradient(tape, dx, &e, e.rest, (rows, e.rest_runs), 0)
+        });
+        Ok(out)
+    }
+}
+
+/// Adds the rows of some runs to a table's gradient.
+fn table_gradient(
+    tape: &mut Tape,
+    dx: Var,
+    e: &Embed,
+    table: Var,
+    (first, count): (usize, usize),
+    base: usize,
+) -> Result<()> {
+    let Some(sink) = tape.sink(table) else { return Ok(()) };
+    let (rows, cols) = tape.rows_cols(table);
+    if sink.accumulate == 0 {
+        let detail = "only rows that a batch has are added to: a table must be a parameter";
+        return Err(Error::shape("embed", detail));
+    }
+    let words = sizes(&[cols, first, count, base, rows]);
+    let args = [Some(dx), Some(e.order), Some(e.runs), Some(sink.var)];
+    let flops = tape.len(dx) as u64;
+    tape.call(&EMBED_BACKWARD, &args, words, Defines::new(), flops);
+    Ok(())
+}
+
+mod cases {
+    use super::*;
+
+    /// Tokens of sentences of these lengths and `padding` rows without one.
+    pub(super) fn tokens(lengths: &[usize], padding: usize, vocabulary: u32) -> Vec<u32> {
+        let mut all = Vec::new();
+        for (sample, length) in lengths.iter().enumerate() {
+            for position in 0..*length {
+                let word = (position * 7 + sample * 3) as u32 % vocabulary;
+                let segment = u32::from(position * 2 > *length);
+                all.extend([word, position as u32 | segment << 16, *length as u32, sample as u32]);
+            }
+        }
+        all.extend(vec![0; padding * 4]);
+        all
+    }
+
+    pub(super) fn forward() -> Vec<Case> {
+        let list: [(&[usize], usize, usize, usize); 4] =
+            [(&[1], 0, 4, 0), (&[3, 5, 2], 2, 20, 1), (&[40, 33], 7, 8, 0), (&[9, 1], 6, 132, 2)];
+        list.into_iter()
+            .enumerate()
+            .map(|(i, (lengths, padding, cols, part))| {
+                let tokens = tokens(lengths, padding, 11);
+                let rows = tokens.len() / 4;
+                // Part 0 is all words, 1 the first of two, 2 the second.
+                let (base, words) = [(0, 11), (0, 6), (6, 5)][part];
+                let mask = Mask((i % 2 == 1).then_some((3, 0.3)));
+                let mut p = sizes(&[rows, cols]);
+                p.push(1e-5_f32.to_bits());
+                p.extend(mask.words());
+                p.extend(sizes(&[base, words, 38, 40]));
+                let last = part != 1;
+                let args = vec![
+                    Some(CaseArg::U(tokens)),
+                    arg(1, words * cols),
+                    arg(2, 40 * cols),
+                    arg(3, 2 * cols),
+                    arg(4, rows * cols),
+                    if last { arg(5, rows * cols) } else { None },
+                    if last && i != 2 { arg(6, rows * 2) } else { None },
+                ];
+                let name = format!("{lengths:?} x {cols}, part {part}");
+                let mut case = Case::new(name, p, args).within(2e-5);
+                case.defines = mask.defines();
+                for (name, on) in [("FIRST", part != 2), ("LAST", last)] {
+                    if on {
+                        case = case.define(name, 1);
+                    }
+                }
+                case.flops(10 * (rows * cols) as u64)
+            })
+            .collect()
+    }
+
+    pub(super) fn backward() -> Vec<Case> {
+        let list: [(&[usize], usize, usize); 3] =
+            [(&[1], 0, 4), (&[3, 5, 2], 2, 20), (&[40, 33], 7, 8)];
+        let mut cases = Vec::new();
+        for (lengths, padding, cols) in list {
+            let tokens = tokens(lengths, padding, 11);
+            let (rows, tables) = (tokens.len() / 4, (30, 2));
+            let rest = rest_runs(rows, tables);
+            let (mut order, mut runs) = (vec![0; 3 * rows], vec![0; 4 * (rows + rest)]);
+            sort_runs(&tokens, tables, &mut order, &mut runs);
+            // All words, the second part of them, positions and segments.
+            for (first, count, base, table) in
+                [(0, rows, 0, 11), (0, rows, 6, 5), (rows, rest, 0, 32)]
+            {
+                let args = vec![
+                    arg(1, rows * cols),
+                    Some(CaseArg::U(order.clone())),
+                    Some(CaseArg::U(runs.clone())),
+                    arg(2, table * cols),
+                ];
+                let name = format!("{lengths:?} x {cols} into {table} from {base}");
+                let case = Case::new(name, sizes(&[cols, first, count, base, table]), args);
+                cases.push(case.within(2e-5).flops((rows * cols) as u64));
+            }
+        }
+        cases
+    }
+}
+
+/// CPU twins; sums in f64.
+pub mod reference {
+    use super::super::norm::reference::{factor, moments};
+    use super::*;
+
+    /// word + position + segment, normalised, dropped.
+    pub fn embed(t: &mut Twin) {
+        let [rows, cols, base, part, positions, rest_rows] = [0, 1, 6, 7, 8, 9].map(|i| t.size(i));
+        let (tokens, word, rest, gb) = (t.words_of(0).to_vec(), t.read(1), t.read(2), t.read(3));
+        for r in 0..rows {
+            let [id, place] = [tokens[4 * r] as usize, tokens[4 * r + 1] as usize];
+            let position = (place & 0xffff).min(rest_rows - 1);
+            let segment = (positions + (place >> 16)).min(rest_rows - 1);
+            for c in 0..cols {
+                let mut x = if t.is("FIRST") { 0.0 } else { t.write(4)[r * cols + c] };
+                if (base..base + part).contains(&id) {
+                    x += word[(id - base) * cols + c];
+                }
+                if t.is("LAST") {
+                    x += rest[position * cols + c] + rest[segment * cols + c];
+                }
+                t.write(4)[r * cols + c] = x;
+            }
+            if !t.is("LAST") {
+                continue;
+            }
+            let x = t.write(4)[r * cols..][..cols].to_vec();
+            let (mean, rstd) = moments(&x, t.float(2));
+            for c in 0..cols {
+                let keep = factor(t, [3, 4, 5], r * cols + c);
+                t.write(5)[r * cols + c] = keep * (gb[c] * ((x[c] - mean) * rstd) + gb[cols + c]);
+            }
+            if t.has(6) {
+                t.write(6)[2 * r..2 * r + 2].copy_from_slice(&[mean, rstd]);
+            }
+        }
+    }
+
+    /// Sums of runs.
+    pub fn embed_backward(t: &mut Twin) {
+        let [cols, first, count, base, rows] = [0, 1, 2, 3, 4].map(|i| t.size(i));
+        let (dx, order, runs) = (t.read(0), t.words_of(1).to_vec(), t.words_of(2).to_vec());
+        for run in runs.chunks(4).skip(first).take(count) {
+            let [row, begin, end] = [run[0], run[1], run[2]].map(|v| v as usize);
+            if begin >= end || !(base..base + rows).contains(&row) {
+                continue;
+            }
+            for c in 0..cols {
+                let members = order[begin..end].iter();
+                let sum: f64 = members.map(|i| f64::from(dx[*i as usize * cols + c])).sum();
+                t.write(3)[(row - base) * cols + c] += sum as f32;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_is_in_one_run_of_each_kind() {
+        let tokens = cases::tokens(&[4, 1, 6], 3, 5);
+        let (rows, tables) = (tokens.len() / 4, (5, 2));
+        let rest = rest_runs(rows, tables);
+        let (mut order, mut runs) = (vec![9; 3 * rows], vec![9; 4 * (rows + rest)]);
+        sort_runs(&tokens, tables, &mut order, &mut runs);
+        let mut seen = vec![[0; 3]; rows];
+        for (k, run) in runs.chunks(4).enumerate() {
+            for row in order[run[1] as usize..run[2] as usize].iter().map(|r| *r as usize) {
+                let (word, place) = (tokens[4 * row], tokens[4 * row + 1]);
+                let kind = if k < rows { 0 } else { 1 + usize::from(run[0] >= 5) };
+                // The sixth position is past the table, and counts as its last.
+                assert_eq!(run[0], [word, (place & 0xffff).min(4), 5 + (place >> 16)][kind]);
+                seen[row][kind] += 1;
+            }
+        }
+        assert!(
+            seen[..11].iter().all(|s| *s == [1, 1, 1]) && seen[11..].iter().all(|s| *s == [0; 3])
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! How files and `--set` change a configuration: as TOML tables laid over the one of a preset,
+//! which holds every key there is.
+
+use crate::error::{Error, Result};
+use toml::{Table, Value};
+
+/// What TOML says of a text, on one line.
+pub(super) fn one_line(error: &toml::de::Error) -> String {
+    error.message().replace('\n', " ")
+}
+
+/// Every key with its value, `section.key`.
+pub(super) fn flatten(table: &Table, prefix: &str, out: &mut Vec<(String, String)>) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match value {
+            Value::Table(inner) => flatten(inner, &format!("{path}."), out),
+            other => out.push((path, other.to_string())),
+        }
+    }
+}
+
+/// The candidate most like `name`.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    candidates
+        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
+        .unwrap_or_default()
+        .to_string()
+}
+
+/// Lays `from` over `onto`, which holds every key there is.
+pub(super) fn overlay(onto: &mut Table, from: &Table, prefix: &str) -> Result<()> {
+    let whole = onto.clone();
+    for (key, value) in from {
+        let path = format!("{prefix}{key}");
+        match (onto.get_mut(key), value) {
+            (None, _) => return Err(unknown_within(&whole, prefix, key)),
+            (Some(Value::Table(inner)), Value::Table(v)) => {
+                overlay(inner, v, &format!("{path}."))?;
+            }
+            (Some(Value::Table(inner)), v) => fill(inner, v, &path)?,
+            (Some(slot), v) => *slot = fit(slot, v.clone(), &path)?,
+        }
+    }
+    Ok(())
+}
+
+fn unknown_within(table: &Table, prefix: &str, key: &str) -> Error {
+    let mut keys = Vec::new();
+    flatten(table, prefix, &mut keys);
+    let path = format!("{prefix}{key}");
+    let close = nearest(&path, keys.iter().map(|(k, _)| k.as_str()));
+    Error::Config(format!("unknown key '{path}', did you mean '{close}'?"))
+}
+
+/// `model.dropout = 0`: one value for every key of a section of numbers.
+fn fill(section: &mut Table, value: &Value, path: &str) -> Result<()> {
+    let numbers = section.values().all(|v| v.is_float() || v.is_integer());
+    if !numbers || !(value.is_float() || value.is_integer()) {
+        return Err(Error::Config(format!("{path}: a section, want {path}.key=value")));
+    }
+    for slot in section.iter_mut().map(|(_, v)| v) {
+        *slot = fit(slot, value.clone(), path)?;
+    }
+    Ok(())
+}
+
+/// The value in the slot's type: integers serve as floats.
+fn fit(slot: &Value, value: Value, path: &str) -> Result<Value> {
+    match (slot, value) {
+        (Value::Float(_), Value::Integer(i)) => Ok(Value::Float(i as f64)),
+        (slot, value) if slot.same_type(&value) => Ok(value),
+        (slot, value) => Err(Error::Config(format!(
+            "{path}: want {}, got {value}",
+            match slot.type_str() {
+                "float" => "a number",
+                "integer" => "a whole number",
+                "boolean" => "true or false",
+                other => other,
+            }
+        ))),
+    }
+}
+
+/// Sets `section.key` to what `text` says.
+pub(super) fn set(all: &mut Table, key: &str, text: &str) -> Result<()> {
+    // A bare word is a string; anything else reads as TOML.
+    let value: Value = format!("v = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| Value::String(text.into()));
+    let whole = all.clone();
+    let mut at: &mut Table = all;
+    let parts: Vec<&str> = key.split('.').collect();
+    for (i, part) in parts.iter().enumerate() {
+        let last = i + 1 == parts.len();
+        match at.get_mut(*part) {
+            Some(Value::Table(inner)) if last => return fill(inner, &value, key),
+            Some(Value::Table(inner)) => at = inner,
+            Some(slot) if last => {
+                *slot = fit(slot, value, key)?;
+                return Ok(());
+            }
+            _ => return Err(unknown_within(&whole, "", key)),
+        }
+    }
+    Err(unknown_within(&whole, "", key))
+}

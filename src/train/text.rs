@@ -1,0 +1,320 @@
+//! The text of a data set for a pretrained encoder: tokens where the encoder is trained, features
+//! where it is not. Features are computed once and kept in the user's cache, under a name made of
+//! everything that they depend on.
+
+use super::checkpoint::Saved;
+use crate::data::{
+    Dataset, Layout, Loader, Modality, SplitName, Text, TokenSpec, Tokenised, Tokenizer,
+};
+use crate::error::{Error, Result};
+use crate::files::{cache_folder, sha256_hex, write_atomic};
+use crate::gpu::Gpu;
+use crate::nn::{BertShape, Params, Pretrained, TokenVars, Weights, save_tensors};
+use crate::plan::{Memory, Pool, Program, Spaces, Step};
+use crate::recipe::{BERT_PREFIX, Config, TextEncoder, TokenSource, pretrained, reading};
+use crate::tape::Tape;
+use safetensors::tensor::Dtype;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Rows of a batch while features are computed.
+const BATCH: usize = 32;
+/// Up to so many rows, a sentence that was typed say, features are not worth keeping.
+const FEW: usize = 64;
+
+/// What an encoder's folder may hold besides weights: sizes, vocabulary, and how to tokenise.
+const FILES: [&str; 5] = [
+    "config.json",
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+];
+/// Tensors that came with an encoder and are no part of it: a pooler, for who exports it again.
+const EXTRAS: &str = "extras.safetensors";
+
+/// The folder with a run's encoder, or with that of a model file.
+pub fn encoder_of(run: &Path) -> PathBuf {
+    let folder = if run.is_dir() { run } else { run.parent().unwrap_or(Path::new("")) };
+    folder.join("bert")
+}
+
+/// Whether a configuration has a pretrained encoder, and its text.
+pub(super) fn wanted(config: &Config) -> bool {
+    config.model.text_encoder == TextEncoder::Bert
+        && config.model.modalities.contains(Modality::Text.letter())
+}
+
+/// The data with what a pretrained encoder in `folder` makes of its text; as it is where the
+/// configuration has none.
+///
+/// # Errors
+/// A folder without an encoder or a tokenizer; a data set without sentences or token ids.
+pub(super) fn with_text(
+    gpu: &Gpu,
+    data: Dataset,
+    config: &Config,
+    folder: &Path,
+) -> Result<Dataset> {
+    if !wanted(config) {
+        return Ok(data);
+    }
+    let encoder = Pretrained::open(folder)?;
+    let tokens = tokenise(&data, config, &encoder)?;
+    if config.bert.finetune {
+        return Ok(data.with_text(Text { tokens, shape: encoder.config }));
+    }
+    let path = cached(&tokens, config, &encoder)?;
+    if path.exists() {
+        log::info!("text features of {} are in {}", data.path().display(), path.display());
+        return data.with_features(&Dataset::open(&path)?);
+    }
+    let few = data.splits().map(|s| s.rows()).sum::<usize>() <= FEW;
+    let data = Arc::new(data.with_text(Text { tokens, shape: encoder.config.clone() }));
+    let features = features(gpu, &data, config, &encoder)?;
+    let data = Arc::into_inner(data)
+        .ok_or_else(|| Error::Config("the data is still being read; please report this".into()))?;
+    if few {
+        let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
+        let path = folder.path().join("features.safetensors");
+        features.save(&path, &[])?;
+        return data.with_features(&Dataset::open(&path)?);
+    }
+    features.save(&path, &[])?;
+    data.with_features(&Dataset::open(&path)?)
+}
+
+fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tokenised> {
+    let sentences = data.splits().all(|s| s.raw_text().is_some());
+    let ids = data.splits().all(|s| s.text_bert().is_some());
+    let raw = match config.bert.input {
+        TokenSource::Auto => sentences,
+        TokenSource::RawText => true,
+        TokenSource::TextBert => false,
+    };
+    let BertShape { positions, vocab, segments, .. } = encoder.config;
+    match raw {
+        true if sentences => {
+            let tokenizer = Tokenizer::open(&encoder.path)?;
+            Tokenised::from_text(data, &tokenizer, config.bert.max_tokens.min(positions), vocab)
+        }
+        false if ids => Tokenised::from_text_bert(data, positions, vocab, segments),
+        _ => Err(Error::data(
+            data.path(),
+            "has no text for a pretrained encoder: put raw_text into the JSON file beside it, or \
+             text_bert into it (bert.input says which is read)",
+        )),
+    }
+}
+
+/// Where the features of these tokens are kept.
+fn cached(tokens: &Tokenised, config: &Config, encoder: &Pretrained) -> Result<PathBuf> {
+    let about = format!(
+        "{} {} {:?} {}",
+        digest(encoder)?,
+        tokens.digest,
+        config.bert.pooling,
+        env!("CARGO_PKG_VERSION")
+    );
+    let folder = cache_folder().unwrap_or_else(std::env::temp_dir).join("text");
+    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    Ok(folder.join(format!("{}.safetensors", &sha256_hex(about.as_bytes())[..32])))
+}
+
+/// SHA-256 of an encoder's weights.
+fn digest(encoder: &Pretrained) -> Result<String> {
+    let path = encoder.weights_path();
+    Ok(sha256_hex(&std::fs::read(&path).map_err(Error::io("read", &path))?))
+}
+
+/// What the encoder makes of every row: `{split}.text [rows, 1, hidden]`.
+fn features(
+    gpu: &Gpu,
+    data: &Arc<Dataset>,
+    config: &Config,
+    encoder: &Pretrained,
+) -> Result<Weights> {
+    let Some(text) = data.text() else { return Ok(Weights::default()) };
+    let bert = pretrained(config, &encoder.config);
+    let (hidden, tables) = (bert.shape.hidden, (bert.shape.positions, bert.shape.segments));
+    let max = gpu.caps().max_binding;
+    let most = text.tokens.worst_rows(BATCH);
+    let mut spaces = Spaces::new();
+    let params = Params::new(bert.specs((max / 4) as usize), &mut spaces, max, false);
+    let largest = Layout::new(BATCH, &[], Some(TokenSpec { rows: most, tables }));
+    let block = spaces.declare("batch", largest.words);
+    let table = spaces.declare("features", data.most_rows() * hidden);
+    let memory = Memory::allocate(gpu, &spaces)?;
+    params.upload(gpu, &memory, &encoder.weights()?.prefixed(BERT_PREFIX));
+    let mut pool = Pool::new();
+    let mut program = |layout: &Layout| -> Result<Program> {
+        let mut tape = Tape::new();
+        let Some(at) = &layout.tokens else { return Err(Error::shape("text", "no tokens")) };
+        let tokens = TokenVars::input(&mut tape, block, at, layout.batch);
+        let out = bert.record(&mut tape, &params, &tokens, reading(config.bert.pooling), false)?;
+        let rows = tape.input("rows", &[layout.batch], block, layout.rows_at);
+        let all = tape.input("features", &[data.most_rows(), hidden], table, 0);
+        tape.scatter_rows(out, rows, all, 0)?;
+        tape.plan(gpu.caps())?.prepare(gpu, &memory, &mut pool)
+    };
+    // The largest first: the others then fit into its buffers.
+    program(&largest)?;
+    let mut programs: HashMap<Arc<Layout>, Program> = HashMap::new();
+    let mut all = Weights::default();
+    let total: usize = data.splits().map(|s| s.rows()).sum();
+    log::info!("computing the text features of {total} rows, once");
+    for split in SplitName::ALL {
+        let Some(rows) = data.split(split).map(|s| s.rows()) else { continue };
+        let order = (0..rows as u32).collect();
+        let batches =
+            Loader::new(data.clone(), split, order, BATCH, Vec::new(), Some(tables), None)?;
+        for batch in batches {
+            let batch = batch?;
+            if !programs.contains_key(&batch.layout) {
+                programs.insert(batch.layout.clone(), program(&batch.layout)?);
+            }
+            memory.write(gpu, block, 0, &batch.words);
+            memory.write_step(gpu, &Step::default());
+            if let Some(program) = programs.get(&batch.layout) {
+                program.replay(gpu, &memory, false, &[], None)?;
+            }
+            gpu.wait()?;
+        }
+        let values = memory.read_f32(gpu, table, 0, rows * hidden)?;
+        all.insert(&format!("{split}.text"), vec![rows, 1, hidden], values);
+    }
+    Ok(all)
+}
+
+/// Puts into `run` what is needed to read text without the encoder's own folder: its config.json
+/// and tokenizer, what it has besides the encoder, and if it is not trained all of it.
+///
+/// # Errors
+/// Files that cannot be read or written.
+pub(super) fn keep(encoder: &Path, run: &Path, config: &Config) -> Result<()> {
+    if !wanted(config) {
+        return Ok(());
+    }
+    let to = run.join("bert");
+    std::fs::create_dir_all(&to).map_err(Error::io("create", &to))?;
+    let weights = (!config.bert.finetune).then_some("model.safetensors");
+    for name in FILES.into_iter().chain(weights) {
+        let (from, to) = (encoder.join(name), to.join(name));
+        if from.exists() {
+            let bytes = std::fs::read(&from).map_err(Error::io("read", &from))?;
+            write_atomic(&to, &bytes)?;
+        }
+    }
+    if config.bert.finetune {
+        let extras = Pretrained::open(encoder)?.pooler()?;
+        extras.save(&to.join(EXTRAS), &[])?;
+    }
+    Ok(())
+}
+
+/// A data set of sentences for a trained model: its file, in a folder that goes when it is
+/// dropped. Streams that the model reads besides the text are silent: one step of zeros.
+///
+/// # Errors
+/// A model without a pretrained encoder.
+pub fn sentences(saved: &Saved, texts: &[String]) -> Result<(tempfile::TempDir, PathBuf)> {
+    let config = &saved.card.config;
+    if !wanted(config) {
+        return Err(Error::Config(format!(
+            "{} does not read sentences: train with --bert FOLDER for a model that does",
+            saved.path.display()
+        )));
+    }
+    let tokenizer = Tokenizer::open(&encoder_of(&saved.path))?;
+    let ids: Vec<Vec<u32>> =
+        texts.iter().map(|t| tokenizer.encode(t, config.bert.max_tokens)).collect::<Result<_>>()?;
+    let (rows, longest) = (ids.len(), ids.iter().map(Vec::len).max().unwrap_or(1));
+    let mut bytes = Vec::with_capacity(rows * 3 * longest * 4);
+    for ids in &ids {
+        let at = |i: usize| ids.get(i).copied();
+        let lines = [
+            (0..longest).map(|i| at(i).unwrap_or(0)).collect::<Vec<u32>>(),
+            (0..longest).map(|i| u32::from(at(i).is_some())).collect(),
+            vec![0; longest],
+        ];
+        bytes.extend(lines.iter().flatten().flat_map(|v| v.to_le_bytes()));
+    }
+    let silent: Vec<(String, Vec<usize>, Vec<u8>)> = saved
+        .card
+        .streams
+        .iter()
+        .filter(|s| s.modality != Modality::Text)
+        .map(|s| (format!("test.{}", s.modality), vec![rows, 1, s.dim], vec![0; rows * s.dim * 4]))
+        .collect();
+    let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
+    let path = folder.path().join("sentences.safetensors");
+    let text = ("test.text_bert", Dtype::I32, vec![rows, 3, longest], bytes.as_slice());
+    let silent = silent.iter().map(|(n, s, b)| (n.as_str(), Dtype::F32, s.clone(), b.as_slice()));
+    save_tensors(&path, std::iter::once(text).chain(silent), &[])?;
+    Ok((folder, path))
+}
+
+/// Writes the encoder of a run or a model file as a folder that `transformers` loads; gives the
+/// number of tensors.
+///
+/// # Errors
+/// A model without a pretrained encoder, or a folder that is there already.
+pub fn export(model: &Path, to: &Path) -> Result<usize> {
+    let saved = Saved::load(model)?;
+    let config = &saved.card.config;
+    if !wanted(config) {
+        let path = saved.path.display();
+        return Err(Error::Config(format!("{path} has no pretrained encoder to export")));
+    }
+    if to.exists() {
+        return Err(Error::Config(format!("{} is there already: give a new folder", to.display())));
+    }
+    let from = encoder_of(&saved.path);
+    let encoder = Pretrained::open(&from)?;
+    let mut weights = if config.bert.finetune {
+        let mut weights = saved.weights.stripped(BERT_PREFIX);
+        weights.extend(Weights::load(&from.join(EXTRAS))?);
+        weights
+    } else {
+        let mut weights = encoder.weights()?;
+        weights.extend(encoder.pooler()?);
+        weights
+    };
+    weights.remove("embeddings.position_ids");
+    let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    // Whole or not at all: made beside, then renamed.
+    let made = tempfile::tempdir_in(parent).map_err(Error::io("create", to))?;
+    for name in FILES {
+        let path = from.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let mut bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        if name == "config.json" {
+            bytes = as_bert_model(&bytes).map_err(|e| Error::checkpoint(&path, e.to_string()))?;
+        }
+        write_atomic(made.path().join(name), &bytes)?;
+    }
+    // transformers wants to know whose layout the tensors have.
+    weights.save(&made.path().join("model.safetensors"), &[("format", "pt".into())])?;
+    let made = made.keep();
+    std::fs::rename(&made, to).map_err(|source| {
+        let _ = std::fs::remove_dir_all(&made);
+        Error::Io { action: "write", path: to.into(), source }
+    })?;
+    Ok(weights.iter().count())
+}
+
+/// A config.json that says what the exported tensors are: a bare BertModel in f32.
+fn as_bert_model(text: &[u8]) -> serde_json::Result<Vec<u8>> {
+    let mut config: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text)?;
+    config.insert("architectures".into(), serde_json::json!(["BertModel"]));
+    for key in ["torch_dtype", "dtype"] {
+        if let Some(kind) = config.get_mut(key) {
+            *kind = "float32".into();
+        }
+    }
+    serde_json::to_vec_pretty(&config)
+}
