@@ -13,6 +13,7 @@ need() {
 need fmt rustfmt
 need clippy clippy
 . ./.ci/driver.sh
+. ./.ci/bert.sh
 
 step() {
     echo "== $*" >&2
