@@ -333,40 +333,36 @@ impl Params {
 
     /// The values as they are now. Blocks.
     pub fn download(&self, gpu: &Gpu, memory: &Memory) -> Result<Weights> {
-        let values: Vec<Vec<f32>> = self
-            .arenas
-            .iter()
-            .map(|a| memory.read_f32(gpu, a.value, 0, a.words))
-            .collect::<Result<_>>()?;
-        Ok(self.take(&values))
+        self.take(|arena| memory.read_f32(gpu, arena.value, 0, arena.words).map(Some))
     }
 
     /// The gradients that have accumulated since the last update; for tests. Blocks.
     #[doc(hidden)]
     pub fn gradients(&self, gpu: &Gpu, memory: &Memory) -> Result<Weights> {
-        let values: Vec<Vec<f32>> = self
-            .arenas
-            .iter()
-            .filter_map(|a| a.training.map(|[grad, ..]| (grad, a.words)))
-            .map(|(grad, words)| memory.read_f32(gpu, grad, 0, words))
-            .collect::<Result<_>>()?;
-        Ok(self.take(&values))
+        self.take(|arena| match arena.training {
+            Some([grad, ..]) => memory.read_f32(gpu, grad, 0, arena.words).map(Some),
+            None => Ok(None),
+        })
     }
 
-    fn take(&self, arenas: &[Vec<f32>]) -> Weights {
+    /// Tensors by name from what `read` gives of each arena, one at a time.
+    fn take(&self, read: impl Fn(&Arena) -> Result<Option<Vec<f32>>>) -> Result<Weights> {
         let mut weights = Weights::default();
-        for Entry { spec, arena, offset } in &self.entries {
+        for (i, arena) in self.arenas.iter().enumerate() {
+            let Some(all) = read(arena)? else { continue };
+            for Entry { spec, offset, .. } in self.entries.iter().filter(|e| e.arena == i) {
             let cols = spec.cols().max(1);
             let rows = spec.len() / cols;
             let values = (0..rows)
                 .flat_map(|row| {
                     let at = offset + row * spec.pitch;
-                    arenas[*arena][at..at + cols].iter().copied()
+                    all[at..at + cols].iter().copied()
                 })
                 .collect();
             weights.append(&spec.name, &spec.shape, values);
+            }
         }
-        weights
+        Ok(weights)
     }
 
     /// Buffers that a resumed run needs besides the model's state: values and moments, by name.
