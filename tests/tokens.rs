@@ -315,3 +315,20 @@ fn minilm_is_read_whole_and_cuts_the_fixtures_sentences() {
         assert_eq!(ids, rows.row(i).0, "{}", sentences[i]);
     }
 }
+
+/// That set comes with its texts and with their tokens, cut to 50.
+#[test]
+fn mosi_texts_come_out_as_its_own_tokens() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/cmu_mosi.safetensors");
+    let Some(folder) = minilm() else { return };
+    if !file.exists() {
+        println!("skipped: {} is not there", file.display());
+        return;
+    }
+    let data = Dataset::open(&file).unwrap();
+    let tokenizer = Tokenizer::open(folder).unwrap();
+    let ours = Tokenised::from_text(&data, &tokenizer, 50, 30522).unwrap();
+    let theirs = Tokenised::from_text_bert(&data, 50, 30522, 2).unwrap();
+    assert_eq!(ours.splits, theirs.splits);
+    assert_eq!(ours.digest, theirs.digest);
+}

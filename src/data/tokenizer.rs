@@ -17,7 +17,7 @@ const SEP: &str = "[SEP]";
 const UNK: &str = "[UNK]";
 /// What BERT's own tokenizer never cuts, wherever it stands in a text.
 const SPECIAL: [&str; 5] = [UNK, SEP, "[PAD]", CLS, "[MASK]"];
-/// Longer words become one [UNK], as in the original.
+/// Longer words become one `[UNK]`, as in the original.
 const LONGEST_WORD: usize = 100;
 
 /// Cuts texts into BERT's word pieces: `[CLS] pieces [SEP]`.

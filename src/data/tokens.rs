@@ -184,7 +184,7 @@ pub struct Tokenised {
 }
 
 impl Tokenised {
-    /// Cuts the `raw_text` of every split into at most `max_tokens` tokens a row, [CLS] and [SEP]
+    /// Cuts the `raw_text` of every split into at most `max_tokens` tokens a row, `[CLS]` and `[SEP]`
     /// included; `vocabulary` is how many word vectors the model has.
     ///
     /// # Errors
@@ -227,7 +227,7 @@ impl Tokenised {
 
     /// Takes the `text_bert` tensors (ids, attention mask, segments) of every split. Of a row with
     /// more than `max_tokens` tokens the first `max_tokens` - 1 and the last are kept, so that its
-    /// [SEP] stays; `vocabulary` and `segments` are how many word and segment vectors the model has.
+    /// `[SEP]` stays; `vocabulary` and `segments` are how many word and segment vectors the model has.
     ///
     /// # Errors
     /// [`Error::Data`] naming split and row: no `text_bert`, no token, a mask that is not ones and
