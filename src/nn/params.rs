@@ -351,15 +351,15 @@ impl Params {
         for (i, arena) in self.arenas.iter().enumerate() {
             let Some(all) = read(arena)? else { continue };
             for Entry { spec, offset, .. } in self.entries.iter().filter(|e| e.arena == i) {
-            let cols = spec.cols().max(1);
-            let rows = spec.len() / cols;
-            let values = (0..rows)
-                .flat_map(|row| {
-                    let at = offset + row * spec.pitch;
-                    all[at..at + cols].iter().copied()
-                })
-                .collect();
-            weights.append(&spec.name, &spec.shape, values);
+                let cols = spec.cols().max(1);
+                let rows = spec.len() / cols;
+                let values = (0..rows)
+                    .flat_map(|row| {
+                        let at = offset + row * spec.pitch;
+                        all[at..at + cols].iter().copied()
+                    })
+                    .collect();
+                weights.append(&spec.name, &spec.shape, values);
             }
         }
         Ok(weights)
