@@ -17,7 +17,7 @@
 //           of 16); an invocation owns RM x 4.
 //           LANES: a workgroup is one subgroup and owns 2 LANES x 16 of C (TA: 4 LANES x 8); a
 //           lane loads its own rows of A, the lanes load B together and broadcast it. No
-//           workgroup memory, no barrier.
+//           workgroup memory, no barrier. QUADS: C is stored by vectors of four columns.
 //           neither: an invocation owns 1 x 4 of C; any shape, any adapter.
 // Numerics  f32, each element summed over k in a fixed order.
 // Limits    256 invocations, 16 x 66 x 4 x 2 bytes of workgroup memory.
@@ -29,6 +29,12 @@ struct Params {
     lda: u32, ldb: u32, ldc: u32, splits: u32,
     chunk: u32, sum_accumulate: u32, pad0: u32, pad1: u32,
 }
+// What C is stored by.
+#if QUADS
+alias E = vec4<f32>;
+#else
+alias E = f32;
+#endif
 #if LANES
 @group(0) @binding(0) var<storage, read> A: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> B: array<vec4<f32>>;
@@ -37,7 +43,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> B: array<f32>;
 #endif
 #if BIAS
-@group(0) @binding(2) var<storage, read> BIAS: array<f32>;
+@group(0) @binding(2) var<storage, read> BIAS: array<E>;
 #endif
 #if MASK
 #if LANES
@@ -46,15 +52,15 @@ struct Params {
 @group(0) @binding(3) var<storage, read> MASK: array<f32>;
 #endif
 #endif
-@group(0) @binding(4) var<storage, read_write> C: array<f32>;
+@group(0) @binding(4) var<storage, read_write> C: array<E>;
 #if ROWSUM
 @group(0) @binding(5) var<storage, read_write> ROWSUM: array<f32>;
 #endif
 #if PRE
-@group(0) @binding(6) var<storage, read_write> PRE: array<f32>;
+@group(0) @binding(6) var<storage, read_write> PRE: array<E>;
 #endif
 #if SLOPE
-@group(0) @binding(7) var<storage, read> SLOPE: array<f32>;
+@group(0) @binding(7) var<storage, read> SLOPE: array<E>;
 #endif
 @group(0) @binding(14) var<uniform> P: Params;
 
@@ -75,22 +81,22 @@ fn slope4(y: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(slope(y.x), slope(y.y), slope(y.z), slope(y.w));
 }
 
-fn store(row: u32, col: u32, z: u32, value: f32) {
-    if (row >= P.m || col >= P.n) { return; }
-    if (P.splits > 1u) {
-        C[z * (P.m * P.n + P.m) + row * P.n + col] = value;
-        return;
-    }
+// What becomes of a sum, element `at` of C, in column `col`; both count in units of E.
+fn finish(at: u32, col: u32, value: E) {
     var v = value;
-    let at = row * P.ldc + col;
 #if BIAS
     v += BIAS[col];
 #endif
 #if SLOPE
+    let x = SLOPE[at];
 #if SLOPE_ACT == 2
-    v *= gelu_slope(SLOPE[at]);
+#if QUADS
+    v *= vec4<f32>(gelu_slope(x.x), gelu_slope(x.y), gelu_slope(x.z), gelu_slope(x.w));
 #else
-    v = select(0.0, v, SLOPE[at] > 0.0);
+    v *= gelu_slope(x);
+#endif
+#else
+    v = select(E(), v, x > E());
 #endif
 #endif
     if (P.accumulate != 0u) { v += C[at]; }
@@ -98,28 +104,51 @@ fn store(row: u32, col: u32, z: u32, value: f32) {
     PRE[at] = v;
 #endif
 #if ACT == 1
-    v = max(v, 0.0);
+    v = max(v, E());
 #endif
 #if ACT == 2
+#if QUADS
+    v = vec4<f32>(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w));
+#else
     v = gelu(v);
 #endif
+#endif
 #if ACT == 3
-    v = safe_tanh(v);
+    v = tanh(clamp(v, E(-10.0), E(10.0)));
 #endif
 #if ACT == 4
-    v = safe_sigmoid(v);
+    v = 1.0 / (1.0 + exp(-clamp(v, E(-30.0), E(30.0))));
 #endif
     C[at] = v;
 }
 
+#if QUADS
+// Four columns at a time: C is not in parts, and its rows are whole vectors.
+fn store(row: u32, quad: u32, value: vec4<f32>) {
+    if (row >= P.m || quad * 4u >= P.n) { return; }
+    finish(row * (P.ldc / 4u) + quad, quad, value);
+}
+#else
+fn store(row: u32, col: u32, z: u32, value: f32) {
+    if (row >= P.m || col >= P.n) { return; }
+    if (P.splits > 1u) {
+        C[z * (P.m * P.n + P.m) + row * P.n + col] = value;
+        return;
+    }
+    finish(row * P.ldc + col, col, value);
+}
+#endif
+
 #if ROWSUM
 fn store_sum(row: u32, z: u32, value: f32) {
     if (row >= P.m) { return; }
+#if !QUADS
     if (P.splits > 1u) {
         C[z * (P.m * P.n + P.m) + P.m * P.n + row] = value;
-    } else {
-        ROWSUM[row] = value + select(0.0, ROWSUM[row], P.sum_accumulate != 0u);
+        return;
     }
+#endif
+    ROWSUM[row] = value + select(0.0, ROWSUM[row], P.sum_accumulate != 0u);
 }
 #endif
 
@@ -280,10 +309,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
     // A loop, not unrolled: the store is long, and a just-in-time compiler sees it once.
     var acc = array<vec4<f32>, 8>(acc00, acc01, acc02, acc03, acc10, acc11, acc12, acc13);
+#if QUADS
+    for (var i = 0u; i < 8u; i++) {
+        store(select(row0, row1, i >= 4u), wid.x * 4u + i % 4u, acc[i]);
+    }
+#else
     for (var i = 0u; i < 32u; i++) {
         let row = select(row0, row1, i >= 16u);
         store(row, col0 + i % 16u, wid.z, acc[i / 4u][i % 4u]);
     }
+#endif
 #if ROWSUM
     if (wid.x == 0u) {
         store_sum(row0, wid.z, sum0);
@@ -337,9 +372,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #endfor
     }
     var acc = array<vec4<f32>, 8>(acc00, acc01, acc10, acc11, acc20, acc21, acc30, acc31);
+#if QUADS
+    for (var i = 0u; i < 8u; i++) { store(row0 + i / 2u, wid.x * 2u + i % 2u, acc[i]); }
+#else
     for (var i = 0u; i < 32u; i++) {
         store(row0 + i / 8u, col0 + i % 8u, wid.z, acc[i / 4u][i % 4u]);
     }
+#endif
 #if ROWSUM
     if (wid.x == 0u) {
         for (var r = 0u; r < 4u; r++) { store_sum(row0 + r, wid.z, sum[r]); }

@@ -63,9 +63,11 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
     let lanes = family.lanes();
     if lanes > 0 && vectors.iter().all(|v| v % 4 == 0) {
         let (rows, cols) = if ta { (4 * lanes, 8) } else { (2 * lanes, 16) };
-        return Launch::of([n.div_ceil(cols), m.div_ceil(rows), splits])
+        let launch = Launch::of([n.div_ceil(cols), m.div_ceil(rows), splits])
             .with("LANES", lanes)
             .iterations(u64::from(chunk.min(k)) / 4 + 36);
+        // Whole vectors of C, too, where it is not in parts.
+        return if n % 4 == 0 && splits == 1 { launch.with("QUADS", 1) } else { launch };
     }
     Launch::of([(m * n.div_ceil(4)).div_ceil(64), 1, splits])
         .iterations(u64::from(chunk.min(k)) + 4)
