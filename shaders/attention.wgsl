@@ -150,7 +150,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let q_at${r} = (min(query${r}, P.queries - 1u) * P.ldq + P.q_at) / 4u + head * NV;
     var q${r}: array<vec4<f32>, ${HEAD / 4}>;
     var acc${r}: array<vec4<f32>, ${HEAD / 4}>;
-    for (var v = 0u; v < vectors; v++) { q${r}[v] = Q[q_at${r} + v] * P.scale; }
+    for (var v = 0u; v < vectors; v++) { q${r}[nth(v)] = Q[q_at${r} + v] * P.scale; }
 #for v in 0..HEAD / 4
     acc${r}[${v}] = vec4<f32>();
 #endfor
@@ -199,7 +199,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if (query${r} < P.queries) {
         let one = select(0.0, 1.0 / total${r}, total${r} > 0.0);
         let out_at = (query${r} * P.heads + head) * NV;
-        for (var v = 0u; v < vectors; v++) { OUT[out_at + v] = acc${r}[v] * one; }
+        for (var v = 0u; v < vectors; v++) { OUT[out_at + v] = acc${r}[nth(v)] * one; }
 #if LSE
         LSE[query${r} * P.heads + head] = log_sum(m${r}, total${r});
 #endif
@@ -226,7 +226,7 @@ fn main(
     var m = LOWEST;
     var total = 0.0;
     var acc: array<vec4<f32>, ${HEAD / 4}>;
-    for (var v = 0u; v < P.head / 4u; v++) { acc[v] = vec4<f32>(); }
+    for (var v = 0u; v < P.head / 4u; v++) { acc[nth(v)] = vec4<f32>(); }
     for (var j = own.x; j < own.y; j++) {
         let at = j * P.ldkv / 4u + head * NV;
         var dots = vec4<f32>();
@@ -239,11 +239,11 @@ fn main(
         total = total * shrink + e;
         let p = e * kept(salt, mask_at + j - own.x, P.threshold, P.keep);
         for (var v = 0u; v < P.head / 4u; v++) {
-            acc[v] = acc[v] * shrink + p * KV[at + P.v_at / 4u + v];
+            acc[nth(v)] = acc[nth(v)] * shrink + p * KV[at + P.v_at / 4u + v];
         }
     }
     let one = select(0.0, 1.0 / total, total > 0.0);
-    for (var v = 0u; v < P.head / 4u; v++) { OUT[item * NV + v] = acc[v] * one; }
+    for (var v = 0u; v < P.head / 4u; v++) { OUT[item * NV + v] = acc[nth(v)] * one; }
 #if LSE
     LSE[item] = log_sum(m, total);
 #endif

@@ -142,8 +142,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var dk${r}: array<vec4<f32>, ${HEAD / 4}>;
     var dv${r}: array<vec4<f32>, ${HEAD / 4}>;
     for (var v = 0u; v < vectors; v++) {
-        k${r}[v] = KV[kv_at${r} + P.k_at / 4u + v] * P.scale;
-        v${r}[v] = KV[kv_at${r} + P.v_at / 4u + v];
+        k${r}[nth(v)] = KV[kv_at${r} + P.k_at / 4u + v] * P.scale;
+        v${r}[nth(v)] = KV[kv_at${r} + P.v_at / 4u + v];
     }
 #for v in 0..HEAD / 4
     dk${r}[${v}] = vec4<f32>();
@@ -196,8 +196,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #for r in 0..ROWS
     if (key${r} < P.keys) {
         for (var v = 0u; v < vectors; v++) {
-            put(kv_at${r} + P.k_at / 4u + v, dk${r}[v] * P.scale);
-            put(kv_at${r} + P.v_at / 4u + v, dv${r}[v]);
+            put(kv_at${r} + P.k_at / 4u + v, dk${r}[nth(v)] * P.scale);
+            put(kv_at${r} + P.v_at / 4u + v, dv${r}[nth(v)]);
         }
     }
 #endfor
@@ -223,8 +223,8 @@ fn main(
     var dk: array<vec4<f32>, ${HEAD / 4}>;
     var dv: array<vec4<f32>, ${HEAD / 4}>;
     for (var v = 0u; v < P.head / 4u; v++) {
-        dk[v] = vec4<f32>();
-        dv[v] = vec4<f32>();
+        dk[nth(v)] = vec4<f32>();
+        dv[nth(v)] = vec4<f32>();
     }
     for (var i = own.x; i < own.y; i++) {
         let q_at = (i * P.ldq + P.q_at) / 4u + head * NV;
@@ -239,13 +239,13 @@ fn main(
         let factor = kept(salt, mask_row(i, head) + place, P.threshold, P.keep);
         let slope = p * (factor * sum4(outs) - DELTA[stat]);
         for (var v = 0u; v < P.head / 4u; v++) {
-            dk[v] += slope * Q[q_at + v];
-            dv[v] += p * factor * DOUT[stat * NV + v];
+            dk[nth(v)] += slope * Q[q_at + v];
+            dv[nth(v)] += p * factor * DOUT[stat * NV + v];
         }
     }
     for (var v = 0u; v < P.head / 4u; v++) {
-        put(k_at + v, dk[v] * P.scale);
-        put(v_at + v, dv[v]);
+        put(k_at + v, dk[nth(v)] * P.scale);
+        put(v_at + v, dv[nth(v)]);
     }
 }
 #endif

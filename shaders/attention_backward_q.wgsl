@@ -138,9 +138,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var d${r}: array<vec4<f32>, ${HEAD / 4}>;
     var acc${r}: array<vec4<f32>, ${HEAD / 4}>;
     for (var v = 0u; v < vectors; v++) {
-        q${r}[v] = Q[q_at${r} + v] * P.scale;
-        d${r}[v] = DOUT[stat${r} * NV + v];
-        products${r} += d${r}[v] * OUT[stat${r} * NV + v];
+        q${r}[nth(v)] = Q[q_at${r} + v] * P.scale;
+        d${r}[nth(v)] = DOUT[stat${r} * NV + v];
+        products${r} += d${r}[nth(v)] * OUT[stat${r} * NV + v];
     }
 #for v in 0..HEAD / 4
     acc${r}[${v}] = vec4<f32>();
@@ -189,7 +189,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         DELTA[stat${r}] = delta${r};
         for (var v = 0u; v < vectors; v++) {
             let at = q_at${r} + v;
-            DQ[at] = acc${r}[v] * P.scale + select(vec4<f32>(), DQ[at], P.accumulate != 0u);
+            DQ[at] = acc${r}[nth(v)] * P.scale + select(vec4<f32>(), DQ[at], P.accumulate != 0u);
         }
     }
 #endfor
@@ -216,7 +216,7 @@ fn main(
     var acc: array<vec4<f32>, ${HEAD / 4}>;
     for (var v = 0u; v < P.head / 4u; v++) {
         products += DOUT[item * NV + v] * OUT[item * NV + v];
-        acc[v] = vec4<f32>();
+        acc[nth(v)] = vec4<f32>();
     }
     let delta = sum4(products);
     for (var j = own.x; j < own.y; j++) {
@@ -231,12 +231,12 @@ fn main(
         let p = share(sum4(dots) * P.scale - lse);
         let factor = kept(salt, mask_at + j - own.x, P.threshold, P.keep);
         let slope = p * (factor * sum4(outs) - delta);
-        for (var v = 0u; v < P.head / 4u; v++) { acc[v] += slope * KV[k_at + v]; }
+        for (var v = 0u; v < P.head / 4u; v++) { acc[nth(v)] += slope * KV[k_at + v]; }
     }
     DELTA[item] = delta;
     for (var v = 0u; v < P.head / 4u; v++) {
         DQ[q_at + v] =
-            acc[v] * P.scale + select(vec4<f32>(), DQ[q_at + v], P.accumulate != 0u);
+            acc[nth(v)] * P.scale + select(vec4<f32>(), DQ[q_at + v], P.accumulate != 0u);
     }
 }
 #endif
