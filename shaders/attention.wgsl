@@ -10,14 +10,14 @@
 //       SPANS   [queries, 2], with FIRST and instead of TOKENS: a sample's first row and length
 // Out   OUT     [queries, heads HEAD]; 0 where there is no sequence
 //       LSE     [queries, heads], optional: what the gradient needs
-// Geometry  TILED: a workgroup of 64 owns ROWS queries of a head, SPLIT invocations each; KEYS keys
-//           and values at a time go through workgroup memory. An invocation computes the scores of
+// Geometry  TILED: a workgroup owns ROWS queries of a head, SPLIT invocations each; KEYS keys and
+//           values at a time go through workgroup memory. An invocation computes the scores of
 //           every SPLIT-th key, then every SPLIT-th vector of its query's result.
 //           LANES: a workgroup is one subgroup, a lane owns ROWS queries; the subgroup goes through
 //           all keys that any of its queries has, loads each one together and broadcasts it.
 //           neither: an invocation owns a query of a head.
 // Numerics  f32; the largest score so far is subtracted; see shared/attention.wgsl for exp.
-// Limits    64 invocations, 16 KiB of workgroup memory; HEAD a multiple of 4.
+// Limits    256 invocations, 16 KiB of workgroup memory; HEAD a multiple of 4.
 // Twin      ops::attention::reference::forward
 #import attention
 
@@ -49,75 +49,79 @@ var<workgroup> tile_q: array<vec4<f32>, ${ROWS * (HEAD / 4 + 1)}>;
 var<workgroup> tile_k: array<vec4<f32>, ${KEYS * (HEAD / 4 + 1)}>;
 var<workgroup> tile_v: array<vec4<f32>, ${KEYS * (HEAD / 4 + 1)}>;
 var<workgroup> scores: array<f32, ${ROWS * (KEYS + 1)}>;
-#if DROPOUT
-var<workgroup> factors: array<f32, ${ROWS * (KEYS + 1)}>;
-#endif
+var<workgroup> weights: array<f32, ${ROWS * (KEYS + 1)}>;
+var<workgroup> parts: array<f32, ${ROWS * SPLIT}>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(${ROWS * SPLIT})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let head = wid.y;
+    let vectors = P.head / 4u;
     let row0 = wid.x * ${ROWS}u;
     let r = id / ${SPLIT}u;
     let c = id % ${SPLIT}u;
     let query = row0 + r;
     let own = keys_of(query);
     var reach = NOWHERE;
-    for (var i = 0u; i < ${ROWS}u; i++) {
-        let keys = keys_of(row0 + i);
+    for (var i = row0; i < min(row0 + ${ROWS}u, P.queries); i++) {
+        let keys = keys_of(i);
         reach = vec2<u32>(min(reach.x, keys.x), max(reach.y, keys.y));
     }
-    for (var i = id; i < ${ROWS}u * NV; i += 64u) {
+    for (var i = id; i < ${ROWS}u * NV; i += ${ROWS * SPLIT}u) {
         let row = min(row0 + i / NV, P.queries - 1u);
         tile_q[i / NV * (NV + 1u) + i % NV] =
             Q[(row * P.ldq + P.q_at) / 4u + head * NV + i % NV] * P.scale;
     }
     let salt = mask_salt();
-    let mask_at = mask_row(query, head);
+    let mask_at = mask_row(query, head) - own.x;
     var m = LOWEST;
+    // Of the keys whose scores are this invocation's.
     var total = 0.0;
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
     var acc${v} = vec4<f32>();
 #endfor
     for (var j0 = reach.x; j0 < reach.y; j0 += ${KEYS}u) {
-        for (var i = id; i < ${KEYS}u * NV; i += 64u) {
-            let row = min(j0 + i / NV, P.keys - 1u) * P.ldkv / 4u + head * NV + i % NV;
+        let count = min(${KEYS}u, reach.y - j0);
+        for (var i = id; i < count * NV; i += ${ROWS * SPLIT}u) {
+            let row = (j0 + i / NV) * P.ldkv / 4u + head * NV + i % NV;
             let at = i / NV * (NV + 1u) + i % NV;
             tile_k[at] = KV[row + P.k_at / 4u];
             tile_v[at] = KV[row + P.v_at / 4u];
         }
         workgroupBarrier();
-        for (var k = c; k < ${KEYS}u; k += ${SPLIT}u) {
+        for (var k = c; k < count; k += ${SPLIT}u) {
             var dots = vec4<f32>();
-            for (var v = 0u; v < P.head / 4u; v++) {
+            for (var v = 0u; v < vectors; v++) {
                 dots += tile_q[r * (NV + 1u) + v] * tile_k[k * (NV + 1u) + v];
             }
-            let at = r * ${KEYS + 1}u + k;
-            scores[at] = select(OUTSIDE, sum4(dots), within(j0 + k, own));
-#if DROPOUT
-            factors[at] = kept(salt, mask_at + j0 + k - own.x, P.threshold, P.keep);
-#endif
+            scores[r * ${KEYS + 1}u + k] = select(OUTSIDE, sum4(dots), within(j0 + k, own));
         }
         workgroupBarrier();
         var top = m;
-        for (var k = 0u; k < ${KEYS}u; k++) { top = max(top, scores[r * ${KEYS + 1}u + k]); }
+        for (var k = 0u; k < count; k++) { top = max(top, scores[r * ${KEYS + 1}u + k]); }
         let shrink = share(m - top);
         m = top;
         total *= shrink;
+        for (var k = c; k < count; k += ${SPLIT}u) {
+            let p = share(scores[r * ${KEYS + 1}u + k] - m);
+            total += p;
+            weights[r * ${KEYS + 1}u + k] = p * kept(salt, mask_at + j0 + k, P.threshold, P.keep);
+        }
+        workgroupBarrier();
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
         acc${v} *= shrink;
 #endfor
-        for (var k = 0u; k < ${KEYS}u; k++) {
-            var p = share(scores[r * ${KEYS + 1}u + k] - m);
-            total += p;
-#if DROPOUT
-            p *= factors[r * ${KEYS + 1}u + k];
-#endif
+        for (var k = 0u; k < count; k++) {
+            let weight = weights[r * ${KEYS + 1}u + k];
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
-            acc${v} += p * tile_v[k * (NV + 1u) + min(c + ${v * SPLIT}u, NV - 1u)];
+            acc${v} += weight * tile_v[k * (NV + 1u) + min(c + ${v * SPLIT}u, NV - 1u)];
 #endfor
         }
         workgroupBarrier();
     }
+    parts[id] = total;
+    workgroupBarrier();
+    total = 0.0;
+    for (var i = 0u; i < ${SPLIT}u; i++) { total += parts[r * ${SPLIT}u + i]; }
     if (query >= P.queries) { return; }
     let one = select(0.0, 1.0 / total, total > 0.0);
     let out_at = (query * P.heads + head) * NV;
@@ -150,7 +154,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let q_at${r} = (min(query${r}, P.queries - 1u) * P.ldq + P.q_at) / 4u + head * NV;
     var q${r}: array<vec4<f32>, ${HEAD / 4}>;
     var acc${r}: array<vec4<f32>, ${HEAD / 4}>;
-    for (var v = 0u; v < vectors; v++) { q${r}[v] = Q[q_at${r} + v] * P.scale; }
+    for (var v = 0u; v < vectors; v++) { q${r}[nth(v)] = Q[q_at${r} + v] * P.scale; }
 #for v in 0..HEAD / 4
     acc${r}[${v}] = vec4<f32>();
 #endfor
@@ -199,7 +203,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if (query${r} < P.queries) {
         let one = select(0.0, 1.0 / total${r}, total${r} > 0.0);
         let out_at = (query${r} * P.heads + head) * NV;
-        for (var v = 0u; v < vectors; v++) { OUT[out_at + v] = acc${r}[v] * one; }
+        for (var v = 0u; v < vectors; v++) { OUT[out_at + v] = acc${r}[nth(v)] * one; }
 #if LSE
         LSE[query${r} * P.heads + head] = log_sum(m${r}, total${r});
 #endif
@@ -226,7 +230,7 @@ fn main(
     var m = LOWEST;
     var total = 0.0;
     var acc: array<vec4<f32>, ${HEAD / 4}>;
-    for (var v = 0u; v < P.head / 4u; v++) { acc[v] = vec4<f32>(); }
+    for (var v = 0u; v < P.head / 4u; v++) { acc[nth(v)] = vec4<f32>(); }
     for (var j = own.x; j < own.y; j++) {
         let at = j * P.ldkv / 4u + head * NV;
         var dots = vec4<f32>();
@@ -239,11 +243,11 @@ fn main(
         total = total * shrink + e;
         let p = e * kept(salt, mask_at + j - own.x, P.threshold, P.keep);
         for (var v = 0u; v < P.head / 4u; v++) {
-            acc[v] = acc[v] * shrink + p * KV[at + P.v_at / 4u + v];
+            acc[nth(v)] = acc[nth(v)] * shrink + p * KV[at + P.v_at / 4u + v];
         }
     }
     let one = select(0.0, 1.0 / total, total > 0.0);
-    for (var v = 0u; v < P.head / 4u; v++) { OUT[item * NV + v] = acc[v] * one; }
+    for (var v = 0u; v < P.head / 4u; v++) { OUT[item * NV + v] = acc[nth(v)] * one; }
 #if LSE
     LSE[item] = log_sum(m, total);
 #endif

@@ -13,7 +13,7 @@
 // Geometry  TILED, LANES, neither: as in attention.wgsl, but rows own keys, and queries are staged
 //           or broadcast.
 // Numerics  f32, each sum in a fixed order; probabilities are computed again from LSE.
-// Limits    64 invocations, 16 KiB of workgroup memory; HEAD a multiple of 4.
+// Limits    256 invocations, 16 KiB of workgroup memory; HEAD a multiple of 4.
 // Twin      ops::attention::reference::backward_kv
 #import attention
 
@@ -49,9 +49,10 @@ var<workgroup> tile_d: array<vec4<f32>, ${KEYS * (HEAD / 4 + 1)}>;
 var<workgroup> slopes: array<f32, ${ROWS * (KEYS + 1)}>;
 var<workgroup> weights: array<f32, ${ROWS * (KEYS + 1)}>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(${ROWS * SPLIT})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let head = wid.y;
+    let vectors = P.head / 4u;
     let row0 = wid.x * ${ROWS}u;
     let r = id / ${SPLIT}u;
     let c = id % ${SPLIT}u;
@@ -59,11 +60,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let own = queries_of(key);
     let place = place_of(key);
     var reach = NOWHERE;
-    for (var i = 0u; i < ${ROWS}u; i++) {
-        let queries = queries_of(row0 + i);
+    for (var i = row0; i < min(row0 + ${ROWS}u, P.keys); i++) {
+        let queries = queries_of(i);
         reach = vec2<u32>(min(reach.x, queries.x), max(reach.y, queries.y));
     }
-    for (var i = id; i < ${ROWS}u * NV; i += 64u) {
+    for (var i = id; i < ${ROWS}u * NV; i += ${ROWS * SPLIT}u) {
         let row = min(row0 + i / NV, P.keys - 1u) * P.ldkv / 4u + head * NV + i % NV;
         let at = i / NV * (NV + 1u) + i % NV;
         tile_k[at] = KV[row + P.k_at / 4u];
@@ -75,29 +76,30 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var dv${v} = vec4<f32>();
 #endfor
     for (var i0 = reach.x; i0 < reach.y; i0 += ${KEYS}u) {
-        for (var i = id; i < ${KEYS}u * NV; i += 64u) {
-            let row = min(i0 + i / NV, P.queries - 1u);
+        let count = min(${KEYS}u, reach.y - i0);
+        for (var i = id; i < count * NV; i += ${ROWS * SPLIT}u) {
+            let row = i0 + i / NV;
             let at = i / NV * (NV + 1u) + i % NV;
             tile_q[at] = Q[(row * P.ldq + P.q_at) / 4u + head * NV + i % NV] * P.scale;
             tile_d[at] = DOUT[(row * P.heads + head) * NV + i % NV];
         }
         workgroupBarrier();
-        for (var k = c; k < ${KEYS}u; k += ${SPLIT}u) {
+        for (var k = c; k < count; k += ${SPLIT}u) {
             var dots = vec4<f32>();
             var outs = vec4<f32>();
-            for (var v = 0u; v < P.head / 4u; v++) {
+            for (var v = 0u; v < vectors; v++) {
                 dots += tile_k[r * (NV + 1u) + v] * tile_q[k * (NV + 1u) + v];
                 outs += tile_v[r * (NV + 1u) + v] * tile_d[k * (NV + 1u) + v];
             }
             let query = i0 + k;
-            let stat = min(query, P.queries - 1u) * P.heads + head;
+            let stat = query * P.heads + head;
             let p = select(0.0, share(sum4(dots) - LSE[stat]), within(query, own));
             let factor = kept(salt, mask_row(query, head) + place, P.threshold, P.keep);
             slopes[r * ${KEYS + 1}u + k] = p * (factor * sum4(outs) - DELTA[stat]);
             weights[r * ${KEYS + 1}u + k] = p * factor;
         }
         workgroupBarrier();
-        for (var k = 0u; k < ${KEYS}u; k++) {
+        for (var k = 0u; k < count; k++) {
             let slope = slopes[r * ${KEYS + 1}u + k];
             let weight = weights[r * ${KEYS + 1}u + k];
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
@@ -142,8 +144,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var dk${r}: array<vec4<f32>, ${HEAD / 4}>;
     var dv${r}: array<vec4<f32>, ${HEAD / 4}>;
     for (var v = 0u; v < vectors; v++) {
-        k${r}[v] = KV[kv_at${r} + P.k_at / 4u + v] * P.scale;
-        v${r}[v] = KV[kv_at${r} + P.v_at / 4u + v];
+        k${r}[nth(v)] = KV[kv_at${r} + P.k_at / 4u + v] * P.scale;
+        v${r}[nth(v)] = KV[kv_at${r} + P.v_at / 4u + v];
     }
 #for v in 0..HEAD / 4
     dk${r}[${v}] = vec4<f32>();
@@ -196,8 +198,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #for r in 0..ROWS
     if (key${r} < P.keys) {
         for (var v = 0u; v < vectors; v++) {
-            put(kv_at${r} + P.k_at / 4u + v, dk${r}[v] * P.scale);
-            put(kv_at${r} + P.v_at / 4u + v, dv${r}[v]);
+            put(kv_at${r} + P.k_at / 4u + v, dk${r}[nth(v)] * P.scale);
+            put(kv_at${r} + P.v_at / 4u + v, dv${r}[nth(v)]);
         }
     }
 #endfor
@@ -223,8 +225,8 @@ fn main(
     var dk: array<vec4<f32>, ${HEAD / 4}>;
     var dv: array<vec4<f32>, ${HEAD / 4}>;
     for (var v = 0u; v < P.head / 4u; v++) {
-        dk[v] = vec4<f32>();
-        dv[v] = vec4<f32>();
+        dk[nth(v)] = vec4<f32>();
+        dv[nth(v)] = vec4<f32>();
     }
     for (var i = own.x; i < own.y; i++) {
         let q_at = (i * P.ldq + P.q_at) / 4u + head * NV;
@@ -239,13 +241,13 @@ fn main(
         let factor = kept(salt, mask_row(i, head) + place, P.threshold, P.keep);
         let slope = p * (factor * sum4(outs) - DELTA[stat]);
         for (var v = 0u; v < P.head / 4u; v++) {
-            dk[v] += slope * Q[q_at + v];
-            dv[v] += p * factor * DOUT[stat * NV + v];
+            dk[nth(v)] += slope * Q[q_at + v];
+            dv[nth(v)] += p * factor * DOUT[stat * NV + v];
         }
     }
     for (var v = 0u; v < P.head / 4u; v++) {
-        put(k_at + v, dk[v] * P.scale);
-        put(v_at + v, dv[v]);
+        put(k_at + v, dk[nth(v)] * P.scale);
+        put(v_at + v, dv[nth(v)]);
     }
 }
 #endif

@@ -11,7 +11,7 @@
 //       DELTA      [queries, heads]: for attention_backward_kv
 // Geometry  TILED, LANES, neither: as in attention.wgsl, by queries.
 // Numerics  f32, each sum in a fixed order; probabilities are computed again from LSE.
-// Limits    64 invocations, 16 KiB of workgroup memory; HEAD a multiple of 4.
+// Limits    256 invocations, 16 KiB of workgroup memory; HEAD a multiple of 4.
 // Twin      ops::attention::reference::backward_q
 #import attention
 
@@ -36,22 +36,23 @@ var<workgroup> tile_d: array<vec4<f32>, ${ROWS * (HEAD / 4 + 1)}>;
 var<workgroup> tile_k: array<vec4<f32>, ${KEYS * (HEAD / 4 + 1)}>;
 var<workgroup> tile_v: array<vec4<f32>, ${KEYS * (HEAD / 4 + 1)}>;
 var<workgroup> slopes: array<f32, ${ROWS * (KEYS + 1)}>;
-var<workgroup> parts: array<f32, 64>;
+var<workgroup> parts: array<f32, ${ROWS * SPLIT}>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(${ROWS * SPLIT})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let head = wid.y;
+    let vectors = P.head / 4u;
     let row0 = wid.x * ${ROWS}u;
     let r = id / ${SPLIT}u;
     let c = id % ${SPLIT}u;
     let query = row0 + r;
     let own = keys_of(query);
     var reach = NOWHERE;
-    for (var i = 0u; i < ${ROWS}u; i++) {
-        let keys = keys_of(row0 + i);
+    for (var i = row0; i < min(row0 + ${ROWS}u, P.queries); i++) {
+        let keys = keys_of(i);
         reach = vec2<u32>(min(reach.x, keys.x), max(reach.y, keys.y));
     }
-    for (var i = id; i < ${ROWS}u * NV; i += 64u) {
+    for (var i = id; i < ${ROWS}u * NV; i += ${ROWS * SPLIT}u) {
         let row = min(row0 + i / NV, P.queries - 1u);
         let at = i / NV * (NV + 1u) + i % NV;
         tile_q[at] = Q[(row * P.ldq + P.q_at) / 4u + head * NV + i % NV] * P.scale;
@@ -60,7 +61,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     workgroupBarrier();
     let stat = min(query, P.queries - 1u) * P.heads + head;
     var product = vec4<f32>();
-    for (var v = c; v < NV; v += ${SPLIT}u) {
+    for (var v = c; v < vectors; v += ${SPLIT}u) {
         product += tile_d[r * (NV + 1u) + v] * OUT[stat * NV + v];
     }
     parts[id] = sum4(product);
@@ -69,31 +70,32 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var i = 0u; i < ${SPLIT}u; i++) { delta += parts[r * ${SPLIT}u + i]; }
     let lse = LSE[stat];
     let salt = mask_salt();
-    let mask_at = mask_row(query, head);
+    let mask_at = mask_row(query, head) - own.x;
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
     var acc${v} = vec4<f32>();
 #endfor
     for (var j0 = reach.x; j0 < reach.y; j0 += ${KEYS}u) {
-        for (var i = id; i < ${KEYS}u * NV; i += 64u) {
-            let row = min(j0 + i / NV, P.keys - 1u) * P.ldkv / 4u + head * NV + i % NV;
+        let count = min(${KEYS}u, reach.y - j0);
+        for (var i = id; i < count * NV; i += ${ROWS * SPLIT}u) {
+            let row = (j0 + i / NV) * P.ldkv / 4u + head * NV + i % NV;
             let at = i / NV * (NV + 1u) + i % NV;
             tile_k[at] = KV[row + P.k_at / 4u];
             tile_v[at] = KV[row + P.v_at / 4u];
         }
         workgroupBarrier();
-        for (var k = c; k < ${KEYS}u; k += ${SPLIT}u) {
+        for (var k = c; k < count; k += ${SPLIT}u) {
             var dots = vec4<f32>();
             var outs = vec4<f32>();
-            for (var v = 0u; v < P.head / 4u; v++) {
+            for (var v = 0u; v < vectors; v++) {
                 dots += tile_q[r * (NV + 1u) + v] * tile_k[k * (NV + 1u) + v];
                 outs += tile_d[r * (NV + 1u) + v] * tile_v[k * (NV + 1u) + v];
             }
             let p = select(0.0, share(sum4(dots) - lse), within(j0 + k, own));
-            let factor = kept(salt, mask_at + j0 + k - own.x, P.threshold, P.keep);
+            let factor = kept(salt, mask_at + j0 + k, P.threshold, P.keep);
             slopes[r * ${KEYS + 1}u + k] = p * (factor * sum4(outs) - delta);
         }
         workgroupBarrier();
-        for (var k = 0u; k < ${KEYS}u; k++) {
+        for (var k = 0u; k < count; k++) {
             let slope = slopes[r * ${KEYS + 1}u + k];
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
             acc${v} += slope * tile_k[k * (NV + 1u) + min(c + ${v * SPLIT}u, NV - 1u)];
@@ -138,9 +140,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var d${r}: array<vec4<f32>, ${HEAD / 4}>;
     var acc${r}: array<vec4<f32>, ${HEAD / 4}>;
     for (var v = 0u; v < vectors; v++) {
-        q${r}[v] = Q[q_at${r} + v] * P.scale;
-        d${r}[v] = DOUT[stat${r} * NV + v];
-        products${r} += d${r}[v] * OUT[stat${r} * NV + v];
+        q${r}[nth(v)] = Q[q_at${r} + v] * P.scale;
+        d${r}[nth(v)] = DOUT[stat${r} * NV + v];
+        products${r} += d${r}[nth(v)] * OUT[stat${r} * NV + v];
     }
 #for v in 0..HEAD / 4
     acc${r}[${v}] = vec4<f32>();
@@ -189,7 +191,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         DELTA[stat${r}] = delta${r};
         for (var v = 0u; v < vectors; v++) {
             let at = q_at${r} + v;
-            DQ[at] = acc${r}[v] * P.scale + select(vec4<f32>(), DQ[at], P.accumulate != 0u);
+            DQ[at] = acc${r}[nth(v)] * P.scale + select(vec4<f32>(), DQ[at], P.accumulate != 0u);
         }
     }
 #endfor
@@ -216,7 +218,7 @@ fn main(
     var acc: array<vec4<f32>, ${HEAD / 4}>;
     for (var v = 0u; v < P.head / 4u; v++) {
         products += DOUT[item * NV + v] * OUT[item * NV + v];
-        acc[v] = vec4<f32>();
+        acc[nth(v)] = vec4<f32>();
     }
     let delta = sum4(products);
     for (var j = own.x; j < own.y; j++) {
@@ -231,12 +233,12 @@ fn main(
         let p = share(sum4(dots) * P.scale - lse);
         let factor = kept(salt, mask_at + j - own.x, P.threshold, P.keep);
         let slope = p * (factor * sum4(outs) - delta);
-        for (var v = 0u; v < P.head / 4u; v++) { acc[v] += slope * KV[k_at + v]; }
+        for (var v = 0u; v < P.head / 4u; v++) { acc[nth(v)] += slope * KV[k_at + v]; }
     }
     DELTA[item] = delta;
     for (var v = 0u; v < P.head / 4u; v++) {
         DQ[q_at + v] =
-            acc[v] * P.scale + select(vec4<f32>(), DQ[q_at + v], P.accumulate != 0u);
+            acc[nth(v)] * P.scale + select(vec4<f32>(), DQ[q_at + v], P.accumulate != 0u);
     }
 }
 #endif

@@ -82,6 +82,17 @@ fn classes(tape: &mut Tape, list: &[u32]) -> Result<Var> {
     tape.constant("classes", &[list.len()], &bits)
 }
 
+/// Tokens of packed sequences of these lengths, and `padding` rows of none behind them.
+fn packed(tape: &mut Tape, lengths: &[u32], padding: usize) -> Result<Var> {
+    let mut bits: Vec<u32> = Vec::new();
+    for (sample, length) in lengths.iter().enumerate() {
+        bits.extend((0..*length).flat_map(|position| [1, position, *length, sample as u32]));
+    }
+    bits.resize(bits.len() + 4 * padding, 0);
+    let values: Vec<f32> = bits.iter().map(|b| f32::from_bits(*b)).collect();
+    tape.constant("tokens", &[values.len() / 4, 4], &values)
+}
+
 fn table() -> Vec<Entry> {
     let mut table = vec![
         entry("matmul", &[&[3, 5], &[5, 4]], |t, v| t.matmul(v[0], v[1])),
@@ -153,6 +164,29 @@ fn table() -> Vec<Entry> {
             let pair = |(a, b, weight)| Pair { a, b, weight };
             let pairs = [(0, 1, 2.0), (1, 2, -0.5), (3, 2, 1.0)].map(pair);
             Ok(t.align(&[v[0], v[1], v[2], v[0]], &pairs, 100.0)?.loss)
+        }),
+        entry("attention 2 heads of 4", &[&[9, 24]], |t, v| {
+            let tokens = packed(t, &[3, 1, 4], 1)?;
+            t.attention(v[0], tokens, 2, 0.0)
+        }),
+        entry("attention dropout", &[&[9, 24]], |t, v| {
+            let tokens = packed(t, &[5, 2], 2)?;
+            t.attention(v[0], tokens, 2, 0.3)
+        }),
+        entry("attention x x", &[&[6, 12]], |t, v| {
+            // Two uses of one tensor: the second adds to both kernels' columns.
+            let tokens = packed(t, &[2, 3], 1)?;
+            let once = t.attention(v[0], tokens, 1, 0.0)?;
+            let again = t.attention(v[0], tokens, 1, 0.5)?;
+            t.add(once, again)
+        }),
+        entry("attention 1 head of 8", &[&[7, 24]], |t, v| {
+            let tokens = packed(t, &[6], 1)?;
+            t.attention(v[0], tokens, 1, 0.2)
+        }),
+        entry("attention 1 head of 32", &[&[6, 96]], |t, v| {
+            let tokens = packed(t, &[2, 3], 1)?;
+            t.attention(v[0], tokens, 1, 0.1)
         }),
         entry("standardize", &[&[6, 5]], |t, v| t.standardize(v[0])),
         entry("coral of standardized", &[&[8, 3], &[8, 3]], |t, v| {

@@ -56,6 +56,13 @@ fn kept(salt: u32, element: u32, threshold: u32, keep: f32) -> f32 {
 #endif
 }
 
+// A loop over an array up to P.head / 4 has no length that a compiler knows, and with this for the
+// index none that it can guess from the array's: Mesa would unroll it, which for a load or a store
+// of a vector from each lane takes llvmpipe seconds to compile.
+fn nth(v: u32) -> u32 {
+    return min(v, NV - 1u);
+}
+
 fn sum4(v: vec4<f32>) -> f32 {
     return (v.x + v.y) + (v.z + v.w);
 }

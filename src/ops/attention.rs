@@ -106,8 +106,7 @@ fn launch(family: Family, words: &[u32], defines: &Defines, pass: Pass) -> Launc
                 .iterations(reach(block))
         }
         Family::Tiled => {
-            let (block, tile) = tiles(head, first && pass != Pass::Keys, pass);
-            let split = 64 / block;
+            let (block, split, tile) = tiles(head, first && pass != Pass::Keys, pass);
             Launch::of([rows.div_ceil(block), heads, 1])
                 .with("TILED", 1)
                 .with("ROWS", block)
@@ -122,19 +121,24 @@ fn launch(family: Family, words: &[u32], defines: &Defines, pass: Pass) -> Launc
     if words[11] > 0 { launch.with("DROPOUT", 1) } else { launch }
 }
 
-/// Rows that a workgroup of 64 owns, and rows of the other side that it takes at a time: what fits
-/// 16 KiB. Where each row asks keys of its own, few rows, so that they wait little for each other.
-fn tiles(head: u32, alone: bool, pass: Pass) -> (u32, u32) {
+/// Rows that a workgroup owns, invocations a row, and rows of the other side that it takes at a
+/// time: what fits 16 KiB. Where each row asks keys of its own, few rows, because each also waits
+/// for the keys of the others.
+fn tiles(head: u32, alone: bool, pass: Pass) -> (u32, u32, u32) {
+    let forward = pass == Pass::Forward;
     let block = match head {
         _ if alone => 4,
-        0..=64 => 16,
-        _ => 8,
+        65.. => if forward { 8 } else { 4 },
+        41.. => if forward { 16 } else { 8 },
+        _ => 16,
     };
-    let owned = if pass == Pass::Forward { block } else { 2 * block };
-    let bytes =
-        |tile: u32| (owned + 2 * tile) * (head / 4 + 1) * 16 + 2 * block * (tile + 1) * 4 + 64 * 4;
-    let tile = [16, 8, 4].into_iter().find(|tile| bytes(*tile) <= 16 << 10);
-    (block, tile.unwrap_or(4))
+    let split = if head <= 32 { 8 } else { 16 };
+    let owned = if forward { block } else { 2 * block };
+    let bytes = |tile: u32| {
+        (owned + 2 * tile) * (head / 4 + 1) * 16 + 2 * block * (tile + 1) * 4 + block * split * 4
+    };
+    let tile = [16, 8].into_iter().find(|tile| bytes(*tile) <= 16 << 10);
+    (block, split, tile.unwrap_or(4))
 }
 
 /// One attention to record, as the kernels see it; the sizes are in elements.
@@ -218,8 +222,17 @@ impl Call {
         };
         let [tokens, spans] = self.ranges();
         let (q, kv) = (Some(self.q), Some(self.kv));
-        let args =
-            [q, kv, tokens, spans, Some(out), Some(dout), Some(lse), Some(dq_var), Some(delta)];
+        let args = [
+            q,
+            kv,
+            tokens,
+            spans,
+            Some(out),
+            Some(dout),
+            Some(lse),
+            Some(dq_var),
+            Some(delta),
+        ];
         tape.call(&BACKWARD_Q, &args, self.words(accumulate), self.defines(), self.flops(3));
         // One tensor has one state: its columns of keys have got nothing yet either.
         let dkv = if whole { dq } else { tape.sink(self.kv) };
@@ -268,7 +281,13 @@ impl Tape {
     /// # Errors
     /// Shapes that do not fit, heads that are no multiple of 4 or larger than [`MAX_HEAD`], a
     /// `dropout` outside [0, 1).
-    pub fn attention(&mut self, qkv: Var, tokens: Var, heads: usize, dropout: f32) -> Result<Var> {
+    pub fn attention(
+        &mut self,
+        qkv: Var,
+        tokens: Var,
+        heads: usize,
+        dropout: f32,
+    ) -> Result<Var> {
         let (rows, width) = self.rows_cols(qkv);
         let fits = width % 3 == 0 && divides(width / 3, heads) && self.is_rows(tokens, rows, 4);
         check("attention", dropout, fits, || {
