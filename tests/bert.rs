@@ -9,7 +9,7 @@ use modalign::data::tokens::fill_runs;
 use modalign::data::{Layout, TokenSpec};
 use modalign::gpu::{Caps, Family};
 use modalign::nn::{
-    Bert, Freeze, Init, ParamSpec, Params, Pretrained, Reading, TokenVars, Weights,
+    Bert, BertShape, Freeze, Init, ParamSpec, Params, Pretrained, Reading, TokenVars, Weights,
 };
 use modalign::ops::Act;
 use modalign::plan::{Memory, Plan, Pool, SpaceId, Spaces, Stage, Step};
@@ -305,6 +305,42 @@ fn step_plan(layers: usize, change: impl Fn(&mut Bert)) -> Plan {
     let loss = tape.sum(out).unwrap();
     tape.backward(&[loss]).unwrap();
     tape.plan(&Caps::defaults(Family::Tiled)).unwrap()
+}
+
+/// By the plan's own account, in bindings of WebGPU's default size.
+#[test]
+fn bert_base_trains_within_four_gigabytes() {
+    let shape = BertShape {
+        vocab: 30_522,
+        positions: 512,
+        hidden: 768,
+        layers: 12,
+        heads: 12,
+        intermediate: 3072,
+        ..encoder(&tiny()).0.shape
+    };
+    assert_eq!(shape.parameters(), 108_891_648);
+    let bytes = |checkpoint| {
+        let bert = Bert { shape: shape.clone(), checkpoint, ..encoder(&tiny()).0 };
+        let (mut tokens, mut spans) = (Vec::new(), Vec::new());
+        for sample in 0..16 {
+            spans.extend([50 * sample, 50]);
+            (0..50).for_each(|position| tokens.extend([1, position, 50, sample]));
+        }
+        let rig = Rig::new(bert, &Batch { tokens, spans }, 128 << 20, false);
+        assert!(rig.spaces.iter().all(|(_, words)| words * 4 <= 128 << 20));
+        let mut tape = Tape::new();
+        let (first, _) = rig.record(&mut tape, Reading::First, true);
+        let loss = tape.sum(first).unwrap();
+        tape.backward(&[loss]).unwrap();
+        let arenas = rig.params.arena_vars(&mut tape);
+        tape.adam(&arenas, None);
+        let plan = tape.plan(&Caps::defaults(Family::Tiled)).unwrap();
+        plan.total_bytes(&rig.spaces)
+    };
+    let (plain, checkpointed) = (bytes(false), bytes(true));
+    println!("{} MiB, with checkpointing {} MiB", plain >> 20, checkpointed >> 20);
+    assert!(plain < 4 << 30 && checkpointed + (256 << 20) < plain);
 }
 
 #[test]

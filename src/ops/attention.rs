@@ -128,8 +128,20 @@ fn tiles(head: u32, alone: bool, pass: Pass) -> (u32, u32, u32) {
     let forward = pass == Pass::Forward;
     let block = match head {
         _ if alone => 4,
-        65.. => if forward { 8 } else { 4 },
-        41.. => if forward { 16 } else { 8 },
+        65.. => {
+            if forward {
+                8
+            } else {
+                4
+            }
+        }
+        41.. => {
+            if forward {
+                16
+            } else {
+                8
+            }
+        }
         _ => 16,
     };
     let split = if head <= 32 { 8 } else { 16 };
@@ -222,17 +234,8 @@ impl Call {
         };
         let [tokens, spans] = self.ranges();
         let (q, kv) = (Some(self.q), Some(self.kv));
-        let args = [
-            q,
-            kv,
-            tokens,
-            spans,
-            Some(out),
-            Some(dout),
-            Some(lse),
-            Some(dq_var),
-            Some(delta),
-        ];
+        let args =
+            [q, kv, tokens, spans, Some(out), Some(dout), Some(lse), Some(dq_var), Some(delta)];
         tape.call(&BACKWARD_Q, &args, self.words(accumulate), self.defines(), self.flops(3));
         // One tensor has one state: its columns of keys have got nothing yet either.
         let dkv = if whole { dq } else { tape.sink(self.kv) };
@@ -281,13 +284,7 @@ impl Tape {
     /// # Errors
     /// Shapes that do not fit, heads that are no multiple of 4 or larger than [`MAX_HEAD`], a
     /// `dropout` outside [0, 1).
-    pub fn attention(
-        &mut self,
-        qkv: Var,
-        tokens: Var,
-        heads: usize,
-        dropout: f32,
-    ) -> Result<Var> {
+    pub fn attention(&mut self, qkv: Var, tokens: Var, heads: usize, dropout: f32) -> Result<Var> {
         let (rows, width) = self.rows_cols(qkv);
         let fits = width % 3 == 0 && divides(width / 3, heads) && self.is_rows(tokens, rows, 4);
         check("attention", dropout, fits, || {
