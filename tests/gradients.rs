@@ -93,6 +93,17 @@ fn packed(tape: &mut Tape, lengths: &[u32], padding: usize) -> Result<Var> {
     tape.constant("tokens", &[values.len() / 4, 4], &values)
 }
 
+/// First row and length of each of these sequences.
+fn spans(tape: &mut Tape, lengths: &[u32]) -> Result<Var> {
+    let firsts = lengths.iter().scan(0, |end, length| {
+        *end += length;
+        Some(*end - length)
+    });
+    let bits = firsts.zip(lengths).flat_map(|(first, length)| [first, *length]);
+    let values: Vec<f32> = bits.map(f32::from_bits).collect();
+    tape.constant("spans", &[lengths.len(), 2], &values)
+}
+
 fn table() -> Vec<Entry> {
     let mut table = vec![
         entry("matmul", &[&[3, 5], &[5, 4]], |t, v| t.matmul(v[0], v[1])),
@@ -187,6 +198,15 @@ fn table() -> Vec<Entry> {
         entry("attention 1 head of 32", &[&[6, 96]], |t, v| {
             let tokens = packed(t, &[2, 3], 1)?;
             t.attention(v[0], tokens, 1, 0.1)
+        }),
+        entry("attention of the first", &[&[4, 8], &[9, 16]], |t, v| {
+            // The last sample has no rows, the last row no sample.
+            let (tokens, spans) = (packed(t, &[3, 1, 4], 1)?, spans(t, &[3, 1, 4, 0])?);
+            t.attention_first(v[0], v[1], tokens, spans, 2, 0.0)
+        }),
+        entry("attention of the first, dropout", &[&[2, 32], &[8, 64]], |t, v| {
+            let (tokens, spans) = (packed(t, &[5, 2], 1)?, spans(t, &[5, 2])?);
+            t.attention_first(v[0], v[1], tokens, spans, 1, 0.3)
         }),
         entry("standardize", &[&[6, 5]], |t, v| t.standardize(v[0])),
         entry("coral of standardized", &[&[8, 3], &[8, 3]], |t, v| {

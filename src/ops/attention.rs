@@ -98,7 +98,9 @@ fn launch(family: Family, words: &[u32], defines: &Defines, pass: Pass) -> Launc
     let vectors = u64::from(head / 4);
     let launch = match family {
         Family::Wide(lanes) => {
-            let per_lane = std::env::var("ROWS").ok().and_then(|v| v.parse().ok()).unwrap_or(1);
+            // Two rows a lane halve the loads, but add keys that only one of them asks: measured,
+            // they pay from 64 elements on. Beyond, the code is slow to compile.
+            let per_lane = if (48..=64).contains(&head) { 2 } else { 1 };
             let block = lanes * per_lane;
             Launch::of([rows.div_ceil(block), heads, 1])
                 .with("LANES", lanes)
@@ -314,6 +316,53 @@ impl Tape {
         Ok(call.record(self))
     }
 
+    /// The same where only one query of each sample asks: `[B, H]` of `q [B, H]`, sample by sample
+    /// over the rows of `kv [T, 2 H]` (keys, then values) that are its own. `spans [B, 2]`
+    /// (unsigned) are each sample's first row and length; a sample of length 0 gets 0. `tokens` as
+    /// in [`attention`](Self::attention): their samples are the rows of `q`.
+    ///
+    /// # Errors
+    /// As [`attention`](Self::attention).
+    pub fn attention_first(
+        &mut self,
+        q: Var,
+        kv: Var,
+        tokens: Var,
+        spans: Var,
+        heads: usize,
+        dropout: f32,
+    ) -> Result<Var> {
+        let ((queries, hidden), (keys, width)) = (self.rows_cols(q), self.rows_cols(kv));
+        let fits = width == 2 * hidden
+            && divides(hidden, heads)
+            && self.is_rows(tokens, keys, 4)
+            && self.is_rows(spans, queries, 2);
+        check("attention_first", dropout, fits, || {
+            let [q, kv, t, s] = [q, kv, tokens, spans].map(|v| self.shape(v));
+            format!(
+                "q {q:?}, kv {kv:?}, tokens {t:?}, spans {s:?}, {heads} heads: want [B, H], \
+                 [T, 2 H], [T, 4] and [B, 2], H / heads a multiple of 4 up to {MAX_HEAD}"
+            )
+        })?;
+        let stream = if dropout > 0.0 { self.next_stream() } else { 0 };
+        let call = Call {
+            q,
+            kv,
+            tokens,
+            spans: Some(spans),
+            queries,
+            keys,
+            heads,
+            head: hidden / heads,
+            ldq: hidden,
+            at: [0, 0, hidden],
+            ldkv: width,
+            stream,
+            dropout,
+        };
+        Ok(call.record(self))
+    }
+
     /// Whether `var` is a matrix of at least one row and this size.
     fn is_rows(&self, var: Var, rows: usize, cols: usize) -> bool {
         rows > 0 && self.rows_cols(var) == (rows, cols)
@@ -330,11 +379,18 @@ mod cases {
         (1, 4, &[1], 0, 0.0),
         (3, 8, &[5, 1, 9], 2, 0.3),
         (2, 32, &[17, 3, 20, 2], 5, 0.0),
-        (1, 32, &[70, 1, 1, 1, 12], 0, 0.1),
+        (1, 32, &[70, 1, 1, 1, 12], 0, 0.0),
         (2, 64, &[40, 13], 11, 0.1),
         (1, 128, &[9, 30], 1, 0.5),
         (2, 20, &[33], 31, 0.2),
-        (1, 64, &[2, 3], 0, 0.0),
+        (1, 64, &[2, 3], 0, 0.1),
+    ];
+
+    /// Those where each sample has one query.
+    const FIRST: [Try; 3] = [
+        (3, 8, &[5, 1, 9], 2, 0.3),
+        (2, 32, &[17, 3, 40], 5, 0.0),
+        (1, 4, &[2, 1, 1, 3, 2, 4, 1, 2, 1, 1, 5, 1, 2, 1, 1, 1, 3, 1, 1], 0, 0.0),
     ];
 
     /// Tokens of sequences of these lengths, and rows of none behind them.
@@ -351,53 +407,73 @@ mod cases {
         list
     }
 
-    pub(super) fn all(pass: Pass) -> Vec<Case> {
-        TRIES.iter().enumerate().map(|(i, one)| case(pass, i, *one)).collect()
+    /// First row and length of each, and a sample of none behind them.
+    fn spans(lengths: &[usize]) -> Vec<u32> {
+        let mut list = Vec::new();
+        for length in lengths {
+            let first = list.len().checked_sub(2).map_or(0, |at| list[at] + list[at + 1]);
+            list.extend([first, *length as u32]);
+        }
+        list.extend([0, 0]);
+        list
     }
 
-    fn case(pass: Pass, i: usize, (heads, head, lengths, padding, dropout): Try) -> Case {
+    pub(super) fn all(pass: Pass) -> Vec<Case> {
+        let plain = TRIES.iter().enumerate().map(|(i, one)| case(pass, false, i, *one));
+        let first = FIRST.iter().enumerate().map(|(i, one)| case(pass, true, i, *one));
+        plain.chain(first).collect()
+    }
+
+    fn case(
+        pass: Pass,
+        first: bool,
+        i: usize,
+        (heads, head, lengths, padding, dropout): Try,
+    ) -> Case {
         let rows = lengths.iter().sum::<usize>() + padding;
+        let queries = if first { lengths.len() + 1 } else { rows };
         let hidden = heads * head;
         // Columns that belong to nobody show who strays.
         let (ldq, ldkv) = (hidden + 4 * (i % 3), 2 * hidden + 4 * (i % 2));
         let (q_at, k_at) = (ldq - hidden, 4 * (i % 2));
-        let mut words = sizes(&[rows, rows, heads, head, ldq, q_at, ldkv, k_at, k_at + hidden]);
+        let mut words = sizes(&[queries, rows, heads, head, ldq, q_at, ldkv, k_at, k_at + hidden]);
         let threshold = (f64::from(dropout) * 4_294_967_296.0) as u32;
         words.extend([(i % 2) as u32, 5, threshold]);
         words.extend([1.0 / (1.0 - dropout), 1.0 / (head as f32).sqrt()].map(f32::to_bits));
         words.extend([0, 0]);
         let tokens = Some(CaseArg::U(tokens(lengths, padding)));
+        let spans = first.then(|| CaseArg::U(spans(lengths)));
+        let ranges = if first { [None, spans] } else { [tokens.clone(), None] };
         // Every third case has scores far apart.
         let far = if i % 3 == 2 { 30.0 } else { 1.0 };
         let wide = |seed, len| {
             let values = super::super::random(seed, len);
             Some(CaseArg::F(values.iter().map(|v| v * far).collect()))
         };
-        let (q, kv) = (wide(1, rows * ldq), arg(2, rows * ldkv));
-        let (out, stat) = (rows * hidden, rows * heads);
-        let args = match pass {
+        let (q, kv) = (wide(1, queries * ldq), arg(2, rows * ldkv));
+        let (out, stat) = (queries * hidden, queries * heads);
+        let given = [q, kv];
+        let args: Vec<Option<CaseArg>> = match pass {
             Pass::Forward => {
                 let lse = if i % 4 == 3 { None } else { arg(4, stat) };
-                vec![q, kv, tokens, None, arg(3, out), lse]
+                given.into_iter().chain(ranges).chain([arg(3, out), lse]).collect()
             }
-            Pass::Queries => vec![
-                q,
-                kv,
-                tokens,
-                None,
-                arg(3, out),
-                arg(4, out),
-                wide(5, stat),
-                arg(6, rows * ldq),
-                arg(7, stat),
-            ],
+            Pass::Queries => {
+                let read = [arg(3, out), arg(4, out), wide(5, stat)];
+                let written = [arg(6, queries * ldq), arg(7, stat)];
+                given.into_iter().chain(ranges).chain(read).chain(written).collect()
+            }
             Pass::Keys => {
-                vec![q, kv, tokens, arg(4, out), wide(5, stat), arg(7, stat), arg(6, rows * ldkv)]
+                let read = [tokens, arg(4, out), wide(5, stat), arg(7, stat)];
+                given.into_iter().chain(read).chain([arg(6, rows * ldkv)]).collect()
             }
         };
-        let name = format!("{heads}x{head} of {lengths:?}+{padding} at {dropout}");
+        let kind = if first { " first" } else { "" };
+        let name = format!("{heads}x{head} of {lengths:?}+{padding} at {dropout}{kind}");
+        let flops = (8 * queries * rows * hidden) as u64;
         // Sums of some dozens of products of numbers up to 30, in another order.
-        Case::new(name, words, args).within(3e-5).flops((8 * rows * rows * hidden) as u64)
+        let case = Case::new(name, words, args).within(3e-5).flops(flops);
+        if first { case.define("FIRST", 1) } else { case }
     }
 }
 
