@@ -182,7 +182,7 @@ impl Bert {
             dropout: if train { self.dropout } else { (0.0, 0.0) },
             tokens: *tokens,
         });
-        let short = false && reading == Reading::First && self.asks_alone(); // TODO-MERGE
+        let short = reading == Reading::First && self.asks_alone();
         for (i, layer) in layers.iter().copied().enumerate() {
             let last = i + 1 == layers.len();
             let asked = if last && short { Some(self.asked(tape, params, i)?) } else { None };
@@ -318,10 +318,7 @@ impl Run {
         let first = tape.pool_first(x, tokens, spans)?;
         let q = tape.linear(first, asked.q.0, Some(asked.q.1), Act::None)?;
         let kv = tape.linear(x, asked.kv.0, Some(asked.kv.1), Act::None)?;
-        let context = {
-            let _ = (kv, spans);
-            q
-        }; // TODO-MERGE
+        let context = tape.attention_first(q, kv, tokens, spans, self.heads, self.dropout.1)?;
         self.rest(tape, first, context, layer)
     }
 
