@@ -11,7 +11,7 @@
 //       OUT   [rows, cols], with LAST
 //       STATS [rows, 2], with LAST, optional: mean and rstd
 // Geometry  by shared/row.wgsl, vectors of four.
-// Numerics  f32; positions and segments outside REST take its last row.
+// Numerics  f32; positions and segments past their last row take that one.
 // Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
 // Twin      ops::embed::reference::embed
 #import row
@@ -49,7 +49,7 @@ fn main(
     let token = TOKENS[min(row, P.rows - 1u)];
     let here = token.x >= P.base && token.x - P.base < P.part_rows;
     let word = select(0u, token.x - P.base, here) * quads;
-    let position = min(token.y & 0xffffu, P.rest_rows - 1u) * quads;
+    let position = min(token.y & 0xffffu, P.positions - 1u) * quads;
     let segment = min(P.positions + (token.y >> 16u), P.rest_rows - 1u) * quads;
     var total = vec4<f32>();
     for (var c = row_start(id); c < end; c += STRIDE) {

@@ -28,6 +28,7 @@ Settings that are often changed (modalign inspect --keys lists all):
 --bert FOLDER takes a BERT as Hugging Face stores it (config.json, model.safetensors, vocab.txt or
 tokenizer.json) and the data's sentences (raw_text in the JSON file beside it) or token ids
 (text_bert). Where bert.finetune=false its outputs are computed once and kept.
+train.lr=X sets all rates, train.lr.bert (5e-5) with them; name the part for one alone.
 
 Examples:
   modalign train --data mosi.safetensors

@@ -33,6 +33,7 @@ pub struct Dataset {
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) digest: OnceLock<String>,
     pub(super) text: Option<Arc<Text>>,
+    pub(super) tokens_digest: Option<String>,
 }
 
 /// The text of a data set as tokens, for an encoder of these sizes.
@@ -76,11 +77,19 @@ impl Dataset {
 
     /// The same data with its text as tokens.
     pub fn with_text(self, text: Text) -> Dataset {
-        Dataset { text: Some(Arc::new(text)), ..self }
+        let tokens_digest = Some(text.tokens.digest.clone());
+        Dataset { text: Some(Arc::new(text)), tokens_digest, ..self }
     }
 
-    /// The same data with the text features of another file of the same rows.
-    pub(crate) fn with_features(mut self, features: &Dataset) -> Result<Dataset> {
+    /// SHA-256 of the text's tokens, where it was tokenised.
+    pub fn tokens_digest(&self) -> Option<&str> {
+        self.tokens_digest.as_deref()
+    }
+
+    /// The same data with the text features of another file of the same rows, made of tokens of
+    /// that digest.
+    pub(crate) fn with_features(mut self, features: &Dataset, tokens: String) -> Result<Dataset> {
+        self.tokens_digest = Some(tokens);
         for (own, other) in self.splits.iter_mut().zip(&features.splits) {
             let Some(own) = own else { continue };
             let fitting = other.as_ref().filter(|o| o.rows == own.rows);
@@ -92,6 +101,8 @@ impl Dataset {
             own.streams[Modality::Text.index()] = Some(field);
             own.text_source = features.source.clone();
         }
+        // The tokens have become features; a model that saw both would train the encoder.
+        self.text = None;
         Ok(self)
     }
 

@@ -86,7 +86,7 @@ impl TokenRows {
 
 /// Where a block keeps its tokens; offsets in words. What they mean is told at
 /// [`TokenVars`](crate::nn::TokenVars).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct TokenLayout {
     /// Token rows, padding rows included: T.
     pub rows: usize,
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_block_is_packed() {
-        let layout = TokenLayout { rows: 8, tokens_at: 2, spans_at: 36 };
+        let layout = TokenLayout { rows: 8, tokens_at: 2, spans_at: 36, ..TokenLayout::default() };
         let mut out = vec![u32::MAX; 43];
         fill_tokens(&three(), &[2, 0, 1], &layout, &mut out).unwrap();
         let segment = 1 << 16;
@@ -418,7 +418,7 @@ mod tests {
         let fill = |which: &[u32], layout: TokenLayout, words: usize| {
             fill_tokens(&rows, which, &layout, &mut vec![0; words]).unwrap_err().to_string()
         };
-        let layout = TokenLayout { rows: 5, tokens_at: 0, spans_at: 20 };
+        let layout = TokenLayout { rows: 5, tokens_at: 0, spans_at: 20, ..TokenLayout::default() };
         assert!(fill(&[3], layout, 40).contains("no row 3"));
         assert!(fill(&[0, 1, 2], layout, 40).contains("6 tokens for a block of 5"));
         assert!(fill(&[0, 1], layout, 23).contains("does not fit"));

@@ -156,7 +156,7 @@ impl Params {
         trainable: bool,
     ) -> Self {
         specs.sort_by_key(|s| (s.frozen, s.group));
-        let limit = (max_binding / 4) as usize;
+        let limit = Self::largest(max_binding);
         let (mut entries, mut by_name) = (Vec::new(), HashMap::new());
         let mut sizes: Vec<(usize, bool, [u32; MAX_GROUPS])> = Vec::new();
         for block in specs.chunk_by(|_, next| next.joined) {
@@ -191,6 +191,12 @@ impl Params {
             })
             .collect();
         Params { entries, by_name, arenas }
+    }
+
+    /// Words that an arena holds at most where bindings have `max_binding` bytes. Larger bindings
+    /// are not used: a run's state holds arenas, and may go on on another adapter.
+    pub fn largest(max_binding: u64) -> usize {
+        (max_binding.min(128 << 20) / 4) as usize
     }
 
     /// Number of scalar parameters.

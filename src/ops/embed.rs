@@ -39,7 +39,10 @@ pub static EMBED_BACKWARD: Kernel = Kernel {
         Binding::write("TABLE"),
     ],
     step: false,
-    launch: |_, words, _| Launch::of(grid((words[2] * words[0] / 4) as usize, 64)),
+    // A run is as long as the batch where all tokens share a segment.
+    launch: |_, words, _| {
+        Launch::of(grid((words[2] * words[0] / 4) as usize, 64)).iterations(u64::from(words[2]))
+    },
     twin: reference::embed_backward,
     cases: cases::backward,
 };
@@ -135,7 +138,7 @@ impl Tape {
         let parts = e.words.iter().all(|p| self.rows_cols(p.var).1 == cols);
         let runs = self.rows_cols(e.runs) == (rows + e.rest_runs, 4);
         let fits = four == 4 && cols % 4 == 0 && rows * cols > 0 && !e.words.is_empty() && parts;
-        if !(fits && runs && self.len(e.order) == 3 * rows && e.positions < rest_rows)
+        if !(fits && runs && self.len(e.order) == 3 * rows && (1..rest_rows).contains(&e.positions))
             || self.rows_cols(e.gb) != (2, cols)
         {
             let detail = format!(
@@ -308,7 +311,7 @@ pub mod reference {
         let (tokens, word, rest, gb) = (t.words_of(0).to_vec(), t.read(1), t.read(2), t.read(3));
         for r in 0..rows {
             let [id, place] = [tokens[4 * r] as usize, tokens[4 * r + 1] as usize];
-            let position = (place & 0xffff).min(rest_rows - 1);
+            let position = (place & 0xffff).min(positions - 1);
             let segment = (positions + (place >> 16)).min(rest_rows - 1);
             for c in 0..cols {
                 let mut x = if t.is("FIRST") { 0.0 } else { t.write(4)[r * cols + c] };

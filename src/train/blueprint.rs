@@ -66,7 +66,7 @@ impl Blueprint {
         train: bool,
     ) -> Self {
         let mut spaces = Spaces::new();
-        let specs = model.specs(train, (caps.max_binding / 4) as usize);
+        let specs = model.specs(train, Params::largest(caps.max_binding));
         let params = Params::new(specs, &mut spaces, caps.max_binding, train);
         let block = spaces.declare("batch", layout(model, batch).words);
         // All scores of a split, and the representations of one batch: those are read in passes.

@@ -77,6 +77,9 @@ impl Observer for () {}
 struct RunCard {
     data: PathBuf,
     data_sha256: String,
+    /// Of the tokens, which come from another file or by way of a tokenizer.
+    #[serde(default)]
+    tokens_sha256: Option<String>,
     init: Option<PathBuf>,
     adapter: String,
     driver: String,
@@ -167,6 +170,14 @@ fn statistics(data: &Dataset, config: &Config) -> Option<Arc<Standardise>> {
 /// Whatever was complete stays in the folder and can be resumed.
 pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Result<Outcome> {
     let files = Files { root: options.out.clone() };
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let mut options = options.clone();
+    if !options.config.bert.path.is_empty() {
+        // A run is continued from anywhere.
+        let path = absolute(&PathBuf::from(&options.config.bert.path));
+        options.config.bert.path = path.to_string_lossy().into_owned();
+    }
+    let options = &options;
     if files.at("config.toml").exists() {
         return Err(Error::Config(format!(
             "{} already holds a run: give another --out, or continue it with --resume",
@@ -181,10 +192,10 @@ pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Re
     std::fs::create_dir_all(files.root.join("state"))
         .map_err(Error::io("create", files.root.join("state")))?;
     text::keep(encoder, &files.root, &options.config)?;
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let card = RunCard {
         data: absolute(&options.data),
         data_sha256: data.digest().to_string(),
+        tokens_sha256: data.tokens_digest().map(str::to_string),
         init: options.init.as_ref().map(absolute),
         adapter: gpu.caps().name.clone(),
         driver: gpu.caps().driver.clone(),
@@ -227,8 +238,16 @@ pub fn resume(
             "is not the file that the run began with (another SHA-256): give that one with --data",
         ));
     }
-    remove_leftovers(&files.root);
-    remove_leftovers(files.root.join("state"));
+    if data.tokens_digest() != card.tokens_sha256.as_deref() {
+        return Err(Error::data(
+            data.path(),
+            "its text has other tokens than the run began with: put back the JSON file beside it, \
+             and the run's bert folder",
+        ));
+    }
+    for folder in ["", "state", "bert"] {
+        remove_leftovers(files.root.join(folder));
+    }
     let standardise = statistics(&data, &config);
     let mut session = Session::new(gpu, &config, data, standardise, true)?;
     let done = if files.state().exists() {
@@ -272,6 +291,14 @@ fn begin(session: &mut Session, init: Option<&Path>) -> Result<()> {
     if let Some(init) = init {
         let given = Weights::load(init)?;
         path = init;
+        let tuned = given.iter().any(|(name, ..)| name.starts_with(BERT_PREFIX));
+        if tuned && encoder.is_none() && text::wanted(&config) {
+            return Err(Error::checkpoint(
+                init,
+                "holds a fine-tuned text encoder, and bert.finetune=false takes the one of \
+                 --bert as it is: export that one first, or leave finetune on",
+            ));
+        }
         // What no MMSA checkpoint has keeps its initial values, and so does the encoder where
         // the checkpoint is of the rest alone; anything else that is missing is an error.
         let missing: Vec<String> = session
