@@ -81,6 +81,9 @@ pub(super) fn with_text(
         features.save(&path, &[])?;
         return data.with_features(&Dataset::open(&path)?);
     }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    }
     features.save(&path, &[])?;
     data.with_features(&Dataset::open(&path)?)
 }
@@ -94,36 +97,49 @@ fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tok
         TokenSource::TextBert => false,
     };
     let BertShape { positions, vocab, segments, .. } = encoder.config;
-    match raw {
+    let most = config.bert.max_tokens.min(positions);
+    let tokens = match raw {
         true if sentences => {
             let tokenizer = Tokenizer::open(&encoder.path)?;
-            Tokenised::from_text(data, &tokenizer, config.bert.max_tokens.min(positions), vocab)
+            Tokenised::from_text(data, &tokenizer, most, vocab)?
         }
-        false if ids => Tokenised::from_text_bert(data, positions, vocab, segments),
-        _ => Err(Error::data(
-            data.path(),
-            "has no text for a pretrained encoder: put raw_text into the JSON file beside it, or \
-             text_bert into it (bert.input says which is read)",
-        )),
+        false if ids => Tokenised::from_text_bert(data, most, vocab, segments)?,
+        _ => {
+            return Err(Error::data(
+                data.path(),
+                "has no text for a pretrained encoder: put raw_text into the JSON file beside \
+                 it, or text_bert into it (bert.input says which is read)",
+            ));
+        }
+    };
+    if config.bert.max_tokens > most && tokens.longest() == most {
+        log::warn!(
+            "texts are cut to {most} tokens: {} has no more positions, whatever bert.max_tokens \
+             says",
+            encoder.path.display()
+        );
     }
+    Ok(tokens)
 }
 
-/// Where the features of these tokens are kept.
+/// Where the features of these tokens are kept. The same weights under another config.json, with
+/// other heads say, are another encoder.
 fn cached(tokens: &Tokenised, config: &Config, encoder: &Pretrained) -> Result<PathBuf> {
     let about = format!(
-        "{} {} {:?} {}",
+        "{} {:?} {} {:?} {}",
         digest(encoder)?,
+        encoder.config,
         tokens.digest,
         config.bert.pooling,
         env!("CARGO_PKG_VERSION")
     );
     let folder = cache_folder().unwrap_or_else(std::env::temp_dir).join("text");
-    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     Ok(folder.join(format!("{}.safetensors", &sha256_hex(about.as_bytes())[..32])))
 }
 
 /// SHA-256 of an encoder's weights.
 fn digest(encoder: &Pretrained) -> Result<String> {
+    encoder.check_weights_file()?;
     let path = encoder.weights_path();
     Ok(sha256_hex(&std::fs::read(&path).map_err(Error::io("read", &path))?))
 }
@@ -285,7 +301,7 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
     let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
     // Whole or not at all: made beside, then renamed.
-    let made = tempfile::tempdir_in(parent).map_err(Error::io("create", to))?;
+    let made = folder_beside(parent).map_err(Error::io("create", to))?;
     for name in FILES {
         let path = from.join(name);
         if !path.exists() {
@@ -305,6 +321,18 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
         Error::Io { action: "write", path: to.into(), source }
     })?;
     Ok(weights.iter().count())
+}
+
+/// A temporary folder in `parent` that others may read as far as the umask lets them: it is to be
+/// renamed, and a temporary folder is private otherwise.
+fn folder_beside(parent: &Path) -> std::io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o777));
+    }
+    builder.tempdir_in(parent)
 }
 
 /// A config.json that says what the exported tensors are: a bare BertModel in f32.
