@@ -121,7 +121,7 @@ fn encoder(folder: &Path) -> (Bert, Weights) {
     let found = Pretrained::open(folder).expect("a folder");
     let bert = Bert {
         prefix: String::new(),
-        shape: found.config.clone(),
+        shape: found.config,
         freeze: Freeze::default(),
         dropout: (0.0, 0.0),
         checkpoint: false,
@@ -321,7 +321,7 @@ fn bert_base_trains_within_four_gigabytes() {
     };
     assert_eq!(shape.parameters(), 108_891_648);
     let bytes = |checkpoint| {
-        let bert = Bert { shape: shape.clone(), checkpoint, ..encoder(&tiny()).0 };
+        let bert = Bert { shape, checkpoint, ..encoder(&tiny()).0 };
         let (mut tokens, mut spans) = (Vec::new(), Vec::new());
         for sample in 0..16 {
             spans.extend([50 * sample, 50]);
@@ -453,7 +453,8 @@ fn fine_tune(gpu: &Gpu, folder: &Path, file: &TensorFile, batch: &Batch, rates: 
     let plan = tape.plan(gpu.caps()).unwrap();
     let program = plan.prepare(gpu, &memory, &mut Pool::new()).unwrap();
     let mut step = Step::default();
-    (step.lr[4..].copy_from_slice(&rates.0), step.decay[4..].copy_from_slice(&rates.1));
+    step.lr[4..].copy_from_slice(&rates.0);
+    step.decay[4..].copy_from_slice(&rates.1);
     (1..=10)
         .map(|t| {
             step.step = t;

@@ -102,7 +102,7 @@ impl Bench {
         let rows: Vec<u32> =
             (0..self.layout.batch).map(|i| ((first + i * 3) % split.rows()) as u32).collect();
         let mut words = Vec::new();
-        fill(split, &rows, &self.layout, None, &mut words).unwrap();
+        fill(split, None, &rows, &self.layout, None, &mut words).unwrap();
         words
     }
 }

@@ -211,7 +211,8 @@ fn repacked(fixture: &Fixture) -> (TokenRows, Vec<u32>) {
         rows.push(&ids, &segments).unwrap();
     }
     let total = packed_rows(rows.lengths());
-    let layout = TokenLayout { rows: total, tokens_at: 0, spans_at: 4 * total, ..TokenLayout::default() };
+    let layout =
+        TokenLayout { rows: total, tokens_at: 0, spans_at: 4 * total, ..TokenLayout::default() };
     let mut out = vec![u32::MAX; 4 * total + spans.len()];
     let which: Vec<u32> = (0..rows.rows() as u32).collect();
     fill_tokens(&rows, &which, &layout, &mut out).unwrap();

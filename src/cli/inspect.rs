@@ -7,9 +7,9 @@ use super::{Global, output, run_folder};
 use crate::data::{Dataset, Options};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::recipe::Config;
+use crate::recipe::{BERT_PREFIX, Config};
 use crate::train::metrics::Metrics;
-use crate::train::{Saved, encoder_of, open_data, outline};
+use crate::train::{Saved, encoder_of, outline};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Read;
@@ -179,11 +179,12 @@ fn show_model(path: &Path, global: &Global) -> Result<()> {
         }));
     }
     let card = &saved.card;
-    let streams: Vec<String> = card
-        .streams
-        .iter()
-        .map(|s| format!("{} ({} steps of {})", s.modality, s.steps, s.dim))
-        .collect();
+    // What goes through a pretrained encoder is no stream of the data's.
+    let tokens = saved.weights.iter().any(|(name, ..)| name.starts_with(BERT_PREFIX));
+    let streams =
+        card.streams.iter().map(|s| format!("{} ({} steps of {})", s.modality, s.steps, s.dim));
+    let streams: Vec<String> =
+        tokens.then(|| "text (tokens)".to_string()).into_iter().chain(streams).collect();
     output::print(&output::facts(&[
         ("model", path.display().to_string()),
         ("written by", format!("modalign {}", card.version)),
@@ -202,18 +203,20 @@ fn show_model(path: &Path, global: &Global) -> Result<()> {
 
 fn show_plan(data: &Path, config: &Config, encoder: &Path, global: &Global) -> Result<()> {
     let gpu = global.gpu()?;
-    let dataset = open_data(&gpu, data, config, encoder)?;
-    let outline = outline(config, &dataset, gpu.caps())?;
+    let outline = outline(config, data, encoder, gpu.caps())?;
     // What gradient checkpointing saves, or would.
-    let other = match outline.encoder_trained {
+    let other = match outline.has_encoder {
         true => {
             let mut other = config.clone();
             other.bert.checkpoint = !config.bert.checkpoint;
-            Some(crate::train::outline(&other, &dataset, gpu.caps())?.bytes)
+            Some(crate::train::outline(&other, data, encoder, gpu.caps())?.bytes)
         }
         false => None,
     };
-    let saved = other.map(|other| outline.bytes.abs_diff(other));
+    let saved = other.map(|other| match config.bert.checkpoint {
+        true => other.saturating_sub(outline.bytes),
+        false => outline.bytes.saturating_sub(other),
+    });
     if global.json {
         let buffers: serde_json::Map<String, Value> =
             outline.buffers.iter().map(|(n, b)| (n.clone(), json!(b))).collect();

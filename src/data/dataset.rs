@@ -87,9 +87,9 @@ impl Dataset {
     }
 
     /// The same data with the text features of another file of the same rows, made of tokens of
-    /// that digest.
+    /// that digest, in place of the tokens: a model that saw both would train the encoder.
     pub(crate) fn with_features(mut self, features: &Dataset, tokens: String) -> Result<Dataset> {
-        self.tokens_digest = Some(tokens);
+        (self.text, self.tokens_digest) = (None, Some(tokens));
         for (own, other) in self.splits.iter_mut().zip(&features.splits) {
             let Some(own) = own else { continue };
             let fitting = other.as_ref().filter(|o| o.rows == own.rows);
@@ -101,8 +101,6 @@ impl Dataset {
             own.streams[Modality::Text.index()] = Some(field);
             own.text_source = features.source.clone();
         }
-        // The tokens have become features; a model that saw both would train the encoder.
-        self.text = None;
         Ok(self)
     }
 

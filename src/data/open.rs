@@ -44,7 +44,14 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
         *slot = part.map(|part| part.finish(&source));
     }
     side::attach(path, &mut splits)?;
-    Ok(Dataset { source, splits, metadata, digest: OnceLock::new(), text: None, tokens_digest: None })
+    Ok(Dataset {
+        source,
+        splits,
+        metadata,
+        digest: OnceLock::new(),
+        text: None,
+        tokens_digest: None,
+    })
 }
 
 fn map(path: &Path) -> Result<Mmap> {

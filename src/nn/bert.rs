@@ -206,7 +206,7 @@ impl Bert {
     /// Whether a layer's query can be taken apart from its keys and values: its bias must begin
     /// where a binding may.
     fn asks_alone(&self) -> bool {
-        self.shape.hidden % crate::plan::ALIGN_WORDS == 0
+        self.shape.hidden.is_multiple_of(crate::plan::ALIGN_WORDS)
     }
 
     fn name(&self, name: &str) -> String {

@@ -174,7 +174,8 @@ impl Pretrained {
         })
     }
 
-    fn check_weights_file(&self) -> Result<()> {
+    /// Says what to do where there is no `model.safetensors`.
+    pub(crate) fn check_weights_file(&self) -> Result<()> {
         let there = |name: &str| self.path.join(name).is_file();
         if there("model.safetensors") {
             return Ok(());
@@ -254,6 +255,10 @@ fn read_config(path: &Path) -> Result<BertShape> {
             "hidden_size {} is no multiple of num_attention_heads {}; mend the file",
             shape.hidden, shape.heads
         )));
+    }
+    if shape.layers > 1024 {
+        let layers = shape.layers;
+        return Err(config.error(format!("{layers} layers are no BERT; copy the file again")));
     }
     Ok(shape)
 }

@@ -269,9 +269,9 @@ fn check(
 
 /// Whether `width` columns are `heads` heads of a size that the kernels take.
 fn divides(width: usize, heads: usize) -> bool {
-    heads > 0 && width > 0 && width % heads == 0 && {
+    heads > 0 && width > 0 && width.is_multiple_of(heads) && {
         let head = width / heads;
-        head % 4 == 0 && head <= MAX_HEAD
+        head.is_multiple_of(4) && head <= MAX_HEAD
     }
 }
 

@@ -2,13 +2,15 @@
 //! adapter, and what `inspect` prints.
 
 use super::limits::{check_batch, check_schedule};
-use crate::data::{Dataset, Layout, Modality, SplitName, StreamSpec};
+use super::text::outlined;
+use crate::data::{Dataset, Layout, Modality, Options, SplitName, StreamSpec};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::nn::Params;
 use crate::plan::{Plan, SpaceId, Spaces};
 use crate::recipe::{Config, SelfMm, TrainSpaces};
 use crate::tape::Tape;
+use std::path::Path;
 
 /// Steps between two reads of the loss ring.
 const RING_ROWS: usize = 16;
@@ -169,22 +171,31 @@ pub struct Outline {
     /// Persistent buffers by name, in bytes.
     pub buffers: Vec<(String, u64)>,
     /// Whether a pretrained encoder is part of the step.
-    pub encoder_trained: bool,
+    pub has_encoder: bool,
     /// Bytes of everything: persistent buffers, scratch, constants.
     pub bytes: u64,
 }
 
-/// Outlines a training step of `config` over `data` on an adapter, allocating nothing.
+/// Outlines a training step of `config` over the data set `data` on an adapter, with the pretrained
+/// encoder in `encoder` where the configuration has one. Allocates and computes nothing.
 ///
 /// # Errors
-/// As [`Session::new`](super::Session::new).
-pub fn outline(config: &Config, data: &Dataset, caps: &Caps) -> Result<Outline> {
-    let model = SelfMm::new(config, &available(data), data.text().map(|t| &t.shape))?;
+/// As [`Session::new`](super::Session::new), and bad data.
+pub fn outline(config: &Config, data: &Path, encoder: &Path, caps: &Caps) -> Result<Outline> {
+    let options = Options { label_range: config.data.label_range as f32 };
+    let (data, features) = outlined(Dataset::open_with(data, &options)?, config, encoder)?;
+    let data = &data;
+    let mut streams = available(data);
+    if let Some(dim) = features {
+        streams.retain(|s| s.modality != Modality::Text);
+        streams.push(StreamSpec { modality: Modality::Text, steps: 1, dim, lengths: false });
+    }
+    let model = SelfMm::new(config, &streams, data.text().map(|t| &t.shape))?;
     let (made, plan) = Blueprint::fitting(&model, data, caps, true)?;
     let rows = data.most_rows();
     Ok(Outline {
         parameters: made.params.count(),
-        encoder_trained: model.bert().is_some(),
+        has_encoder: model.bert().is_some(),
         batch: config.train.batch_size.min(rows),
         buffers: made.spaces.iter().map(|(n, w)| (n.to_string(), w as u64 * 4)).collect(),
         bytes: plan.total_bytes(&made.spaces),

@@ -46,8 +46,13 @@ pub(super) fn wanted(config: &Config) -> bool {
         && config.model.modalities.contains(Modality::Text.letter())
 }
 
-/// The data with what a pretrained encoder in `folder` makes of its text; as it is where the
-/// configuration has none.
+/// Whether anything of an encoder of these sizes is trained.
+fn trained(config: &Config, shape: &BertShape) -> bool {
+    config.bert.finetune && config.bert.freeze_layers < shape.layers
+}
+
+/// The data with what a pretrained encoder in `folder` makes of its text: tokens where it is
+/// trained, features where it is not. As it is where the configuration has no encoder.
 ///
 /// # Errors
 /// A folder without an encoder or a tokenizer; a data set without sentences or token ids.
@@ -62,27 +67,60 @@ pub(super) fn with_text(
     }
     let encoder = Pretrained::open(folder)?;
     let tokens = tokenise(&data, config, &encoder)?;
-    if config.bert.finetune {
+    if trained(config, &encoder.config) {
         return Ok(data.with_text(Text { tokens, shape: encoder.config }));
+    }
+    let digest = tokens.digest.clone();
+    // A few sentences that somebody typed are not worth keeping.
+    if data.splits().map(|s| s.rows()).sum::<usize>() <= FEW {
+        let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
+        let path = folder.path().join("features.safetensors");
+        let data = compute(gpu, data, tokens, config, &encoder, &path)?;
+        return data.with_features(&Dataset::open(&path)?, digest);
     }
     let path = cached(&tokens, config, &encoder)?;
     if path.exists() {
         log::info!("text features of {} are in {}", data.path().display(), path.display());
-        return data.with_features(&Dataset::open(&path)?);
+        return data.with_features(&Dataset::open(&path)?, digest);
     }
-    let few = data.splits().map(|s| s.rows()).sum::<usize>() <= FEW;
-    let data = Arc::new(data.with_text(Text { tokens, shape: encoder.config.clone() }));
-    let features = features(gpu, &data, config, &encoder)?;
-    let data = Arc::into_inner(data)
-        .ok_or_else(|| Error::Config("the data is still being read; please report this".into()))?;
-    if few {
-        let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
-        let path = folder.path().join("features.safetensors");
-        features.save(&path, &[])?;
-        return data.with_features(&Dataset::open(&path)?);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     }
-    features.save(&path, &[])?;
-    data.with_features(&Dataset::open(&path)?)
+    let data = compute(gpu, data, tokens, config, &encoder, &path)?;
+    data.with_features(&Dataset::open(&path)?, digest)
+}
+
+/// What a plan needs to know of the text, without computing anything of it: the data with its
+/// tokens where the encoder is trained, else the width of the features there will be.
+pub(super) fn outlined(
+    data: Dataset,
+    config: &Config,
+    folder: &Path,
+) -> Result<(Dataset, Option<usize>)> {
+    if !wanted(config) {
+        return Ok((data, None));
+    }
+    let encoder = Pretrained::open(folder)?;
+    if !trained(config, &encoder.config) {
+        return Ok((data, Some(encoder.config.hidden)));
+    }
+    let tokens = tokenise(&data, config, &encoder)?;
+    Ok((data.with_text(Text { tokens, shape: encoder.config }), None))
+}
+
+/// Writes the features of the data's text to `path`, and gives the data back.
+fn compute(
+    gpu: &Gpu,
+    data: Dataset,
+    tokens: Tokenised,
+    config: &Config,
+    encoder: &Pretrained,
+    path: &Path,
+) -> Result<Dataset> {
+    let data = Arc::new(data.with_text(Text { tokens, shape: encoder.config }));
+    features(gpu, &data, config, encoder)?.save(path, &[])?;
+    Arc::into_inner(data)
+        .ok_or_else(|| Error::Config("the data is still being read; please report this".into()))
 }
 
 fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tokenised> {
@@ -94,36 +132,49 @@ fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tok
         TokenSource::TextBert => false,
     };
     let BertShape { positions, vocab, segments, .. } = encoder.config;
-    match raw {
+    let most = config.bert.max_tokens.min(positions);
+    let tokens = match raw {
         true if sentences => {
             let tokenizer = Tokenizer::open(&encoder.path)?;
-            Tokenised::from_text(data, &tokenizer, config.bert.max_tokens.min(positions), vocab)
+            Tokenised::from_text(data, &tokenizer, most, vocab)?
         }
-        false if ids => Tokenised::from_text_bert(data, positions, vocab, segments),
-        _ => Err(Error::data(
-            data.path(),
-            "has no text for a pretrained encoder: put raw_text into the JSON file beside it, or \
-             text_bert into it (bert.input says which is read)",
-        )),
+        false if ids => Tokenised::from_text_bert(data, most, vocab, segments)?,
+        _ => {
+            return Err(Error::data(
+                data.path(),
+                "has no text for a pretrained encoder: put raw_text into the JSON file beside \
+                 it, or text_bert into it (bert.input says which is read)",
+            ));
+        }
+    };
+    if config.bert.max_tokens > most && tokens.longest() == most {
+        log::warn!(
+            "texts are cut to {most} tokens: {} has no more positions, whatever bert.max_tokens \
+             says",
+            encoder.path.display()
+        );
     }
+    Ok(tokens)
 }
 
-/// Where the features of these tokens are kept.
+/// Where the features of these tokens are kept. The same weights under another config.json, with
+/// other heads say, are another encoder.
 fn cached(tokens: &Tokenised, config: &Config, encoder: &Pretrained) -> Result<PathBuf> {
     let about = format!(
-        "{} {} {:?} {}",
+        "{} {:?} {} {:?} {}",
         digest(encoder)?,
+        encoder.config,
         tokens.digest,
         config.bert.pooling,
         env!("CARGO_PKG_VERSION")
     );
     let folder = cache_folder().unwrap_or_else(std::env::temp_dir).join("text");
-    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     Ok(folder.join(format!("{}.safetensors", &sha256_hex(about.as_bytes())[..32])))
 }
 
 /// SHA-256 of an encoder's weights.
 fn digest(encoder: &Pretrained) -> Result<String> {
+    encoder.check_weights_file()?;
     let path = encoder.weights_path();
     Ok(sha256_hex(&std::fs::read(&path).map_err(Error::io("read", &path))?))
 }
@@ -198,7 +249,9 @@ pub(super) fn keep(encoder: &Path, run: &Path, config: &Config) -> Result<()> {
     }
     let to = run.join("bert");
     std::fs::create_dir_all(&to).map_err(Error::io("create", &to))?;
-    let weights = (!config.bert.finetune).then_some("model.safetensors");
+    let source = Pretrained::open(encoder)?;
+    let trained = trained(config, &source.config);
+    let weights = (!trained).then_some("model.safetensors");
     for name in FILES.into_iter().chain(weights) {
         let (from, to) = (encoder.join(name), to.join(name));
         if from.exists() {
@@ -206,9 +259,8 @@ pub(super) fn keep(encoder: &Path, run: &Path, config: &Config) -> Result<()> {
             write_atomic(&to, &bytes)?;
         }
     }
-    if config.bert.finetune {
-        let extras = Pretrained::open(encoder)?.pooler()?;
-        extras.save(&to.join(EXTRAS), &[])?;
+    if trained {
+        source.pooler()?.save(&to.join(EXTRAS), &[])?;
     }
     Ok(())
 }
@@ -226,7 +278,7 @@ pub fn sentences(saved: &Saved, texts: &[String]) -> Result<(tempfile::TempDir, 
             saved.path.display()
         )));
     }
-    let tokenizer = Tokenizer::open(&encoder_of(&saved.path))?;
+    let tokenizer = Tokenizer::open(encoder_of(&saved.path))?;
     let ids: Vec<Vec<u32>> =
         texts.iter().map(|t| tokenizer.encode(t, config.bert.max_tokens)).collect::<Result<_>>()?;
     let (rows, longest) = (ids.len(), ids.iter().map(Vec::len).max().unwrap_or(1));
@@ -272,7 +324,7 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
     }
     let from = encoder_of(&saved.path);
     let encoder = Pretrained::open(&from)?;
-    let mut weights = if config.bert.finetune {
+    let mut weights = if trained(config, &encoder.config) {
         let mut weights = saved.weights.stripped(BERT_PREFIX);
         weights.extend(Weights::load(&from.join(EXTRAS))?);
         weights
@@ -285,7 +337,7 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
     let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
     // Whole or not at all: made beside, then renamed.
-    let made = tempfile::tempdir_in(parent).map_err(Error::io("create", to))?;
+    let made = folder_beside(parent).map_err(Error::io("create", to))?;
     for name in FILES {
         let path = from.join(name);
         if !path.exists() {
@@ -305,6 +357,18 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
         Error::Io { action: "write", path: to.into(), source }
     })?;
     Ok(weights.iter().count())
+}
+
+/// A temporary folder in `parent` that others may read as far as the umask lets them: it is to be
+/// renamed, and a temporary folder is private otherwise.
+fn folder_beside(parent: &Path) -> std::io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o777));
+    }
+    builder.tempdir_in(parent)
 }
 
 /// A config.json that says what the exported tensors are: a bare BertModel in f32.
