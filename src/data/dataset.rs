@@ -79,8 +79,10 @@ impl Dataset {
         Dataset { text: Some(Arc::new(text)), ..self }
     }
 
-    /// The same data with the text features of another file of the same rows.
+    /// The same data with the text features of another file of the same rows, in place of text and
+    /// tokens: who reads features has no tokens to train an encoder on.
     pub(crate) fn with_features(mut self, features: &Dataset) -> Result<Dataset> {
+        self.text = None;
         for (own, other) in self.splits.iter_mut().zip(&features.splits) {
             let Some(own) = own else { continue };
             let fitting = other.as_ref().filter(|o| o.rows == own.rows);
