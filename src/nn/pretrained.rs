@@ -174,7 +174,8 @@ impl Pretrained {
         })
     }
 
-    fn check_weights_file(&self) -> Result<()> {
+    /// Says what to do where there is no `model.safetensors`.
+    pub(crate) fn check_weights_file(&self) -> Result<()> {
         let there = |name: &str| self.path.join(name).is_file();
         if there("model.safetensors") {
             return Ok(());

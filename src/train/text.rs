@@ -81,6 +81,9 @@ pub(super) fn with_text(
         features.save(&path, &[])?;
         return data.with_features(&Dataset::open(&path)?);
     }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    }
     features.save(&path, &[])?;
     data.with_features(&Dataset::open(&path)?)
 }
@@ -108,22 +111,24 @@ fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tok
     }
 }
 
-/// Where the features of these tokens are kept.
+/// Where the features of these tokens are kept. The same weights under another config.json, with
+/// other heads say, are another encoder.
 fn cached(tokens: &Tokenised, config: &Config, encoder: &Pretrained) -> Result<PathBuf> {
     let about = format!(
-        "{} {} {:?} {}",
+        "{} {:?} {} {:?} {}",
         digest(encoder)?,
+        encoder.config,
         tokens.digest,
         config.bert.pooling,
         env!("CARGO_PKG_VERSION")
     );
     let folder = cache_folder().unwrap_or_else(std::env::temp_dir).join("text");
-    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     Ok(folder.join(format!("{}.safetensors", &sha256_hex(about.as_bytes())[..32])))
 }
 
 /// SHA-256 of an encoder's weights.
 fn digest(encoder: &Pretrained) -> Result<String> {
+    encoder.check_weights_file()?;
     let path = encoder.weights_path();
     Ok(sha256_hex(&std::fs::read(&path).map_err(Error::io("read", &path))?))
 }
