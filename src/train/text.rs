@@ -97,18 +97,29 @@ fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tok
         TokenSource::TextBert => false,
     };
     let BertShape { positions, vocab, segments, .. } = encoder.config;
-    match raw {
+    let most = config.bert.max_tokens.min(positions);
+    let tokens = match raw {
         true if sentences => {
             let tokenizer = Tokenizer::open(&encoder.path)?;
-            Tokenised::from_text(data, &tokenizer, config.bert.max_tokens.min(positions), vocab)
+            Tokenised::from_text(data, &tokenizer, most, vocab)?
         }
-        false if ids => Tokenised::from_text_bert(data, positions, vocab, segments),
-        _ => Err(Error::data(
-            data.path(),
-            "has no text for a pretrained encoder: put raw_text into the JSON file beside it, or \
-             text_bert into it (bert.input says which is read)",
-        )),
+        false if ids => Tokenised::from_text_bert(data, most, vocab, segments)?,
+        _ => {
+            return Err(Error::data(
+                data.path(),
+                "has no text for a pretrained encoder: put raw_text into the JSON file beside \
+                 it, or text_bert into it (bert.input says which is read)",
+            ));
+        }
+    };
+    if config.bert.max_tokens > most && tokens.longest() == most {
+        log::warn!(
+            "texts are cut to {most} tokens: {} has no more positions, whatever bert.max_tokens \
+             says",
+            encoder.path.display()
+        );
     }
+    Ok(tokens)
 }
 
 /// Where the features of these tokens are kept. The same weights under another config.json, with
