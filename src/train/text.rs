@@ -301,7 +301,7 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
     let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
     // Whole or not at all: made beside, then renamed.
-    let made = tempfile::tempdir_in(parent).map_err(Error::io("create", to))?;
+    let made = folder_beside(parent).map_err(Error::io("create", to))?;
     for name in FILES {
         let path = from.join(name);
         if !path.exists() {
@@ -321,6 +321,18 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
         Error::Io { action: "write", path: to.into(), source }
     })?;
     Ok(weights.iter().count())
+}
+
+/// A temporary folder in `parent` that others may read as far as the umask lets them: it is to be
+/// renamed, and a temporary folder is private otherwise.
+fn folder_beside(parent: &Path) -> std::io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o777));
+    }
+    builder.tempdir_in(parent)
 }
 
 /// A config.json that says what the exported tensors are: a bare BertModel in f32.
