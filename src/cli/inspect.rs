@@ -7,7 +7,7 @@ use super::{Global, output, run_folder};
 use crate::data::{Dataset, Options};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::recipe::Config;
+use crate::recipe::{BERT_PREFIX, Config};
 use crate::train::metrics::Metrics;
 use crate::train::{Saved, encoder_of, open_data, outline};
 use clap::Args;
@@ -179,11 +179,12 @@ fn show_model(path: &Path, global: &Global) -> Result<()> {
         }));
     }
     let card = &saved.card;
-    let streams: Vec<String> = card
-        .streams
-        .iter()
-        .map(|s| format!("{} ({} steps of {})", s.modality, s.steps, s.dim))
-        .collect();
+    // What goes through a pretrained encoder is no stream of the data's.
+    let tokens = saved.weights.iter().any(|(name, ..)| name.starts_with(BERT_PREFIX));
+    let streams =
+        card.streams.iter().map(|s| format!("{} ({} steps of {})", s.modality, s.steps, s.dim));
+    let streams: Vec<String> =
+        tokens.then(|| "text (tokens)".to_string()).into_iter().chain(streams).collect();
     output::print(&output::facts(&[
         ("model", path.display().to_string()),
         ("written by", format!("modalign {}", card.version)),

@@ -38,7 +38,8 @@ pub(super) struct PredictArgs {
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Score this sentence instead of a data set; may be given several times
-    #[arg(long, value_name = "SENTENCE", conflicts_with_all = ["data", "split"])]
+    #[arg(long, value_name = "SENTENCE", allow_hyphen_values = true,
+        conflicts_with_all = ["data", "split"])]
     text: Vec<String>,
     /// Which part of it: train, valid or test [default: test, or the only one there is]
     #[arg(long, value_parser = parse_split)]
