@@ -71,7 +71,7 @@ pub(super) fn with_text(
         return data.with_features(&Dataset::open(&path)?);
     }
     let few = data.splits().map(|s| s.rows()).sum::<usize>() <= FEW;
-    let data = Arc::new(data.with_text(Text { tokens, shape: encoder.config.clone() }));
+    let data = Arc::new(data.with_text(Text { tokens, shape: encoder.config }));
     let features = features(gpu, &data, config, &encoder)?;
     let data = Arc::into_inner(data)
         .ok_or_else(|| Error::Config("the data is still being read; please report this".into()))?;
@@ -242,7 +242,7 @@ pub fn sentences(saved: &Saved, texts: &[String]) -> Result<(tempfile::TempDir, 
             saved.path.display()
         )));
     }
-    let tokenizer = Tokenizer::open(&encoder_of(&saved.path))?;
+    let tokenizer = Tokenizer::open(encoder_of(&saved.path))?;
     let ids: Vec<Vec<u32>> =
         texts.iter().map(|t| tokenizer.encode(t, config.bert.max_tokens)).collect::<Result<_>>()?;
     let (rows, longest) = (ids.len(), ids.iter().map(Vec::len).max().unwrap_or(1));
