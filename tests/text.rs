@@ -11,6 +11,7 @@ use modalign::nn::{Pretrained, Weights};
 use modalign::train::{Saved, open_saved};
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -378,11 +379,13 @@ fn an_export_that_cannot_be_is_refused() {
     assert!(!place.at("newer").exists());
 }
 
-/// Against transformers itself: what AutoModel and AutoTokenizer make of an exported folder.
+/// Against transformers itself: what AutoModel and AutoTokenizer make of an exported folder. With
+/// MODALIGN_BERT, of real weights.
 #[test]
 fn transformers_reads_an_export() {
     let Some(python) = std::env::var_os("MODALIGN_PYTHON").filter(|v| !v.is_empty()) else {
-        println!("skipped: set MODALIGN_PYTHON to a python that has transformers");
+        // Past the test harness, which hides what a passing test prints.
+        let _ = writeln!(std::io::stderr(), "skipped: set MODALIGN_PYTHON (has transformers)");
         return;
     };
     let place = Place::new();

@@ -87,8 +87,8 @@ fn configurations_that_do_not_fit() {
     refused(&place, bert, 2, &["bert.path", "--bert FOLDER"]);
     for (setting, words) in [
         ("bert.max_tokens=2", ["bert.max_tokens", "3 to 512"]),
-        ("bert.pooling=max", ["max", "first` or `mean"]),
-        ("bert.input=speech", ["speech", "raw_text"]),
+        ("bert.pooling=max", ["bert.pooling", "first` or `mean"]),
+        ("bert.input=speech", ["bert.input", "raw_text"]),
         ("bert.dropout=1", ["bert.dropout", "below 1"]),
     ] {
         refused(&place, &format!("{data} encoder --set {setting}"), 2, &words);

@@ -4,9 +4,13 @@
 use crate::error::{Error, Result};
 use toml::{Table, Value};
 
-/// What TOML says of a text, on one line.
+/// What TOML says of a text, on one line; of a value that comes from no text, with its key.
 pub(super) fn one_line(error: &toml::de::Error) -> String {
-    error.message().replace('\n', " ")
+    let said = match error.span() {
+        Some(_) => error.message().to_string(),
+        None => error.to_string(),
+    };
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Every key with its value, `section.key`.
