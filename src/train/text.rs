@@ -46,6 +46,19 @@ pub(super) fn wanted(config: &Config) -> bool {
         && config.model.modalities.contains(Modality::Text.letter())
 }
 
+/// The encoder in a folder, if the configuration fits it.
+fn open(config: &Config, folder: &Path) -> Result<Pretrained> {
+    let encoder = Pretrained::open(folder)?;
+    let (wanted, layers) = (config.bert.freeze_layers, encoder.config.layers);
+    if wanted > layers {
+        return Err(Error::Config(format!(
+            "bert.freeze_layers = {wanted}, and the encoder in {} has {layers} layers: freeze fewer",
+            folder.display()
+        )));
+    }
+    Ok(encoder)
+}
+
 /// Whether anything of an encoder of these sizes is trained.
 fn trained(config: &Config, shape: &BertShape) -> bool {
     config.bert.finetune && config.bert.freeze_layers < shape.layers
@@ -65,7 +78,7 @@ pub(super) fn with_text(
     if !wanted(config) {
         return Ok(data);
     }
-    let encoder = Pretrained::open(folder)?;
+    let encoder = open(config, folder)?;
     let tokens = tokenise(&data, config, &encoder)?;
     if trained(config, &encoder.config) {
         return Ok(data.with_text(Text { tokens, shape: encoder.config }));
@@ -100,7 +113,7 @@ pub(super) fn outlined(
     if !wanted(config) {
         return Ok((data, None));
     }
-    let encoder = Pretrained::open(folder)?;
+    let encoder = open(config, folder)?;
     if !trained(config, &encoder.config) {
         return Ok((data, Some(encoder.config.hidden)));
     }
