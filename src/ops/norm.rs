@@ -151,12 +151,18 @@ impl Tape {
     fn norm(&mut self, x: Var, y: Option<Var>, gb: Var, eps: f32, mask: Mask) -> Result<Var> {
         let (rows, cols) = self.rows_cols(x);
         let fits = y.is_none_or(|y| self.rows_cols(y) == (rows, cols));
+        let fits = fits && eps.is_finite() && eps > 0.0;
         if !fits || self.rows_cols(gb) != (2, cols) || cols % 4 != 0 || rows * cols == 0 {
             let shapes: Vec<_> =
                 [Some(x), y, Some(gb)].into_iter().flatten().map(|v| self.shape(v)).collect();
-            let detail = format!("{shapes:?}: want rows of 4 k columns, and [2, columns]");
+            let detail = format!("{shapes:?}: want rows of 4 k columns, [2, columns], eps > 0");
             return Err(Error::shape("residual_norm", detail));
         }
+        // Two gradients that are written cannot be one tensor.
+        let y = match y {
+            Some(y) if y == x && self.wants_grad(x) => Some(self.scale(y, 1.0)?),
+            y => y,
+        };
         let inputs: Vec<Var> = [Some(x), y, Some(gb)].into_iter().flatten().collect();
         let shape = self.shape(x).to_vec();
         let out = self.output("norm", &shape, &inputs);
