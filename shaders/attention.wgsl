@@ -80,40 +80,40 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var acc${v} = vec4<f32>();
 #endfor
     for (var j0 = reach.x; j0 < reach.y; j0 += ${KEYS}u) {
-        let count = min(${KEYS}u, reach.y - j0);
-        for (var i = id; i < count * NV; i += ${ROWS * SPLIT}u) {
+        let last = min(j0 + ${KEYS}u, reach.y);
+        for (var i = id; i < (last - j0) * NV; i += ${ROWS * SPLIT}u) {
             let row = (j0 + i / NV) * P.ldkv / 4u + head * NV + i % NV;
             let at = i / NV * (NV + 1u) + i % NV;
             tile_k[at] = KV[row + P.k_at / 4u];
             tile_v[at] = KV[row + P.v_at / 4u];
         }
         workgroupBarrier();
-        for (var k = c; k < count; k += ${SPLIT}u) {
+        for (var j = j0 + c; j < last; j += ${SPLIT}u) {
             var dots = vec4<f32>();
             for (var v = 0u; v < vectors; v++) {
-                dots += tile_q[r * (NV + 1u) + v] * tile_k[k * (NV + 1u) + v];
+                dots += tile_q[r * (NV + 1u) + v] * tile_k[(j - j0) * (NV + 1u) + v];
             }
-            scores[r * ${KEYS + 1}u + k] = select(OUTSIDE, sum4(dots), within(j0 + k, own));
+            scores[r * ${KEYS + 1}u + j - j0] = select(OUTSIDE, sum4(dots), within(j, own));
         }
         workgroupBarrier();
         var top = m;
-        for (var k = 0u; k < count; k++) { top = max(top, scores[r * ${KEYS + 1}u + k]); }
+        for (var j = j0; j < last; j++) { top = max(top, scores[r * ${KEYS + 1}u + j - j0]); }
         let shrink = share(m - top);
         m = top;
         total *= shrink;
-        for (var k = c; k < count; k += ${SPLIT}u) {
-            let p = share(scores[r * ${KEYS + 1}u + k] - m);
+        for (var j = j0 + c; j < last; j += ${SPLIT}u) {
+            let p = share(scores[r * ${KEYS + 1}u + j - j0] - m);
             total += p;
-            weights[r * ${KEYS + 1}u + k] = p * kept(salt, mask_at + j0 + k, P.threshold, P.keep);
+            weights[r * ${KEYS + 1}u + j - j0] = p * kept(salt, mask_at + j, P.threshold, P.keep);
         }
         workgroupBarrier();
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
         acc${v} *= shrink;
 #endfor
-        for (var k = 0u; k < count; k++) {
-            let weight = weights[r * ${KEYS + 1}u + k];
+        for (var j = j0; j < last; j++) {
+            let weight = weights[r * ${KEYS + 1}u + j - j0];
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
-            acc${v} += weight * tile_v[k * (NV + 1u) + min(c + ${v * SPLIT}u, NV - 1u)];
+            acc${v} += weight * tile_v[(j - j0) * (NV + 1u) + min(c + ${v * SPLIT}u, NV - 1u)];
 #endfor
         }
         workgroupBarrier();

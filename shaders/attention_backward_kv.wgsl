@@ -76,35 +76,34 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var dv${v} = vec4<f32>();
 #endfor
     for (var i0 = reach.x; i0 < reach.y; i0 += ${KEYS}u) {
-        let count = min(${KEYS}u, reach.y - i0);
-        for (var i = id; i < count * NV; i += ${ROWS * SPLIT}u) {
+        let last = min(i0 + ${KEYS}u, reach.y);
+        for (var i = id; i < (last - i0) * NV; i += ${ROWS * SPLIT}u) {
             let row = i0 + i / NV;
             let at = i / NV * (NV + 1u) + i % NV;
             tile_q[at] = Q[(row * P.ldq + P.q_at) / 4u + head * NV + i % NV] * P.scale;
             tile_d[at] = DOUT[(row * P.heads + head) * NV + i % NV];
         }
         workgroupBarrier();
-        for (var k = c; k < count; k += ${SPLIT}u) {
+        for (var i = i0 + c; i < last; i += ${SPLIT}u) {
             var dots = vec4<f32>();
             var outs = vec4<f32>();
             for (var v = 0u; v < vectors; v++) {
-                dots += tile_k[r * (NV + 1u) + v] * tile_q[k * (NV + 1u) + v];
-                outs += tile_v[r * (NV + 1u) + v] * tile_d[k * (NV + 1u) + v];
+                dots += tile_k[r * (NV + 1u) + v] * tile_q[(i - i0) * (NV + 1u) + v];
+                outs += tile_v[r * (NV + 1u) + v] * tile_d[(i - i0) * (NV + 1u) + v];
             }
-            let query = i0 + k;
-            let stat = query * P.heads + head;
-            let p = select(0.0, share(sum4(dots) - LSE[stat]), within(query, own));
-            let factor = kept(salt, mask_row(query, head) + place, P.threshold, P.keep);
-            slopes[r * ${KEYS + 1}u + k] = p * (factor * sum4(outs) - DELTA[stat]);
-            weights[r * ${KEYS + 1}u + k] = p * factor;
+            let stat = i * P.heads + head;
+            let p = select(0.0, share(sum4(dots) - LSE[stat]), within(i, own));
+            let factor = kept(salt, mask_row(i, head) + place, P.threshold, P.keep);
+            slopes[r * ${KEYS + 1}u + i - i0] = p * (factor * sum4(outs) - DELTA[stat]);
+            weights[r * ${KEYS + 1}u + i - i0] = p * factor;
         }
         workgroupBarrier();
-        for (var k = 0u; k < count; k++) {
-            let slope = slopes[r * ${KEYS + 1}u + k];
-            let weight = weights[r * ${KEYS + 1}u + k];
+        for (var i = i0; i < last; i++) {
+            let slope = slopes[r * ${KEYS + 1}u + i - i0];
+            let weight = weights[r * ${KEYS + 1}u + i - i0];
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
-            dk${v} += slope * tile_q[k * (NV + 1u) + min(c + ${v * SPLIT}u, NV - 1u)];
-            dv${v} += weight * tile_d[k * (NV + 1u) + min(c + ${v * SPLIT}u, NV - 1u)];
+            dk${v} += slope * tile_q[(i - i0) * (NV + 1u) + min(c + ${v * SPLIT}u, NV - 1u)];
+            dv${v} += weight * tile_d[(i - i0) * (NV + 1u) + min(c + ${v * SPLIT}u, NV - 1u)];
 #endfor
         }
         workgroupBarrier();

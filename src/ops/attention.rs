@@ -5,10 +5,12 @@
 //! at the end. `TOKENS [T, 4]` (unsigned) says of each row: its word, its position | its segment
 //! << 16, the length of its sequence (0 for a row of none), its sample.
 
-use super::{arg, sizes};
+mod cases;
+
+use super::sizes;
 use crate::error::{Error, Result};
 use crate::gpu::{Defines, Family};
-use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, Twin, grid};
+use crate::plan::{Binding, Kernel, Launch, Twin, grid};
 use crate::tape::{Tape, Var};
 
 /// `OUT = dropout(softmax(scale Q Kᵀ)) V`, sequence by sequence; see `shaders/attention.wgsl`.
@@ -98,14 +100,14 @@ fn launch(family: Family, words: &[u32], defines: &Defines, pass: Pass) -> Launc
     let vectors = u64::from(head / 4);
     let launch = match family {
         Family::Wide(lanes) => {
-            // Two rows a lane halve the loads, but add keys that only one of them asks: measured,
-            // they pay from 64 elements on. Beyond, the code is slow to compile.
+            // Two rows a lane halve the loads, but add keys that only one of them asks: even at 32
+            // elements, a gain at 64. Beyond, the code is slow to compile.
             let per_lane = if (48..=64).contains(&head) { 2 } else { 1 };
             let block = lanes * per_lane;
             Launch::of([rows.div_ceil(block), heads, 1])
                 .with("LANES", lanes)
                 .with("ROWS", per_lane)
-                .iterations(reach(block))
+                .iterations(reach(block) + 2 * vectors)
         }
         Family::Tiled => {
             let (block, split, tile) = tiles(head, first && pass != Pass::Keys, pass);
@@ -128,22 +130,10 @@ fn launch(family: Family, words: &[u32], defines: &Defines, pass: Pass) -> Launc
 /// for the keys of the others.
 fn tiles(head: u32, alone: bool, pass: Pass) -> (u32, u32, u32) {
     let forward = pass == Pass::Forward;
-    let block = match head {
+    let block = match (head, forward) {
         _ if alone => 4,
-        65.. => {
-            if forward {
-                8
-            } else {
-                4
-            }
-        }
-        41.. => {
-            if forward {
-                16
-            } else {
-                8
-            }
-        }
+        (65.., true) | (41..=64, false) => 8,
+        (65.., false) => 4,
         _ => 16,
     };
     let split = if head <= 32 { 8 } else { 16 };
@@ -226,10 +216,8 @@ impl Call {
 
     fn record_backward(self, tape: &mut Tape, out: Var, dout: Var, lse: Var) {
         let delta = tape.output("delta", &[self.queries, self.heads], &[]);
-        // The keys' gradient needs what the queries' kernel finds, also where the queries are
-        // constant.
-        let whole = self.q == self.kv;
         let dq = tape.sink(self.q);
+        // DELTA is needed also where the queries are constant.
         let (dq_var, accumulate) = match dq {
             Some(dq) => (dq.var, dq.accumulate),
             None => (tape.output("unused", &[self.queries, self.ldq], &[]), 0),
@@ -239,8 +227,9 @@ impl Call {
         let args =
             [q, kv, tokens, spans, Some(out), Some(dout), Some(lse), Some(dq_var), Some(delta)];
         tape.call(&BACKWARD_Q, &args, self.words(accumulate), self.defines(), self.flops(3));
-        // One tensor has one state: its columns of keys have got nothing yet either.
-        let dkv = if whole { dq } else { tape.sink(self.kv) };
+        // Where both are one tensor, its other columns have got as much as those of the queries:
+        // a second sink would say that there is something to add to.
+        let dkv = if self.q == self.kv { dq } else { tape.sink(self.kv) };
         if let Some(dkv) = dkv {
             let args =
                 [q, kv, Some(self.tokens), Some(dout), Some(lse), Some(delta), Some(dkv.var)];
@@ -269,10 +258,7 @@ fn check(
 
 /// Whether `width` columns are `heads` heads of a size that the kernels take.
 fn divides(width: usize, heads: usize) -> bool {
-    heads > 0 && width > 0 && width.is_multiple_of(heads) && {
-        let head = width / heads;
-        head.is_multiple_of(4) && head <= MAX_HEAD
-    }
+    heads > 0 && width > 0 && width.is_multiple_of(4 * heads) && width / heads <= MAX_HEAD
 }
 
 impl Tape {
@@ -288,7 +274,8 @@ impl Tape {
     /// `dropout` outside [0, 1).
     pub fn attention(&mut self, qkv: Var, tokens: Var, heads: usize, dropout: f32) -> Result<Var> {
         let (rows, width) = self.rows_cols(qkv);
-        let fits = width % 3 == 0 && divides(width / 3, heads) && self.is_rows(tokens, rows, 4);
+        let fits =
+            width.is_multiple_of(3) && divides(width / 3, heads) && self.is_rows(tokens, rows, 4);
         check("attention", dropout, fits, || {
             let (x, t) = (self.shape(qkv), self.shape(tokens));
             format!(
@@ -366,114 +353,6 @@ impl Tape {
     /// Whether `var` is a matrix of at least one row and this size.
     fn is_rows(&self, var: Var, rows: usize, cols: usize) -> bool {
         rows > 0 && self.rows_cols(var) == (rows, cols)
-    }
-}
-
-mod cases {
-    use super::*;
-
-    /// Heads, size of one, lengths of the sequences, rows behind them, dropout.
-    type Try = (usize, usize, &'static [usize], usize, f32);
-
-    const TRIES: [Try; 8] = [
-        (1, 4, &[1], 0, 0.0),
-        (3, 8, &[5, 1, 9], 2, 0.3),
-        (2, 32, &[17, 3, 20, 2], 5, 0.0),
-        (1, 32, &[70, 1, 1, 1, 12], 0, 0.0),
-        (2, 64, &[40, 13], 11, 0.1),
-        (1, 128, &[9, 30], 1, 0.5),
-        (2, 20, &[33], 31, 0.2),
-        (1, 64, &[2, 3], 0, 0.1),
-    ];
-
-    /// Those where each sample has one query.
-    const FIRST: [Try; 3] = [
-        (3, 8, &[5, 1, 9], 2, 0.3),
-        (2, 32, &[17, 3, 40], 5, 0.0),
-        (1, 4, &[2, 1, 1, 3, 2, 4, 1, 2, 1, 1, 5, 1, 2, 1, 1, 1, 3, 1, 1], 0, 0.0),
-    ];
-
-    /// Tokens of sequences of these lengths, and rows of none behind them.
-    fn tokens(lengths: &[usize], padding: usize) -> Vec<u32> {
-        let mut list = Vec::new();
-        for (sample, length) in lengths.iter().enumerate() {
-            for position in 0..*length {
-                // A segment above the position, a word that nobody reads.
-                let place = position as u32 | ((position as u32 % 2) << 16);
-                list.extend([7, place, *length as u32, sample as u32]);
-            }
-        }
-        list.extend(vec![0; 4 * padding]);
-        list
-    }
-
-    /// First row and length of each, and a sample of none behind them.
-    fn spans(lengths: &[usize]) -> Vec<u32> {
-        let mut list = Vec::new();
-        for length in lengths {
-            let first = list.len().checked_sub(2).map_or(0, |at| list[at] + list[at + 1]);
-            list.extend([first, *length as u32]);
-        }
-        list.extend([0, 0]);
-        list
-    }
-
-    pub(super) fn all(pass: Pass) -> Vec<Case> {
-        let plain = TRIES.iter().enumerate().map(|(i, one)| case(pass, false, i, *one));
-        let first = FIRST.iter().enumerate().map(|(i, one)| case(pass, true, i, *one));
-        plain.chain(first).collect()
-    }
-
-    fn case(
-        pass: Pass,
-        first: bool,
-        i: usize,
-        (heads, head, lengths, padding, dropout): Try,
-    ) -> Case {
-        let rows = lengths.iter().sum::<usize>() + padding;
-        let queries = if first { lengths.len() + 1 } else { rows };
-        let hidden = heads * head;
-        // Columns that belong to nobody show who strays.
-        let (ldq, ldkv) = (hidden + 4 * (i % 3), 2 * hidden + 4 * (i % 2));
-        let (q_at, k_at) = (ldq - hidden, 4 * (i % 2));
-        let mut words = sizes(&[queries, rows, heads, head, ldq, q_at, ldkv, k_at, k_at + hidden]);
-        let threshold = (f64::from(dropout) * 4_294_967_296.0) as u32;
-        words.extend([(i % 2) as u32, 5, threshold]);
-        words.extend([1.0 / (1.0 - dropout), 1.0 / (head as f32).sqrt()].map(f32::to_bits));
-        words.extend([0, 0]);
-        let tokens = Some(CaseArg::U(tokens(lengths, padding)));
-        let spans = first.then(|| CaseArg::U(spans(lengths)));
-        let ranges = if first { [None, spans] } else { [tokens.clone(), None] };
-        // Every third case has scores far apart.
-        let far = if i % 3 == 2 { 30.0 } else { 1.0 };
-        let wide = |seed, len| {
-            let values = super::super::random(seed, len);
-            Some(CaseArg::F(values.iter().map(|v| v * far).collect()))
-        };
-        let (q, kv) = (wide(1, queries * ldq), arg(2, rows * ldkv));
-        let (out, stat) = (queries * hidden, queries * heads);
-        let given = [q, kv];
-        let args: Vec<Option<CaseArg>> = match pass {
-            Pass::Forward => {
-                let lse = if i % 4 == 3 { None } else { arg(4, stat) };
-                given.into_iter().chain(ranges).chain([arg(3, out), lse]).collect()
-            }
-            Pass::Queries => {
-                let read = [arg(3, out), arg(4, out), wide(5, stat)];
-                let written = [arg(6, queries * ldq), arg(7, stat)];
-                given.into_iter().chain(ranges).chain(read).chain(written).collect()
-            }
-            Pass::Keys => {
-                let read = [tokens, arg(4, out), wide(5, stat), arg(7, stat)];
-                given.into_iter().chain(read).chain([arg(6, rows * ldkv)]).collect()
-            }
-        };
-        let kind = if first { " first" } else { "" };
-        let name = format!("{heads}x{head} of {lengths:?}+{padding} at {dropout}{kind}");
-        let flops = (8 * queries * rows * hidden) as u64;
-        // Sums of some dozens of products of numbers up to 30, in another order.
-        let case = Case::new(name, words, args).within(3e-5).flops(flops);
-        if first { case.define("FIRST", 1) } else { case }
     }
 }
 

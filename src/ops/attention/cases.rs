@@ -1,0 +1,104 @@
+//! Calls of the attention kernels, for their tests.
+
+use super::Pass;
+use crate::ops::{arg, random, sizes};
+use crate::plan::{Case, CaseArg};
+
+/// Heads, size of one, lengths of the sequences, rows behind them, dropout.
+type Try = (usize, usize, &'static [usize], usize, f32);
+
+const TRIES: [Try; 8] = [
+    (1, 4, &[1], 0, 0.0),
+    (3, 8, &[5, 1, 9], 2, 0.3),
+    (2, 32, &[17, 3, 20, 2], 5, 0.0),
+    (1, 32, &[70, 1, 1, 1, 12], 0, 0.0),
+    (2, 64, &[40, 13], 11, 0.1),
+    (1, 128, &[9, 30], 1, 0.5),
+    (2, 20, &[33], 31, 0.2),
+    (1, 64, &[2, 3], 0, 0.1),
+];
+
+/// Those where each sample has one query.
+const FIRST: [Try; 3] = [
+    (3, 8, &[5, 1, 9], 2, 0.3),
+    (2, 32, &[17, 3, 40], 5, 0.0),
+    (1, 4, &[2, 1, 1, 3, 2, 4, 1, 2, 1, 1, 5, 1, 2, 1, 1, 1, 3, 1, 1], 0, 0.0),
+];
+
+/// Tokens of sequences of these lengths, and rows of none behind them.
+fn tokens(lengths: &[usize], padding: usize) -> Vec<u32> {
+    let mut list = Vec::new();
+    for (sample, length) in lengths.iter().enumerate() {
+        for position in 0..*length {
+            // A segment above the position, a word that nobody reads.
+            let place = position as u32 | ((position as u32 % 2) << 16);
+            list.extend([7, place, *length as u32, sample as u32]);
+        }
+    }
+    list.extend(vec![0; 4 * padding]);
+    list
+}
+
+/// First row and length of each, and a sample of none behind them.
+fn spans(lengths: &[usize]) -> Vec<u32> {
+    let mut list = Vec::new();
+    for length in lengths {
+        let first = list.len().checked_sub(2).map_or(0, |at| list[at] + list[at + 1]);
+        list.extend([first, *length as u32]);
+    }
+    list.extend([0, 0]);
+    list
+}
+
+pub(super) fn all(pass: Pass) -> Vec<Case> {
+    let plain = TRIES.iter().enumerate().map(|(i, one)| case(pass, false, i, *one));
+    let first = FIRST.iter().enumerate().map(|(i, one)| case(pass, true, i, *one));
+    plain.chain(first).collect()
+}
+
+fn case(pass: Pass, first: bool, i: usize, (heads, head, lengths, padding, dropout): Try) -> Case {
+    let rows = lengths.iter().sum::<usize>() + padding;
+    let queries = if first { lengths.len() + 1 } else { rows };
+    let hidden = heads * head;
+    // Columns that belong to nobody show who strays.
+    let (ldq, ldkv) = (hidden + 4 * (i % 3), 2 * hidden + 4 * (i % 2));
+    let (q_at, k_at) = (ldq - hidden, 4 * (i % 2));
+    let mut words = sizes(&[queries, rows, heads, head, ldq, q_at, ldkv, k_at, k_at + hidden]);
+    let threshold = (f64::from(dropout) * 4_294_967_296.0) as u32;
+    words.extend([(i % 2) as u32, 5, threshold]);
+    words.extend([1.0 / (1.0 - dropout), 1.0 / (head as f32).sqrt()].map(f32::to_bits));
+    words.extend([0, 0]);
+    let tokens = Some(CaseArg::U(tokens(lengths, padding)));
+    let spans = first.then(|| CaseArg::U(spans(lengths)));
+    let ranges = if first { [None, spans] } else { [tokens.clone(), None] };
+    // Every third case has scores far apart.
+    let far = if i % 3 == 2 { 30.0 } else { 1.0 };
+    let wide = |seed, len| {
+        let values = random(seed, len);
+        Some(CaseArg::F(values.iter().map(|v| v * far).collect()))
+    };
+    let (q, kv) = (wide(1, queries * ldq), arg(2, rows * ldkv));
+    let (out, stat) = (queries * hidden, queries * heads);
+    let given = [q, kv];
+    let args: Vec<Option<CaseArg>> = match pass {
+        Pass::Forward => {
+            let lse = if i % 4 == 3 { None } else { arg(4, stat) };
+            given.into_iter().chain(ranges).chain([arg(3, out), lse]).collect()
+        }
+        Pass::Queries => {
+            let read = [arg(3, out), arg(4, out), wide(5, stat)];
+            let written = [arg(6, queries * ldq), arg(7, stat)];
+            given.into_iter().chain(ranges).chain(read).chain(written).collect()
+        }
+        Pass::Keys => {
+            let read = [tokens, arg(4, out), wide(5, stat), arg(7, stat)];
+            given.into_iter().chain(read).chain([arg(6, rows * ldkv)]).collect()
+        }
+    };
+    let kind = if first { " first" } else { "" };
+    let name = format!("{heads}x{head} of {lengths:?}+{padding} at {dropout}{kind}");
+    let flops = (8 * queries * rows * hidden) as u64;
+    // Sums of some dozens of products of numbers up to 30, in another order.
+    let case = Case::new(name, words, args).within(3e-5).flops(flops);
+    if first { case.define("FIRST", 1) } else { case }
+}
