@@ -211,8 +211,7 @@ impl SelfMm {
     /// where those are to go through a pretrained encoder of the sizes `bert`.
     ///
     /// # Errors
-    /// No modality left, more frozen layers than there are, or post sizes that differ where
-    /// alignment wants them equal.
+    /// No modality left, or post sizes that differ where alignment wants them equal.
     pub fn new(
         config: &Config,
         available: &[StreamSpec],
@@ -247,14 +246,6 @@ impl SelfMm {
             group: OTHER,
         };
         let model = SelfMm { config: config.clone(), senses, fusion };
-        if let Some(bert) = model.bert()
-            && bert.freeze.layers > bert.shape.layers
-        {
-            return Err(Error::Config(format!(
-                "bert.freeze_layers = {}, and the encoder in {} has {} layers: freeze fewer",
-                bert.freeze.layers, config.bert.path, bert.shape.layers
-            )));
-        }
         if model.aligned() && config.align.layer == AlignLayer::Post {
             let sizes: Vec<usize> = model.senses.iter().map(|s| s.head.size).collect();
             if !config.labels.enabled || sizes.iter().any(|s| *s != sizes[0]) {

@@ -46,6 +46,22 @@ pub(super) fn wanted(config: &Config) -> bool {
         && config.model.modalities.contains(Modality::Text.letter())
 }
 
+/// The encoder in `folder`.
+///
+/// # Errors
+/// None there, or one that has fewer layers than are to be frozen.
+fn opened(config: &Config, folder: &Path) -> Result<Pretrained> {
+    let encoder = Pretrained::open(folder)?;
+    let (frozen, layers) = (config.bert.freeze_layers, encoder.config.layers);
+    if frozen > layers {
+        return Err(Error::Config(format!(
+            "bert.freeze_layers = {frozen}, and the encoder in {} has {layers} layers: freeze fewer",
+            folder.display()
+        )));
+    }
+    Ok(encoder)
+}
+
 /// Whether anything of an encoder of these sizes is trained.
 fn trained(config: &Config, shape: &BertShape) -> bool {
     config.bert.finetune && config.bert.freeze_layers < shape.layers
@@ -55,7 +71,7 @@ fn trained(config: &Config, shape: &BertShape) -> bool {
 /// trained, features where it is not. As it is where the configuration has no encoder.
 ///
 /// # Errors
-/// A folder without an encoder or a tokenizer; a data set without sentences or token ids.
+/// A folder without an encoder or a tokenizer, or whose encoder is too small; a data set without sentences or token ids.
 pub(super) fn with_text(
     gpu: &Gpu,
     data: Dataset,
@@ -65,7 +81,7 @@ pub(super) fn with_text(
     if !wanted(config) {
         return Ok(data);
     }
-    let encoder = Pretrained::open(folder)?;
+    let encoder = opened(config, folder)?;
     let tokens = tokenise(&data, config, &encoder)?;
     if trained(config, &encoder.config) {
         return Ok(data.with_text(Text { tokens, shape: encoder.config }));
@@ -100,7 +116,7 @@ pub(super) fn outlined(
     if !wanted(config) {
         return Ok((data, None));
     }
-    let encoder = Pretrained::open(folder)?;
+    let encoder = opened(config, folder)?;
     if !trained(config, &encoder.config) {
         return Ok((data, Some(encoder.config.hidden)));
     }
