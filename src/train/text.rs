@@ -46,16 +46,13 @@ pub(super) fn wanted(config: &Config) -> bool {
         && config.model.modalities.contains(Modality::Text.letter())
 }
 
-/// The encoder in `folder`.
-///
-/// # Errors
-/// None there, or one that has fewer layers than are to be frozen.
-fn opened(config: &Config, folder: &Path) -> Result<Pretrained> {
+/// The encoder in a folder, if the configuration fits it.
+fn open(config: &Config, folder: &Path) -> Result<Pretrained> {
     let encoder = Pretrained::open(folder)?;
-    let (frozen, layers) = (config.bert.freeze_layers, encoder.config.layers);
-    if frozen > layers {
+    let (wanted, layers) = (config.bert.freeze_layers, encoder.config.layers);
+    if wanted > layers {
         return Err(Error::Config(format!(
-            "bert.freeze_layers = {frozen}, and the encoder in {} has {layers} layers: freeze fewer",
+            "bert.freeze_layers = {wanted}, and the encoder in {} has {layers} layers: freeze fewer",
             folder.display()
         )));
     }
@@ -71,7 +68,7 @@ fn trained(config: &Config, shape: &BertShape) -> bool {
 /// trained, features where it is not. As it is where the configuration has no encoder.
 ///
 /// # Errors
-/// A folder without an encoder or a tokenizer, or whose encoder is too small; a data set without sentences or token ids.
+/// A folder without an encoder or a tokenizer; a data set without sentences or token ids.
 pub(super) fn with_text(
     gpu: &Gpu,
     data: Dataset,
@@ -81,7 +78,7 @@ pub(super) fn with_text(
     if !wanted(config) {
         return Ok(data);
     }
-    let encoder = opened(config, folder)?;
+    let encoder = open(config, folder)?;
     let tokens = tokenise(&data, config, &encoder)?;
     if trained(config, &encoder.config) {
         return Ok(data.with_text(Text { tokens, shape: encoder.config }));
@@ -116,7 +113,7 @@ pub(super) fn outlined(
     if !wanted(config) {
         return Ok((data, None));
     }
-    let encoder = opened(config, folder)?;
+    let encoder = open(config, folder)?;
     if !trained(config, &encoder.config) {
         return Ok((data, Some(encoder.config.hidden)));
     }
