@@ -2,7 +2,7 @@
 //! where the time of the longest possible step goes.
 //!
 //! `MODALIGN_BERT=FOLDER MODALIGN_DATA=FILE cargo bench --bench bert`; the data needs raw_text or
-//! text_bert. `STEPS=20` sets how many steps are timed.
+//! text_bert. `STEPS=20` sets how many steps are timed, `SET="bert.pooling=mean"` changes settings.
 
 use modalign::gpu::GpuOptions;
 use modalign::recipe::Config;
@@ -20,8 +20,11 @@ fn main() -> Result<()> {
     };
     let count: usize = std::env::var("STEPS").ok().and_then(|s| s.parse().ok()).unwrap_or(20);
     let settings = ["model.text_encoder=bert", "model.modalities=T"].map(String::from);
-    let path = format!("bert.path={encoder}");
-    let config = Config::build("mosi", None, &[settings.as_slice(), &[path]].concat())?;
+    let mut settings = settings.to_vec();
+    settings.push(format!("bert.path={encoder}"));
+    let more = std::env::var("SET").unwrap_or_default();
+    settings.extend(more.split_whitespace().map(String::from));
+    let config = Config::build("mosi", None, &settings)?;
     let gpu = Gpu::with(&GpuOptions { quiet: true, ..Default::default() })?;
     let data = open_data(&gpu, Path::new(&data), &config, Path::new(&encoder))?;
     let mut session = Session::new(&gpu, &config, data.clone(), None, true)?;

@@ -124,7 +124,7 @@ pub struct BertConfig {
     pub path: String,
     /// `auto`, `raw_text` or `text_bert`.
     pub input: TokenSource,
-    /// Longer sentences are cut to this many tokens, [CLS] and [SEP] among them.
+    /// Longer sentences are cut to this many tokens, `[CLS]` and `[SEP]` among them.
     pub max_tokens: usize,
     /// `first` or `mean`.
     pub pooling: Pooling,
