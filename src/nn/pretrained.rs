@@ -449,7 +449,8 @@ mod tests {
     #[test]
     fn missing_files_say_what_to_do() {
         let folder = folder(&config(), &weights());
-        let error = || Pretrained::open(folder.path()).unwrap_err().to_string();
+        let error =
+            || Pretrained::open(folder.path()).and_then(|p| p.weights()).unwrap_err().to_string();
         std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
         assert!(error().contains("model.safetensors: there is no such file"), "{}", error());
         std::fs::write(folder.path().join("pytorch_model.bin"), b"").unwrap();
