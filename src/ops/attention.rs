@@ -7,6 +7,7 @@
 
 mod cases;
 
+use super::dropout::Mask;
 use super::sizes;
 use crate::error::{Error, Result};
 use crate::gpu::{Defines, Family};
@@ -161,18 +162,16 @@ struct Call {
     /// Columns where queries, keys and values begin.
     at: [usize; 3],
     ldkv: usize,
-    stream: u32,
-    dropout: f32,
+    mask: Mask,
 }
 
 impl Call {
     fn words(&self, accumulate: u32) -> Vec<u32> {
         let mut words = sizes(&[self.queries, self.keys, self.heads, self.head]);
         words.extend(sizes(&[self.ldq, self.at[0], self.ldkv, self.at[1], self.at[2]]));
-        let threshold = (f64::from(self.dropout) * 4_294_967_296.0) as u32;
-        words.extend([accumulate, self.stream, threshold]);
-        let (keep, scale) = (1.0 / (1.0 - self.dropout), 1.0 / (self.head as f32).sqrt());
-        words.extend([keep.to_bits(), scale.to_bits(), 0, 0]);
+        words.push(accumulate);
+        words.extend(self.mask.words());
+        words.extend([(1.0 / (self.head as f32).sqrt()).to_bits(), 0, 0]);
         words
     }
 
@@ -239,21 +238,8 @@ impl Call {
     }
 }
 
-fn check(
-    op: &'static str,
-    dropout: f32,
-    fits: bool,
-    detail: impl FnOnce() -> String,
-) -> Result<()> {
-    if !fits {
-        return Err(Error::shape(op, detail()));
-    }
-    if !(0.0..1.0).contains(&dropout) {
-        return Err(Error::Config(format!(
-            "attention dropout of {dropout}: want 0 or more and less than 1"
-        )));
-    }
-    Ok(())
+fn check(op: &'static str, fits: bool, detail: impl FnOnce() -> String) -> Result<()> {
+    if fits { Ok(()) } else { Err(Error::shape(op, detail())) }
 }
 
 /// Whether `width` columns are `heads` heads of a size that the kernels take.
@@ -276,7 +262,7 @@ impl Tape {
         let (rows, width) = self.rows_cols(qkv);
         let fits =
             width.is_multiple_of(3) && divides(width / 3, heads) && self.is_rows(tokens, rows, 4);
-        check("attention", dropout, fits, || {
+        check("attention", fits, || {
             let (x, t) = (self.shape(qkv), self.shape(tokens));
             format!(
                 "qkv {x:?}, tokens {t:?}, {heads} heads: want [T, 3 H] and [T, 4], H / heads a \
@@ -284,7 +270,7 @@ impl Tape {
             )
         })?;
         let hidden = width / 3;
-        let stream = if dropout > 0.0 { self.next_stream() } else { 0 };
+        let mask = Mask::new(self, dropout)?;
         let call = Call {
             q: qkv,
             kv: qkv,
@@ -297,8 +283,7 @@ impl Tape {
             ldq: width,
             at: [0, hidden, 2 * hidden],
             ldkv: width,
-            stream,
-            dropout,
+            mask,
         };
         Ok(call.record(self))
     }
@@ -324,14 +309,14 @@ impl Tape {
             && divides(hidden, heads)
             && self.is_rows(tokens, keys, 4)
             && self.is_rows(spans, queries, 2);
-        check("attention_first", dropout, fits, || {
+        check("attention_first", fits, || {
             let [q, kv, t, s] = [q, kv, tokens, spans].map(|v| self.shape(v));
             format!(
                 "q {q:?}, kv {kv:?}, tokens {t:?}, spans {s:?}, {heads} heads: want [B, H], \
                  [T, 2 H], [T, 4] and [B, 2], H / heads a multiple of 4 up to {MAX_HEAD}"
             )
         })?;
-        let stream = if dropout > 0.0 { self.next_stream() } else { 0 };
+        let mask = Mask::new(self, dropout)?;
         let call = Call {
             q,
             kv,
@@ -344,8 +329,7 @@ impl Tape {
             ldq: hidden,
             at: [0, 0, hidden],
             ldkv: width,
-            stream,
-            dropout,
+            mask,
         };
         Ok(call.record(self))
     }

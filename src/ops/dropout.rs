@@ -19,17 +19,42 @@ pub static DROPOUT: Kernel = Kernel {
         let list = [(1, 0, 0.5), (63, 1, 0.1), (64, 0, 0.9), (1028, 1, 0.3), (777, 0, 0.0)];
         list.into_iter()
             .map(|(n, accumulate, p)| {
-                let words = words(n, accumulate, 5, p);
+                let words = words(n, accumulate, Mask(Some((5, p))));
                 Case::new(format!("{n} at {p}"), words, vec![arg(1, n), arg(2, n)])
             })
             .collect()
     },
 };
 
-fn words(len: usize, accumulate: u32, stream: u32, p: f32) -> Vec<u32> {
-    let threshold = (f64::from(p) * 4_294_967_296.0) as u32;
+/// Dropout as kernels take it; `None` is none at all.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Mask(pub Option<(u32, f32)>);
+
+impl Mask {
+    /// A mask of `p` with random numbers of its own, or none where `p` is 0.
+    pub(super) fn new(tape: &mut Tape, p: f32) -> Result<Self> {
+        if !(0.0..1.0).contains(&p) {
+            return Err(Error::Config(format!("dropout of {p}: want 0 or more and less than 1")));
+        }
+        Ok(Mask((p > 0.0).then(|| (tape.next_stream(), p))))
+    }
+
+    /// Stream, p 2^32, 1 / (1 − p).
+    pub(super) fn words(self) -> [u32; 3] {
+        let (stream, p) = self.0.unwrap_or((0, 0.0));
+        [stream, (f64::from(p) * 4_294_967_296.0) as u32, (1.0 / (1.0 - p)).to_bits()]
+    }
+
+    /// `DROP`, where there is any.
+    pub(super) fn defines(self) -> Defines {
+        self.0.map(|_| ("DROP", 1)).into_iter().collect()
+    }
+}
+
+fn words(len: usize, accumulate: u32, mask: Mask) -> Vec<u32> {
     let mut words = sizes(&[len]);
-    words.extend([accumulate, stream, threshold, (1.0 / (1.0 - p)).to_bits()]);
+    words.push(accumulate);
+    words.extend(mask.words());
     words
 }
 
@@ -41,16 +66,14 @@ impl Tape {
     /// # Errors
     /// A `p` outside [0, 1).
     pub fn dropout(&mut self, x: Var, p: f32) -> Result<Var> {
-        if !(0.0..1.0).contains(&p) {
-            return Err(Error::Config(format!("dropout of {p}: want 0 or more and less than 1")));
-        }
-        if p == 0.0 {
+        let mask = Mask::new(self, p)?;
+        if mask.0.is_none() {
             return Ok(x);
         }
-        let (shape, len, stream) = (self.shape(x).to_vec(), self.len(x), self.next_stream());
+        let (shape, len) = (self.shape(x).to_vec(), self.len(x));
         let y = self.output("dropout", &shape, &[x]);
         let record = move |tape: &mut Tape, from: Var, to: Sink| {
-            let words = words(len, to.accumulate, stream, p);
+            let words = words(len, to.accumulate, mask);
             tape.call(&DROPOUT, &[Some(from), Some(to.var)], words, Defines::new(), len as u64);
         };
         record(self, x, Sink { var: y, accumulate: 0 });

@@ -1,7 +1,8 @@
 //! Word, position and segment embeddings with their LayerNorm, and gradients without atomics: the
 //! host tells which tokens of a batch share a row of a table.
 
-use super::norm::{self, Kept, Mask};
+use super::dropout::Mask;
+use super::norm::{self, Kept};
 use super::reduce::row_launch;
 use super::{arg, sizes};
 use crate::error::{Error, Result};

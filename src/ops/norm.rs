@@ -1,5 +1,6 @@
 //! LayerNorm behind a residual connection, as a post-norm transformer has it.
 
+use super::dropout::Mask;
 use super::reduce::{self, Sum, row_launch};
 use super::{arg, sizes};
 use crate::error::{Error, Result};
@@ -58,29 +59,6 @@ fn backward_launch(family: Family, words: &[u32], _: &Defines) -> Launch {
         _ => Launch::of(grid(chunks, 64)).with("WG", 64),
     };
     launch.with("VEC", 1).iterations((chunk * cols / 2) as u64)
-}
-
-/// Dropout as the kernels' words: stream, threshold, scale. None at all is stream 0.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Mask(pub Option<(u32, f32)>);
-
-impl Mask {
-    /// A mask of `p` with random numbers of its own, or none.
-    pub(super) fn new(tape: &mut Tape, p: f32) -> Result<Self> {
-        if !(0.0..1.0).contains(&p) {
-            return Err(Error::Config(format!("dropout of {p}: want 0 or more and less than 1")));
-        }
-        Ok(Mask((p > 0.0).then(|| (tape.next_stream(), p))))
-    }
-
-    pub(super) fn words(self) -> [u32; 3] {
-        let (stream, p) = self.0.unwrap_or((0, 0.0));
-        [stream, (f64::from(p) * 4_294_967_296.0) as u32, (1.0 / (1.0 - p)).to_bits()]
-    }
-
-    pub(super) fn defines(self) -> Defines {
-        self.0.map(|_| ("DROP", 1)).into_iter().collect()
-    }
 }
 
 /// What the backward of a norm needs.
