@@ -6,6 +6,7 @@ use super::SplitName;
 use super::dataset::{Dataset, Split, TextBert};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
+use crate::files::hex;
 use crate::ops::embed::sort_runs;
 
 /// Positions share a word with the segment, 16 bits each.
@@ -357,7 +358,7 @@ fn digest(splits: &[Option<TokenRows>; 3]) -> String {
             }
         }
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }
 
 #[cfg(test)]
