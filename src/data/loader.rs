@@ -42,7 +42,8 @@ impl Drop for Batch {
 
 /// An iterator over the batches of one pass through a split.
 ///
-/// Once the first few buffers exist, a pass allocates nothing. The last batch may be smaller.
+/// Once the first few buffers exist, a pass allocates nothing but the layouts of
+/// packed texts. The last batch may be smaller.
 #[derive(Debug)]
 pub struct Loader {
     filled: Option<Receiver<Result<Batch>>>,
