@@ -92,6 +92,24 @@ fn a_run_has_all_that_it_needs_of_its_encoder() {
     fails(place.run("predict --model run --text film"), 1, &["run/bert", "vocab.txt"]);
 }
 
+/// Labels in the tensors, sentences beside them, and nothing else.
+#[test]
+fn sentences_alone_are_a_data_set() {
+    let place = Place::new();
+    let mut bare = made();
+    bare.tensors.retain(|name, _| name.ends_with("regression_labels"));
+    bare.save(&place.at("bare.safetensors"));
+    place.side("bare.json", sentences);
+    let line = "--data bare.safetensors --bert encoder --max-epochs 1";
+    place.train("bare", line);
+    place.train("text", &line.replace("bare", "data").replace("1", "1 --set model.modalities=T"));
+    assert!(bits(&place.saved("bare").weights) == bits(&place.saved("text").weights));
+    // One sentence less than there are labels.
+    place.side("bare.json", |split| sentences(split)[1..].to_vec());
+    let ran = place.run(&format!("train --config small.toml --out bad {line}"));
+    fails(ran, 1, &["bare", "47", "48"]);
+}
+
 #[test]
 fn token_ids_are_as_good_as_sentences() {
     let place = Place::new();

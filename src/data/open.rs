@@ -11,15 +11,18 @@ use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::dataset::{Dataset, Field, Options, Source, Split, floats, ints};
-use super::{Modality, SplitName, side};
+use super::side::{self, Side};
+use super::{Modality, SplitName};
 use crate::error::{Error, Result};
 
 pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
     let map = map(path)?;
     let (header, info) = SafeTensors::read_metadata(&map).map_err(|e| unreadable(path, &map, e))?;
     let metadata = info.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let side = Side::read(path)?;
     let checker = Checker {
         path,
+        side: &side,
         map: &map,
         data: 8 + header,
         tensors: info.tensors().into_iter().collect(),
@@ -43,7 +46,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
     for (slot, part) in splits.iter_mut().zip(parts) {
         *slot = part.map(|part| part.finish(&source));
     }
-    side::attach(path, &mut splits)?;
+    side::attach(&side, &mut splits)?;
     Ok(Dataset {
         source,
         splits,
@@ -122,6 +125,7 @@ impl Part {
 
 struct Checker<'a> {
     path: &'a Path,
+    side: &'a Side,
     map: &'a [u8],
     /// Where the tensors begin in the map.
     data: usize,
@@ -144,7 +148,11 @@ impl Checker<'_> {
         }
         let text_bert = self.text_bert(&full("text_bert"), &mut rows)?;
         if rows.is_none() {
-            return self.no_inputs(name);
+            // Sentences alone are inputs, too, for whoever has a tokenizer.
+            match self.side.texts(name).filter(|n| *n > 0) {
+                Some(texts) => rows = Some((full("raw_text"), texts)),
+                None => return self.no_inputs(name),
+            }
         }
         let labels = self.labels(&full("regression_labels"), &mut rows)?;
         let class_labels = self.class_labels(&full("class_labels"), &mut rows)?;
@@ -170,7 +178,7 @@ impl Checker<'_> {
         }
         Err(self.error(format!(
             "{labels} is there but none of {name}.text, {name}.audio, {name}.vision, \
-             {name}.text_bert; add a modality"
+             {name}.text_bert, and no raw_text in the JSON file beside it; add a modality"
         )))
     }
 

@@ -1,7 +1,7 @@
 //! The side file `NAME.json`: `{"train": {"id": [...], "raw_text": [...]}, ...}`, in row order.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -9,20 +9,42 @@ use super::SplitName;
 use super::dataset::Split;
 use crate::error::{Error, Result};
 
-/// Adds ids and texts to `splits` from the file beside `path`, if there is one. Unknown keys are
-/// left alone: a set may say more about itself.
-pub(super) fn attach(path: &Path, splits: &mut [Option<Split>; 3]) -> Result<()> {
-    let path = path.with_extension("json");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io("read", &path)(e)),
-    };
-    let bad = |detail: String| Error::data(&path, detail);
-    let root: Map<String, Value> = serde_json::from_str(&text).map_err(|e| {
-        bad(format!("not a JSON object of splits ({e}); mend it, or remove it to go without ids"))
-    })?;
+/// What the side file holds: an object a split. Unknown keys are left alone: a set may say more
+/// about itself.
+#[derive(Default)]
+pub(super) struct Side {
+    path: PathBuf,
+    root: Map<String, Value>,
+}
 
+impl Side {
+    /// Reads the file beside `path`; empty where there is none.
+    pub(super) fn read(path: &Path) -> Result<Side> {
+        let path = path.with_extension("json");
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Side::default()),
+            Err(e) => return Err(Error::io("read", &path)(e)),
+        };
+        let root = serde_json::from_str(&text).map_err(|e| {
+            let detail = format!(
+                "not a JSON object of splits ({e}); mend it, or remove it to go without ids"
+            );
+            Error::data(&path, detail)
+        })?;
+        Ok(Side { path, root })
+    }
+
+    /// How many texts a split has.
+    pub(super) fn texts(&self, name: SplitName) -> Option<usize> {
+        self.root.get(name.name())?.get("raw_text")?.as_array().map(Vec::len)
+    }
+}
+
+/// Adds ids and texts to `splits`.
+pub(super) fn attach(side: &Side, splits: &mut [Option<Split>; 3]) -> Result<()> {
+    let Side { path, root } = side;
+    let bad = |detail: String| Error::data(path, detail);
     for name in SplitName::ALL {
         let (Some(split), Some(value)) = (&mut splits[name.index()], root.get(name.name())) else {
             continue;
@@ -30,8 +52,8 @@ pub(super) fn attach(path: &Path, splits: &mut [Option<Split>; 3]) -> Result<()>
         let Some(fields) = value.as_object() else {
             return Err(bad(format!("{name} is not an object; it wants lists `id`, `raw_text`")));
         };
-        split.ids = list(&path, name, "id", fields, split.rows)?;
-        split.raw_text = list(&path, name, "raw_text", fields, split.rows)?;
+        split.ids = list(path, name, "id", fields, split.rows)?;
+        split.raw_text = list(path, name, "raw_text", fields, split.rows)?;
     }
     Ok(())
 }
