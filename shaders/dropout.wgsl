@@ -8,6 +8,7 @@
 //           workgroup. The mask is the same either way.
 // Twin      ops::dropout::reference::dropout
 #import rng
+#import mask
 #import step
 
 #if VEC
@@ -20,10 +21,6 @@ struct Params { n: u32, accumulate: u32, stream: u32, threshold: u32, scale: f32
 @group(0) @binding(1) var<storage, read_write> Y: array<T>;
 @group(0) @binding(14) var<uniform> P: Params;
 
-fn factor(i: u32) -> f32 {
-    return select(0.0, P.scale, random_bits(S.seed, S.step, P.stream, i) >= P.threshold);
-}
-
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -33,11 +30,10 @@ fn main(
     let i = (wid.y * count.x + wid.x) * 64u + id;
 #if VEC
     if (i >= P.n / 4u) { return; }
-    let e = i * 4u;
-    let mask = T(factor(e), factor(e + 1u), factor(e + 2u), factor(e + 3u));
+    let mask = mask4(i * 4u);
 #else
     if (i >= P.n) { return; }
-    let mask = factor(i);
+    let mask = mask1(i);
 #endif
     Y[i] = X[i] * mask + select(T(), Y[i], P.accumulate != 0u);
 }

@@ -15,6 +15,7 @@
 // Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
 // Twin      ops::embed::reference::embed
 #import row
+#import rng
 #import mask
 #import step
 

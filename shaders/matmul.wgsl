@@ -91,7 +91,7 @@ fn finish(at: u32, col: u32, value: E) {
     let x = SLOPE[at];
 #if SLOPE_ACT == 2
 #if QUADS
-    v *= vec4<f32>(gelu_slope(x.x), gelu_slope(x.y), gelu_slope(x.z), gelu_slope(x.w));
+    v *= gelu_slope4(x);
 #else
     v *= gelu_slope(x);
 #endif
@@ -108,16 +108,24 @@ fn finish(at: u32, col: u32, value: E) {
 #endif
 #if ACT == 2
 #if QUADS
-    v = vec4<f32>(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w));
+    v = gelu4(v);
 #else
     v = gelu(v);
 #endif
 #endif
 #if ACT == 3
-    v = tanh(clamp(v, E(-10.0), E(10.0)));
+#if QUADS
+    v = safe_tanh4(v);
+#else
+    v = safe_tanh(v);
+#endif
 #endif
 #if ACT == 4
-    v = 1.0 / (1.0 + exp(-clamp(v, E(-30.0), E(30.0))));
+#if QUADS
+    v = safe_sigmoid4(v);
+#else
+    v = safe_sigmoid(v);
+#endif
 #endif
     C[at] = v;
 }

@@ -14,6 +14,7 @@
 // Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
 // Twin      ops::norm::reference::residual_norm
 #import row
+#import rng
 #import mask
 #import step
 

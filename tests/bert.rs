@@ -112,14 +112,7 @@ impl Rig {
 
 fn encoder(folder: &Path) -> (Bert, Weights) {
     let found = Pretrained::open(folder).expect("a folder");
-    let bert = Bert {
-        prefix: String::new(),
-        shape: found.config,
-        freeze: Freeze::default(),
-        dropout: (0.0, 0.0),
-        checkpoint: false,
-        groups: (4, 5),
-    };
+    let bert = Bert { groups: (4, 5), ..Bert::new(found.config) };
     (bert, found.weights().expect("weights"))
 }
 

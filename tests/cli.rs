@@ -1,9 +1,12 @@
 //! The built command, from outside: what it prints, how it fails, what it leaves on disk.
 #![cfg(feature = "cli")]
 
+mod ran;
+
+use ran::{Ran, fails};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -27,19 +30,6 @@ fn command(line: &str) -> Command {
     command
 }
 
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-    }
-}
-
 fn run(line: &str) -> Ran {
     command(line).output().unwrap().into()
 }
@@ -54,17 +44,6 @@ fn ok(line: &str) -> String {
 fn json(line: &str) -> Value {
     let out = ok(line);
     serde_json::from_str(&out).unwrap_or_else(|e| panic!("{line}: {e}: {out}"))
-}
-
-/// A failure is one line on stderr, nothing on stdout, and the exit status that is wanted.
-fn fails(ran: Ran, code: i32, words: &[&str]) {
-    let errors: Vec<&str> = ran.err.lines().filter(|l| !l.starts_with("warning:")).collect();
-    assert_eq!(ran.code, Some(code), "{}", ran.err);
-    assert_eq!((ran.out.as_str(), errors.len()), ("", 1), "{} {}", ran.out, ran.err);
-    assert!(errors[0].starts_with("error: "), "{}", ran.err);
-    for word in words {
-        assert!(ran.err.contains(word), "no '{word}' in: {}", ran.err);
-    }
 }
 
 /// A small data set that every test may read.

@@ -36,6 +36,14 @@ fn gelu_slope(x: f32) -> f32 {
     return 0.5 * (1.0 + erf(x * 0.7071067811865476)) + x * phi;
 }
 
+fn gelu4(x: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(gelu(x.x), gelu(x.y), gelu(x.z), gelu(x.w));
+}
+
+fn gelu_slope4(x: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(gelu_slope(x.x), gelu_slope(x.y), gelu_slope(x.z), gelu_slope(x.w));
+}
+
 fn safe_exp(x: f32) -> f32 {
     return exp(clamp(x, -80.0, 80.0));
 }

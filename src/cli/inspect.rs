@@ -4,12 +4,11 @@ use super::config_args::ConfigArgs;
 use super::inspect_data::show_data;
 use super::train::metrics_table;
 use super::{Global, output, run_folder};
-use crate::data::{Dataset, Options};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::recipe::{BERT_PREFIX, Config};
 use crate::train::metrics::Metrics;
-use crate::train::{Saved, encoder_of, outline};
+use crate::train::{Saved, encoder_of, open_file, outline};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Read;
@@ -69,13 +68,8 @@ pub(super) fn run(args: &InspectArgs, global: &Global) -> Result<()> {
     if args.plan {
         show_plan(target, &config, Path::new(&config.bert.path), global)
     } else {
-        show_data(&open(target, &config)?, global)
+        show_data(&open_file(target, &config)?, global)
     }
-}
-
-fn open(path: &Path, config: &Config) -> Result<Dataset> {
-    let options = Options { label_range: config.data.label_range as f32 };
-    Dataset::open_with(path, &options)
 }
 
 /// Whether a file's header has a model card. Anything unreadable is left to the data set's
@@ -204,19 +198,6 @@ fn show_model(path: &Path, global: &Global) -> Result<()> {
 fn show_plan(data: &Path, config: &Config, encoder: &Path, global: &Global) -> Result<()> {
     let gpu = global.gpu()?;
     let outline = outline(config, data, encoder, gpu.caps())?;
-    // What gradient checkpointing saves, or would.
-    let other = match outline.has_encoder {
-        true => {
-            let mut other = config.clone();
-            other.bert.checkpoint = !config.bert.checkpoint;
-            Some(crate::train::outline(&other, data, encoder, gpu.caps())?.bytes)
-        }
-        false => None,
-    };
-    let saved = other.map(|other| match config.bert.checkpoint {
-        true => other.saturating_sub(outline.bytes),
-        false => outline.bytes.saturating_sub(other),
-    });
     if global.json {
         let buffers: serde_json::Map<String, Value> =
             outline.buffers.iter().map(|(n, b)| (n.clone(), json!(b))).collect();
@@ -231,11 +212,11 @@ fn show_plan(data: &Path, config: &Config, encoder: &Path, global: &Global) -> R
             "scratch_bytes": outline.plan.scratch_bytes(),
             "buffer_bytes": buffers,
             "total_bytes": outline.bytes,
-            "checkpoint_saves_bytes": saved,
+            "checkpoint_saves_bytes": outline.checkpoint_saves,
         }));
     }
     let buffers = outline.buffers.iter().map(|(n, b)| format!("{n} {}", output::bytes(*b)));
-    let checkpoint = saved.map_or_else(String::new, |bytes| {
+    let checkpoint = outline.checkpoint_saves.map_or_else(String::new, |bytes| {
         let how =
             if config.bert.checkpoint { "saves" } else { "(bert.checkpoint=true) would save" };
         format!("\ngradient checkpointing {how} {}", output::bytes(bytes))

@@ -110,6 +110,12 @@ struct Asked {
 const QKV: [&str; 3] = ["query", "key", "value"];
 
 impl Bert {
+    /// An encoder of these sizes whose every part is trained, without dropout; names have no prefix.
+    pub fn new(shape: BertShape) -> Self {
+        let (prefix, freeze) = (String::new(), Freeze::default());
+        Bert { prefix, shape, freeze, dropout: (0.0, 0.0), checkpoint: false, groups: (0, 0) }
+    }
+
     /// Its parameters, in the order in which they are stored; a word table of more than `limit`
     /// words is cut.
     pub fn specs(&self, limit: usize) -> Vec<ParamSpec> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use serde_json::{Map, Value};
 
-use super::Weights;
+use super::{Bert, Weights};
 use crate::error::{Error, Result};
 use crate::ops::Act;
 
@@ -38,39 +38,11 @@ pub struct BertShape {
 }
 
 impl BertShape {
-    /// The tensors of a BERT of this shape, by Hugging Face's names without `bert.`, in the order
-    /// in which they are used: 5 and 16 a layer. Linear weights are `[out, in]`.
+    /// The tensors of a BERT of this shape, by Hugging Face's names without `bert.`: 5 and 16 a
+    /// layer. Linear weights are `[out, in]`.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let (h, wide) = (self.hidden, self.intermediate);
-        let mut all = Vec::with_capacity(5 + 16 * self.layers);
-        for (name, count) in [
-            ("word_embeddings", self.vocab),
-            ("position_embeddings", self.positions),
-            ("token_type_embeddings", self.segments),
-        ] {
-            all.push((format!("embeddings.{name}.weight"), vec![count, h]));
-        }
-        let mut pair = |prefix: &str, weight: Vec<usize>| {
-            let bias = vec![weight[0]];
-            all.push((format!("{prefix}.weight"), weight));
-            all.push((format!("{prefix}.bias"), bias));
-        };
-        pair("embeddings.LayerNorm", vec![h]);
-        for layer in 0..self.layers {
-            for (name, shape) in [
-                ("attention.self.query", vec![h, h]),
-                ("attention.self.key", vec![h, h]),
-                ("attention.self.value", vec![h, h]),
-                ("attention.output.dense", vec![h, h]),
-                ("attention.output.LayerNorm", vec![h]),
-                ("intermediate.dense", vec![wide, h]),
-                ("output.dense", vec![h, wide]),
-                ("output.LayerNorm", vec![h]),
-            ] {
-                pair(&format!("encoder.layer.{layer}.{name}"), shape);
-            }
-        }
-        all
+        let specs = Bert::new(*self).specs(usize::MAX);
+        specs.into_iter().map(|spec| (spec.name, spec.shape)).collect()
     }
 
     /// Numbers in all those tensors.

@@ -103,14 +103,20 @@ pub mod reference {
         pcg(element ^ pcg(stream ^ pcg(step ^ pcg(seed))))
     }
 
-    /// `Y (+)= X scale` where the element's bits reach the threshold.
+    /// The factor of an element, 0 or 1 / (1 − p), by the words of a `Mask` from `at` on. Those
+    /// of none make it 1.
+    pub fn factor(t: &Twin, at: usize, element: usize) -> f32 {
+        let (seed, step) = (t.step.seed, t.step.step);
+        let kept = random_bits(seed, step, t.words[at], element as u32) >= t.words[at + 1];
+        if kept { t.float(at + 2) } else { 0.0 }
+    }
+
+    /// `Y (+)= X factor`.
     pub fn dropout(t: &mut Twin) {
-        let (accumulate, stream, threshold, scale) =
-            (t.size(1), t.words[2], t.words[3], t.float(4));
-        let (seed, step, x) = (t.step.seed, t.step.step, t.read(0));
-        for (i, y) in t.write(1).iter_mut().enumerate() {
-            let kept = random_bits(seed, step, stream, i as u32) >= threshold;
-            put(y, if kept { x[i] * scale } else { 0.0 }, accumulate);
+        let (accumulate, x) = (t.size(1), t.read(0));
+        for (i, x) in x.iter().enumerate() {
+            let value = x * factor(t, 2, i);
+            put(&mut t.write(1)[i], value, accumulate);
         }
     }
 

@@ -303,7 +303,8 @@ mod cases {
 
 /// CPU twins; sums in f64.
 pub mod reference {
-    use super::super::norm::reference::{factor, moments};
+    use super::super::dropout::reference::factor;
+    use super::super::norm::reference::moments;
     use super::*;
 
     /// word + position + segment, normalised, dropped.
@@ -330,7 +331,7 @@ pub mod reference {
             let x = t.write(4)[r * cols..][..cols].to_vec();
             let (mean, rstd) = moments(&x, t.float(2));
             for c in 0..cols {
-                let keep = factor(t, [3, 4, 5], r * cols + c);
+                let keep = factor(t, 3, r * cols + c);
                 t.write(5)[r * cols + c] = keep * (gb[c] * ((x[c] - mean) * rstd) + gb[cols + c]);
             }
             if t.has(6) {

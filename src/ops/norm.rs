@@ -225,19 +225,9 @@ mod cases {
 
 /// CPU twins; sums in f64.
 pub mod reference {
-    use super::super::dropout::reference::random_bits;
+    use super::super::dropout::reference::factor;
     use super::super::put;
     use super::*;
-
-    /// The factor of an element: 0 or 1 / (1 − p), as the three words of a mask say.
-    pub fn factor(t: &Twin, words: [usize; 3], element: usize) -> f32 {
-        if !t.is("DROP") {
-            return 1.0;
-        }
-        let [stream, threshold] = [t.words[words[0]], t.words[words[1]]];
-        let bits = random_bits(t.step.seed, t.step.step, stream, element as u32);
-        if bits >= threshold { t.float(words[2]) } else { 0.0 }
-    }
 
     /// Mean and 1 / √(variance + eps).
     pub fn moments(row: &[f32], eps: f32) -> (f32, f32) {
@@ -255,7 +245,7 @@ pub mod reference {
             let at = |c: usize| r * cols + c;
             let z: Vec<f32> = (0..cols)
                 .map(|c| {
-                    let y = y.get(at(c)).map_or(0.0, |y| y * factor(t, [3, 4, 5], at(c)));
+                    let y = y.get(at(c)).map_or(0.0, |y| y * factor(t, 3, at(c)));
                     x[at(c)] + y
                 })
                 .collect();
@@ -281,7 +271,7 @@ pub mod reference {
         for r in 0..rows {
             let (mean, rstd) = (stats[2 * r], stats[2 * r + 1]);
             let at = |c: usize| r * cols + c;
-            let drop: Vec<f32> = (0..cols).map(|c| factor(t, [3, 4, 5], at(c))).collect();
+            let drop: Vec<f32> = (0..cols).map(|c| factor(t, 3, at(c))).collect();
             let d: Vec<f32> = (0..cols)
                 .map(|c| dout[at(c)] * if t.is("AFTER") { drop[c] } else { 1.0 })
                 .collect();

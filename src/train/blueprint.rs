@@ -1,9 +1,10 @@
 //! The buffers and plans of a session before anything is allocated: what is checked against an
 //! adapter, and what `inspect` prints.
 
+use super::lifecycle::open_file;
 use super::limits::{check_batch, check_schedule};
 use super::text::outlined;
-use crate::data::{Dataset, Layout, Modality, Options, SplitName, StreamSpec};
+use crate::data::{Dataset, Layout, Modality, SplitName, StreamSpec};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::nn::Params;
@@ -170,8 +171,8 @@ pub struct Outline {
     pub batch: usize,
     /// Persistent buffers by name, in bytes.
     pub buffers: Vec<(String, u64)>,
-    /// Whether a pretrained encoder is part of the step.
-    pub has_encoder: bool,
+    /// Bytes that gradient checkpointing saves, or would, where the step has a pretrained encoder.
+    pub checkpoint_saves: Option<u64>,
     /// Bytes of everything: persistent buffers, scratch, constants.
     pub bytes: u64,
 }
@@ -182,23 +183,37 @@ pub struct Outline {
 /// # Errors
 /// As [`Session::new`](super::Session::new), and bad data.
 pub fn outline(config: &Config, data: &Path, encoder: &Path, caps: &Caps) -> Result<Outline> {
-    let options = Options { label_range: config.data.label_range as f32 };
-    let (data, features) = outlined(Dataset::open_with(data, &options)?, config, encoder)?;
+    let (data, features) = outlined(open_file(data, config)?, config, encoder)?;
     let data = &data;
     let mut streams = available(data);
     if let Some(dim) = features {
         streams.retain(|s| s.modality != Modality::Text);
         streams.push(StreamSpec { modality: Modality::Text, steps: 1, dim, lengths: false });
     }
-    let model = SelfMm::new(config, &streams, data.text().map(|t| &t.shape))?;
-    let (made, plan) = Blueprint::fitting(&model, data, caps, true)?;
+    let fitted = |config: &Config| {
+        let model = SelfMm::new(config, &streams, data.text().map(|t| &t.shape))?;
+        let (made, plan) = Blueprint::fitting(&model, data, caps, true)?;
+        let bytes = plan.total_bytes(&made.spaces);
+        Ok::<_, Error>((model, made, plan, bytes))
+    };
+    let (model, made, plan, bytes) = fitted(config)?;
+    let checkpoint_saves = match model.bert() {
+        Some(bert) => {
+            let mut other = config.clone();
+            other.bert.checkpoint = !bert.checkpoint;
+            let (.., other) = fitted(&other)?;
+            let (with, without) = if bert.checkpoint { (bytes, other) } else { (other, bytes) };
+            Some(without.saturating_sub(with))
+        }
+        None => None,
+    };
     let rows = data.most_rows();
     Ok(Outline {
         parameters: made.params.count(),
-        has_encoder: model.bert().is_some(),
+        checkpoint_saves,
         batch: config.train.batch_size.min(rows),
         buffers: made.spaces.iter().map(|(n, w)| (n.to_string(), w as u64 * 4)).collect(),
-        bytes: plan.total_bytes(&made.spaces),
+        bytes,
         plan,
     })
 }

@@ -143,15 +143,22 @@ impl Files {
     }
 }
 
+/// Opens a data set as it is, with labels in the range that a configuration has.
+///
+/// # Errors
+/// Bad data.
+pub fn open_file(path: &Path, config: &Config) -> Result<Dataset> {
+    let options = Options { label_range: config.data.label_range as f32 };
+    Dataset::open_with(path, &options)
+}
+
 /// Opens a data set for a configuration: with its text as tokens or features, where that goes
 /// through the pretrained encoder in `encoder`.
 ///
 /// # Errors
 /// Bad data, or an encoder that cannot be read.
 pub fn open_data(gpu: &Gpu, path: &Path, config: &Config, encoder: &Path) -> Result<Arc<Dataset>> {
-    let options = Options { label_range: config.data.label_range as f32 };
-    let data = Dataset::open_with(path, &options)?;
-    text::with_text(gpu, data, config, encoder).map(Arc::new)
+    text::with_text(gpu, open_file(path, config)?, config, encoder).map(Arc::new)
 }
 
 fn statistics(data: &Dataset, config: &Config) -> Option<Arc<Standardise>> {
@@ -276,12 +283,11 @@ pub fn resume(
 /// Initial parameters: PyTorch's, under those of a pretrained encoder and of `init` where those
 /// have them.
 fn begin(session: &mut Session, init: Option<&Path>) -> Result<()> {
-    session.initialise()?;
     let config = session.model().config().clone();
     let encoder = session.model().bert().map(|_| Pretrained::open(Path::new(&config.bert.path)));
     let encoder = encoder.transpose()?;
     if encoder.is_none() && init.is_none() {
-        return Ok(());
+        return session.initialise();
     }
     let mut weights = session.params().initial(config.train.seed);
     let mut path = Path::new(&config.bert.path);
@@ -316,7 +322,8 @@ fn begin(session: &mut Session, init: Option<&Path>) -> Result<()> {
         weights.extend(given);
         missing.iter().for_each(|name| weights.remove(name));
     }
-    session.load(&weights, path)
+    session.load(&weights, path)?;
+    session.reset_labels()
 }
 
 fn continue_run(

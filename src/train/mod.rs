@@ -14,7 +14,7 @@ pub use blueprint::{Outline, outline};
 pub use checkpoint::{CardStream, ModelCard, Saved};
 pub use history::{EpochRecord, StepRecord};
 pub use lifecycle::{
-    Observer, Outcome, RunOptions, evaluate_run, open_data, open_saved, resume, train,
+    Observer, Outcome, RunOptions, evaluate_run, open_data, open_file, open_saved, resume, train,
 };
 pub use session::{Predictions, Representations, Session};
 pub use text::{encoder_of, export, sentences};

@@ -185,7 +185,8 @@ impl<'g> Session<'g> {
     }
 
     fn batch_size(&self) -> usize {
-        self.full_batch().0
+        let rows = self.data.most_rows();
+        self.model.config().train.batch_size.min(rows)
     }
 
     /// Rows of a full batch, and the most token rows that one can have.
@@ -218,7 +219,7 @@ impl<'g> Session<'g> {
     }
 
     /// Every task's label at the fused one; store and centres at zero.
-    fn reset_labels(&mut self) -> Result<()> {
+    pub(super) fn reset_labels(&mut self) -> Result<()> {
         let Some(train) = self.made.train else { return Ok(()) };
         let split = self.data.split(SplitName::Train);
         let labels = split.and_then(|s| s.labels()).ok_or_else(|| {

@@ -85,21 +85,19 @@ pub(super) fn with_text(
     }
     let digest = tokens.digest.clone();
     // A few sentences that somebody typed are not worth keeping.
-    if data.splits().map(|s| s.rows()).sum::<usize>() <= FEW {
-        let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
-        let path = folder.path().join("features.safetensors");
-        let data = compute(gpu, data, tokens, config, &encoder, &path)?;
-        return data.with_features(&Dataset::open(&path)?, digest);
-    }
-    let path = cached(&tokens, config, &encoder)?;
-    if path.exists() {
+    let few = data.splits().map(|s| s.rows()).sum::<usize>() <= FEW;
+    let folder = few.then(tempfile::tempdir).transpose();
+    let folder = folder.map_err(Error::io("create", "a temporary folder"))?;
+    let path = match &folder {
+        Some(folder) => folder.path().join("features.safetensors"),
+        None => cached(&tokens, config, &encoder)?,
+    };
+    let data = if path.exists() {
         log::info!("text features of {} are in {}", data.path().display(), path.display());
-        return data.with_features(&Dataset::open(&path)?, digest);
-    }
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    }
-    let data = compute(gpu, data, tokens, config, &encoder, &path)?;
+        data
+    } else {
+        compute(gpu, data, tokens, config, &encoder, &path)?
+    };
     data.with_features(&Dataset::open(&path)?, digest)
 }
 
@@ -131,7 +129,11 @@ fn compute(
     path: &Path,
 ) -> Result<Dataset> {
     let data = Arc::new(data.with_text(Text { tokens, shape: encoder.config }));
-    features(gpu, &data, config, encoder)?.save(path, &[])?;
+    let features = features(gpu, &data, config, encoder)?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    }
+    features.save(path, &[])?;
     Arc::into_inner(data)
         .ok_or_else(|| Error::Config("the data is still being read; please report this".into()))
 }
@@ -205,7 +207,7 @@ fn features(
     let max = gpu.caps().max_binding;
     let most = text.tokens.worst_rows(BATCH);
     let mut spaces = Spaces::new();
-    let params = Params::new(bert.specs((max / 4) as usize), &mut spaces, max, false);
+    let params = Params::new(bert.specs(Params::largest(max)), &mut spaces, max, false);
     let largest = Layout::new(BATCH, &[], Some(TokenSpec { rows: most, tables }));
     let block = spaces.declare("batch", largest.words);
     let table = spaces.declare("features", data.most_rows() * hidden);

@@ -4,29 +4,20 @@
 // Every test file uses its own part.
 #![allow(dead_code)]
 
+#[path = "../ran/mod.rs"]
+mod ran;
+
 use crate::common::{Made, TensorFile, config};
 use modalign::data::{SplitName, Tokenizer};
 use modalign::train::Saved;
+pub use ran::{Ran, fails};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 /// Rows of train, valid and test: more than are kept out of the cache of features.
 pub const ROWS: [usize; 3] = [48, 16, 16];
-
-pub struct Ran {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-    }
-}
 
 /// A folder with `encoder/`, `data.safetensors`, `data.json`, and `small.toml` for a small model.
 pub struct Place {
@@ -133,17 +124,6 @@ impl Place {
         let mut all: Vec<PathBuf> = entries.map(|e| e.expect("an entry").path()).collect();
         all.sort();
         all
-    }
-}
-
-/// A failure is one line on stderr, nothing on stdout, and the exit status that is wanted.
-pub fn fails(ran: Ran, code: i32, words: &[&str]) {
-    let errors: Vec<&str> = ran.err.lines().filter(|l| !l.starts_with("warning:")).collect();
-    assert_eq!(ran.code, Some(code), "{}{}", ran.out, ran.err);
-    assert_eq!((ran.out.as_str(), errors.len()), ("", 1), "{} {}", ran.out, ran.err);
-    assert!(errors[0].starts_with("error: "), "{}", ran.err);
-    for word in words {
-        assert!(ran.err.contains(word), "no '{word}' in: {}", ran.err);
     }
 }
 
