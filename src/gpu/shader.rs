@@ -5,7 +5,8 @@
 //! #if BIAS && LANES > 0         defined and not 0; also ! || == != < > ( )
 //! #else / #endif
 //! #for i in 0..LANES            the lines below, LANES times
-//! let x${i} = a[${i*4}u];       ${…} is an integer expression
+//! let x${i} = a[${i*4}u];       ${…} is an integer expression; in it WIDTH[i] is the name
+//!                               WIDTH followed by the value of i: WIDTH0, WIDTH1, …
 //! #endfor
 //! ```
 
@@ -159,7 +160,7 @@ fn tokenize(text: &str) -> Result<Vec<String>, String> {
         } else {
             let two: String = chars[i..].iter().take(2).collect();
             let known = ["&&", "||", "==", "!=", "<=", ">="].contains(&two.as_str());
-            if !known && !"+-*/%()<>!".contains(c) {
+            if !known && !"+-*/%()<>![]".contains(c) {
                 return Err(format!("unexpected '{c}'"));
             }
             i += if known { 2 } else { 1 };
@@ -222,7 +223,16 @@ impl Parser<'_> {
                 t.parse().map_err(|_| format!("'{t}' is no number"))
             }
             t if t.starts_with(|c: char| c.is_alphabetic() || c == '_') => {
-                Ok(self.vars.get(t).copied().unwrap_or(0))
+                let mut name = t.to_string();
+                if self.tokens.get(self.at).is_some_and(|t| t == "[") {
+                    self.at += 1;
+                    name += &self.expression(0)?.to_string();
+                    self.at += 1;
+                    if self.tokens.get(self.at - 1).is_none_or(|t| t != "]") {
+                        return Err("'[' without ']'".into());
+                    }
+                }
+                Ok(self.vars.get(&name).copied().unwrap_or(0))
             }
             t => Err(format!("unexpected '{t}'")),
         }
@@ -241,6 +251,14 @@ mod tests {
         assert_eq!(text, "yes\nx1\nx5\n");
         let text = expand(source, &Defines::from([("A", 1), ("B", 2)])).unwrap();
         assert_eq!(text, "no\nx1\nx5\n");
+    }
+
+    #[test]
+    fn names_are_indexed() {
+        let source = "#for i in 0..3\n#if W[i]\nw${W[i] * 2}\n#endif\n#endfor";
+        let text = expand(source, &Defines::from([("W0", 1), ("W2", 3)])).unwrap();
+        assert_eq!(text, "w2\nw6\n");
+        assert!(expand("${W[0}", &Defines::new()).unwrap_err().contains("']'"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{Init, ParamSpec, Params};
 use crate::error::Result;
 use crate::ops::Act;
-use crate::ops::lstm::{Lstm, LstmWeights};
+use crate::ops::lstm::{LstmInput, LstmWeights};
 use crate::tape::{Tape, Var};
 
 /// Parameters of a linear layer `inputs → outputs` under PyTorch's names and default
@@ -85,16 +85,16 @@ impl LstmEncoder {
         specs
     }
 
-    /// Records the LSTM alone.
-    pub fn record_lstm(
+    /// Its LSTM over `x [batch, steps, pitch]` with `lengths [batch]`, to be recorded by
+    /// [`Tape::lstms`] with those of other encoders.
+    pub fn input(
         &self,
         tape: &mut Tape,
         params: &Params,
         x: Var,
         lengths: Var,
         train: bool,
-        sequence: bool,
-    ) -> Result<Lstm> {
+    ) -> Result<LstmInput> {
         let mut layers = Vec::new();
         for layer in 0..self.layers {
             let mut directions = Vec::new();
@@ -112,7 +112,14 @@ impl LstmEncoder {
             layers.push(directions);
         }
         let dropout = if train { self.dropout } else { 0.0 };
-        tape.lstm(x, lengths, &layers, dropout, sequence)
+        Ok(LstmInput { x, lengths, layers, dropout, sequence: false })
+    }
+
+    /// What follows its LSTM, from the last state to `[batch, out]`.
+    pub fn output(&self, tape: &mut Tape, params: &Params, last: Var, train: bool) -> Result<Var> {
+        let drop = train && self.dropout > 0.0;
+        let state = if drop { tape.dropout(last, self.dropout)? } else { last };
+        linear(tape, params, &format!("{}.linear_1", self.name), state, Act::None)
     }
 
     /// Records the whole encoder: `x [batch, steps, pitch]`, `lengths [batch]` → `[batch, out]`.
@@ -124,11 +131,9 @@ impl LstmEncoder {
         lengths: Var,
         train: bool,
     ) -> Result<Var> {
-        let mut state = self.record_lstm(tape, params, x, lengths, train, false)?.last;
-        if train && self.dropout > 0.0 {
-            state = tape.dropout(state, self.dropout)?;
-        }
-        linear(tape, params, &format!("{}.linear_1", self.name), state, Act::None)
+        let input = self.input(tape, params, x, lengths, train)?;
+        let lstms = tape.lstms(&[input])?;
+        self.output(tape, params, lstms[0].last, train)
     }
 }
 

@@ -1,84 +1,113 @@
 //! LSTM layers over whole sequences with lengths, as PyTorch's packed LSTM computes them.
 //!
-//! The input projection of all steps is one matmul, the recurrence one dispatch forward and one
-//! backward, and the weight gradients are two matmuls that carry the bias gradients with them.
+//! The input projection of all steps is one matmul, and the weight gradients are two matmuls that
+//! carry the bias gradients with them. The recurrences of a layer, of both directions and of every
+//! LSTM that is recorded together ([`Tape::lstms`]), are one dispatch forward and one backward.
+
+mod cases;
 
 use super::matmul::{Product, linear_weight_grad, product};
-use super::random;
 use crate::error::{Error, Result};
 use crate::gpu::{Defines, Family};
-use crate::plan::{Binding, Case, CaseArg, Kernel, Launch};
+use crate::plan::{Binding, Kernel, Launch};
 use crate::tape::{Tape, Var};
 
-/// The recurrence; see `shaders/lstm_forward.wgsl`.
+/// The recurrences; see `shaders/lstm_forward.wgsl`.
 pub static FORWARD: Kernel = Kernel {
     name: "lstm_forward",
     source: include_str!("../../shaders/lstm_forward.wgsl"),
     bindings: &[
-        Binding::write("GATES"),
+        Binding::write("SEQ"),
         Binding::read("W"),
         Binding::read("BIAS"),
         Binding::read("LENGTHS"),
-        Binding::write("CELL"),
-        Binding::write("PREV"),
-        Binding::write("Y").or_none(),
-        Binding::write("LAST").or_none(),
     ],
     step: false,
     launch: |family, words, _| launch(family, words, true),
     twin: reference::forward,
-    cases: || cases(false),
+    cases: || cases::list(false),
 };
 
-/// Its gradient; see `shaders/lstm_backward.wgsl`.
+/// Their gradients; see `shaders/lstm_backward.wgsl`.
 pub static BACKWARD: Kernel = Kernel {
     name: "lstm_backward",
     source: include_str!("../../shaders/lstm_backward.wgsl"),
     bindings: &[
-        Binding::write("GATES"),
+        Binding::write("SEQ"),
         Binding::read("W"),
         Binding::read("LENGTHS"),
-        Binding::read("CELL"),
-        Binding::read("DY").or_none(),
-        Binding::read("DLAST").or_none(),
-        Binding::write("STATE"),
+        Binding::read("UP0").or_none(),
+        Binding::read("UP1").or_none(),
+        Binding::read("UP2").or_none(),
+        Binding::read("UP3").or_none(),
+        Binding::read("UP4").or_none(),
     ],
     step: false,
     launch: |family, words, _| launch(family, words, false),
     twin: reference::backward,
-    cases: || cases(true),
+    cases: || cases::list(true),
 };
 
 /// Hidden sizes up to this one fit a workgroup.
 pub const MAX_HIDDEN: usize = 256;
+/// The wide forward keeps h in registers and is unrolled over it: beyond this many units its code
+/// grows past what a just-in-time compiler turns around quickly.
+const UNROLLED: usize = 64;
+/// Recurrences of one dispatch.
+const MOST: usize = 4;
+/// Gradients from above that one dispatch reads.
+const MOST_UP: usize = 5;
+/// Words of `P` for each recurrence.
+const WORDS: usize = 16;
+/// Words that the recurrences of one dispatch may share: the smallest largest binding.
+const MOST_WORDS: usize = (128 << 20) / 4;
+
+const HID: [&str; MOST] = ["HID0", "HID1", "HID2", "HID3"];
+const Y: [&str; MOST] = ["Y0", "Y1", "Y2", "Y3"];
+const LAST: [&str; MOST] = ["LAST0", "LAST1", "LAST2", "LAST3"];
+const DY: [&str; MOST] = ["DY0", "DY1", "DY2", "DY3"];
+const DLAST: [&str; MOST] = ["DLAST0", "DLAST1", "DLAST2", "DLAST3"];
 
 fn launch(family: Family, words: &[u32], forward: bool) -> Launch {
-    let (batch, steps, hidden) = (words[0], words[1], words[2]);
+    let list: Vec<&[u32]> = words.chunks(WORDS).collect();
+    let groups = |per: u32| Launch::of([list.iter().map(|q| q[0].div_ceil(per)).sum(), 1, 1]);
+    let hidden = || list.iter().map(|q| q[2]);
     let lanes = family.lanes();
-    // The wide forward keeps h in registers and is unrolled over it: beyond 64 units its code
-    // grows past what a just-in-time compiler turns around quickly.
-    let by_fours = [hidden, words[4], words[5], words[6], words[7]].iter().all(|w| w % 4 == 0);
-    let (launch, a_step) = if lanes > 0 && by_fours && hidden <= if forward { 64 } else { 256 } {
-        let quads = hidden / 4;
-        let a_step = if forward { quads } else { quads + quads.div_ceil(4) * (hidden + 1) };
-        let launch = Launch::of([batch.div_ceil(lanes), 1, 1]).with("LANES", lanes);
-        (launch.with("HID", hidden), a_step + 1)
+    let by_fours = list.iter().all(|q| [2, 8, 9, 10, 11].iter().all(|i| q[*i] % 4 == 0));
+    let limit = if forward { UNROLLED } else { MAX_HIDDEN } as u32;
+    let fits = by_fours && hidden().all(|h| h <= limit);
+    let largest = hidden().max().unwrap_or(1);
+    let mut unrolled = [0; MOST];
+    let wg = (4 * largest).next_multiple_of(64).min(256);
+    let (mut launch, per_step): (_, fn(u32, u32, bool) -> u32) = if lanes > 0 && fits {
+        unrolled.iter_mut().zip(hidden()).for_each(|(to, h)| *to = h);
+        let launch = groups(lanes).with("LANES", lanes);
+        (launch, |h, _, forward| match (forward, h / 4) {
+            (true, quads) => quads,
+            (false, quads) => quads + quads.div_ceil(4) * (h + 1),
+        })
     } else if family.tiled() {
-        let wg = (4 * hidden).next_multiple_of(64).min(256);
-        let launch = Launch::of([batch, 1, 1]).with("TILED", 1).with("WG", wg);
-        let rows = (4 * hidden).div_ceil(wg);
-        if forward && hidden <= 64 {
-            (launch.with("HID", hidden), 1)
-        } else if forward {
-            (launch, rows * (hidden + 1) + 1)
-        } else {
-            (launch, (4 * hidden).div_ceil(wg / hidden) + wg / hidden + 1)
-        }
+        let registers = |h: u32| if forward && h <= UNROLLED as u32 { h } else { 0 };
+        unrolled.iter_mut().zip(hidden()).for_each(|(to, h)| *to = registers(h));
+        let launch = groups(1).with("TILED", 1).with("WG", wg);
+        (launch, |h, wg, forward| match (forward, wg / h) {
+            (true, _) if h <= UNROLLED as u32 => 0,
+            (true, _) => (4 * h).div_ceil(wg) * (h + 1),
+            (false, slices) => (4 * h).div_ceil(slices) + slices,
+        })
     } else {
-        let a_step = if forward { hidden * (hidden + 1) } else { hidden * (4 * hidden + 2) };
-        (Launch::of([batch.div_ceil(8), 1, 1]), a_step + 1)
+        let per_step = |h: u32, _, forward| if forward { h * (h + 1) } else { h * (4 * h + 2) };
+        (groups(8), per_step)
     };
-    launch.iterations(u64::from(steps) * u64::from(a_step.max(hidden)))
+    launch = launch.with("COUNT", list.len() as u32);
+    for (name, value) in HID.into_iter().zip(unrolled).filter(|(_, value)| *value > 0) {
+        launch = launch.with(name, value);
+    }
+    let longest = list
+        .iter()
+        .map(|q| u64::from(q[1]) * u64::from((per_step(q[2], wg, forward) + 1).max(q[2])))
+        .max();
+    launch.iterations(longest.unwrap_or(0))
 }
 
 /// Parameters of one direction of one layer, under PyTorch's names and shapes:
@@ -95,6 +124,21 @@ pub struct LstmWeights {
     pub bias_hh: Var,
 }
 
+/// An LSTM to record.
+#[derive(Clone, Debug)]
+pub struct LstmInput {
+    /// `[batch, steps, D]`.
+    pub x: Var,
+    /// `[batch]` u32, 1 to steps.
+    pub lengths: Var,
+    /// One set of weights a layer, or two for a bidirectional one (forward, reverse).
+    pub layers: Vec<Vec<LstmWeights>>,
+    /// Between layers.
+    pub dropout: f32,
+    /// Whether the top layer's whole sequence is wanted, too.
+    pub sequence: bool,
+}
+
 /// What an LSTM gives back.
 #[derive(Clone, Copy, Debug)]
 pub struct Lstm {
@@ -102,6 +146,52 @@ pub struct Lstm {
     pub last: Var,
     /// `[batch, steps, directions · H]`, zero beyond each length, where asked for.
     pub sequence: Option<Var>,
+}
+
+/// One layer of one LSTM.
+#[derive(Clone)]
+struct Layer {
+    x: Var,
+    lengths: Var,
+    directions: Vec<LstmWeights>,
+    sequence: bool,
+    top: bool,
+    batch: usize,
+    steps: usize,
+    hidden: usize,
+}
+
+/// One direction of a layer, recorded.
+#[derive(Clone, Copy)]
+struct Recurrence {
+    x: Var,
+    lengths: Var,
+    weights: LstmWeights,
+    y: Option<Var>,
+    last: Option<Var>,
+    gates: Var,
+    prev: Var,
+    /// Batch, steps, input width, hidden.
+    sizes: [usize; 4],
+    /// The kernels' description of it; offsets of outputs are those of the forward.
+    words: [u32; WORDS],
+    /// Its first column of what its layer gives.
+    column: u32,
+}
+
+impl Recurrence {
+    fn rows(&self) -> usize {
+        self.sizes[0] * self.sizes[1]
+    }
+
+    fn flops(&self) -> u64 {
+        (self.rows() * 8 * self.sizes[3] * self.sizes[3]) as u64
+    }
+
+    /// Whether the wide kernels take it.
+    fn unrolled(&self) -> bool {
+        self.sizes[3] % 4 == 0 && self.sizes[3] <= UNROLLED
+    }
 }
 
 impl Tape {
@@ -119,30 +209,59 @@ impl Tape {
         dropout: f32,
         sequence: bool,
     ) -> Result<Lstm> {
-        let mut input = x;
-        let mut result = None;
-        for (l, directions) in layers.iter().enumerate() {
-            let top = l + 1 == layers.len();
-            let layer = self.lstm_layer(input, lengths, directions, !top || sequence, top)?;
-            if let (false, Some(y)) = (top, layer.0) {
-                input = if dropout > 0.0 { self.dropout(y, dropout)? } else { y };
-            }
-            result = Some(layer);
-        }
-        match result {
-            Some((sequence, Some(last))) => Ok(Lstm { last, sequence }),
-            _ => Err(Error::shape("lstm", "no layer")),
-        }
+        let layers = layers.to_vec();
+        let all = self.lstms(&[LstmInput { x, lengths, layers, dropout, sequence }])?;
+        Ok(all[0])
     }
 
+    /// Several LSTMs, each as [`lstm`](Self::lstm) records it, whose recurrences run side by side:
+    /// one dispatch forward and one backward for the layers of each depth, where their weights lie
+    /// in one buffer.
+    ///
+    /// # Errors
+    /// As [`lstm`](Self::lstm).
+    pub fn lstms(&mut self, list: &[LstmInput]) -> Result<Vec<Lstm>> {
+        let mut inputs: Vec<Var> = list.iter().map(|input| input.x).collect();
+        let mut results: Vec<(Option<Var>, Option<Var>)> = vec![(None, None); list.len()];
+        let depth = list.iter().map(|input| input.layers.len()).max().unwrap_or(0);
+        for l in 0..depth {
+            let deep: Vec<usize> = (0..list.len()).filter(|i| l < list[*i].layers.len()).collect();
+            let layers: Vec<Layer> = deep
+                .iter()
+                .map(|i| {
+                    let input = &list[*i];
+                    let top = l + 1 == input.layers.len();
+                    let sequence = !top || input.sequence;
+                    self.lstm_layer(inputs[*i], input, l, (sequence, top))
+                })
+                .collect::<Result<_>>()?;
+            for (i, outputs) in deep.into_iter().zip(self.lstm_layers(&layers)) {
+                let input = &list[i];
+                if let (true, Some(y)) = (l + 1 < input.layers.len(), outputs.0) {
+                    let drop = input.dropout > 0.0;
+                    inputs[i] = if drop { self.dropout(y, input.dropout)? } else { y };
+                }
+                results[i] = outputs;
+            }
+        }
+        results
+            .into_iter()
+            .map(|(sequence, last)| {
+                let last = last.ok_or_else(|| Error::shape("lstm", "no layer"))?;
+                Ok(Lstm { last, sequence })
+            })
+            .collect()
+    }
+
+    /// Checks one layer.
     fn lstm_layer(
         &mut self,
         x: Var,
-        lengths: Var,
-        directions: &[LstmWeights],
-        sequence: bool,
-        top: bool,
-    ) -> Result<(Option<Var>, Option<Var>)> {
+        input: &LstmInput,
+        l: usize,
+        (sequence, top): (bool, bool),
+    ) -> Result<Layer> {
+        let (directions, lengths) = (&input.layers[l], input.lengths);
         let shape = self.shape(x).to_vec();
         let [batch, steps, width] = shape[..] else {
             return Err(Error::shape("lstm", format!("input {shape:?}, want [batch, steps, D]")));
@@ -159,12 +278,9 @@ impl Tape {
             );
             return Err(Error::shape("lstm", detail));
         }
-        let mut inputs = vec![x];
         for w in directions {
-            let found = [w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh].map(|v| {
-                inputs.push(v);
-                self.shape(v).to_vec()
-            });
+            let found = [w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh];
+            let found = found.map(|v| self.shape(v).to_vec());
             let wanted = [
                 vec![4 * hidden, width],
                 vec![4 * hidden, hidden],
@@ -178,132 +294,204 @@ impl Tape {
                 return Err(Error::shape("lstm", detail));
             }
         }
-        let across = directions.len() * hidden;
-        let y = sequence.then(|| self.output("lstm.y", &[batch, steps, across], &inputs));
-        let last = top.then(|| self.output("lstm.last", &[batch, across], &inputs));
-        for (direction, weights) in directions.iter().enumerate() {
-            self.lstm_direction(x, lengths, *weights, (y, last), (hidden, across, direction));
-        }
-        Ok((y, last))
+        let directions = directions.clone();
+        Ok(Layer { x, lengths, directions, sequence, top, batch, steps, hidden })
     }
 
-    fn lstm_direction(
-        &mut self,
-        x: Var,
-        lengths: Var,
-        w: LstmWeights,
-        (y, last): (Option<Var>, Option<Var>),
-        (hidden, across, direction): (usize, usize, usize),
-    ) {
-        let [batch, steps, width] = [0, 1, 2].map(|i| self.shape(x)[i]);
-        let rows = batch * steps;
-        let gates = self.output("lstm.gates", &[batch, steps, 4 * hidden], &[]);
-        let cell = self.output("lstm.cell", &[batch, steps, hidden], &[]);
-        let prev = self.output("lstm.prev", &[batch, steps, hidden], &[]);
-        let projection = Product {
-            m: rows,
-            n: 4 * hidden,
-            k: width,
-            tb: true,
-            bias: Some(w.bias_ih),
-            ..Default::default()
-        };
-        product(self, x, w.weight_ih, gates, projection);
-        let at = direction * hidden;
-        let words = [batch, steps, hidden, direction, across, at, across, at];
-        let words: Vec<u32> = words.iter().map(|w| *w as u32).collect();
-        let flops = (rows * 8 * hidden * hidden) as u64;
-        let args = [
-            Some(gates),
-            Some(w.weight_hh),
-            Some(w.bias_hh),
-            Some(lengths),
-            Some(cell),
-            Some(prev),
-            y,
-            last,
-        ];
-        self.call(&FORWARD, &args, words.clone(), Defines::new(), flops);
-
-        let outputs: Vec<Var> = [y, last].into_iter().flatten().collect();
-        self.on_backward(&outputs, move |tape| {
-            let state = tape.output("lstm.state", &[batch, 2 * hidden], &[]);
-            let dy = y.and_then(|y| tape.grad(y));
-            let dlast = last.and_then(|l| tape.grad(l));
-            let args =
-                [Some(gates), Some(w.weight_hh), Some(lengths), Some(cell), dy, dlast, Some(state)];
-            tape.call(&BACKWARD, &args, words, Defines::new(), flops);
-            if let Some(dx) = tape.sink(x) {
-                let p = Product {
-                    m: rows,
-                    n: width,
-                    k: 4 * hidden,
-                    accumulate: dx.accumulate,
-                    ..Default::default()
-                };
-                product(tape, gates, w.weight_ih, dx.var, p);
+    /// Records layers that do not depend on each other; sequence and last state of each.
+    fn lstm_layers(&mut self, layers: &[Layer]) -> Vec<(Option<Var>, Option<Var>)> {
+        let words = |l: &Layer| l.directions.len() * l.batch * l.steps * l.hidden * 7;
+        if layers.len() > 1 && layers.iter().map(words).sum::<usize>() > MOST_WORDS {
+            return layers.chunks(1).flat_map(|one| self.lstm_layers(one)).collect();
+        }
+        let mut list: Vec<(&str, Vec<usize>, Vec<Var>)> = Vec::new();
+        for layer in layers {
+            let Layer { batch, steps, hidden, .. } = *layer;
+            let mut from = vec![layer.x];
+            for w in &layer.directions {
+                from.extend([w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh]);
             }
-            let (ih, hh) = ((rows, 4 * hidden, width), (rows, 4 * hidden, hidden));
-            linear_weight_grad(tape, gates, x, ih, None, w.weight_ih, Some(w.bias_ih));
-            linear_weight_grad(tape, gates, prev, hh, None, w.weight_hh, Some(w.bias_hh));
+            let across = layer.directions.len() * hidden;
+            if layer.sequence {
+                list.push(("lstm.y", vec![batch, steps, across], from.clone()));
+            }
+            if layer.top {
+                list.push(("lstm.last", vec![batch, across], from));
+            }
+            for _ in &layer.directions {
+                list.push(("lstm.gates", vec![batch, steps, 4 * hidden], Vec::new()));
+                list.push(("lstm.cell", vec![batch, steps, hidden], Vec::new()));
+                list.push(("lstm.prev", vec![batch, steps, hidden], Vec::new()));
+                list.push(("lstm.state", vec![batch, 2 * hidden], Vec::new()));
+            }
+        }
+        let (seq, vars, starts) = self.parts("lstm", &list);
+        let mut parts = vars.into_iter().zip(starts);
+        let mut next = || parts.next().unwrap_or((seq, 0));
+        let (mut outputs, mut all) = (Vec::new(), Vec::new());
+        for layer in layers {
+            let Layer { x, lengths, batch, steps, hidden, .. } = *layer;
+            let across = layer.directions.len() * hidden;
+            let y = layer.sequence.then(&mut next);
+            let last = layer.top.then(&mut next);
+            for (direction, weights) in layer.directions.iter().enumerate() {
+                let column = (direction * hidden) as u32;
+                let [gates, cell, prev, state] = [(); 4].map(|()| next());
+                let sizes = [batch, steps, hidden, direction].map(|w| w as u32);
+                let at = |part: Option<(Var, u32)>| match part {
+                    Some((_, start)) => [across as u32, start + column],
+                    None => [0, 0],
+                };
+                let mut words = [0; WORDS];
+                words[..4].copy_from_slice(&sizes);
+                words[4..8].copy_from_slice(&[gates.1, cell.1, prev.1, state.1]);
+                words[8..10].copy_from_slice(&at(y));
+                words[10..12].copy_from_slice(&at(last));
+                all.push(Recurrence {
+                    x,
+                    lengths,
+                    weights: *weights,
+                    y: y.map(|(y, _)| y),
+                    last: last.map(|(last, _)| last),
+                    gates: gates.0,
+                    prev: prev.0,
+                    sizes: [batch, steps, self.shape(x)[2], hidden],
+                    words,
+                    column,
+                });
+            }
+            outputs.push((y.map(|(y, _)| y), last.map(|(last, _)| last)));
+        }
+        self.recurrences(seq, all);
+        outputs
+    }
+
+    /// Records recurrences whose tensors are parts of `seq`, and their gradients.
+    fn recurrences(&mut self, seq: Var, mut all: Vec<Recurrence>) {
+        for r in &all {
+            let [.., width, hidden] = r.sizes;
+            let bias = Some(r.weights.bias_ih);
+            let p = Product {
+                m: r.rows(),
+                n: 4 * hidden,
+                k: width,
+                tb: true,
+                bias,
+                ..Default::default()
+            };
+            product(self, r.x, r.weights.weight_ih, r.gates, p);
+        }
+        // The longest first, so that a device is not left waiting for it; what the wide kernels do
+        // not take apart from what they do.
+        all.sort_by_key(|r| (r.unrolled(), std::cmp::Reverse(r.flops())));
+        for group in all.chunk_by(|a, b| a.unrolled() == b.unrolled()) {
+            group.chunks(MOST).for_each(|group| self.recur(seq, group));
+        }
+        let outputs: Vec<Var> = all.iter().flat_map(|r| [r.y, r.last]).flatten().collect();
+        self.on_backward(&outputs, move |tape| {
+            let above = |tape: &Tape, r: &Recurrence| {
+                [r.y, r.last].map(|out| out.and_then(|out| tape.grad(out)))
+            };
+            all.retain(|r| above(tape, r).iter().any(Option::is_some));
+            for group in all.chunk_by(|a, b| a.unrolled() == b.unrolled()) {
+                for group in group.chunks(MOST) {
+                    let ups: Vec<_> = group.iter().map(|r| above(tape, r)).collect();
+                    tape.recur_back(seq, group, &ups);
+                }
+            }
+            for r in &all {
+                let [.., width, hidden] = r.sizes;
+                let (rows, gates, w) = (r.rows(), r.gates, r.weights);
+                if let Some(dx) = tape.sink(r.x) {
+                    let accumulate = dx.accumulate;
+                    let p = Product {
+                        m: rows,
+                        n: width,
+                        k: 4 * hidden,
+                        accumulate,
+                        ..Default::default()
+                    };
+                    product(tape, gates, w.weight_ih, dx.var, p);
+                }
+                let (ih, hh) = ((rows, 4 * hidden, width), (rows, 4 * hidden, hidden));
+                linear_weight_grad(tape, gates, r.x, ih, None, w.weight_ih, Some(w.bias_ih));
+                linear_weight_grad(tape, gates, r.prev, hh, None, w.weight_hh, Some(w.bias_hh));
+            }
             Ok(())
         });
     }
+
+    /// Weights, biases and lengths of a group, each as one tensor, with the recurrences' words.
+    fn recur_places(&mut self, group: &[Recurrence]) -> Option<([Var; 3], Vec<[u32; WORDS]>)> {
+        let mut words: Vec<[u32; WORDS]> = group.iter().map(|r| r.words).collect();
+        let mut places = [group[0].gates; 3];
+        let pick: [fn(&Recurrence) -> Var; 3] =
+            [|r| r.weights.weight_hh, |r| r.weights.bias_hh, |r| r.lengths];
+        for (k, pick) in pick.into_iter().enumerate() {
+            let vars: Vec<Var> = group.iter().map(pick).collect();
+            let same = vars.iter().all(|v| *v == vars[0]);
+            let (whole, starts) =
+                if same { (vars[0], vec![0; vars.len()]) } else { self.cover(&vars)? };
+            places[k] = whole;
+            words.iter_mut().zip(starts).for_each(|(words, start)| words[12 + k] = start);
+        }
+        Some((places, words))
+    }
+
+    fn recur(&mut self, seq: Var, group: &[Recurrence]) {
+        let Some(([w, bias, lengths], words)) = self.recur_places(group) else {
+            return group.chunks(1).for_each(|one| self.recur(seq, one));
+        };
+        let mut defines = Defines::new();
+        for (i, r) in group.iter().enumerate() {
+            for (name, wanted) in [(Y[i], r.y.is_some()), (LAST[i], r.last.is_some())] {
+                if wanted {
+                    defines.insert(name, 1);
+                }
+            }
+        }
+        let args = [seq, w, bias, lengths].map(Some);
+        let flops = group.iter().map(Recurrence::flops).sum();
+        self.call(&FORWARD, &args, words.concat(), defines, flops);
+    }
+
+    /// `ups[i]`: the gradients of the sequence and of the last state of recurrence i.
+    fn recur_back(&mut self, seq: Var, group: &[Recurrence], ups: &[[Option<Var>; 2]]) {
+        let mut bound: Vec<Var> = Vec::new();
+        for up in ups.iter().flatten().flatten() {
+            if !bound.contains(up) {
+                bound.push(*up);
+            }
+        }
+        let places = if bound.len() <= MOST_UP { self.recur_places(group) } else { None };
+        let Some(([w, _, lengths], mut words)) = places else {
+            for (one, up) in group.chunks(1).zip(ups.chunks(1)) {
+                self.recur_back(seq, one, up);
+            }
+            return;
+        };
+        let mut defines = Defines::new();
+        for (i, (r, up)) in group.iter().zip(ups).enumerate() {
+            // Columns of the gradients, which are tensors of their own.
+            (words[i][9], words[i][11]) = (r.column, r.column);
+            for (name, var) in [DY[i], DLAST[i]].into_iter().zip(up) {
+                if let Some(place) = bound.iter().position(|b| Some(*b) == *var) {
+                    defines.insert(name, place as u32 + 1);
+                }
+            }
+        }
+        let mut args = vec![Some(seq), Some(w), Some(lengths)];
+        args.extend(bound.into_iter().map(Some));
+        args.resize(3 + MOST_UP, None);
+        let flops = group.iter().map(Recurrence::flops).sum();
+        self.call(&BACKWARD, &args, words.concat(), defines, flops);
+    }
 }
 
-fn cases(backward: bool) -> Vec<Case> {
-    let shapes = [
-        (1, 1, 1, 0, 3),
-        (3, 5, 5, 1, 1),
-        (9, 7, 16, 0, 2),
-        (17, 6, 20, 1, 3),
-        (8, 12, 32, 0, 3),
-        (2, 3, 64, 1, 2),
-        (3, 4, 100, 0, 3),
-        (2, 2, 256, 0, 2),
-    ];
-    shapes
-        .into_iter()
-        .enumerate()
-        .map(|(seed, (batch, steps, hidden, reverse, outputs))| {
-            let f = |s: u64, len: usize, scale: f32| {
-                let values = random(seed as u64 * 16 + s, len);
-                Some(CaseArg::F(values.into_iter().map(|v| v * scale).collect()))
-            };
-            let lengths = (0..batch as u32).map(|b| (b * 5 + 2) % steps as u32 + 1).collect();
-            let lengths = Some(CaseArg::U(lengths));
-            let scale = 1.0 / (hidden as f32).sqrt();
-            let cells = batch * steps * hidden;
-            // Odd places send a case to the plain kernel, so the wide one has even places.
-            let (ldy, y_at) = if hidden % 4 == 0 { (hidden + 8, 4) } else { (hidden + 3, 2) };
-            let words = [batch, steps, hidden, reverse, ldy, y_at, ldy, y_at];
-            let words = words.map(|w| w as u32).to_vec();
-            let w = f(1, 4 * hidden * hidden, scale);
-            let y = (outputs & 1 != 0).then(|| f(2, batch * steps * ldy, 1.0)).flatten();
-            let last = (outputs & 2 != 0).then(|| f(3, batch * ldy, 1.0)).flatten();
-            let args = if backward {
-                // Gates as a forward pass leaves them: within (0, 1), and g within (-1, 1).
-                let gates = random(seed as u64 + 77, 4 * cells)
-                    .into_iter()
-                    .enumerate()
-                    .map(|(i, v)| if (i / hidden) % 4 == 2 { v * 0.9 } else { 0.5 + v * 0.45 });
-                let gates = Some(CaseArg::F(gates.collect()));
-                vec![gates, w, lengths, f(5, cells, 1.5), y, last, f(6, batch * 2 * hidden, 1.0)]
-            } else {
-                let gates = f(4, 4 * cells, 1.5);
-                let bias = f(5, 4 * hidden, 0.5);
-                vec![gates, w, bias, lengths, f(6, cells, 1.0), f(7, cells, 1.0), y, last]
-            };
-            Case::new(format!("{batch}x{steps}x{hidden} reverse {reverse}"), words, args)
-                .within(3e-5)
-                .flops((batch * steps * 8 * hidden * hidden) as u64)
-        })
-        .collect()
-}
-
-/// CPU twins: one sample, one step, one unit at a time.
+/// CPU twins: one recurrence, one sample, one step, one unit at a time.
 #[allow(clippy::needless_range_loop, reason = "loops that read like the shaders'")]
 pub mod reference {
+    use super::{DLAST, DY, LAST, WORDS, Y};
     use crate::ops::Act;
     use crate::plan::Twin;
 
@@ -319,48 +507,53 @@ pub mod reference {
 
     /// Gates, cells, hidden states.
     pub fn forward(t: &mut Twin) {
-        let [batch, steps, n, reverse, ldy, y_at, ld_last, last_at] =
-            [0, 1, 2, 3, 4, 5, 6, 7].map(|i| t.size(i));
-        let (z, w, bias) = (t.read(0), t.read(1), t.read(2));
-        let lengths: Vec<usize> = t.words_of(3).iter().map(|l| *l as usize).collect();
-        let (has_y, has_last) = (t.has(6), t.has(7));
-        for b in 0..batch {
-            let (mut h, mut c) = (vec![0.0; n], vec![0.0; n]);
-            for step in visits(lengths[b].min(steps), reverse != 0) {
-                let at = b * steps + step;
-                t.write(5)[at * n..(at + 1) * n].copy_from_slice(&h);
-                let pre = |gate: usize, j: usize| {
-                    let row = gate * n + j;
-                    let recurrent: f32 = (0..n).map(|k| w[row * n + k] * h[k]).sum();
-                    z[at * 4 * n + row] + bias[row] + recurrent
-                };
-                let mut next = vec![0.0; n];
-                for j in 0..n {
-                    let i = Act::Sigmoid.apply(pre(0, j));
-                    let f = Act::Sigmoid.apply(pre(1, j));
-                    let g = Act::Tanh.apply(pre(2, j));
-                    let o = Act::Sigmoid.apply(pre(3, j));
-                    c[j] = f * c[j] + i * g;
-                    next[j] = o * Act::Tanh.apply(c[j]);
-                    for (gate, value) in [i, f, g, o].into_iter().enumerate() {
-                        t.write(0)[at * 4 * n + gate * n + j] = value;
+        for r in 0..t.words.len() / WORDS {
+            let q: Vec<usize> = (0..WORDS).map(|i| t.size(r * WORDS + i)).collect();
+            let [batch, steps, n, reverse, gates, cell, prev, _] =
+                [0, 1, 2, 3, 4, 5, 6, 7].map(|i| q[i]);
+            let [ldy, y_at, ld_last, last_at, w_at, bias_at, lengths_at] =
+                [8, 9, 10, 11, 12, 13, 14].map(|i| q[i]);
+            let (seq, w, bias) = (t.read(0), t.read(1), t.read(2));
+            let lengths = t.words_of(3)[lengths_at..].to_vec();
+            let (has_y, has_last) = (t.is(Y[r]), t.is(LAST[r]));
+            for b in 0..batch {
+                let length = (lengths[b] as usize).min(steps);
+                let (mut h, mut c) = (vec![0.0; n], vec![0.0; n]);
+                for step in visits(length, reverse != 0) {
+                    let at = b * steps + step;
+                    t.write(0)[prev + at * n..][..n].copy_from_slice(&h);
+                    let pre = |gate: usize, j: usize| {
+                        let row = gate * n + j;
+                        let recurrent: f32 = (0..n).map(|k| w[w_at + row * n + k] * h[k]).sum();
+                        seq[gates + at * 4 * n + row] + bias[bias_at + row] + recurrent
+                    };
+                    let mut next = vec![0.0; n];
+                    for j in 0..n {
+                        let i = Act::Sigmoid.apply(pre(0, j));
+                        let f = Act::Sigmoid.apply(pre(1, j));
+                        let g = Act::Tanh.apply(pre(2, j));
+                        let o = Act::Sigmoid.apply(pre(3, j));
+                        c[j] = f * c[j] + i * g;
+                        next[j] = o * Act::Tanh.apply(c[j]);
+                        for (gate, value) in [i, f, g, o].into_iter().enumerate() {
+                            t.write(0)[gates + at * 4 * n + gate * n + j] = value;
+                        }
+                        t.write(0)[cell + at * n + j] = c[j];
+                        if has_y {
+                            t.write(0)[y_at + at * ldy + j] = next[j];
+                        }
                     }
-                    t.write(4)[at * n + j] = c[j];
-                    if has_y {
-                        t.write(6)[at * ldy + y_at + j] = next[j];
-                    }
+                    h = next;
                 }
-                h = next;
-            }
-            if has_last {
-                let at = b * ld_last + last_at;
-                t.write(7)[at..at + n].copy_from_slice(&h);
-            }
-            for step in lengths[b].min(steps)..steps {
-                let at = b * steps + step;
-                t.write(5)[at * n..(at + 1) * n].fill(0.0);
-                if has_y {
-                    t.write(6)[at * ldy + y_at..][..n].fill(0.0);
+                if has_last {
+                    t.write(0)[last_at + b * ld_last..][..n].copy_from_slice(&h);
+                }
+                for step in length..steps {
+                    let at = b * steps + step;
+                    t.write(0)[prev + at * n..][..n].fill(0.0);
+                    if has_y {
+                        t.write(0)[y_at + at * ldy..][..n].fill(0.0);
+                    }
                 }
             }
         }
@@ -368,45 +561,56 @@ pub mod reference {
 
     /// Gradients of the pre-activations.
     pub fn backward(t: &mut Twin) {
-        let [batch, steps, n, reverse, ldy, y_at, ld_last, last_at] =
-            [0, 1, 2, 3, 4, 5, 6, 7].map(|i| t.size(i));
-        let (gates, w, cell) = (t.read(0), t.read(1), t.read(3));
-        let (dy, dlast) = (t.read(4), t.read(5));
-        let lengths: Vec<usize> = t.words_of(2).iter().map(|l| *l as usize).collect();
-        for b in 0..batch {
-            let (mut dh, mut dc) = (vec![0.0; n], vec![0.0; n]);
-            let order = visits(lengths[b].min(steps), reverse != 0);
-            for (s, step) in order.iter().enumerate().rev() {
-                let at = b * steps + step;
-                let mut dz = vec![0.0; 4 * n];
-                for j in 0..n {
-                    let [i, f, g, o] = [0, 1, 2, 3].map(|gate| gates[at * 4 * n + gate * n + j]);
-                    let c = Act::Tanh.apply(cell[at * n + j]);
-                    let before = match s {
-                        0 => 0.0,
-                        _ => cell[(b * steps + order[s - 1]) * n + j],
-                    };
-                    let mut above = dh[j] + dy.get(at * ldy + y_at + j).unwrap_or(&0.0);
-                    if s + 1 == order.len() {
-                        above += dlast.get(b * ld_last + last_at + j).unwrap_or(&0.0);
+        for r in 0..t.words.len() / WORDS {
+            let q: Vec<usize> = (0..WORDS).map(|i| t.size(r * WORDS + i)).collect();
+            let [batch, steps, n, reverse, gates, cell, _, state] =
+                [0, 1, 2, 3, 4, 5, 6, 7].map(|i| q[i]);
+            let [ldy, y_at, ld_last, last_at, w_at, _, lengths_at] =
+                [8, 9, 10, 11, 12, 13, 14].map(|i| q[i]);
+            let (seq, w) = (t.read(0), t.read(1));
+            let up = |t: &Twin, name: &str| match t.defines.get(name) {
+                Some(place) if *place > 0 => t.read(2 + *place as usize),
+                _ => Vec::new(),
+            };
+            let (dy, dlast) = (up(t, DY[r]), up(t, DLAST[r]));
+            let lengths = t.words_of(2)[lengths_at..].to_vec();
+            for b in 0..batch {
+                let length = (lengths[b] as usize).min(steps);
+                let (mut dh, mut dc) = (vec![0.0; n], vec![0.0; n]);
+                let order = visits(length, reverse != 0);
+                for (s, step) in order.iter().enumerate().rev() {
+                    let at = b * steps + step;
+                    let mut dz = vec![0.0; 4 * n];
+                    for j in 0..n {
+                        let [i, f, g, o] =
+                            [0, 1, 2, 3].map(|gate| seq[gates + at * 4 * n + gate * n + j]);
+                        let c = Act::Tanh.apply(seq[cell + at * n + j]);
+                        let before = match s {
+                            0 => 0.0,
+                            _ => seq[cell + (b * steps + order[s - 1]) * n + j],
+                        };
+                        let mut above = dh[j] + dy.get(at * ldy + y_at + j).unwrap_or(&0.0);
+                        if s + 1 == order.len() {
+                            above += dlast.get(b * ld_last + last_at + j).unwrap_or(&0.0);
+                        }
+                        above = flush(above);
+                        dc[j] = flush(dc[j] + above * o * (1.0 - c * c));
+                        dz[j] = dc[j] * g * i * (1.0 - i);
+                        dz[n + j] = dc[j] * before * f * (1.0 - f);
+                        dz[2 * n + j] = dc[j] * i * (1.0 - g * g);
+                        dz[3 * n + j] = above * c * o * (1.0 - o);
+                        dc[j] *= f;
                     }
-                    above = flush(above);
-                    dc[j] = flush(dc[j] + above * o * (1.0 - c * c));
-                    dz[j] = dc[j] * g * i * (1.0 - i);
-                    dz[n + j] = dc[j] * before * f * (1.0 - f);
-                    dz[2 * n + j] = dc[j] * i * (1.0 - g * g);
-                    dz[3 * n + j] = above * c * o * (1.0 - o);
-                    dc[j] *= f;
+                    for (k, d) in dh.iter_mut().enumerate() {
+                        *d = (0..4 * n).map(|row| dz[row] * w[w_at + row * n + k]).sum();
+                    }
+                    t.write(0)[gates + at * 4 * n..][..4 * n].copy_from_slice(&dz);
                 }
-                for (k, d) in dh.iter_mut().enumerate() {
-                    *d = (0..4 * n).map(|r| dz[r] * w[r * n + k]).sum();
+                t.write(0)[state + b * 2 * n..][..n].copy_from_slice(&dh);
+                t.write(0)[state + b * 2 * n + n..][..n].copy_from_slice(&dc);
+                for step in length..steps {
+                    t.write(0)[gates + (b * steps + step) * 4 * n..][..4 * n].fill(0.0);
                 }
-                t.write(0)[at * 4 * n..(at + 1) * 4 * n].copy_from_slice(&dz);
-            }
-            t.write(6)[b * 2 * n..][..n].copy_from_slice(&dh);
-            t.write(6)[b * 2 * n + n..][..n].copy_from_slice(&dc);
-            for step in lengths[b].min(steps)..steps {
-                t.write(0)[(b * steps + step) * 4 * n..][..4 * n].fill(0.0);
             }
         }
     }

@@ -395,6 +395,8 @@ impl SelfMm {
         let n = layout.batch;
         let rows = tape.input("rows", &[n], block, layout.rows_at);
         let mut encoded = Vec::new();
+        // LSTMs wait for each other: their recurrences run side by side.
+        let (mut waiting, mut inputs) = (Vec::new(), Vec::new());
         let mut streams = layout.streams.iter();
         for sense in &self.senses {
             let name = sense.modality.name();
@@ -415,7 +417,9 @@ impl SelfMm {
                         Error::shape("forward", format!("{name} comes without lengths"))
                     })?;
                     let lengths = tape.input(&format!("{name}.lengths"), &[n], block, lengths_at);
-                    encoder.record(tape, params, x, lengths, train)?
+                    inputs.push(encoder.input(tape, params, x, lengths, train)?);
+                    waiting.push((encoded.len(), encoder));
+                    x
                 }
                 _ => {
                     let x = tape.reshape(x, &[n, at.width])?;
@@ -424,6 +428,9 @@ impl SelfMm {
                 }
             };
             encoded.push((sense.modality, out));
+        }
+        for ((at, encoder), lstm) in waiting.into_iter().zip(tape.lstms(&inputs)?) {
+            encoded[at].1 = encoder.output(tape, params, lstm.last, train)?;
         }
         let parts: Vec<Var> = encoded.iter().map(|(_, v)| *v).collect();
         let fused = if parts.len() == 1 { parts[0] } else { tape.concat(&parts)? };
