@@ -55,6 +55,23 @@ pub struct TokenSpec {
     pub tables: (usize, usize),
 }
 
+/// What the blocks of two batches that one plan serves have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BatchShape {
+    /// Rows.
+    pub rows: usize,
+    /// Token rows.
+    pub tokens: usize,
+    /// Steps of each modality's stream, by [`Modality::index`]; those it lacks have 0.
+    pub steps: [usize; 3],
+}
+
+/// Steps that a block has room for where the longest row has `longest` of `most`: the next of eight
+/// equal parts, so that nothing is computed for most of the padding and a model has few plans.
+pub fn bucket(longest: usize, most: usize) -> usize {
+    longest.next_multiple_of(most.div_ceil(8).max(1)).clamp(1, most.max(1))
+}
+
 /// The fields of one block. Every field starts at a multiple of 64 words (256 bytes, the largest
 /// offset alignment that WebGPU asks for).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -106,6 +123,16 @@ impl Layout {
         let labels_at = place(batch);
         let rows_at = place(batch);
         Layout { streams, tokens, labels_at, rows_at, words: end, batch }
+    }
+
+    /// What a plan for it depends on.
+    pub fn shape(&self) -> BatchShape {
+        let mut steps = [0; 3];
+        for stream in &self.streams {
+            steps[stream.modality.index()] = stream.steps;
+        }
+        let tokens = self.tokens.as_ref().map_or(0, |t| t.rows);
+        BatchShape { rows: self.batch, tokens, steps }
     }
 }
 
@@ -230,6 +257,17 @@ mod tests {
             assert_eq!(pair[1].0 % 64, 0);
             assert!(pair[0].0 + pair[0].1 <= pair[1].0);
         }
+    }
+
+    #[test]
+    fn buckets_hold_what_they_must() {
+        for most in 1..100 {
+            let mut all: Vec<usize> = (1..=most).map(|longest| bucket(longest, most)).collect();
+            assert!(all.iter().zip(1..).all(|(b, longest)| (longest..=most).contains(b)));
+            all.dedup();
+            assert!(all.len() <= 8 && all.last() == Some(&most), "{most}: {all:?}");
+        }
+        assert_eq!((bucket(0, 0), bucket(0, 5)), (1, 1));
     }
 
     #[test]

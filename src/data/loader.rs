@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::batch::{Layout, StreamSpec, TokenSpec, fill, matching_stream};
+use super::batch::{Layout, StreamSpec, TokenSpec, bucket, fill, matching_stream};
+use super::dataset::Split;
 use super::normalize::Standardise;
 use super::tokens::packed_rows;
 use super::{Dataset, SplitName};
@@ -146,6 +147,17 @@ struct Work {
 }
 
 impl Work {
+    /// The streams as `rows` need them: one with lengths has no more steps than its bucket.
+    fn fitting(&self, split: &Split, rows: &[u32]) -> Vec<StreamSpec> {
+        let mut specs = self.specs.clone();
+        for spec in specs.iter_mut().filter(|spec| spec.lengths) {
+            let Some(stream) = split.stream(spec.modality) else { continue };
+            let longest = rows.iter().map(|row| stream.len(*row as usize)).max().unwrap_or(0);
+            spec.steps = bucket(longest.min(spec.steps), spec.steps);
+        }
+        specs
+    }
+
     fn run(&self, send: &SyncSender<Result<Batch>>) {
         let Some(split) = self.data.split(self.split) else { return };
         let text = self.data.text().map(|text| text.as_ref());
@@ -157,9 +169,11 @@ impl Work {
                 rows: packed_rows(rows.iter().map(|row| tokens.len(*row as usize))),
                 tables,
             });
+            let specs = self.fitting(split, rows);
             let room = layout.tokens.as_ref().map(|t| t.rows);
-            if rows.len() != layout.batch || room != spec.map(|s| s.rows) {
-                layout = Arc::new(Layout::new(rows.len(), &self.specs, spec));
+            let fits = layout.streams.iter().map(|s| s.steps).eq(specs.iter().map(|s| s.steps));
+            if rows.len() != layout.batch || room != spec.map(|s| s.rows) || !fits {
+                layout = Arc::new(Layout::new(rows.len(), &specs, spec));
             }
             let mut words = self.idle.try_recv().unwrap_or_default();
             let filled =
@@ -215,6 +229,35 @@ mod tests {
         }
         assert_eq!(sizes, [8, 8, 8, 8, 8, 8, 2]);
         assert_eq!(seen, shuffled(50, 1, 0));
+    }
+
+    #[test]
+    fn a_batch_has_room_for_its_longest_row_and_little_more() {
+        // Row i has i + 1 of 40 steps.
+        let file = TensorFile::new()
+            .f32("train.audio", &[40, 40, 3], (0..40 * 40 * 3).map(|i| i as f32))
+            .i32("train.audio_lengths", &[40], &(1..=40).collect::<Vec<_>>())
+            .f32("train.regression_labels", &[40], (0..40).map(|i| i as f32 / 40.0))
+            .save();
+        let data = Arc::new(Dataset::open(file.path()).unwrap());
+        let spec = StreamSpec { modality: Modality::Audio, steps: 40, dim: 3, lengths: true };
+        let order: Vec<u32> = (0..40).collect();
+        let loader =
+            Loader::new(data.clone(), SplitName::Train, order, 9, vec![spec], None, None).unwrap();
+        let mut steps = Vec::new();
+        for batch in loader {
+            let batch = batch.unwrap();
+            let stream = batch.layout.streams[0];
+            let lengths = &batch.words[stream.lengths_at.unwrap()..][..batch.layout.batch];
+            let longest = *lengths.iter().max().unwrap() as usize;
+            assert!(longest <= stream.steps && stream.steps < longest + 5);
+            let last = batch.layout.batch - 1;
+            let value = batch.words[stream.values_at + (last * stream.steps + longest - 1) * 4];
+            let row = *batch.rows().last().unwrap() as usize;
+            assert_eq!(f32::from_bits(value), ((row * 40 + row) * 3) as f32, "the last valid step");
+            steps.push(stream.steps);
+        }
+        assert_eq!(steps, [10, 20, 30, 40, 40]);
     }
 
     #[test]

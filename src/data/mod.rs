@@ -21,7 +21,7 @@ pub mod tokens;
 
 use serde::{Deserialize, Serialize};
 
-pub use batch::{Layout, StreamLayout, StreamSpec, TokenSpec, fill, shuffled};
+pub use batch::{BatchShape, Layout, StreamLayout, StreamSpec, TokenSpec, bucket, fill, shuffled};
 pub use dataset::{Dataset, Options, Split, Stream, Text, TextBert};
 pub use loader::{Batch, Loader};
 pub use normalize::{FeatureStats, Standardise};

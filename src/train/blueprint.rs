@@ -4,7 +4,7 @@
 use super::lifecycle::open_file;
 use super::limits::{check_batch, check_schedule};
 use super::text::outlined;
-use crate::data::{Dataset, Layout, Modality, SplitName, StreamSpec};
+use crate::data::{BatchShape, Dataset, Layout, Modality, SplitName, StreamSpec};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::nn::Params;
@@ -48,23 +48,26 @@ pub(super) fn table_width(model: &SelfMm, kind: Kind) -> usize {
     }
 }
 
-/// Rows of a full batch, and the most token rows that one can have.
-pub(super) fn full_batch(model: &SelfMm, data: &Dataset, batch: usize) -> (usize, usize) {
-    let batch = batch.min(data.most_rows());
+/// The largest shape that a batch of so many rows can have.
+pub(super) fn full_batch(model: &SelfMm, data: &Dataset, batch: usize) -> BatchShape {
+    let rows = batch.min(data.most_rows());
     let tokens = data.text().filter(|_| model.bert().is_some());
-    (batch, tokens.map_or(0, |t| t.tokens.worst_rows(batch)))
+    let tokens = tokens.map_or(0, |t| t.tokens.worst_rows(rows));
+    Layout::new(rows, &model.streams(), model.tokens(tokens)).shape()
 }
 
-/// The block of a batch of so many rows and token rows.
-fn layout(model: &SelfMm, (batch, tokens): (usize, usize)) -> Layout {
-    Layout::new(batch, &model.streams(), model.tokens(tokens))
+/// The block of a batch of this shape.
+fn layout(model: &SelfMm, shape: BatchShape) -> Layout {
+    let mut streams = model.streams();
+    streams.iter_mut().for_each(|s| s.steps = shape.steps[s.modality.index()]);
+    Layout::new(shape.rows, &streams, model.tokens(shape.tokens))
 }
 
 impl Blueprint {
     pub(super) fn new(
         model: &SelfMm,
         data: &Dataset,
-        batch: (usize, usize),
+        batch: BatchShape,
         caps: &Caps,
         train: bool,
     ) -> Self {
@@ -74,7 +77,7 @@ impl Blueprint {
         let block = spaces.declare("batch", layout(model, batch).words);
         // All scores of a split, and the representations of one batch: those are read in passes.
         let scores = data.most_rows() * table_width(model, Kind::Scores);
-        let represented = batch.0 * table_width(model, Kind::Represent);
+        let represented = batch.rows * table_width(model, Kind::Represent);
         let scores = spaces.declare("results", scores.max(represented));
         // Steps of an encoder are long: losses should be seen before sixteen of them are over.
         let ring_rows = if model.bert().is_some() { RING_ROWS / 4 } else { RING_ROWS };
@@ -123,11 +126,11 @@ impl Blueprint {
         self.spaces.words(self.scores) / table_width(model, kind).max(1)
     }
 
-    /// The plan of a batch of so many rows and token rows.
+    /// The plan of a batch of this shape.
     pub(super) fn plan(
         &self,
         model: &SelfMm,
-        batch: (usize, usize),
+        batch: BatchShape,
         caps: &Caps,
         kind: Kind,
     ) -> Result<Plan> {

@@ -3,7 +3,7 @@
 use super::blueprint::{Blueprint, Kind, available, full_batch, table_width};
 use super::checkpoint::{State, StateCard, save_state};
 use super::history::StepRecord;
-use crate::data::{Batch, Dataset, Loader, SplitName, Standardise, shuffled};
+use crate::data::{Batch, BatchShape, Dataset, Loader, SplitName, Standardise, shuffled};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::{Params, Weights};
@@ -46,8 +46,7 @@ pub struct Session<'g> {
     memory: Memory,
     pool: Pool,
     ring: Option<Ring>,
-    /// By kind, rows and token rows of a batch.
-    programs: HashMap<(Kind, usize, usize), Program>,
+    programs: HashMap<(Kind, BatchShape), Program>,
     step: Step,
     updates: u32,
     objective: Objective,
@@ -98,8 +97,8 @@ impl<'g> Session<'g> {
         session.set_rates();
         let kind = if session.made.train.is_some() { Kind::Train } else { Kind::Scores };
         let program = plan.prepare(gpu, &session.memory, &mut session.pool)?;
-        let (batch, tokens) = session.full_batch();
-        session.programs.insert((kind, batch, tokens), program);
+        let full = session.full_batch();
+        session.programs.insert((kind, full), program);
         Ok(session)
     }
 
@@ -119,12 +118,12 @@ impl<'g> Session<'g> {
         }
     }
 
-    /// The program of a batch of so many rows and token rows.
-    fn prepare(&mut self, kind: Kind, (batch, tokens): (usize, usize)) -> Result<&Program> {
-        match self.programs.entry((kind, batch, tokens)) {
+    /// The program of a batch of this shape.
+    fn prepare(&mut self, kind: Kind, batch: BatchShape) -> Result<&Program> {
+        match self.programs.entry((kind, batch)) {
             Entry::Occupied(ready) => Ok(ready.into_mut()),
             Entry::Vacant(slot) => {
-                let plan = self.made.plan(&self.model, (batch, tokens), self.gpu.caps(), kind)?;
+                let plan = self.made.plan(&self.model, batch, self.gpu.caps(), kind)?;
                 let program = plan.prepare(self.gpu, &self.memory, &mut self.pool)?;
                 Ok(slot.insert(program))
             }
@@ -189,8 +188,8 @@ impl<'g> Session<'g> {
         self.model.config().train.batch_size.min(rows)
     }
 
-    /// Rows of a full batch, and the most token rows that one can have.
-    fn full_batch(&self) -> (usize, usize) {
+    /// The largest shape that a batch can have.
+    fn full_batch(&self) -> BatchShape {
         full_batch(&self.model, &self.data, self.model.config().train.batch_size)
     }
 
@@ -385,13 +384,13 @@ impl<'g> Session<'g> {
         clear: &[SpaceId],
         ring: Option<&mut Ring>,
     ) -> Result<wgpu::SubmissionIndex> {
-        let size = (batch.layout.batch, batch.layout.tokens.map_or(0, |t| t.rows));
-        self.prepare(kind, size)?;
+        let shape = batch.layout.shape();
+        self.prepare(kind, shape)?;
         self.memory.write(self.gpu, self.made.block, 0, &batch.words);
         self.memory.write_step(self.gpu, &self.step);
         let program = self
             .programs
-            .get(&(kind, size.0, size.1))
+            .get(&(kind, shape))
             .ok_or_else(|| Error::Config("no plan for this batch".into()))?;
         program.replay(self.gpu, &self.memory, update, clear, ring)
     }
