@@ -130,13 +130,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var stage = 0u; stage < 4u; stage++) {
             if (!wanted(k, stage)) { continue; }
             let m = product(k, h, stage);
-            let from = select(512u, 0u, stage == 0u);
+            let source = select(512u, 0u, stage == 0u);
             for (var c0 = 0u; c0 < m.cols; c0 += 64u) {
                 let c = c0 + id % 64u;
                 var sum = 0.0;
                 if (c < m.cols) {
                     for (var r = id / 64u; r < h.size; r += 4u) {
-                        sum += dz[from + r] * PARAMS[m.w + r * m.pitch + c];
+                        sum += dz[source + r] * PARAMS[m.w + r * m.pitch + c];
                     }
                 }
                 part[id] = sum;
@@ -174,7 +174,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var stage = 0u; stage < 4u; stage++) {
             if (!wanted(k, stage)) { continue; }
             let m = product(k, h, stage);
-            let from = select(dz1_at, dz2_at, stage == 0u);
+            let source = select(dz1_at, dz2_at, stage == 0u);
             for (var j = 0u; j < m.cols; j += 8u) {
                 // Which of 4 rows of 8 vectors of W this lane loads.
 #for i in 0..(32 + LANES - 1) / LANES
@@ -185,7 +185,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 var acc${q} = vec4<f32>();
 #endfor
                 for (var r = 0u; r < quads; r++) {
-                    let dz = DZ[from + r];
+                    let dz = DZ[source + r];
 #for i in 0..(32 + LANES - 1) / LANES
                     let w${i} = PARAMS[w_at${i} + r * 4u * m.pitch];
 #endfor
@@ -196,8 +196,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #endfor
                 }
                 var acc = array<vec4<f32>, 8>(acc0, acc1, acc2, acc3, acc4, acc5, acc6, acc7);
-                for (var q = 0u; q < 8u; q++) {
-                    if (live && j + q < m.cols) { _ = finish(k, h, stage, row, j + q, acc[q]); }
+                // Not unrolled by a just-in-time compiler: see heads_forward.
+                let end = min(j + 8u, m.cols);
+                if (live) {
+                    for (var c = j; c < end; c++) {
+                        _ = finish(k, h, stage, row, c, acc[min(c - j, end - j - 1u)]);
+                    }
                 }
             }
         }
@@ -219,14 +223,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var stage = 0u; stage < 4u; stage++) {
             if (!wanted(k, stage)) { continue; }
             let m = product(k, h, stage);
-            let from = select(dz1_at, dz2_at, stage == 0u);
+            let source = select(dz1_at, dz2_at, stage == 0u);
             let last = m.cols - 1u;
             for (var j = 0u; j < m.cols; j += 4u) {
                 let at = m.w + vec4<u32>(j, min(j + 1u, last), min(j + 2u, last), min(j + 3u, last));
                 var acc = vec4<f32>();
                 for (var r = 0u; r < h.size; r++) {
                     let skip = r * m.pitch;
-                    acc += DZ[from + r] * vec4<f32>(PARAMS[at.x + skip], PARAMS[at.y + skip],
+                    acc += DZ[source + r] * vec4<f32>(PARAMS[at.x + skip], PARAMS[at.y + skip],
                         PARAMS[at.z + skip], PARAMS[at.w + skip]);
                 }
                 for (var q = 0u; q < 4u; q++) {

@@ -31,15 +31,14 @@
 @group(0) @binding(5) var<storage, read_write> SCORES: array<f32>;
 @group(0) @binding(14) var<uniform> P: Params;
 
-#if TILED
-// Column `col` of a sample's x'.
-fn input(k: u32, h: Head, row: u32, col: u32) -> f32 {
-    var x = 0.0;
+// Column `col` of a sample's x'; for vectors, column and widths count by four.
+fn input(k: u32, h: Head, row: u32, col: u32) -> T {
+    var x = T();
     // Past the part that has it, c wraps around and is in no other.
     var c = col;
 #for p in 0..1 + X1 + X2
     if (k == 0u || k == ${p + 1}u) {
-        let cols = P.widths[${p}];
+        let cols = P.widths[${p}] / UNIT;
         if (c < cols) { x = X${p}[row * cols + c]; }
         c -= cols;
     }
@@ -47,6 +46,7 @@ fn input(k: u32, h: Head, row: u32, col: u32) -> f32 {
     return dropped(h, row, col, x);
 }
 
+#if TILED
 var<workgroup> xs: array<f32, ${SAMPLES * 256}>;
 var<workgroup> feature: array<f32, ${SAMPLES * 512}>;
 var<workgroup> part: array<f32, ${SAMPLES * 1024}>;
@@ -130,21 +130,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         SCORES[(row0 + id) * P.heads + k] = total;
     }
 }
-#else
-
-// A sample's x' into ACTS, from `at` on.
-fn take_input(k: u32, h: Head, row: u32, at: u32) {
-    var first = 0u;
-#for p in 0..1 + X1 + X2
-    if (k == 0u || k == ${p + 1}u) {
-        let cols = P.widths[${p}] / UNIT;
-        for (var c = 0u; c < cols; c++) {
-            ACTS[at + first + c] = dropped(h, row, first + c, X${p}[row * cols + c]);
-        }
-        first += cols;
-    }
-#endfor
-}
 #endif
 
 #if LANES
@@ -158,13 +143,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let input_at = (P.inputs_at + row * P.inputs + h.input_first) / 4u;
     let feature_at = (row * P.width + h.first) / 4u;
     let inner_at = P.inner_at / 4u + feature_at;
-    if (live) { take_input(wid.y, h, row, input_at); }
+    if (live) {
+        for (var c = 0u; c < h.inputs / 4u; c++) { ACTS[input_at + c] = input(wid.y, h, row, c); }
+    }
     var score = PARAMS[h.b3 / 4u].x;
     for (var layer = 0u; layer < 2u; layer++) {
         let inputs = select(h.size, h.inputs, layer == 0u) / 4u;
         let w = select(h.w2, h.w1, layer == 0u) / 4u;
         let b = select(h.b2, h.b1, layer == 0u) / 4u;
-        let from = select(feature_at, input_at, layer == 0u);
+        let source = select(feature_at, input_at, layer == 0u);
         let to = select(inner_at, feature_at, layer == 0u);
         for (var j = 0u; j < quads; j += 8u) {
             // Which of the 32 rows of W this lane loads.
@@ -175,7 +162,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             var acc${q} = vec4<f32>();
 #endfor
             for (var c = 0u; c < inputs; c++) {
-                let x = ACTS[from + c];
+                let x = ACTS[source + c];
 #for i in 0..(32 + LANES - 1) / LANES
                 let w${i} = PARAMS[w_at${i} + c];
 #endfor
@@ -187,14 +174,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                     dot(x, subgroupBroadcast(w${(4 * q + 3) / LANES}, ${(4 * q + 3) % LANES}u)));
 #endfor
             }
-            // A loop, not unrolled: a just-in-time compiler sees the store once.
+            // A loop over the outputs themselves, and an index that tells nothing of the array's
+            // length: neither is unrolled by a just-in-time compiler.
             var acc = array<vec4<f32>, 8>(acc0, acc1, acc2, acc3, acc4, acc5, acc6, acc7);
-            for (var q = 0u; q < 8u; q++) {
-                if (live && j + q < quads) {
-                    let v = max(acc[q] + PARAMS[b + j + q], vec4<f32>());
-                    ACTS[to + j + q] = v;
-                    if (layer == 1u) { score += dot(v, PARAMS[h.w3 / 4u + j + q]); }
-                }
+            let end = min(j + 8u, quads);
+            for (var o = j; o < end; o++) {
+                let v = max(acc[min(o - j, end - j - 1u)] + PARAMS[b + o], vec4<f32>());
+                if (live) { ACTS[to + o] = v; }
+                if (layer == 1u) { score += dot(v, PARAMS[h.w3 / 4u + o]); }
             }
         }
     }
@@ -211,20 +198,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let input_at = P.inputs_at + row * P.inputs + h.input_first;
     let feature_at = row * P.width + h.first;
     let inner_at = P.inner_at + feature_at;
-    take_input(wid.y, h, row, input_at);
+    for (var c = 0u; c < h.inputs; c++) { ACTS[input_at + c] = input(wid.y, h, row, c); }
     var score = PARAMS[h.b3];
     for (var layer = 0u; layer < 2u; layer++) {
         let inputs = select(h.size, h.inputs, layer == 0u);
         let w = select(h.w2, h.w1, layer == 0u);
         let b = select(h.b2, h.b1, layer == 0u);
-        let from = select(feature_at, input_at, layer == 0u);
+        let source = select(feature_at, input_at, layer == 0u);
         let to = select(inner_at, feature_at, layer == 0u);
         let last = h.size - 1u;
         for (var j = 0u; j < h.size; j += 4u) {
             let at = w + inputs * vec4<u32>(j, min(j + 1u, last), min(j + 2u, last), min(j + 3u, last));
             var acc = vec4<f32>();
             for (var c = 0u; c < inputs; c++) {
-                acc += ACTS[from + c] * vec4<f32>(PARAMS[at.x + c], PARAMS[at.y + c],
+                acc += ACTS[source + c] * vec4<f32>(PARAMS[at.x + c], PARAMS[at.y + c],
                     PARAMS[at.z + c], PARAMS[at.w + c]);
             }
             for (var q = 0u; q < 4u; q++) {

@@ -195,9 +195,11 @@ fn main(
 #endfor
     }
     var acc = array<vec4<f32>, 8>(acc0, acc1, acc2, acc3, acc4, acc5, acc6, acc7);
-    for (var r = 0u; r < 8u; r++) {
-        if (tile.row + r < tile.rows && col < quads) {
-            GRADS[tile.w / 4u + (tile.row + r) * quads + col] += acc[r];
+    if (col < quads) {
+        // Not unrolled by a just-in-time compiler: see heads_forward.
+        let end = min(tile.row + 8u, tile.rows);
+        for (var r = tile.row; r < end; r++) {
+            GRADS[tile.w / 4u + r * quads + col] += acc[min(r - tile.row, end - tile.row - 1u)];
         }
     }
     if (tile.col == 0u) {

@@ -79,7 +79,7 @@ fn main(
             + 2.0 / (k + 1.0) * clamp(fresh, -P.limit, P.limit);
     }
 
-    let from = i * P.width + first;
+    let source = i * P.width + first;
     let to = row * P.width + first;
-    for (var j = 0u; j < dim; j++) { STORE[to + j] = F[from + j]; }
+    for (var j = 0u; j < dim; j++) { STORE[to + j] = F[source + j]; }
 }
