@@ -3,7 +3,8 @@
 use super::*;
 use modalign::ops::heads::HeadVars;
 
-/// All as vectors of four, and not; one part; the fused head alone.
+/// All as vectors of four, and not; one part; the fused head alone. Small steps, because every
+/// feature has a kink.
 pub fn entries() -> Vec<Entry> {
     let list: [(&str, &[usize], &[usize], &[f32]); 4] = [
         ("heads vectors", &[4, 8], &[8, 4, 4], &[0.0, 0.3, 0.0]),
@@ -12,7 +13,7 @@ pub fn entries() -> Vec<Entry> {
         ("heads fused alone", &[3, 4], &[6], &[0.0]),
     ];
     let made = list.into_iter().map(|(name, widths, sizes, dropouts)| {
-        let shapes = shapes(5, widths, sizes);
+        let shapes = shapes(3, widths, sizes);
         let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
         let parts = widths.len();
         entry(name, &shapes, move |t, v| heads(t, v, parts, dropouts)).step(2e-3)
