@@ -5,13 +5,13 @@
 // and then the batch's features into the feature store. Task 0 is the fused one, whose label is
 // given; tasks 1 to 3 are the modalities that the model has.
 //
-// In    F0..F3  [n, dim_k], each task's feature in this forward pass
+// In    F       [n, width], the tasks' features in this forward pass, side by side
 //       CENTRES task by task: c+ [dim_k], c- [dim_k]
 //       ROWS    [n]
-// Out   LABELS  [tasks, total];  STORE [total, width], the features side by side
+// Out   LABELS  [tasks, total];  STORE [total, width]
 // Geometry  an invocation owns one sample of one task.
 // Numerics  f32 in this order; distances are unsquared unless P.squared.
-// Limits    8 storage buffers.
+// Limits    5 storage buffers.
 // Twin      ops::labels::reference::update
 #import step
 
@@ -20,14 +20,11 @@ struct Params {
     limit: f32, squared: u32, pad0: u32, pad1: u32,
     dims: vec4<u32>,
 }
-@group(0) @binding(0) var<storage, read> F0: array<f32>;
-#for k in 1..TASKS
-@group(0) @binding(${k}) var<storage, read> F${k}: array<f32>;
-#endfor
-@group(0) @binding(4) var<storage, read> CENTRES: array<f32>;
-@group(0) @binding(5) var<storage, read> ROWS: array<u32>;
-@group(0) @binding(6) var<storage, read_write> LABELS: array<f32>;
-@group(0) @binding(7) var<storage, read_write> STORE: array<f32>;
+@group(0) @binding(0) var<storage, read> F: array<f32>;
+@group(0) @binding(1) var<storage, read> CENTRES: array<f32>;
+@group(0) @binding(2) var<storage, read> ROWS: array<u32>;
+@group(0) @binding(3) var<storage, read_write> LABELS: array<f32>;
+@group(0) @binding(4) var<storage, read_write> STORE: array<f32>;
 @group(0) @binding(14) var<uniform> P: Params;
 
 fn relative(to_positive: f32, to_negative: f32) -> f32 {
@@ -40,14 +37,13 @@ fn relative(to_positive: f32, to_negative: f32) -> f32 {
     return (far - near) / (near + 1e-8);
 }
 
-#for k in 0..TASKS
-// alpha of sample i in task ${k}.
-fn alpha${k}(i: u32, centre: u32) -> f32 {
-    let dim = P.dims[${k}];
+// alpha of sample i in a task of `dim` features from column `first` on.
+fn alpha(i: u32, first: u32, dim: u32) -> f32 {
+    let centre = 2u * first;
     var positive = 0.0;
     var negative = 0.0;
     for (var j = 0u; j < dim; j++) {
-        let f = F${k}[i * dim + j];
+        let f = F[i * P.width + first + j];
         let p = f - CENTRES[centre + j];
         let q = f - CENTRES[centre + dim + j];
         positive += p * p;
@@ -55,7 +51,6 @@ fn alpha${k}(i: u32, centre: u32) -> f32 {
     }
     return relative(positive, negative);
 }
-#endfor
 
 @compute @workgroup_size(8)
 fn main(
@@ -70,13 +65,11 @@ fn main(
     let row = ROWS[i];
     var first = 0u;
     for (var k = 0u; k < task; k++) { first += P.dims[k]; }
+    let dim = P.dims[task];
 
     if (task > 0u && S.epoch >= 2u) {
-        let alpha_m = alpha0(i, 0u);
-        var alpha_s = 0.0;
-#for k in 1..TASKS
-        if (task == ${k}u) { alpha_s = alpha${k}(i, 2u * first); }
-#endfor
+        let alpha_m = alpha(i, 0u, P.dims.x);
+        let alpha_s = alpha(i, first, dim);
         let y_m = LABELS[row];
         let ratio = alpha_s / (alpha_m + 1e-8);
         let fresh = 0.5 * ratio * y_m + 0.5 * (y_m + alpha_s - alpha_m);
@@ -86,10 +79,7 @@ fn main(
             + 2.0 / (k + 1.0) * clamp(fresh, -P.limit, P.limit);
     }
 
-    let at = row * P.width + first;
-#for k in 0..TASKS
-    if (task == ${k}u) {
-        for (var j = 0u; j < P.dims[${k}]; j++) { STORE[at + j] = F${k}[i * P.dims[${k}] + j]; }
-    }
-#endfor
+    let source = i * P.width + first;
+    let to = row * P.width + first;
+    for (var j = 0u; j < dim; j++) { STORE[to + j] = F[source + j]; }
 }

@@ -19,6 +19,8 @@ use modalign::ops::{Act, random};
 use modalign::plan::{HostMemory, SpaceId, Spaces, Step, interpret};
 use modalign::{Error, Gpu, Result, Tape, Var};
 
+#[path = "gradients/heads.rs"]
+mod heads;
 #[path = "gradients/text.rs"]
 mod text;
 
@@ -251,6 +253,7 @@ fn table() -> Vec<Entry> {
         let both = t.add(first, second)?;
         t.dropout(both, 0.2)
     }));
+    table.extend(heads::entries());
     table.extend(text::entries());
     // Small inputs, small gradients: nothing may hide behind the tolerance.
     table.push(entry("mul small", &[&[3, 5], &[5]], |t, v| t.mul(v[0], v[1])).values(|v| v * 0.1));

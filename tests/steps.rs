@@ -246,7 +246,9 @@ fn a_replayed_plan_equals_a_fresh_one() {
 #[test]
 fn parameters_in_many_arenas_train_alike() {
     let (data, gpu) = (Made::default().open(), gpu());
-    for (clip, bound) in [("train.clip_norm=0", 0.0), ("train.clip_norm=0.05", 1e-6)] {
+    // Heads whose weights lie in several arenas are computed layer by layer, and a norm arena by
+    // arena: sums in another order.
+    for clip in ["train.clip_norm=0", "train.clip_norm=0.05"] {
         let config = config(&[clip, "model.dropout=0.2"]);
         let trained = |arena: u64| {
             let bench = Bench::within(arena, &config, &streams_of(&data), 8, 26);
@@ -262,7 +264,7 @@ fn parameters_in_many_arenas_train_alike() {
         assert!(one == 1 && many > 5, "{one} and {many} arenas");
         for ((name, _, a), (_, _, b)) in whole.iter().zip(split.iter()) {
             let gap = largest_gap(a, b);
-            assert!(gap <= bound, "{clip}: {name} is off by {gap:e}");
+            assert!(gap <= 1e-6, "{clip}: {name} is off by {gap:e}");
         }
     }
 }
@@ -278,7 +280,7 @@ fn default_streams(audio: usize, vision: usize) -> [StreamSpec; 3] {
 }
 
 #[test]
-fn a_default_step_takes_at_most_90_dispatches() {
+fn a_default_step_takes_at_most_50_dispatches() {
     let mut most = 0;
     for (audio, vision) in [(375, 500), (500, 500), (50, 50), (500, 375)] {
         for family in [Family::Wide(8), Family::Tiled, Family::Plain] {
@@ -290,7 +292,7 @@ fn a_default_step_takes_at_most_90_dispatches() {
                 let plan = bench.plan(&Caps::defaults(family));
                 let count = plan.dispatches().len();
                 most = most.max(count);
-                assert!(count <= 90, "{preset} {audio}/{vision} on {family}:\n{plan}");
+                assert!(count <= 50, "{preset} {audio}/{vision} on {family}:\n{plan}");
                 for dispatch in plan.dispatches() {
                     let largest = dispatch.groups.iter().max().unwrap();
                     assert!(*largest <= 65_535, "{} {:?}", dispatch.kernel.name, dispatch.groups);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// # Errors
 /// [`OutOfMemory`](Error::OutOfMemory), naming `label`, where the device has not that much.
 pub fn storage_buffer(gpu: &Gpu, label: &str, words: usize) -> Result<wgpu::Buffer> {
-    let bytes = (words.max(4) as u64) * 4;
+    let bytes = (words.next_multiple_of(4).max(4) as u64) * 4;
     let advice = |why: String| Error::OutOfMemory {
         what: label.to_string(),
         bytes,

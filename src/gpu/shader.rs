@@ -20,6 +20,8 @@ const SHARED: &[(&str, &str)] = &[
     ("attention", include_str!("../../shaders/shared/attention.wgsl")),
     ("attention_keys", include_str!("../../shaders/shared/attention_keys.wgsl")),
     ("centres", include_str!("../../shaders/shared/centres.wgsl")),
+    ("heads", include_str!("../../shaders/shared/heads.wgsl")),
+    ("heads_mask", include_str!("../../shaders/shared/heads_mask.wgsl")),
     ("lstm", include_str!("../../shaders/shared/lstm.wgsl")),
     ("mask", include_str!("../../shaders/shared/mask.wgsl")),
     ("rng", include_str!("../../shaders/shared/rng.wgsl")),

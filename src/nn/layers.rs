@@ -3,6 +3,7 @@
 use super::{Init, ParamSpec, Params};
 use crate::error::Result;
 use crate::ops::Act;
+use crate::ops::heads::HeadVars;
 use crate::ops::lstm::{LstmInput, LstmWeights};
 use crate::tape::{Tape, Var};
 
@@ -164,19 +165,16 @@ impl Head {
         specs
     }
 
-    /// Records it; returns the feature `[batch, size]` and the prediction `[batch, 1]`.
-    pub fn record(
-        &self,
-        tape: &mut Tape,
-        params: &Params,
-        x: Var,
-        train: bool,
-    ) -> Result<(Var, Var)> {
-        let x = if train && self.dropout > 0.0 { tape.dropout(x, self.dropout)? } else { x };
-        let layer = |i: usize| format!("{}_layer_{i}", self.name);
-        let feature = linear(tape, params, &layer(1), x, Act::Relu)?;
-        let inner = linear(tape, params, &layer(2), feature, Act::Relu)?;
-        let score = linear(tape, params, &layer(3), inner, Act::None)?;
-        Ok((feature, score))
+    /// Its parameters as tensors, for [`Tape::heads`]; without dropout unless it is to `train`.
+    ///
+    /// # Errors
+    /// Parameters that `params` has not.
+    pub fn vars(&self, tape: &mut Tape, params: &Params, train: bool) -> Result<HeadVars> {
+        let mut layer = |i: usize| -> Result<(Var, Var)> {
+            let mut var = |kind: &str| params.var(tape, &format!("{}_layer_{i}.{kind}", self.name));
+            Ok((var("weight")?, var("bias")?))
+        };
+        let layers = [layer(1)?, layer(2)?, layer(3)?];
+        Ok(HeadVars { layers, dropout: if train { self.dropout } else { 0.0 } })
     }
 }

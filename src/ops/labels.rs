@@ -39,19 +39,14 @@ pub static UPDATE: Kernel = Kernel {
     name: "label_update",
     source: include_str!("../../shaders/label_update.wgsl"),
     bindings: &[
-        Binding::read("F0"),
-        Binding::read("F1").or_none(),
-        Binding::read("F2").or_none(),
-        Binding::read("F3").or_none(),
+        Binding::read("F"),
         Binding::read("CENTRES"),
         Binding::read("ROWS"),
         Binding::write("LABELS"),
         Binding::write("STORE"),
     ],
     step: true,
-    launch: |_, words, _| {
-        Launch::of(grid((words[0] * words[1]) as usize, 8)).with("TASKS", words[1])
-    },
+    launch: |_, words, _| Launch::of(grid((words[0] * words[1]) as usize, 8)),
     twin: reference::update,
     cases: || [2, 4].map(update_case).to_vec(),
 };
@@ -119,28 +114,29 @@ impl Tape {
 
     /// One step of label generation: new labels of this batch from the old centres (from epoch 2
     /// on), its features into the store, new centres over the whole store. Three dispatches.
-    /// `features[k]` is `[n, dim_k]` of task k, fused first.
+    /// `features` is `[n, Σ dims]`: `dims[k]` columns of task k, fused first.
     ///
     /// # Errors
     /// More than four tasks, or state of other sizes.
     pub fn generate_labels(
         &mut self,
-        features: &[Var],
+        features: Var,
+        dims: &[usize],
         rows: Var,
         state: LabelState,
         rule: LabelRule,
     ) -> Result<()> {
         let n = self.len(rows);
         let (tasks, total) = self.rows_cols(state.labels);
-        let dims: Vec<usize> = features.iter().map(|f| self.rows_cols(*f).1).collect();
         let width: usize = dims.iter().sum();
-        let fits = features.iter().all(|f| self.rows_cols(*f).0 == n)
+        let fits = self.rows_cols(features) == (n, width)
             && self.shape(state.store) == [total, width]
             && self.len(state.centres) == 2 * width;
-        if tasks != features.len() || tasks > 4 || !fits {
+        if tasks != dims.len() || tasks > 4 || !fits {
             let detail = format!(
-                "features of {dims:?} for {n} rows; labels {:?}, store {:?}, centres {:?}: want \
+                "features {:?} of {dims:?} for {n} rows; labels {:?}, store {:?}, centres {:?}: want \
                  [tasks, total], [total, {width}], [{}], at most 4 tasks",
+                self.shape(features),
                 self.shape(state.labels),
                 self.shape(state.store),
                 self.shape(state.centres),
@@ -153,9 +149,7 @@ impl Tape {
         let mut words = [n, tasks, total, width].map(|w| w as u32).to_vec();
         words.extend([rule.clamp.to_bits(), u32::from(rule.squared), 0, 0]);
         words.extend(all_dims);
-        let feature = |k: usize| features.get(k).copied();
-        let mut args: Vec<_> = (0..4).map(feature).collect();
-        args.extend([state.centres, rows, state.labels, state.store].map(Some));
+        let args = [features, state.centres, rows, state.labels, state.store].map(Some);
         self.call(&UPDATE, &args, words, Defines::new(), (n * width * 12) as u64);
 
         let chunks = total.div_ceil(CHUNK);
@@ -181,9 +175,8 @@ fn update_case(tasks: usize) -> Case {
     words.extend([1.5_f32.to_bits(), u32::from(tasks == 2), 0, 0]);
     words.extend(&dims);
     let f = |s, len| Some(CaseArg::F(random(s, len)));
-    let mut args: Vec<_> =
-        (0..4).map(|k| if k < tasks { f(10 + k as u64, n * CASE_DIMS[k]) } else { None }).collect();
-    args.extend([f(2, 2 * width), Some(CaseArg::U(vec![3, 0, 10, 7, 8, 2]))]);
+    let rows = Some(CaseArg::U(vec![3, 0, 10, 7, 8, 2]));
+    let mut args = vec![f(10, n * width), f(2, 2 * width), rows];
     args.extend([f(3, tasks * total), f(4, total * width)]);
     Case::new(format!("{tasks} tasks"), words, args).within(1e-4)
 }
@@ -254,32 +247,29 @@ pub mod reference {
         let [n, tasks, total, width] = [0, 1, 2, 3].map(|i| t.size(i));
         let (limit, squared) = (t.float(4), t.size(5) != 0);
         let dims: Vec<usize> = (0..tasks).map(|k| t.size(8 + k)).collect();
-        let features: Vec<Vec<f32>> = (0..tasks).map(|k| t.read(k)).collect();
-        let (centres, rows) = (t.read(4), t.words_of(5).to_vec());
+        let (features, centres, rows) = (t.read(0), t.read(1), t.words_of(2).to_vec());
         let epoch = t.step.epoch as f32;
         let first: Vec<usize> = (0..tasks).map(|k| dims[..k].iter().sum()).collect();
         for i in 0..n {
             let row = rows[i] as usize;
-            let feature = |k: usize| &features[k][i * dims[k]..(i + 1) * dims[k]];
+            let features = &features[i * width..(i + 1) * width];
             let alpha_of = |k: usize| {
+                let feature = &features[first[k]..first[k] + dims[k]];
                 let centre = &centres[2 * first[k]..2 * first[k] + 2 * dims[k]];
                 let (positive, negative) = centre.split_at(dims[k]);
-                let near = distance(feature(k), positive, squared);
-                alpha(distance(feature(k), negative, squared), near)
+                let near = distance(feature, positive, squared);
+                alpha(distance(feature, negative, squared), near)
             };
             for k in 1..tasks {
                 if epoch < 2.0 {
                     break;
                 }
-                let y_m = t.write(6)[row];
+                let y_m = t.write(3)[row];
                 let fresh = fresh_label(alpha_of(0), alpha_of(k), y_m).clamp(-limit, limit);
-                let label = &mut t.write(6)[k * total + row];
+                let label = &mut t.write(3)[k * total + row];
                 *label = (epoch - 1.0) / (epoch + 1.0) * *label + 2.0 / (epoch + 1.0) * fresh;
             }
-            for k in 0..tasks {
-                let at = row * width + first[k];
-                t.write(7)[at..at + dims[k]].copy_from_slice(feature(k));
-            }
+            t.write(4)[row * width..(row + 1) * width].copy_from_slice(features);
         }
     }
 

@@ -8,6 +8,7 @@ pub mod concat;
 pub mod dropout;
 pub mod elementwise;
 pub mod embed;
+pub mod heads;
 pub mod labels;
 pub mod loss;
 pub mod lstm;

@@ -14,7 +14,10 @@ impl HostMemory {
     /// Zeroed spaces.
     pub fn new(spaces: &Spaces) -> Self {
         HostMemory {
-            spaces: spaces.iter().map(|(_, words)| vec![0; words.max(4)]).collect(),
+            spaces: spaces
+                .iter()
+                .map(|(_, words)| vec![0; words.next_multiple_of(4).max(4)])
+                .collect(),
             scratch: Vec::new(),
         }
     }

@@ -21,6 +21,7 @@ use crate::nn::{
 };
 use crate::ops::Act;
 use crate::ops::align::{Align, Pair};
+use crate::ops::heads::{HeadVars, Heads};
 use crate::ops::labels::{LabelRule, LabelState};
 use crate::plan::{SpaceId, Spaces, Stage};
 use crate::tape::{Tape, Var};
@@ -83,8 +84,8 @@ pub struct SelfMm {
 pub struct Forward {
     /// `[batch, tasks]`: fused first, then the modalities in the order text, audio, vision.
     pub scores: Var,
-    /// F* of each task, fused first: `[batch, size]`.
-    pub features: Vec<Var>,
+    /// `[batch, Σ sizes]`: F* of each task side by side, fused first; a row of the feature store.
+    pub features: Var,
     /// Encoder outputs `[batch, out]`.
     pub encoded: Vec<(Modality, Var)>,
     /// `[batch]` u32: rows of the split.
@@ -433,17 +434,12 @@ impl SelfMm {
             encoded[at].1 = encoder.output(tape, params, lstm.last, train)?;
         }
         let parts: Vec<Var> = encoded.iter().map(|(_, v)| *v).collect();
-        let fused = if parts.len() == 1 { parts[0] } else { tape.concat(&parts)? };
-        let (feature, score) = self.fusion.record(tape, params, fused, train)?;
-        let (mut features, mut scores) = (vec![feature], vec![score]);
-        if self.config.labels.enabled {
-            for (sense, part) in self.senses.iter().zip(&parts) {
-                let (feature, score) = sense.head.record(tape, params, *part, train)?;
-                features.push(feature);
-                scores.push(score);
-            }
-        }
-        let scores = if scores.len() == 1 { scores[0] } else { tape.concat(&scores)? };
+        let heads = std::iter::once(&self.fusion).chain(self.senses.iter().map(|s| &s.head));
+        let heads: Vec<HeadVars> = heads
+            .take(self.tasks())
+            .map(|head| head.vars(tape, params, train))
+            .collect::<Result<_>>()?;
+        let Heads { scores, features } = tape.heads(&parts, &heads)?;
         tape.name(scores, "scores");
         Ok(Forward { scores, features, encoded, rows })
     }
@@ -457,7 +453,10 @@ impl SelfMm {
         let mut sides = Vec::new();
         for (i, (modality, out)) in f.encoded.iter().enumerate() {
             let mut side = match config.layer {
-                AlignLayer::Post => f.features[i + 1],
+                AlignLayer::Post => {
+                    let sizes = self.feature_sizes();
+                    tape.slice(f.features, sizes[..=i].iter().sum(), sizes[i + 1])?
+                }
                 AlignLayer::Projection => {
                     linear(tape, params, &format!("align_{}", mmsa(*modality)), *out, Act::None)?
                 }
@@ -508,7 +507,7 @@ impl SelfMm {
                     exclude_zero: c.exclude_zero,
                     squared: c.squared,
                 };
-                tape.generate_labels(&f.features, f.rows, state, rule)?;
+                tape.generate_labels(f.features, &self.feature_sizes(), f.rows, state, rule)?;
             }
             let shape = [spaces.ring_rows, self.objective().width()];
             let ring = tape.input("ring", &shape, spaces.ring, 0);

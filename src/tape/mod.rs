@@ -129,7 +129,7 @@ impl Tape {
 
     /// One tensor over all of `vars`, and the word of it where each begins, so that a kernel that
     /// reads (or writes) many small tensors binds them once; `None` where they do not lie in one
-    /// persistent buffer.
+    /// persistent buffer. Its length is a multiple of four, as that of every buffer is.
     pub(crate) fn cover(&mut self, vars: &[Var]) -> Option<(Var, Vec<u32>)> {
         let place = |v: &Var| match self.recording.tensors[v.index()].place {
             Place::Space { space, offset } => Some((Some(space), offset)),
@@ -139,7 +139,8 @@ impl Tape {
         let places: Vec<_> = vars.iter().map(place).collect::<Option<_>>()?;
         let (space, _) = *places.first()?;
         let first = places.iter().map(|p| p.1).min()?;
-        let end = places.iter().zip(vars).map(|(p, v)| p.1 + self.len(*v)).max()?;
+        let end =
+            places.iter().zip(vars).map(|(p, v)| p.1 + self.len(*v)).max()?.next_multiple_of(4);
         if places.iter().any(|p| p.0 != space) {
             return None;
         }
@@ -150,6 +151,14 @@ impl Tape {
         let name = format!("{}..", self.recording.tensors[vars[0].index()].name);
         let whole = self.push(name, &[end - first], place, false);
         Some((whole, places.iter().map(|p| (p.1 - first) as u32).collect()))
+    }
+
+    /// The same of the gradients of `vars`: `None` as well where one of them is not wanted, or is
+    /// not yet there to be added to.
+    pub(crate) fn cover_grads(&mut self, vars: &[Var]) -> Option<(Var, Vec<u32>)> {
+        let wanted = vars.iter().filter(|v| self.wants_grad(**v));
+        let grads: Vec<Var> = wanted.filter_map(|v| self.grad(*v)).collect();
+        if grads.len() == vars.len() { self.cover(&grads) } else { None }
     }
 
     /// Extents of a tensor.

@@ -152,8 +152,8 @@ impl Blueprint {
                     tape.scatter_rows(f.scores, f.rows, table, 0)?;
                 } else {
                     let mut at = 0;
-                    let all = f.encoded.iter().map(|(_, v)| *v).chain(f.features.iter().copied());
-                    for var in all.collect::<Vec<_>>() {
+                    let encoded = f.encoded.iter().map(|(_, v)| *v);
+                    for var in encoded.chain([f.features]) {
                         tape.scatter_rows(var, f.rows, table, at)?;
                         at += tape.rows_cols(var).1;
                     }
