@@ -13,9 +13,9 @@
 //       P.list: a, b and the weight's bits of up to six pairs
 // Out   COEF [FEATURES, FEATURES], with COV; LOSS [1]; RING [rows, width]
 //
-// Geometry  one workgroup; its invocations stride the rows of a task, then the d^2 entries. TREE: 128
-//           invocations, sums as a tree. LANES: one subgroup, no workgroup memory, no barrier.
-//           neither: a single invocation.
+// Geometry  one workgroup; its invocations stride the rows of a task, then the d^2 entries.
+//           TREE: 128 invocations, sums as a tree. LANES: one subgroup, no workgroup memory, no
+//           barrier. neither: a single invocation.
 // Numerics  f32, a fixed order. A NaN term stays NaN: the margin does not hide it.
 // Limits    FEATURES <= 4; 512 bytes of workgroup memory.
 // Twin      ops::objective::reference::objective

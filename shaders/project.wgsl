@@ -5,8 +5,8 @@
 // Out   Y  [FEATURES, n, d]
 //
 // Geometry  TILED and neither: as in shared/group.
-//           LANES: a workgroup is one subgroup and owns 2 LANES x 8 of a feature's Y; a lane loads
-//           its own rows of X, the lanes load W together and broadcast it. All kz are multiples of
+//           LANES: a workgroup is one subgroup and owns LANES x 8 of a feature's Y; a lane loads
+//           its own row of X, the lanes load W together and broadcast it. All kz are multiples of
 //           4. A loop for each feature, so that what a lane loads is not chosen at every step.
 // Numerics  f32, each element summed over l in a fixed order.
 // Limits    FEATURES <= 4; 256 invocations, 16 x 17 x 4 x 2 bytes of workgroup memory.
@@ -46,43 +46,31 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let owner = owner_of(wid.x, 8u);
     let z = owner.x;
     let steps = P.k[z] / 4u;
-    let row0 = wid.y * ${2 * LANES}u + lane;
-    let row1 = row0 + ${LANES}u;
+    let row = wid.y * ${LANES}u + lane;
     let col0 = owner.y * 8u;
-    let a_at0 = min(row0, P.n - 1u) * steps;
-    let a_at1 = min(row1, P.n - 1u) * steps;
+    let a_at = min(row, P.n - 1u) * steps;
 #for j in 0..(8 + LANES - 1) / LANES
     let b_at${j} = P.at[z] / 4u + min(col0 + (lane + ${j * LANES}u) % 8u, P.d - 1u) * steps;
 #endfor
-#for r in 0..2
-#for q in 0..2
-    var acc${r}${q} = vec4<f32>();
-#endfor
-#endfor
+    var acc0 = vec4<f32>();
+    var acc1 = vec4<f32>();
 #for z in 0..FEATURES
     for (var l = 0u; l < select(0u, steps, z == ${z}u); l++) {
-        let a0 = X${z}[a_at0 + l];
-        let a1 = X${z}[a_at1 + l];
+        let x = X${z}[a_at + l];
 #for j in 0..(8 + LANES - 1) / LANES
         let b${j} = W[b_at${j} + l];
 #endfor
-#for q in 0..2
-        {
-#for c in 0..4
-            let v${c} = subgroupBroadcast(b${(4 * q + c) / LANES}, ${(4 * q + c) % LANES}u);
+#for c in 0..8
+        let v${c} = subgroupBroadcast(b${c / LANES}, ${c % LANES}u);
 #endfor
-            acc0${q} += vec4<f32>(dot(a0, v0), dot(a0, v1), dot(a0, v2), dot(a0, v3));
-            acc1${q} += vec4<f32>(dot(a1, v0), dot(a1, v1), dot(a1, v2), dot(a1, v3));
-        }
-#endfor
+        acc0 += vec4<f32>(dot(x, v0), dot(x, v1), dot(x, v2), dot(x, v3));
+        acc1 += vec4<f32>(dot(x, v4), dot(x, v5), dot(x, v6), dot(x, v7));
     }
 #endfor
     // A loop, not unrolled: the store is long, and a just-in-time compiler sees it once.
-    var acc = array<vec4<f32>, 4>(acc00, acc01, acc10, acc11);
-    for (var i = 0u; i < 16u; i++) {
-        let row = select(row0, row1, i >= 8u);
-        let col = col0 + i % 8u;
-        if (row < P.n && col < P.d) { put(z, row, col, acc[i / 4u][i % 4u]); }
+    var acc = array<vec4<f32>, 2>(acc0, acc1);
+    for (var c = 0u; c < 8u; c++) {
+        if (row < P.n && col0 + c < P.d) { put(z, row, col0 + c, acc[c / 4u][c % 4u]); }
     }
 }
 #endif

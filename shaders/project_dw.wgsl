@@ -2,7 +2,7 @@
 //
 // The gradients of all weights of a projection. A weight that wants none has k = 0.
 // In    DY [FEATURES, n, d]; Xz [n, kz], one binding each
-// Out   DW, all gradients: DWz [d, kz] from word P.at[z] on; bit z of accumulate says whether to add
+// Out   DW, all gradients: DWz [d, kz] from word P.at[z] on; bit z of accumulate: add to it
 //
 // Geometry  as in shared/group, with rows j and columns l; LANES where all kz are multiples of 4.
 // Numerics  f32, each element summed over i in order.
@@ -19,7 +19,7 @@ alias E = f32;
 #for z in 0..FEATURES
 @group(0) @binding(${z + 1}) var<storage, read> X${z}: array<E>;
 #endfor
-@group(0) @binding(5) var<storage, read_write> DW: array<E>;
+@group(0) @binding(5) var<storage, read_write> DW: array<f32>;
 
 fn rows() -> u32 { return P.d; }
 fn cols(z: u32) -> u32 { return P.k[min(z, 3u)]; }
@@ -34,16 +34,13 @@ fn x_at(z: u32, at: u32) -> E {
     return x;
 }
 
-fn store(z: u32, at: u32, value: E) {
-    DW[at] = value + select(E(), DW[at], ((P.accumulate >> z) & 1u) != 0u);
-}
-
 #if LANES
 fn b4(z: u32, l: u32, quad: u32) -> vec4<f32> { return x_at(z, l * (P.k[z] / 4u) + quad); }
-fn put4(z: u32, r: u32, quad: u32, value: vec4<f32>) {
-    store(z, (P.at[z] + r * P.k[z]) / 4u + quad, value);
-}
 #else
 fn b(z: u32, l: u32, c: u32) -> f32 { return x_at(z, l * P.k[z] + c); }
-fn put(z: u32, r: u32, c: u32, value: f32) { store(z, P.at[z] + r * P.k[z] + c, value); }
 #endif
+
+fn put(z: u32, r: u32, c: u32, value: f32) {
+    let at = P.at[z] + r * P.k[z] + c;
+    DW[at] = value + select(0.0, DW[at], ((P.accumulate >> z) & 1u) != 0u);
+}

@@ -4,7 +4,7 @@
 //
 // Columns of each of several features standardised over the batch, with the unbiased variance.
 // In    X [features, n, d]
-// Out   Z [features, n, d]; RSTD [features, d], which the gradient reads. Both are zero where n < 2.
+// Out   Z [features, n, d]; RSTD [features, d], which the gradient reads; both zero where n < 2
 //
 // Geometry  the grid's z is the feature f.
 //           TILED: a workgroup of 16x16 owns 16 columns; 16 invocations share a column.

@@ -4,8 +4,8 @@
 // In    Z [features, n, d] and RSTD [features, d] of the forward pass; DZ [features, n, d]
 // Out   DX [features, n, d]; zero where n < 2
 //
-// Geometry  as in standardize: the grid's z is the feature; TILED: a workgroup of 16x16 owns 16 columns; else an invocation
-//           owns a column.
+// Geometry  as in standardize: the grid's z is the feature. TILED: a workgroup of 16x16 owns 16
+//           columns; else an invocation owns a column.
 // Numerics  f32, a fixed order.
 // Limits    256 invocations, 2 KiB of workgroup memory.
 // Twin      ops::standardize::reference::backward

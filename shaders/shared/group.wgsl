@@ -1,14 +1,14 @@
 // Products of several features in one dispatch, each with its own operands:
 //   OUT_z[r, c] = sum over l of A_z[r, l] B_z[l, c]
-// The column tiles of all features lie along the grid's x, one feature's behind the other's; a feature
-// of no columns has none. A kernel says how large its products are, rows(), cols(z) and inner(z), and
-// what their elements are: a(z, r, l), b(z, l, c), and put(z, r, c, value) for what becomes of a sum.
-// For LANES it has b4 and put4 in place of b and put, which count columns by fours.
+// The column tiles of all features lie along the grid's x, one feature's behind the other's; a
+// feature of no columns has none. A kernel says how large its products are, rows(), cols(z) and
+// inner(z), and what their elements are: a(z, r, l), b(z, l, c), and put(z, r, c, value) for what
+// becomes of a sum. For LANES it has b4(z, l, quad) in place of b: four columns.
 //
 // TILED: a workgroup of 16x16 owns 16x16 of OUT; slices of 16 of A and B come through workgroup
 //        memory. A is stored with r innermost where TA, B with l innermost where TB.
-// LANES: a workgroup is one subgroup and owns 8 x 4 LANES of OUT; a lane loads its own columns of B,
-//        the lanes load A together and broadcast it.
+// LANES: a workgroup is one subgroup and owns 8 x 4 LANES of OUT; a lane loads its own columns of
+//        B, the lanes load A together and broadcast it.
 // neither: an invocation owns 1 x 4 of OUT, 64 to a workgroup.
 
 struct Params {
@@ -101,10 +101,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         acc${r} += subgroupBroadcast(a${r / LANES}, ${r % LANES}u) * v;
 #endfor
     }
-    // A loop, not unrolled: the store is long, and a just-in-time compiler sees it once.
+    // Loops whose lengths no compiler knows, and so does not unroll: a store of a vector from every
+    // lane is long, and a just-in-time compiler sees a short one once.
     var acc = array<vec4<f32>, 8>(acc0, acc1, acc2, acc3, acc4, acc5, acc6, acc7);
-    for (var r = 0u; r < 8u; r++) {
-        if (row0 + r < rows() && col < cols(z) / 4u) { put4(z, row0 + r, col, acc[r]); }
+    let own = select(4u, 0u, col >= cols(z) / 4u);
+    for (var r = 0u; r < min(8u, rows() - row0); r++) {
+        let v = acc[r];
+        for (var c = 0u; c < own; c++) { put(z, row0 + r, col * 4u + c, v[c]); }
     }
 }
 #endif

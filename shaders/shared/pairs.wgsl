@@ -1,6 +1,6 @@
 // What the kernels of the covariance term share: sums over the entries of FEATURES covariances, and
-// what they come to for each pair. A kernel declares COV, COEF and P (d, pairs, margin, list), and says
-// where the results go: put_term(p, value), put_norm(i, value).
+// what they come to for each pair. A kernel declares COV, COEF and P (d, pairs, margin, list), and
+// says where the results go: put_term(p, value), put_norm(i, value).
 #import row
 
 // sums[i, j], i < j, is the squared distance of C_i and C_j; sums[i, i] the squared norm of C_i.

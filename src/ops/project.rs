@@ -35,7 +35,7 @@ pub static PROJECT: Kernel = Kernel {
         let longest = words[4..8].iter().copied().max().unwrap_or(0);
         let launch = match family {
             Family::Wide(lanes) if by_fours(words) => {
-                Launch::of([cols.iter().map(|c| c.div_ceil(8)).sum(), n.div_ceil(2 * lanes), 1])
+                Launch::of([cols.iter().map(|c| c.div_ceil(8)).sum(), n.div_ceil(lanes), 1])
                     .with("LANES", lanes)
             }
             _ => group(family, n, cols),
@@ -79,9 +79,7 @@ pub static PROJECT_DX: Kernel = Kernel {
         Binding::write("D3").or_none(),
     ],
     step: false,
-    launch: |family, words, _| {
-        grad_launch(family, words, words[0]).iterations(u64::from(words[1]))
-    },
+    launch: |family, words, _| grad_launch(family, words, words[0]).iterations(u64::from(words[1])),
     twin: reference::inputs,
     cases: || cases::all(cases::Of::Inputs),
 };
@@ -141,7 +139,10 @@ impl Tape {
             inputs.iter().map(|(x, w)| format!("{:?} by {:?}", shape(*x), shape(*w))).collect()
         };
         let Some(&(x, w)) = inputs.first().filter(|_| inputs.len() <= MOST) else {
-            return Err(Error::shape("project", format!("{} inputs: want 1 to {MOST}", inputs.len())));
+            return Err(Error::shape(
+                "project",
+                format!("{} inputs: want 1 to {MOST}", inputs.len()),
+            ));
         };
         let ((n, _), (d, _)) = (self.rows_cols(x), self.rows_cols(w));
         let fits = |(x, w): &(Var, Var)| {
@@ -278,10 +279,10 @@ mod cases {
                     at[f] = end as u32;
                     end = (end + d * widths[f] + 4).next_multiple_of(4);
                 }
-                let on: Vec<usize> =
-                    (0..m).map(|f| if is(f) { widths[f] } else { 0 }).collect();
+                let on: Vec<usize> = (0..m).map(|f| if is(f) { widths[f] } else { 0 }).collect();
                 let x = |f: usize| widths.get(f).and_then(|k| arg(f as u64, n * k));
-                let dx = |f: usize| if f < m && is(f) { arg(f as u64, n * widths[f]) } else { None };
+                let dx =
+                    |f: usize| if f < m && is(f) { arg(f as u64, n * widths[f]) } else { None };
                 let args = match of {
                     Of::Project => vec![x(0), x(1), x(2), x(3), arg(5, end), arg(6, m * n * d)],
                     Of::Weights => vec![arg(6, m * n * d), x(0), x(1), x(2), x(3), arg(5, end)],

@@ -119,43 +119,43 @@ fn cases(backward: bool) -> Vec<Case> {
         (1, 32, 48),
         (1, 200, 33),
     ]
-        .into_iter()
-        .map(|(features, n, d)| {
-            // Columns of different scale; the last is constant.
-            let len = features * n * d;
-            let x: Vec<f32> = random(1, len)
+    .into_iter()
+    .map(|(features, n, d)| {
+        // Columns of different scale; the last is constant.
+        let len = features * n * d;
+        let x: Vec<f32> = random(1, len)
+            .iter()
+            .enumerate()
+            .map(|(i, x)| if i % d + 1 == d && d > 1 { 0.3 } else { x * (1 + i % d) as f32 })
+            .collect();
+        let f = |s, len| Some(CaseArg::F(random(s, len)));
+        let mut args = vec![Some(CaseArg::F(x)), f(2, len), f(3, features * d)];
+        let mut words = vec![n as u32, d as u32, EPS.to_bits(), features as u32];
+        if backward {
+            // Z and RSTD as the forward twin leaves them.
+            let mut buffers: Vec<_> = args
                 .iter()
-                .enumerate()
-                .map(|(i, x)| if i % d + 1 == d && d > 1 { 0.3 } else { x * (1 + i % d) as f32 })
+                .map(|a| match a {
+                    Some(CaseArg::F(v)) => Some(bytemuck::cast_slice(v).to_vec()),
+                    _ => None,
+                })
                 .collect();
-            let f = |s, len| Some(CaseArg::F(random(s, len)));
-            let mut args = vec![Some(CaseArg::F(x)), f(2, len), f(3, features * d)];
-            let mut words = vec![n as u32, d as u32, EPS.to_bits(), features as u32];
-            if backward {
-                // Z and RSTD as the forward twin leaves them.
-                let mut buffers: Vec<_> = args
-                    .iter()
-                    .map(|a| match a {
-                        Some(CaseArg::F(v)) => Some(bytemuck::cast_slice(v).to_vec()),
-                        _ => None,
-                    })
-                    .collect();
-                reference::forward(&mut Twin {
-                    words: &words,
-                    step: &Default::default(),
-                    defines: &Defines::new(),
-                    buffers: &mut buffers,
-                });
-                let left = |b: &mut Option<Vec<u32>>| b.take().map(bytemuck::cast_vec);
-                let (z, rstd) = (left(&mut buffers[1]), left(&mut buffers[2]));
-                args = vec![z.map(CaseArg::F), rstd.map(CaseArg::F), f(4, len), f(5, len)];
-                words[2] = (n % 2) as u32;
-            }
-            Case::new(format!("{features} of {n}x{d}"), words, args)
-                .within(2e-5)
-                .flops((7 * len) as u64)
-        })
-        .collect()
+            reference::forward(&mut Twin {
+                words: &words,
+                step: &Default::default(),
+                defines: &Defines::new(),
+                buffers: &mut buffers,
+            });
+            let left = |b: &mut Option<Vec<u32>>| b.take().map(bytemuck::cast_vec);
+            let (z, rstd) = (left(&mut buffers[1]), left(&mut buffers[2]));
+            args = vec![z.map(CaseArg::F), rstd.map(CaseArg::F), f(4, len), f(5, len)];
+            words[2] = (n % 2) as u32;
+        }
+        Case::new(format!("{features} of {n}x{d}"), words, args)
+            .within(2e-5)
+            .flops((7 * len) as u64)
+    })
+    .collect()
 }
 
 /// CPU twins.

@@ -16,8 +16,7 @@ use super::config::{AlignLayer, Config, Pooling, TextEncoder};
 use crate::data::{Layout, Modality, StreamSpec, TokenSpec};
 use crate::error::{Error, Result};
 use crate::nn::{
-    Bert, BertShape, Freeze, Head, LstmEncoder, ParamSpec, Params, Reading, TokenVars,
-    linear_specs,
+    Bert, BertShape, Freeze, Head, LstmEncoder, ParamSpec, Params, Reading, TokenVars, linear_specs,
 };
 use crate::ops::align::Pair;
 use crate::ops::labels::{LabelRule, LabelState};
