@@ -1,13 +1,14 @@
-// DX[r, c] (+)= G/(d^2 (n-1)) sum over l of (X[r, l] - MEAN_i[l]) D[l, c]
-//    D[l, c]  = sum over j of COEF[i, j] (C_i[l, c] - C_j[l, c]),      i = P.which
+// DX[i, r, c] (+)= G/(d^2 (n-1)) sum over l of (X[i, r, l] - MEAN[i, l]) D_i[l, c]
+//    D_i[l, c]   = sum over j of COEF[i, j] (C_i[l, c] - C_j[l, c])
 //
-// The gradient of the covariance terms of all pairs that feature i is in, in one product. COEF
-// is symmetric and D changes its sign with the side, so that neither side needs a case.
-// In    X [n, d], the feature; MEAN [FEATURES, d]; COV [FEATURES, d, d];
+// The gradient of the covariance terms of all pairs that each feature is in, a product a feature.
+// COEF is symmetric and D_i changes its sign with the side, so that neither side needs a case.
+// In    X [FEATURES, n, d]; MEAN [FEATURES, d]; COV [FEATURES, d, d];
 //       COEF [FEATURES, FEATURES]; G [1], the gradient of the loss
-// Out   DX [n, d]; zero where n < 2
+// Out   DX [FEATURES, n, d]; zero where n < 2
 //
-// Geometry  TILED: a workgroup of 16x16 owns 16x16 of DX; slices of 16 of the centred X and of D
+// Geometry  the grid's z is the feature i.
+//           TILED: a workgroup of 16x16 owns 16x16 of DX; slices of 16 of the centred X and of D
 //           come through workgroup memory.
 //           else: an invocation owns 4x1 of DX, so that an entry of D serves four rows;
 //           workgroups of WG (one subgroup on a CPU adapter), no workgroup memory, no barrier.
@@ -15,7 +16,7 @@
 // Limits    2 <= FEATURES <= 4; 256 invocations, 16 x 17 x 4 x 2 bytes of workgroup memory.
 // Twin      ops::align::reference::gradient
 
-struct Params { n: u32, d: u32, which: u32, accumulate: u32 }
+struct Params { n: u32, d: u32, accumulate: u32 }
 @group(0) @binding(0) var<storage, read> X: array<f32>;
 @group(0) @binding(1) var<storage, read> MEAN: array<f32>;
 @group(0) @binding(2) var<storage, read> COV: array<f32>;
@@ -24,22 +25,22 @@ struct Params { n: u32, d: u32, which: u32, accumulate: u32 }
 @group(0) @binding(5) var<storage, read_write> DX: array<f32>;
 @group(0) @binding(14) var<uniform> P: Params;
 
-// Entry `at` of D.
-fn difference(at: u32) -> f32 {
+// Entry `at` of D_i.
+fn difference(i: u32, at: u32) -> f32 {
     let size = P.d * P.d;
-    let own = COV[P.which * size + at];
+    let own = COV[i * size + at];
     var sum = 0.0;
 #for j in 0..FEATURES
-    sum += COEF[P.which * ${FEATURES}u + ${j}u] * (own - COV[${j}u * size + at]);
+    sum += COEF[i * ${FEATURES}u + ${j}u] * (own - COV[${j}u * size + at]);
 #endfor
     return sum;
 }
 
-fn store(row: u32, col: u32, sum: f32) {
+fn store(i: u32, row: u32, col: u32, sum: f32) {
     if (row >= P.n || col >= P.d) { return; }
     var value = 0.0;
     if (P.n > 1u) { value = G[0] / (f32(P.d) * f32(P.d) * f32(P.n - 1u)) * sum; }
-    let at = row * P.d + col;
+    let at = (i * P.n + row) * P.d + col;
     DX[at] = value + select(0.0, DX[at], P.accumulate != 0u);
 }
 
@@ -64,16 +65,16 @@ fn main(
         var x = 0.0;
         var d = 0.0;
         if (row < P.n && l0 + tx < P.d) {
-            x = X[row * P.d + l0 + tx] - MEAN[P.which * P.d + l0 + tx];
+            x = X[(wid.z * P.n + row) * P.d + l0 + tx] - MEAN[wid.z * P.d + l0 + tx];
         }
-        if (col < P.d && l0 + ty < P.d) { d = difference((l0 + ty) * P.d + col); }
+        if (col < P.d && l0 + ty < P.d) { d = difference(wid.z, (l0 + ty) * P.d + col); }
         tile_x[ty * 17u + tx] = x;
         tile_d[ty * 17u + tx] = d;
         workgroupBarrier();
         for (var k = 0u; k < 16u; k++) { acc += tile_x[ty * 17u + k] * tile_d[k * 17u + tx]; }
         workgroupBarrier();
     }
-    store(row, col, acc);
+    store(wid.z, row, col, acc);
 }
 #else
 @compute @workgroup_size(${WG})
@@ -87,14 +88,15 @@ fn main(
     let row = item / P.d * 4u;
     if (row >= P.n) { return; }
     let last = P.n - 1u;
-    let at = vec4<u32>(row, min(row + 1u, last), min(row + 2u, last), min(row + 3u, last)) * P.d;
+    let rows = vec4<u32>(row, min(row + 1u, last), min(row + 2u, last), min(row + 3u, last));
+    let at = (wid.z * P.n + rows) * P.d;
     var acc = vec4<f32>();
     for (var l = 0u; l < P.d; l++) {
         let x = vec4<f32>(X[at.x + l], X[at.y + l], X[at.z + l], X[at.w + l]);
-        acc += (x - MEAN[P.which * P.d + l]) * difference(l * P.d + col);
+        acc += (x - MEAN[wid.z * P.d + l]) * difference(wid.z, l * P.d + col);
     }
 #for r in 0..4
-    store(row + ${r}u, col, acc[${r}]);
+    store(wid.z, row + ${r}u, col, acc[${r}]);
 #endfor
 }
 #endif

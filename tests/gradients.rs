@@ -15,6 +15,7 @@
 use modalign::gpu::GpuOptions;
 use modalign::ops::align::Pair;
 use modalign::ops::matmul::FeedForward;
+use modalign::ops::objective::{Aligning, Goals};
 use modalign::ops::{Act, random};
 use modalign::plan::{HostMemory, SpaceId, Spaces, Step, interpret};
 use modalign::{Error, Gpu, Result, Tape, Var};
@@ -88,6 +89,18 @@ const ACTS: [(Act, &str, &str); 5] = [
 fn classes(tape: &mut Tape, list: &[u32]) -> Result<Var> {
     let bits: Vec<f32> = list.iter().map(|c| f32::from_bits(*c)).collect();
     tape.constant("classes", &[list.len()], &bits)
+}
+
+/// Labels beyond all predictions, on both sides, for `rows` samples of a larger set, and a ring.
+fn goals(tape: &mut Tape, rows: usize, tasks: usize, columns: usize) -> Result<Goals> {
+    let total = rows + 2;
+    let far = |v: f32| v + 2.0_f32.copysign(v);
+    let labels: Vec<f32> = random(31, tasks * total).into_iter().map(far).collect();
+    let labels = tape.constant("labels", &[tasks, total], &labels)?;
+    let samples: Vec<u32> = (0..rows as u32).map(|i| (i * 3 + 1) % total as u32).collect();
+    let ring = tape.constant("zeros", &[2, columns], &vec![0.0; 2 * columns])?;
+    // A tensor that may be written.
+    Ok(Goals { labels, rows: classes(tape, &samples)?, ring: tape.scale(ring, 1.0)? })
 }
 
 /// Tokens of packed sequences of these lengths, and `padding` rows of none behind them.
@@ -217,6 +230,36 @@ fn table() -> Vec<Entry> {
             t.attention_first(v[0], v[1], tokens, spans, 1, 0.3)
         }),
         entry("standardize", &[&[6, 5]], |t, v| t.standardize(v[0])),
+        entry("standardize_each", &[&[3, 6, 5]], |t, v| t.standardize_each(v[0])),
+        entry("project", &[&[5, 6], &[4, 6], &[5, 3], &[4, 3]], |t, v| {
+            t.project(&[(v[0], v[1]), (v[2], v[3])])
+        }),
+        entry("project x y x", &[&[5, 4], &[8, 4], &[5, 8], &[8, 8], &[8, 4]], |t, v| {
+            // One input twice: each is a product of its own.
+            t.project(&[(v[0], v[1]), (v[2], v[3]), (v[0], v[4])])
+        }),
+        Entry {
+            parameters: true,
+            ..entry("project computed", &[&[5, 8], &[8, 8], &[5, 4], &[8, 4]], |t, v| {
+                // Weights that are parameters, inputs that are not; one that two projections read,
+                // and one without a gradient.
+                let (x, y) = (t.scale(v[0], 2.0)?, t.scale(v[2], 0.5)?);
+                let fixed = t.constant("fixed", &[5, 8], &random(7, 40))?;
+                let first = t.project(&[(x, v[1]), (y, v[3])])?;
+                let second = t.project(&[(fixed, v[1]), (y, v[3])])?;
+                t.add(first, second)
+            })
+        },
+        entry("objective", &[&[6, 3]], |t, v| {
+            let goals = goals(t, 6, 3, 6)?;
+            t.objective(v[0], goals, None)
+        }),
+        entry("objective with alignment", &[&[7, 2], &[3, 7, 4]], |t, v| {
+            let pair = |(a, b, weight)| Pair { a, b, weight };
+            let pairs = [(0, 1, 2.0), (1, 2, -0.5)].map(pair);
+            let goals = goals(t, 7, 2, 9)?;
+            t.objective(v[0], goals, Some(Aligning { features: v[1], pairs: &pairs, margin: 9.0 }))
+        }),
         entry("coral of standardized", &[&[8, 3], &[8, 3]], |t, v| {
             let (a, b) = (t.standardize(v[0])?, t.standardize(v[1])?);
             t.coral(a, b)

@@ -20,13 +20,16 @@ const SHARED: &[(&str, &str)] = &[
     ("attention", include_str!("../../shaders/shared/attention.wgsl")),
     ("attention_keys", include_str!("../../shaders/shared/attention_keys.wgsl")),
     ("centres", include_str!("../../shaders/shared/centres.wgsl")),
+    ("group", include_str!("../../shaders/shared/group.wgsl")),
     ("heads", include_str!("../../shaders/shared/heads.wgsl")),
     ("heads_mask", include_str!("../../shaders/shared/heads_mask.wgsl")),
     ("lstm", include_str!("../../shaders/shared/lstm.wgsl")),
     ("mask", include_str!("../../shaders/shared/mask.wgsl")),
+    ("pairs", include_str!("../../shaders/shared/pairs.wgsl")),
     ("rng", include_str!("../../shaders/shared/rng.wgsl")),
     ("row", include_str!("../../shaders/shared/row.wgsl")),
     ("step", include_str!("../../shaders/shared/step.wgsl")),
+    ("targets", include_str!("../../shaders/shared/targets.wgsl")),
 ];
 
 /// Expands `source`. The error names the line.

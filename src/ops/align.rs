@@ -35,8 +35,9 @@
 //! ∂loss/∂X_i = g/(d²(n−1)) X̃_i Σ_j coef[i, j] (C_i − C_j)
 //! ```
 //!
-//! That is what `align_grad.wgsl` computes, in one dispatch a feature. For m features a step costs
-//! m + 1 dispatches forward and at most m backward.
+//! That is what `align_grad.wgsl` computes, for all features in one dispatch. With the features
+//! stacked, `[m, n, d]`, a step costs two dispatches forward (covariances; terms and coefficients) and
+//! one backward, whatever m is; putting separate features on the stack costs one more each way.
 //!
 //! # Where it comes from
 //!
@@ -65,7 +66,7 @@
 //! - A negative weight alone would be unbounded below; the hinge ends at `w · margin`, where the
 //!   gradient is zero too (`negative_weight_is_bounded`).
 
-use super::random;
+use super::{arg, random, sizes};
 use crate::error::{Error, Result};
 use crate::gpu::{Defines, Family};
 use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, grid};
@@ -76,16 +77,16 @@ const MOST: usize = 4;
 /// Pairs of that many features; the length of the list in `align_loss.wgsl`.
 const MOST_PAIRS: usize = MOST * (MOST - 1) / 2;
 
-/// Covariance of one feature; see `shaders/covariance.wgsl`.
+/// Covariances of all features; see `shaders/covariance.wgsl`.
 pub static COVARIANCE: Kernel = Kernel {
     name: "covariance",
     source: include_str!("../../shaders/covariance.wgsl"),
     bindings: &[Binding::read("X"), Binding::write("COV"), Binding::write("MEAN")],
     step: false,
     launch: |family, words, _| {
-        let d = words[1];
+        let (d, features) = (words[1], words[2]);
         let tiles = d.div_ceil(16);
-        tiled_or(family, [tiles, tiles, 1], d * d.div_ceil(4))
+        tiled_or(family, [tiles, tiles, 1], d * d.div_ceil(4), features)
     },
     twin: reference::covariance,
     cases: covariance_cases,
@@ -103,19 +104,12 @@ pub static LOSS: Kernel = Kernel {
         Binding::write("COEF"),
     ],
     step: false,
-    launch: |family, _, _| {
-        let launch = Launch::of([1, 1, 1]);
-        match family {
-            Family::Tiled => launch.with("TILED", 1).with("WG", 128),
-            Family::Wide(lanes) => launch.with("LANES", lanes).with("WG", lanes),
-            Family::Plain => launch.with("WG", 1),
-        }
-    },
+    launch: |family, _, _| one_group(family),
     twin: reference::loss,
     cases: loss_cases,
 };
 
-/// Gradient of one feature; see `shaders/align_grad.wgsl`.
+/// Gradients of all features; see `shaders/align_grad.wgsl`.
 pub static GRAD: Kernel = Kernel {
     name: "align_grad",
     source: include_str!("../../shaders/align_grad.wgsl"),
@@ -128,24 +122,36 @@ pub static GRAD: Kernel = Kernel {
         Binding::write("DX"),
     ],
     step: false,
-    launch: |family, words, _| {
+    launch: |family, words, defines| {
         let (n, d) = (words[0], words[1]);
+        let features = defines.get("FEATURES").copied().unwrap_or(1);
         let tiles = grid(n.div_ceil(16) as usize * d.div_ceil(16) as usize, 1);
-        tiled_or(family, tiles, d * n.div_ceil(4))
+        tiled_or(family, tiles, d * n.div_ceil(4), features)
     },
     twin: reference::gradient,
     cases: grad_cases,
 };
 
-/// Workgroups of a tiled kernel on a GPU; elsewhere `items` invocations, a subgroup to a
-/// workgroup where there is one.
-pub(super) fn tiled_or(family: Family, groups: [u32; 3], items: u32) -> Launch {
+/// For each of `features`: workgroups of a tiled kernel on a GPU; elsewhere `items` invocations, a
+/// subgroup to a workgroup where there is one.
+pub(super) fn tiled_or(family: Family, groups: [u32; 3], items: u32, features: u32) -> Launch {
+    let of = |[x, y, _]: [u32; 3]| Launch::of([x, y, features]);
     let wg = match family {
-        Family::Tiled => return Launch::of(groups).with("TILED", 1).with("WG", 256),
+        Family::Tiled => return of(groups).with("TILED", 1).with("WG", 256),
         Family::Wide(lanes) => lanes,
         Family::Plain => 64,
     };
-    Launch::of(grid(items as usize, wg as usize)).with("WG", wg)
+    of(grid(items as usize, wg as usize)).with("WG", wg)
+}
+
+/// One workgroup whose invocations add up what they found, by `shared/row.wgsl`.
+pub(super) fn one_group(family: Family) -> Launch {
+    let launch = Launch::of([1, 1, 1]);
+    match family {
+        Family::Tiled => launch.with("TREE", 128).with("WG", 128),
+        Family::Wide(lanes) => launch.with("LANES", lanes).with("WG", lanes),
+        Family::Plain => launch.with("WG", 1),
+    }
 }
 
 /// Two features to draw together or apart.
@@ -177,8 +183,8 @@ impl Tape {
     /// negative. The [module](crate::ops::align) derives the gradient and says what the term is
     /// blind to. With fewer than two rows terms, norms and gradients are zero.
     ///
-    /// m features take m + 1 dispatches forward and one backward for each feature that wants a
-    /// gradient and is in a pair of weight other than 0.
+    /// Three dispatches forward, the first of which stacks the features, and two backward; see
+    /// [`align_stacked`](Self::align_stacked).
     ///
     /// # Errors
     /// [`Shape`](Error::Shape) where features differ in n or d, where there are fewer than 2 or
@@ -195,40 +201,32 @@ impl Tape {
     /// # Ok(()) }
     /// ```
     pub fn align(&mut self, features: &[Var], pairs: &[Pair], margin: f32) -> Result<Align> {
-        let (n, d) = check(self, features, pairs, margin)?;
-        let m = features.len();
-        let cov = self.output("align.cov", &[m, d, d], &[]);
-        let mean = self.output("align.mean", &[m, d], &[]);
-        let coef = self.output("align.coef", &[m, m], &[]);
+        check_features(self, features)?;
+        check_pairs(features.len(), pairs, margin)?;
+        let in_pair = |i: usize| pairs.iter().any(|p| p.weight != 0.0 && (p.a == i || p.b == i));
+        let pulled: Vec<Var> =
+            features.iter().enumerate().filter(|(i, _)| in_pair(*i)).map(|(_, x)| *x).collect();
+        let stacked = self.stack(features, &pulled);
+        self.align_stacked(stacked, pairs, margin)
+    }
+
+    /// [`align`](Self::align) of features that lie stacked, `[features, n, d]`: two dispatches
+    /// forward, one backward where any pair has a weight.
+    ///
+    /// # Errors
+    /// As `align`.
+    pub fn align_stacked(&mut self, x: Var, pairs: &[Pair], margin: f32) -> Result<Align> {
+        let stack = Stack::record(self, x, pairs, margin)?;
         let terms = self.output("align.terms", &[pairs.len()], &[]);
-        let norms = self.output("align.norms", &[m], &[]);
-        let pulled: Vec<(usize, Var)> = features
-            .iter()
-            .copied()
-            .enumerate()
-            .filter(|(i, _)| pairs.iter().any(|p| p.weight != 0.0 && (p.a == *i || p.b == *i)))
-            .collect();
-        let from: Vec<Var> = pulled.iter().map(|(_, x)| *x).collect();
-        let loss = self.output("align.loss", &[1], &from);
-
-        for (i, x) in features.iter().enumerate() {
-            let words = [n, d, i * d * d, i * d].map(|w| w as u32).to_vec();
-            let flops = 2 * (n * d * (d + 2)) as u64;
-            let args = [*x, cov, mean].map(Some);
-            self.call(&COVARIANCE, &args, words, Defines::new(), flops);
-        }
-        let args = [cov, terms, norms, loss, coef].map(Some);
-        let flops = (d * d * (2 * m + 3 * m * (m - 1) / 2)) as u64;
-        let defines = Defines::from([("FEATURES", m as u32)]);
-        self.call(&LOSS, &args, loss_words(d, pairs, margin), defines.clone(), flops);
-
+        let norms = self.output("align.norms", &[stack.m], &[]);
+        let from = stack.pulled.then_some(x);
+        let loss = self.output("align.loss", &[1], from.as_slice());
+        let args = [stack.cov, terms, norms, loss, stack.coef].map(Some);
+        let words = loss_words(stack.d, pairs, margin);
+        self.call(&LOSS, &args, words, stack.defines(), stack.loss_flops());
         self.on_backward(&[loss], move |tape| {
-            let Some(g) = tape.grad(loss) else { return Ok(()) };
-            for (i, x) in pulled {
-                let Some(dx) = tape.sink(x) else { continue };
-                let words = [n as u32, d as u32, i as u32, dx.accumulate].to_vec();
-                let args = [x, mean, cov, coef, g, dx.var].map(Some);
-                tape.call(&GRAD, &args, words, defines.clone(), 2 * (n * d * d) as u64);
+            if let Some(g) = tape.grad(loss) {
+                stack.backward(tape, g);
             }
             Ok(())
         });
@@ -236,7 +234,7 @@ impl Tape {
     }
 
     /// Deep CORAL's loss for two features `[n, d]`: [`align`](Self::align) with one pair of
-    /// weight 1. Returns the loss, `[1]`; three dispatches forward, two backward.
+    /// weight 1. Returns the loss, `[1]`.
     ///
     /// # Errors
     /// Features of different shapes.
@@ -245,8 +243,72 @@ impl Tape {
     }
 }
 
-/// Rows and columns that all features share, if everything else is in order too.
-fn check(tape: &Tape, features: &[Var], pairs: &[Pair], margin: f32) -> Result<(usize, usize)> {
+/// Features that lie stacked, and what their terms' gradient reads.
+#[derive(Clone, Copy)]
+pub(super) struct Stack {
+    /// `[m, n, d]`.
+    pub x: Var,
+    /// Number of features.
+    pub m: usize,
+    n: usize,
+    /// Their width.
+    pub d: usize,
+    mean: Var,
+    /// `[m, d, d]`.
+    pub cov: Var,
+    /// `[m, m]`, for the kernel that makes the loss to write.
+    pub coef: Var,
+    /// Whether any pair has a weight.
+    pub pulled: bool,
+}
+
+impl Stack {
+    /// Checks everything and records the covariances.
+    pub fn record(tape: &mut Tape, x: Var, pairs: &[Pair], margin: f32) -> Result<Self> {
+        let (m, d) = (tape.shape(x).first().copied().unwrap_or(0), tape.rows_cols(x).1);
+        if !(2..=MOST).contains(&m) || tape.shape(x).len() < 2 || d == 0 {
+            let detail = format!("{:?}: want [features, n, d], 2 to {MOST} of them", tape.shape(x));
+            return Err(Error::shape("align", detail));
+        }
+        check_pairs(m, pairs, margin)?;
+        let n = tape.len(x) / (m * d);
+        let cov = tape.output("align.cov", &[m, d, d], &[]);
+        let mean = tape.output("align.mean", &[m, d], &[]);
+        let coef = tape.output("align.coef", &[m, m], &[]);
+        let words = sizes(&[n, d, m]);
+        let flops = 2 * (m * n * d * (d + 2)) as u64;
+        tape.call(&COVARIANCE, &[x, cov, mean].map(Some), words, Defines::new(), flops);
+        let pulled = pairs.iter().any(|p| p.weight != 0.0);
+        Ok(Stack { x, m, n, d, mean, cov, coef, pulled })
+    }
+
+    /// Records the gradient of the features from `g`, that of the loss.
+    pub fn backward(self, tape: &mut Tape, g: Var) {
+        let Stack { x, m, n, d, mean, cov, coef, pulled } = self;
+        let Some(dx) = tape.sink(x).filter(|_| pulled) else { return };
+        let mut words = sizes(&[n, d]);
+        words.push(dx.accumulate);
+        let args = [x, mean, cov, coef, g, dx.var].map(Some);
+        tape.call(&GRAD, &args, words, self.defines(), 2 * (m * n * d * d) as u64);
+    }
+
+    /// What the kernels of the loss and of the gradient are made for.
+    pub fn defines(self) -> Defines {
+        Defines::from([("FEATURES", self.m as u32)])
+    }
+
+    /// Operations of the terms and norms.
+    pub fn loss_flops(self) -> u64 {
+        loss_flops(self.m, self.d)
+    }
+}
+
+fn loss_flops(m: usize, d: usize) -> u64 {
+    (d * d * (2 * m + 3 * m * (m - 1) / 2)) as u64
+}
+
+/// Features of one shape, as many as a call takes.
+fn check_features(tape: &Tape, features: &[Var]) -> Result<()> {
     let m = features.len();
     if !(2..=MOST).contains(&m) {
         return Err(Error::shape("align", format!("{m} features: want 2 to {MOST}")));
@@ -263,6 +325,11 @@ fn check(tape: &Tape, features: &[Var], pairs: &[Pair], margin: f32) -> Result<(
             return Err(Error::shape("align", detail));
         }
     }
+    Ok(())
+}
+
+/// Pairs and a margin that make sense for `m` features.
+fn check_pairs(m: usize, pairs: &[Pair], margin: f32) -> Result<()> {
     for (k, p) in pairs.iter().enumerate() {
         let again = |q: &Pair| (q.a, q.b) == (p.a, p.b) || (q.a, q.b) == (p.b, p.a);
         let fault = if p.a >= m || p.b >= m {
@@ -283,34 +350,38 @@ fn check(tape: &Tape, features: &[Var], pairs: &[Pair], margin: f32) -> Result<(
     if !(margin >= 0.0 && margin.is_finite()) {
         return Err(Error::Config(format!("the alignment margin is {margin}: want 0 or more")));
     }
-    Ok((n, d))
+    Ok(())
 }
 
-/// `P` of `align_loss.wgsl`.
-fn loss_words(d: usize, pairs: &[Pair], margin: f32) -> Vec<u32> {
+/// `P` of `align_loss.wgsl`, and the first words of that of `objective.wgsl`.
+pub(super) fn loss_words(d: usize, pairs: &[Pair], margin: f32) -> Vec<u32> {
     let mut words = vec![d as u32, pairs.len() as u32, margin.to_bits(), 0];
     words.extend(pairs.iter().flat_map(|p| [p.a as u32, p.b as u32, p.weight.to_bits(), 0]));
     words.resize(4 + 4 * MOST_PAIRS, 0);
     words
 }
 
-fn floats(seed: u64, len: usize) -> Option<CaseArg> {
-    Some(CaseArg::F(random(seed, len)))
-}
-
 fn covariance_cases() -> Vec<Case> {
-    let shapes = [(1, 5), (2, 1), (7, 3), (16, 16), (15, 17), (17, 15), (32, 48), (100, 20)];
-    let cases = shapes.into_iter().enumerate().map(|(i, (n, d))| {
-        // Of three places in the stack, in turn; what is in the others must stay.
-        let at = i % 3;
-        let words = [n, d, at * d * d, at * d].map(|w| w as u32).to_vec();
-        let args = vec![floats(1, n * d), floats(2, 3 * d * d), floats(3, 3 * d)];
-        Case::new(format!("{n}x{d} at {at}"), words, args).flops(2 * (n * d * d) as u64)
+    let shapes = [
+        (1, 1, 5),
+        (3, 1, 2),
+        (2, 2, 1),
+        (3, 7, 3),
+        (3, 16, 16),
+        (2, 15, 17),
+        (4, 17, 15),
+        (1, 32, 48),
+        (2, 100, 20),
+    ];
+    let cases = shapes.into_iter().map(|(m, n, d)| {
+        let args = vec![arg(1, m * n * d), arg(2, m * d * d), arg(3, m * d)];
+        Case::new(format!("{m} of {n}x{d}"), sizes(&[n, d, m]), args)
+            .flops(2 * (m * n * d * d) as u64)
     });
     // A mean a thousand times the spread: a one-pass formula has no digit left here.
     let far = random(4, 24 * 8).iter().map(|x| 1000.0 + x).collect();
-    let far = vec![Some(CaseArg::F(far)), floats(2, 64), floats(3, 8)];
-    cases.chain([Case::new("far from zero", vec![24, 8, 0, 0], far).within(2e-5)]).collect()
+    let far = vec![Some(CaseArg::F(far)), arg(2, 64), arg(3, 8)];
+    cases.chain([Case::new("far from zero", sizes(&[24, 8, 1]), far).within(2e-5)]).collect()
 }
 
 fn loss_cases() -> Vec<Case> {
@@ -333,43 +404,43 @@ fn loss_cases() -> Vec<Case> {
     cases
         .into_iter()
         .map(|(name, m, d, pairs, margin)| {
-            let outs = [pairs.len().max(1), m, 1, m * m].map(|len| floats(5, len));
-            let args = [floats(1, m * d * d)].into_iter().chain(outs).collect();
+            let outs = [pairs.len().max(1), m, 1, m * m].map(|len| arg(5, len));
+            let args = [arg(1, m * d * d)].into_iter().chain(outs).collect();
             Case::new(name, loss_words(d, pairs, margin), args)
                 .define("FEATURES", m as u32)
-                .flops((d * d * (2 * m + 3 * m * (m - 1) / 2)) as u64)
+                .flops(loss_flops(m, d))
         })
         .collect()
 }
 
 fn grad_cases() -> Vec<Case> {
-    // (features, which, n, d)
     let shapes = [
-        (2, 0, 1, 4),
-        (2, 1, 2, 1),
-        (2, 1, 7, 3),
-        (3, 0, 16, 16),
-        (3, 1, 15, 17),
-        (3, 2, 17, 15),
-        (3, 1, 32, 48),
-        (4, 3, 33, 20),
+        (2, 1, 4),
+        (2, 2, 1),
+        (2, 7, 3),
+        (3, 16, 16),
+        (3, 15, 17),
+        (3, 17, 15),
+        (2, 32, 48),
+        (4, 33, 20),
     ];
-    let cases = shapes.into_iter().enumerate().map(|(i, (m, which, n, d))| {
-        let words = [n, d, which, i % 2].map(|w| w as u32).to_vec();
+    let cases = shapes.into_iter().enumerate().map(|(i, (m, n, d))| {
+        let words = sizes(&[n, d, i % 2]);
         // As the loss kernel leaves them: symmetric, some zero, of both signs.
         let value = |a: usize, b: usize| ((a + b + i) % 3) as f32 - 1.0;
         let coef = (0..m * m).map(|e| value(e / m, e % m)).collect();
-        let mut args = vec![floats(1, n * d), floats(2, m * d), floats(3, m * d * d)];
-        args.extend([Some(CaseArg::F(coef)), Some(CaseArg::F(vec![-1.7])), floats(4, n * d)]);
+        let mut args = vec![arg(1, m * n * d), arg(2, m * d), arg(3, m * d * d)];
+        args.extend([Some(CaseArg::F(coef)), Some(CaseArg::F(vec![-1.7])), arg(4, m * n * d)]);
         Case::new(format!("{m} features, {n}x{d}"), words, args)
             .define("FEATURES", m as u32)
-            .flops(2 * (n * d * d) as u64)
+            .flops(2 * (m * n * d * d) as u64)
     });
     cases.collect()
 }
 
 /// CPU twins.
 pub mod reference {
+    use super::super::put;
     use crate::plan::Twin;
 
     /// Mean of column `j`, counted from its first row.
@@ -378,71 +449,87 @@ pub mod reference {
         x[j] + sum / n as f32
     }
 
-    /// Means and covariances of one feature.
+    /// Means and covariances, feature by feature.
     pub fn covariance(t: &mut Twin) {
-        let [n, d, at, mean_at] = [0, 1, 2, 3].map(|i| t.size(i));
-        let x = t.read(0);
-        let rows = if n < 2 { 0 } else { n };
-        for j in 0..d {
-            t.write(2)[mean_at + j] = if rows == 0 { 0.0 } else { mean(&x, n, d, j) };
-        }
-        let mean = t.read(2)[mean_at..mean_at + d].to_vec();
-        for i in 0..d {
-            for j in 0..d {
-                let sum: f32 =
-                    (0..rows).map(|r| (x[r * d + i] - mean[i]) * (x[r * d + j] - mean[j])).sum();
-                t.write(1)[at + i * d + j] = sum / (n.max(2) - 1) as f32;
+        let [n, d, features] = [0, 1, 2].map(|i| t.size(i));
+        let all = t.read(0);
+        for (f, x) in all.chunks(n * d).enumerate().take(features) {
+            let rows = if n < 2 { 0 } else { n };
+            let means: Vec<f32> =
+                (0..d).map(|j| if rows == 0 { 0.0 } else { mean(x, n, d, j) }).collect();
+            t.write(2)[f * d..(f + 1) * d].copy_from_slice(&means);
+            for i in 0..d {
+                for j in 0..d {
+                    let centred = |r: usize, j: usize| x[r * d + j] - means[j];
+                    let sum: f32 = (0..rows).map(|r| centred(r, i) * centred(r, j)).sum();
+                    t.write(1)[(f * d + i) * d + j] = sum / (n.max(2) - 1) as f32;
+                }
             }
         }
     }
 
-    /// Terms, norms, loss and coefficients.
-    pub fn loss(t: &mut Twin) {
+    /// What covariances come to.
+    pub(in crate::ops) struct Terms {
+        /// Of each pair.
+        pub terms: Vec<f32>,
+        /// Of each feature.
+        pub norms: Vec<f32>,
+        /// The weighted sum.
+        pub loss: f32,
+        /// `[m, m]`.
+        pub coef: Vec<f32>,
+    }
+
+    /// Terms, norms, their weighted sum and coefficients, by the pairs in the first words of `P`.
+    pub(in crate::ops) fn terms(t: &Twin, cov: &[f32]) -> Terms {
         let (d, pairs, margin) = (t.size(0), t.size(1), t.float(2));
-        let m = t.defines["FEATURES"] as usize;
-        let all = t.read(0);
-        let c: Vec<&[f32]> = all.chunks(d * d).collect();
-        for (i, c) in c.iter().enumerate() {
-            t.write(2)[i] = c.iter().map(|v| v * v).sum::<f32>().sqrt();
-        }
-        t.write(4).fill(0.0);
-        let mut loss = 0.0;
+        let c: Vec<&[f32]> = cov.chunks(d * d).collect();
+        let m = c.len();
+        let norms = c.iter().map(|c| c.iter().map(|v| v * v).sum::<f32>().sqrt()).collect();
+        let (mut terms, mut loss, mut coef) = (Vec::new(), 0.0, vec![0.0; m * m]);
         for p in 0..pairs {
             let (a, b, weight) = (t.size(4 + 4 * p), t.size(5 + 4 * p), t.float(6 + 4 * p));
             let squares: f32 = c[a].iter().zip(c[b]).map(|(a, b)| (a - b) * (a - b)).sum();
             let term = squares / (4 * d * d) as f32;
-            t.write(1)[p] = term;
+            terms.push(term);
             if weight == 0.0 {
                 continue;
             }
             let held = weight < 0.0 && term >= margin;
             loss += weight * if held { margin } else { term };
-            let coef = if held { 0.0 } else { weight };
-            t.write(4)[a * m + b] = coef;
-            t.write(4)[b * m + a] = coef;
+            coef[a * m + b] = if held { 0.0 } else { weight };
+            coef[b * m + a] = coef[a * m + b];
         }
-        t.write(3)[0] = loss;
+        Terms { terms, norms, loss, coef }
     }
 
-    /// Gradient of one feature, over all its pairs.
+    /// Terms, norms, loss and coefficients.
+    pub fn loss(t: &mut Twin) {
+        let Terms { terms, norms, loss, coef } = terms(t, &t.read(0));
+        t.write(1)[..terms.len()].copy_from_slice(&terms);
+        t.write(2).copy_from_slice(&norms);
+        t.write(3)[0] = loss;
+        t.write(4).copy_from_slice(&coef);
+    }
+
+    /// Gradient of each feature, over all its pairs.
     pub fn gradient(t: &mut Twin) {
-        let [n, d, which, accumulate] = [0, 1, 2, 3].map(|i| t.size(i));
+        let [n, d, accumulate] = [0, 1, 2].map(|i| t.size(i));
         let m = t.defines["FEATURES"] as usize;
         let (x, mean, cov, coef, g) = (t.read(0), t.read(1), t.read(2), t.read(3), t.read(4)[0]);
-        let difference: Vec<f32> = (0..d * d)
-            .map(|e| {
-                let own = cov[which * d * d + e];
-                (0..m).map(|j| coef[which * m + j] * (own - cov[j * d * d + e])).sum()
-            })
-            .collect();
         let scale = if n < 2 { 0.0 } else { g / (d * d * (n - 1)) as f32 };
-        for r in 0..n {
-            for c in 0..d {
+        for i in 0..m {
+            let difference: Vec<f32> = (0..d * d)
+                .map(|e| {
+                    let own = cov[i * d * d + e];
+                    (0..m).map(|j| coef[i * m + j] * (own - cov[j * d * d + e])).sum()
+                })
+                .collect();
+            for (r, c) in (0..n).flat_map(|r| (0..d).map(move |c| (r, c))) {
                 let sum: f32 = (0..d)
-                    .map(|l| (x[r * d + l] - mean[which * d + l]) * difference[l * d + c])
+                    .map(|l| (x[(i * n + r) * d + l] - mean[i * d + l]) * difference[l * d + c])
                     .sum();
-                let dx = &mut t.write(5)[r * d + c];
-                *dx = scale * sum + if accumulate != 0 { *dx } else { 0.0 };
+                put(&mut t.write(5)[(i * n + r) * d + c], scale * sum, accumulate);
             }
         }
     }

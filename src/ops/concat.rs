@@ -98,19 +98,33 @@ impl Tape {
             return self.concat(&groups?);
         }
         let rows = self.rows_cols(*first).0;
-        let widths: Vec<usize> = parts.iter().map(|p| self.rows_cols(*p).1).collect();
-        let total: usize = widths.iter().sum();
         let mut shape = lead(self, *first);
-        shape.push(total);
-        let y = self.output("concat", &shape, parts);
+        shape.push(parts.iter().map(|p| self.rows_cols(*p).1).sum());
+        Ok(self.beside(rows, parts, &shape, parts))
+    }
+
+    /// Up to four tensors of one length one behind the other, under the first one's extents and one
+    /// before them: `[parts, ..]`. Only those in `pulled` get a gradient.
+    pub(crate) fn stack(&mut self, parts: &[Var], pulled: &[Var]) -> Var {
+        let mut shape = vec![parts.len()];
+        shape.extend(parts.first().map(|p| self.shape(*p).to_vec()).unwrap_or_default());
+        self.beside(1, parts, &shape, pulled)
+    }
+
+    /// Records the dispatch that puts two to four tensors of `rows` rows side by side, and the one
+    /// that hands its gradient to those of them in `pulled`.
+    fn beside(&mut self, rows: usize, parts: &[Var], shape: &[usize], pulled: &[Var]) -> Var {
+        let widths: Vec<usize> = parts.iter().map(|p| self.len(*p) / rows.max(1)).collect();
+        let flops = (rows * widths.iter().sum::<usize>()) as u64;
+        let y = self.output("concat", shape, pulled);
         let mut args = [None; MOST + 1];
         for (arg, part) in args.iter_mut().zip(parts) {
             *arg = Some(*part);
         }
         args[MOST] = Some(y);
-        let flops = (rows * total) as u64;
         self.call(&CONCAT, &args, words(rows, 0, &widths), Defines::new(), flops);
-        let mut left: Vec<Option<Var>> = parts.iter().copied().map(Some).collect();
+        let mut left: Vec<Option<Var>> =
+            parts.iter().map(|p| Some(*p).filter(|p| pulled.contains(p))).collect();
         self.on_backward(&[y], move |tape| {
             let Some(dy) = tape.grad(y) else { return Ok(()) };
             // One dispatch; one more for each time that a tensor comes again.
@@ -136,7 +150,7 @@ impl Tape {
             }
             Ok(())
         });
-        Ok(y)
+        y
     }
 
     /// Columns `start` to `start + len` of the last axis.

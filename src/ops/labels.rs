@@ -7,33 +7,6 @@ use crate::gpu::Defines;
 use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, grid};
 use crate::tape::{Tape, Var};
 
-/// Labels and weights of a batch; see `shaders/task_targets.wgsl`.
-pub static TARGETS: Kernel = Kernel {
-    name: "task_targets",
-    source: include_str!("../../shaders/task_targets.wgsl"),
-    bindings: &[
-        Binding::read("LABELS"),
-        Binding::read("ROWS"),
-        Binding::write("TARGET"),
-        Binding::write("WEIGHT"),
-    ],
-    step: false,
-    launch: |_, words, _| Launch::of(grid((words[0] * words[1]) as usize, 64)),
-    twin: reference::targets,
-    cases: || {
-        vec![Case::new(
-            "7 of 20, 4 tasks",
-            vec![7, 4, 20],
-            vec![
-                Some(CaseArg::F(random(1, 80))),
-                Some(CaseArg::U(vec![3, 0, 19, 7, 8, 2, 11])),
-                Some(CaseArg::F(random(2, 28))),
-                Some(CaseArg::F(random(3, 28))),
-            ],
-        )]
-    },
-};
-
 /// New labels and the feature store; see `shaders/label_update.wgsl`.
 pub static UPDATE: Kernel = Kernel {
     name: "label_update",
@@ -99,19 +72,6 @@ pub struct LabelRule {
 }
 
 impl Tape {
-    /// Targets and weights `[n, tasks]` of the samples `rows [n]`: weight 1 for the fused task,
-    /// `tanh |y_s − y_m|` for the others.
-    pub fn task_targets(&mut self, labels: Var, rows: Var) -> Result<(Var, Var)> {
-        let (tasks, total) = self.rows_cols(labels);
-        let n = self.len(rows);
-        let target = self.output("targets", &[n, tasks], &[]);
-        let weight = self.output("weights", &[n, tasks], &[]);
-        let words = [n, tasks, total].map(|w| w as u32).to_vec();
-        let args = [labels, rows, target, weight].map(Some);
-        self.call(&TARGETS, &args, words, Defines::new(), (n * tasks * 2) as u64);
-        Ok((target, weight))
-    }
-
     /// One step of label generation: new labels of this batch from the old centres (from epoch 2
     /// on), its features into the store, new centres over the whole store. Three dispatches.
     /// `features` is `[n, Σ dims]`: `dims[k]` columns of task k, fused first.
@@ -211,21 +171,6 @@ fn centre_case(sums: bool, total: usize, exclude: u32) -> Case {
 #[allow(clippy::needless_range_loop, reason = "loops that read like the shaders'")]
 pub mod reference {
     use crate::plan::Twin;
-
-    /// Targets and weights.
-    pub fn targets(t: &mut Twin) {
-        let (n, tasks, total) = (t.size(0), t.size(1), t.size(2));
-        let (labels, rows) = (t.read(0), t.words_of(1).to_vec());
-        for i in 0..n {
-            let row = rows[i] as usize;
-            for task in 0..tasks {
-                let label = labels[task * total + row];
-                let weight = if task == 0 { 1.0 } else { (label - labels[row]).abs().tanh() };
-                t.write(2)[i * tasks + task] = label;
-                t.write(3)[i * tasks + task] = weight;
-            }
-        }
-    }
 
     /// The new label of one sample (method notes 4.4), before clamping.
     pub fn fresh_label(alpha_m: f32, alpha_s: f32, y_m: f32) -> f32 {

@@ -1,4 +1,4 @@
-//! Rows into tables: predictions by sample, losses by step.
+//! Rows into tables: predictions by sample.
 
 use super::random;
 use crate::error::{Error, Result};
@@ -18,28 +18,6 @@ pub static SCATTER: Kernel = Kernel {
         let f = |s, len| Some(CaseArg::F(random(s, len)));
         let rows = Some(CaseArg::U(vec![4, 0, 9]));
         vec![Case::new("3 of 10", vec![3, 5, 7, 1], vec![f(1, 15), rows, f(2, 70)])]
-    },
-};
-
-/// A row of the loss ring; see `shaders/log_row.wgsl`.
-pub static LOG_ROW: Kernel = Kernel {
-    name: "log_row",
-    source: include_str!("../../shaders/log_row.wgsl"),
-    bindings: &[
-        Binding::read("TERMS"),
-        Binding::read("ALIGN").or_none(),
-        Binding::read("NORMS").or_none(),
-        Binding::write("RING"),
-    ],
-    step: true,
-    launch: |_, _, _| Launch::of([1, 1, 1]),
-    twin: reference::log_row,
-    cases: || {
-        let f = |s, len| Some(CaseArg::F(random(s, len)));
-        vec![
-            Case::new("all", vec![4, 3, 3, 12], vec![f(1, 4), f(2, 3), f(3, 3), f(4, 36)]),
-            Case::new("terms", vec![2, 0, 0, 12], vec![f(1, 2), None, None, f(4, 36)]),
-        ]
     },
 };
 
@@ -63,23 +41,6 @@ impl Tape {
         self.call(&SCATTER, &[Some(x), Some(rows), Some(out)], words, Defines::new(), 0);
         Ok(())
     }
-
-    /// Writes this step's row of a loss ring `[rows, width]`: `terms`, then alignment terms and
-    /// covariance norms where there are any.
-    ///
-    /// # Errors
-    /// More numbers than a row holds.
-    pub fn log_row(&mut self, terms: Var, align: Option<(Var, Var)>, ring: Var) -> Result<()> {
-        let width = self.rows_cols(ring).1;
-        let sizes = (self.len(terms), align.map_or((0, 0), |(a, n)| (self.len(a), self.len(n))));
-        if sizes.0 + sizes.1.0 + sizes.1.1 > width.min(64) {
-            return Err(Error::shape("log_row", format!("{sizes:?} in a row of {width}")));
-        }
-        let words = [sizes.0, sizes.1.0, sizes.1.1, width].map(|w| w as u32).to_vec();
-        let args = [Some(terms), align.map(|a| a.0), align.map(|a| a.1), Some(ring)];
-        self.call(&LOG_ROW, &args, words, Defines::new(), 0);
-        Ok(())
-    }
 }
 
 /// CPU twins.
@@ -94,14 +55,5 @@ pub mod reference {
             let to = rows[i] as usize * ld + at;
             t.write(2)[to..to + c].copy_from_slice(&x[i * c..(i + 1) * c]);
         }
-    }
-
-    /// One row: terms, alignment terms, norms.
-    pub fn log_row(t: &mut Twin) {
-        let (width, slot) = (t.size(3), t.step.slot as usize);
-        let mut row = t.read(0)[..t.size(0)].to_vec();
-        row.extend(&t.read(1)[..t.size(1)]);
-        row.extend(&t.read(2)[..t.size(2)]);
-        t.write(3)[slot * width..][..row.len()].copy_from_slice(&row);
     }
 }

@@ -16,13 +16,12 @@ use super::config::{AlignLayer, Config, Pooling, TextEncoder};
 use crate::data::{Layout, Modality, StreamSpec, TokenSpec};
 use crate::error::{Error, Result};
 use crate::nn::{
-    Bert, BertShape, Freeze, Head, LstmEncoder, ParamSpec, Params, Reading, TokenVars, linear,
-    linear_specs,
+    Bert, BertShape, Freeze, Head, LstmEncoder, ParamSpec, Params, Reading, TokenVars, linear_specs,
 };
-use crate::ops::Act;
-use crate::ops::align::{Align, Pair};
+use crate::ops::align::Pair;
 use crate::ops::heads::{HeadVars, Heads};
 use crate::ops::labels::{LabelRule, LabelState};
+use crate::ops::objective::{Aligning, Goals};
 use crate::plan::{SpaceId, Spaces, Stage};
 use crate::tape::{Tape, Var};
 
@@ -444,38 +443,34 @@ impl SelfMm {
         Ok(Forward { scores, features, encoded, rows })
     }
 
-    /// Records the covariance term over encoder outputs or post-layer features.
-    fn align(&self, tape: &mut Tape, params: &Params, f: &Forward) -> Result<Option<Align>> {
-        if !self.aligned() {
-            return Ok(None);
-        }
+    /// Records what the covariance term compares, stacked: encoder outputs by their projections, or
+    /// post-layer features.
+    fn aligned_features(&self, tape: &mut Tape, params: &Params, f: &Forward) -> Result<Var> {
         let config = &self.config.align;
-        let mut sides = Vec::new();
-        for (i, (modality, out)) in f.encoded.iter().enumerate() {
-            let mut side = match config.layer {
-                AlignLayer::Post => {
-                    let sizes = self.feature_sizes();
-                    tape.slice(f.features, sizes[..=i].iter().sum(), sizes[i + 1])?
-                }
-                AlignLayer::Projection => {
-                    linear(tape, params, &format!("align_{}", mmsa(*modality)), *out, Act::None)?
-                }
-            };
-            if config.standardize {
-                side = tape.standardize(side)?;
+        let stacked = match config.layer {
+            AlignLayer::Post => {
+                let sizes = self.feature_sizes();
+                let own = |i: usize| (sizes[..i].iter().sum(), sizes[i]);
+                let sides = (1..sizes.len()).map(own);
+                let sides: Vec<Var> = sides
+                    .map(|(first, size)| tape.slice(f.features, first, size))
+                    .collect::<Result<_>>()?;
+                tape.stack(&sides, &sides)
             }
-            sides.push(side);
-        }
-        let pairs: Vec<Pair> = self
-            .pairs()
-            .into_iter()
-            .map(|(a, b, _, weight)| Pair { a, b, weight: weight as f32 })
-            .collect();
-        tape.align(&sides, &pairs, config.margin as f32).map(Some)
+            AlignLayer::Projection => {
+                let side = |(modality, out): &(Modality, Var)| {
+                    let weight = format!("align_{}.weight", mmsa(*modality));
+                    Ok((*out, params.var(tape, &weight)?))
+                };
+                let sides = f.encoded.iter().map(side).collect::<Result<Vec<_>>>()?;
+                tape.project(&sides)?
+            }
+        };
+        if config.standardize { tape.standardize_each(stacked) } else { Ok(stacked) }
     }
 
-    /// Records a whole training step: forward, losses, backward, label generation, a row of the
-    /// loss ring, Adam.
+    /// Records a whole training step: forward, the objective and its row of the loss ring, backward,
+    /// label generation, Adam.
     pub fn step(
         &self,
         tape: &mut Tape,
@@ -487,32 +482,38 @@ impl SelfMm {
         let f = self.forward(tape, params, layout, block, true)?;
         let tasks = self.tasks();
         let labels = tape.input("labels", &[tasks, spaces.total], spaces.labels, 0);
-        let (target, weight) = tape.task_targets(labels, f.rows)?;
-        let l1 = tape.weighted_l1(f.scores, target, weight)?;
-        let align = self.align(tape, params, &f)?;
-        let losses: Vec<Var> =
-            [Some(l1.loss), align.as_ref().map(|a| a.loss)].into_iter().flatten().collect();
-        tape.backward(&losses)?;
-        tape.in_stage(Stage::State, |tape| {
+        let shape = [spaces.ring_rows, self.objective().width()];
+        let ring = tape.input("ring", &shape, spaces.ring, 0);
+        let pairs: Vec<Pair> = self
+            .pairs()
+            .into_iter()
+            .map(|(a, b, _, weight)| Pair { a, b, weight: weight as f32 })
+            .collect();
+        let align = if self.aligned() {
+            let features = self.aligned_features(tape, params, &f)?;
+            Some(Aligning { features, pairs: &pairs, margin: self.config.align.margin as f32 })
+        } else {
+            None
+        };
+        let loss = tape.objective(f.scores, Goals { labels, rows: f.rows, ring }, align)?;
+        tape.backward(&[loss])?;
+        if let (Some(store), Some(centres)) = (spaces.store, spaces.centres) {
             let width: usize = self.feature_sizes().iter().sum();
-            if let (Some(store), Some(centres)) = (spaces.store, spaces.centres) {
-                let state = LabelState {
-                    labels,
-                    store: tape.input("store", &[spaces.total, width], store, 0),
-                    centres: tape.input("centres", &[2 * width], centres, 0),
-                };
-                let c = &self.config.labels;
-                let rule = LabelRule {
-                    clamp: c.clamp as f32,
-                    exclude_zero: c.exclude_zero,
-                    squared: c.squared,
-                };
-                tape.generate_labels(f.features, &self.feature_sizes(), f.rows, state, rule)?;
-            }
-            let shape = [spaces.ring_rows, self.objective().width()];
-            let ring = tape.input("ring", &shape, spaces.ring, 0);
-            tape.log_row(l1.terms, align.as_ref().map(|a| (a.terms, a.norms)), ring)
-        })?;
+            let state = LabelState {
+                labels,
+                store: tape.input("store", &[spaces.total, width], store, 0),
+                centres: tape.input("centres", &[2 * width], centres, 0),
+            };
+            let c = &self.config.labels;
+            let rule = LabelRule {
+                clamp: c.clamp as f32,
+                exclude_zero: c.exclude_zero,
+                squared: c.squared,
+            };
+            tape.in_stage(Stage::State, |tape| {
+                tape.generate_labels(f.features, &self.feature_sizes(), f.rows, state, rule)
+            })?;
+        }
         tape.in_stage(Stage::Update, |tape| {
             let arenas = params.arena_vars(tape);
             let clip = self.config.train.clip_norm as f32;
