@@ -21,6 +21,7 @@ const SHARED: &[(&str, &str)] = &[
     ("centres", include_str!("../../shaders/shared/centres.wgsl")),
     ("lstm", include_str!("../../shaders/shared/lstm.wgsl")),
     ("mask", include_str!("../../shaders/shared/mask.wgsl")),
+    ("quad", include_str!("../../shaders/shared/quad.wgsl")),
     ("rng", include_str!("../../shaders/shared/rng.wgsl")),
     ("row", include_str!("../../shaders/shared/row.wgsl")),
     ("step", include_str!("../../shaders/shared/step.wgsl")),
