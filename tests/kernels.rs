@@ -7,15 +7,20 @@ use modalign::plan::{Access, Case, Kernel};
 use modalign::{Error, Gpu};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A device for each family that runs here, once checked and once trusted.
+/// A device for each family that runs here, once checked and once trusted; and where there are
+/// 64-bit loads, once more without them, for the kernels that know them.
 fn families() -> Vec<Gpu> {
     let mut all: Vec<Gpu> = Vec::new();
     for family in [Family::Tiled, Family::Plain, Family::Wide(0)] {
-        for checked in [false, true] {
+        for (checked, short_loads) in [(false, false), (true, false), (true, true)] {
+            let family = Some(family);
             let options =
-                GpuOptions { family: Some(family), checked, quiet: true, ..Default::default() };
+                GpuOptions { family, checked, short_loads, quiet: true, ..Default::default() };
             let gpu = Gpu::with(&options).expect("an adapter");
-            if matches!(family, Family::Wide(_)) && gpu.caps().family.lanes() == 0 {
+            if short_loads && all.last().is_some_and(|last| !last.caps().long_loads) {
+                continue;
+            }
+            if matches!(family, Some(Family::Wide(_))) && gpu.caps().family.lanes() == 0 {
                 println!("no subgroups of one size here: the wide family is not run");
                 continue;
             }
@@ -35,6 +40,12 @@ fn difference(got: &[u32], want: &[u32], tolerance: f32) -> Option<String> {
         let off = (g - w).abs() / (1.0 + w.abs());
         (off.is_nan() || off > tolerance).then(|| format!("[{i}] is {g}, twin has {w}"))
     })
+}
+
+/// Whether a launch of the kernel may read by 64-bit loads.
+fn knows_long_loads(gpu: &Gpu, kernel: &Kernel, cases: &[Case]) -> bool {
+    let family = gpu.caps().family;
+    cases.iter().any(|case| (kernel.launch)(family, &case.words, &case.defines).long)
 }
 
 /// What is wrong with a kernel on a device, case by case.
@@ -82,7 +93,14 @@ fn kernels_match_their_twins() {
     for (kernel, cases) in &kernels {
         assert!(!cases.is_empty(), "{} has no case", kernel.name);
     }
-    let jobs: Vec<_> = kernels.iter().flat_map(|k| gpus.iter().map(move |gpu| (gpu, k))).collect();
+    let long_loads = gpus.iter().any(|gpu| gpu.caps().long_loads);
+    let jobs: Vec<_> = kernels
+        .iter()
+        .flat_map(|k| gpus.iter().map(move |gpu| (gpu, k)))
+        .filter(|(gpu, (kernel, cases))| {
+            gpu.caps().long_loads == long_loads || knows_long_loads(gpu, kernel, cases)
+        })
+        .collect();
     let (next, ran) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let mut failed: Vec<(usize, Vec<String>)> = std::thread::scope(|scope| {
         let work = || {
@@ -101,4 +119,26 @@ fn kernels_match_their_twins() {
     println!("{} runs of {} kernels", ran.into_inner(), kernels.len());
     let shown: Vec<_> = failed.iter().take(30).cloned().collect();
     assert!(failed.is_empty(), "{} differ:\n{}", failed.len(), shown.join("\n"));
+}
+
+#[test]
+fn moments_that_vanish_are_zero() {
+    let kernel = ops::find("adam").expect("a kernel");
+    let cases = (kernel.cases)();
+    let case = cases.iter().find(|c| c.name == "vanishing").expect("a case");
+    let twin = ops::run_twin(kernel, case);
+    for gpu in families() {
+        let got = ops::run_case(&gpu, kernel, case).expect("a run");
+        for (i, name) in [(2, "M"), (3, "V")] {
+            let (got, want) = (got[i].as_ref().expect("there"), twin[i].as_ref().expect("there"));
+            let zeros = want.iter().filter(|w| **w << 1 == 0).count();
+            assert!((20..want.len()).contains(&zeros), "{zeros} of {} {name}", want.len());
+            for (g, w) in
+                got.iter().zip(want).map(|(g, w)| (f32::from_bits(*g), f32::from_bits(*w)))
+            {
+                assert_eq!(g == 0.0, w == 0.0, "{name} {g:e}, twin {w:e}, {}", gpu.caps().family);
+                assert!(g == 0.0 || g.abs() > 1e-30, "{name} {g:e} on {}", gpu.caps().family);
+            }
+        }
+    }
 }

@@ -59,12 +59,22 @@ fn variants() -> Vec<Variant> {
                 }
                 let present: Vec<bool> = case.args.iter().map(Option::is_some).collect();
                 let defines = kernel.defines(&case.defines, &launch, &present);
-                // Subgroups, where there are any, must be as wide as asked for.
-                let key = format!("{} {} {defines:?}", kernel.name, family.lanes());
                 let params = uniform(&case.words) as u32 * 4;
-                let variant = Variant { kernel, family, defines, present: present.clone(), params };
-                let known = all.entry((key, present)).or_insert(variant);
-                known.params = known.params.min(params);
+                let mut texts = vec![defines.clone()];
+                // Only CPU adapters are given 64-bit loads.
+                if launch.long && !family.tiled() {
+                    texts[0].insert("LONG", 1);
+                    texts.push(defines);
+                }
+                for defines in texts {
+                    // Subgroups, where there are any, must be as wide as asked for.
+                    let key = format!("{} {} {defines:?}", kernel.name, family.lanes());
+                    let present = present.clone();
+                    let variant =
+                        Variant { kernel, family, defines, present: present.clone(), params };
+                    let known = all.entry((key, present)).or_insert(variant);
+                    known.params = known.params.min(params);
+                }
             }
         }
     }
@@ -150,7 +160,7 @@ fn check_entry(variant: &Variant, module: &Module, subgroups: bool) -> Result<()
     Ok(())
 }
 
-fn translate(module: &Module, info: &ModuleInfo, subgroups: bool) -> Result<(), String> {
+fn translate(module: &Module, info: &ModuleInfo, gles: bool) -> Result<(), String> {
     let entry = || Some((ShaderStage::Compute, "main".to_string()));
     let options = spv::Options { lang_version: (1, 3), ..Default::default() };
     let words = spv::write_vec(module, info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
@@ -170,7 +180,7 @@ fn translate(module: &Module, info: &ModuleInfo, subgroups: bool) -> Result<(), 
         return Err("an empty translation".into());
     }
     naga::front::wgsl::parse_str(&web).map_err(|e| format!("its own WGSL: {e}"))?;
-    if !subgroups {
+    if gles {
         let options = glsl::Options { version: glsl::Version::new_gles(310), ..Default::default() };
         let pipeline = glsl::PipelineOptions {
             shader_stage: ShaderStage::Compute,
@@ -190,15 +200,17 @@ fn check(variant: &Variant) -> Result<(), String> {
     let text = expand(variant.kernel.source, &variant.defines)?;
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
     // What needs no subgroup operation must pass without them.
-    let plain = validate(&module, Capabilities::empty());
+    let long = variant.defines.contains_key("LONG");
+    let base = if long { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
+    let plain = validate(&module, base);
     let subgroups = plain.is_err();
     let info = match plain {
         Ok(info) => info,
-        Err(_) => validate(&module, Capabilities::SUBGROUP)?,
+        Err(_) => validate(&module, base | Capabilities::SUBGROUP)?,
     };
     check_bindings(variant, &module)?;
     check_entry(variant, &module, subgroups)?;
-    translate(&module, &info, subgroups)
+    translate(&module, &info, !subgroups && !long)
 }
 
 #[test]
@@ -220,7 +232,7 @@ fn every_variant_translates_and_keeps_to_the_limits() {
     println!("{} variants of {} kernels", all.len(), KERNELS.len());
     assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
     // The three families do differ, or the list above means nothing.
-    for define in ["TILED", "LANES"] {
+    for define in ["TILED", "LANES", "LONG"] {
         assert!(all.iter().any(|v| v.defines.contains_key(define)), "no variant has {define}");
     }
 }

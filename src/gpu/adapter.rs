@@ -13,6 +13,8 @@ pub struct GpuOptions {
     pub family: Option<Family>,
     /// Compile shaders with bounds and loop checks, which trusted modules leave out.
     pub checked: bool,
+    /// Kernels without 64-bit loads also where the adapter offers them; for tests and timings.
+    pub short_loads: bool,
     /// Say nothing when only a software adapter is there.
     pub quiet: bool,
 }
@@ -46,6 +48,7 @@ pub struct AdapterSummary {
 
 const WANTED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::SHADER_INT64)
     .union(wgpu::Features::PIPELINE_CACHE);
 
 fn rank(kind: wgpu::DeviceType) -> u8 {
@@ -138,6 +141,7 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
 
     let faults = Faults::install(&device);
     let caps = Caps::read(&info, &limits, features, options.family);
+    let caps = Caps { long_loads: caps.long_loads && !options.short_loads, ..caps };
     let no_other = found.iter().all(|a| a.get_info().device_type == wgpu::DeviceType::Cpu);
     if no_other && !options.quiet {
         log::warn!("only a software adapter was found ({}): training runs on the CPU", caps.name);

@@ -59,6 +59,9 @@ pub struct Caps {
     pub align: u64,
     /// Workgroups per grid dimension.
     pub max_groups: u32,
+    /// Whether kernels may move two words at a time as a 64-bit integer, and gain by it: a CPU
+    /// adapter spends an instruction or more on each lane's part of a load.
+    pub long_loads: bool,
     /// Whether passes can be timed on the device.
     pub timestamps: bool,
     /// Loop iterations after which the driver silently ends an invocation, where it does.
@@ -103,6 +106,7 @@ impl Caps {
                     .max(limits.min_uniform_buffer_offset_alignment),
             ),
             max_groups: limits.max_compute_workgroups_per_dimension,
+            long_loads: cpu && features.contains(wgpu::Features::SHADER_INT64),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             max_iterations: None,
         }
@@ -121,6 +125,7 @@ impl Caps {
             max_buffer: 256 << 20,
             align: 256,
             max_groups: 65_535,
+            long_loads: false,
             timestamps: false,
             max_iterations: None,
         }

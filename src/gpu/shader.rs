@@ -26,6 +26,7 @@ const SHARED: &[(&str, &str)] = &[
     ("lstm", include_str!("../../shaders/shared/lstm.wgsl")),
     ("mask", include_str!("../../shaders/shared/mask.wgsl")),
     ("pairs", include_str!("../../shaders/shared/pairs.wgsl")),
+    ("quad", include_str!("../../shaders/shared/quad.wgsl")),
     ("rng", include_str!("../../shaders/shared/rng.wgsl")),
     ("row", include_str!("../../shaders/shared/row.wgsl")),
     ("step", include_str!("../../shaders/shared/step.wgsl")),

@@ -1,7 +1,7 @@
 //! Adam over flat arenas, with gradient zeroing and an optional global-norm clip folded in.
 
 use super::random;
-use crate::gpu::Defines;
+use crate::gpu::{Defines, Family};
 use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, MAX_GROUPS, grid};
 use crate::tape::{Tape, Var};
 
@@ -17,9 +17,25 @@ pub static ADAM: Kernel = Kernel {
         Binding::read("NORM").or_none(),
     ],
     step: true,
-    launch: |_, words, _| Launch::of(grid(words[0] as usize / 4, 64)),
+    launch: |family, words, _| {
+        // Invocations and quads of a workgroup.
+        let (wg, share) = match family {
+            Family::Tiled => (64, 64),
+            Family::Wide(lanes) => (lanes, 1024),
+            Family::Plain => (8, 1024),
+        };
+        Launch::of(grid(words[0] as usize / 4, share as usize))
+            .with("WG", wg)
+            .with("SHARE", share)
+            .long()
+            .iterations(u64::from(share / wg) + 8)
+    },
     twin: reference::adam,
-    cases: || vec![adam_case(4, false), adam_case(1000, false), adam_case(516, true)],
+    cases: || {
+        // The last has two workgroups of the wide family, and a group's end in the second.
+        let list = [(4, false), (1000, false), (516, true), (9000, false)];
+        list.into_iter().map(|(n, clip)| adam_case(n, clip)).chain([vanishing()]).collect()
+    },
 };
 
 /// Squared norms; see `shaders/square_sum.wgsl`.
@@ -116,9 +132,29 @@ fn adam_case(n: usize, clip: bool) -> Case {
     Case::new(format!("{n}, clip {clip}"), words, vec![f(1, n), f(2, n), f(3, n), v, norm])
 }
 
+/// Numbers so small that they count as zero, beside some that do not: every pair of a gradient and
+/// a moment.
+fn vanishing() -> Case {
+    let sizes = [0.0, 1e-38, 3e-31, 4e-18, 2e-16, 1e-3];
+    let all: Vec<f32> = sizes.iter().flat_map(|s| [*s, -s]).collect();
+    let pairs = || all.iter().flat_map(|a| all.iter().map(move |b| (*a, *b)));
+    let n = all.len() * all.len();
+    let grad = pairs().map(|(_, g)| g).collect();
+    let m = pairs().map(|(m, _)| m).collect();
+    let v = pairs().map(|(m, _)| m.abs()).collect();
+    let [value, grad, m, v] = [vec![0.0; n], grad, m, v].map(|values| Some(CaseArg::F(values)));
+    let words = words(n, 0.0, [n as u32; MAX_GROUPS]);
+    Case::new("vanishing", words, vec![value, grad, m, v, None])
+}
+
 /// CPU twins.
 pub mod reference {
     use crate::plan::Twin;
+
+    /// `x`, or zero where it is not above `least`.
+    fn above(x: f32, least: f32) -> f32 {
+        if x.abs() > least { x } else { 0.0 }
+    }
 
     /// Torch's Adam, element by element.
     pub fn adam(t: &mut Twin) {
@@ -133,9 +169,9 @@ pub mod reference {
             let group = ends.iter().position(|end| i < *end).unwrap_or(0);
             let (lr, decay) = (t.step.lr[group], t.step.decay[group]);
             let (bias1, bias2) = (t.step.bias1, t.step.bias2);
-            let g = scale * t.write(1)[i] + decay * t.write(0)[i];
-            let m = beta1 * t.write(2)[i] + rest1 * g;
-            let v = beta2 * t.write(3)[i] + rest2 * g * g;
+            let g = above(scale * t.write(1)[i] + decay * t.write(0)[i], 1e-17);
+            let m = above(beta1 * t.write(2)[i] + rest1 * g, 1e-30);
+            let v = above(beta2 * t.write(3)[i] + rest2 * g * g, 1e-30);
             t.write(0)[i] -= lr / bias1 * m / (v.sqrt() / bias2.sqrt() + eps);
             t.write(1)[i] = 0.0;
             t.write(2)[i] = m;

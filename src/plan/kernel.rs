@@ -1,7 +1,7 @@
 //! A kernel: its WGSL, its bindings, its launch geometry and its CPU twin, in one record.
 
 use super::Step;
-use crate::gpu::{BindingKind, Defines, Family};
+use crate::gpu::{BindingKind, Caps, Defines, Family};
 
 /// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,18 +48,30 @@ pub struct Launch {
     pub groups: [u32; 3],
     /// Loop iterations of the longest invocation, where they may be many.
     pub iterations: u64,
+    /// Whether the shader reads by `shared/quad.wgsl`, and so may be given `LONG`.
+    pub long: bool,
 }
 
 impl Launch {
     /// A launch without defines.
     pub fn of(groups: [u32; 3]) -> Self {
-        Launch { defines: Defines::new(), groups, iterations: 0 }
+        Launch { defines: Defines::new(), groups, iterations: 0, long: false }
     }
 
     /// Adds a define.
     pub fn with(mut self, name: &'static str, value: u32) -> Self {
         self.defines.insert(name, value);
         self
+    }
+
+    /// Says that the shader's quads may be read as 64-bit integers.
+    pub fn long(self) -> Self {
+        Launch { long: true, ..self }
+    }
+
+    /// The launch with what the adapter offers beyond its family: 64-bit loads.
+    pub fn on(self, caps: &Caps) -> Self {
+        if self.long && caps.long_loads { self.with("LONG", 1) } else { self }
     }
 
     /// Says how many loop iterations the longest invocation makes.

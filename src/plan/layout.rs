@@ -65,7 +65,7 @@ impl Plan {
             .calls
             .iter()
             .map(|call| {
-                let launch = (call.kernel.launch)(caps.family, &call.words, &call.defines);
+                let launch = (call.kernel.launch)(caps.family, &call.words, &call.defines).on(caps);
                 most = most.max((launch.iterations, call.kernel.name));
                 let present: Vec<bool> = call.args.iter().map(Option::is_some).collect();
                 let bytes = call
