@@ -280,7 +280,7 @@ fn default_streams(audio: usize, vision: usize) -> [StreamSpec; 3] {
 }
 
 #[test]
-fn a_default_step_takes_at_most_50_dispatches() {
+fn a_default_step_takes_at_most_45_dispatches() {
     let mut most = 0;
     for (audio, vision) in [(375, 500), (500, 500), (50, 50), (500, 375)] {
         for family in [Family::Wide(8), Family::Tiled, Family::Plain] {
@@ -292,7 +292,7 @@ fn a_default_step_takes_at_most_50_dispatches() {
                 let plan = bench.plan(&Caps::defaults(family));
                 let count = plan.dispatches().len();
                 most = most.max(count);
-                assert!(count <= 50, "{preset} {audio}/{vision} on {family}:\n{plan}");
+                assert!(count <= 45, "{preset} {audio}/{vision} on {family}:\n{plan}");
                 for dispatch in plan.dispatches() {
                     let largest = dispatch.groups.iter().max().unwrap();
                     assert!(*largest <= 65_535, "{} {:?}", dispatch.kernel.name, dispatch.groups);
@@ -331,17 +331,18 @@ fn the_steady_state_allocates_nothing() {
     let data: Arc<Dataset> = made.open();
     let config = config(&["train.batch_size=4", "model.dropout=0.1", "train.clip_norm=1"]);
     let mut session = session(&gpu, &config, &data);
-    // The first epoch prepares the small last batch too.
-    common::run(&mut session, 1..=1);
+    // The first epoch prepares the plans of all its batches: of each number of rows and each eighth
+    // of the longest sequences. Those after it visit the same batches again.
+    let order = session.order(1);
+    session.train_epoch(1, order.clone(), |_, _| Ok(())).unwrap();
     session.predict(SplitName::Valid).unwrap();
     gpu.wait().unwrap();
     let before = gpu.resources();
     assert!(before.iter().all(|n| *n > 5), "a report of what is alive: {before:?}");
     let mut steps = 0;
     for epoch in 2..=20 {
-        let order = session.order(epoch);
         session
-            .train_epoch(epoch, order, |_, _| {
+            .train_epoch(epoch, order.clone(), |_, _| {
                 steps += 1;
                 assert_eq!(gpu.resources(), before, "step {steps} of the steady state");
                 Ok(())
