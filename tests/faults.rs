@@ -7,6 +7,7 @@ use modalign::data::{Dataset, Layout, Modality, SplitName, StreamSpec};
 use modalign::gpu::{Caps, Family, GpuOptions};
 use modalign::nn::Params;
 use modalign::ops::lstm::LstmWeights;
+use modalign::ops::objective::Goals;
 use modalign::ops::{Act, random};
 use modalign::plan::{Memory, Plan, Pool, SpaceId, Spaces};
 use modalign::recipe::{Config, SelfMm};
@@ -275,7 +276,7 @@ fn wrong_shapes_are_refused_when_they_are_recorded() {
         one_line(&error);
     }
 
-    let calls: [(&str, Call); 18] = [
+    let calls: [(&str, Call); 23] = [
         ("matmul", |p| p.two(&[3, 4], &[5, 4], |t, a, b| t.matmul(a, b))),
         ("linear", |p| p.two(&[3, 4], &[5, 3], |t, a, b| t.linear(a, b, None, Act::None))),
         ("linear", |p| {
@@ -297,6 +298,15 @@ fn wrong_shapes_are_refused_when_they_are_recorded() {
         }),
         ("align", |p| p.two(&[3, 4], &[3, 5], |t, a, b| t.coral(a, b))),
         ("align", |p| p.two(&[3, 4], &[2, 4], |t, a, b| t.coral(a, b))),
+        ("align", |p| p.two(&[5, 3, 4], &[1], |t, a, _| t.align_stacked(a, &[], 1.0).map(|_| a))),
+        ("standardize_each", |p| p.two(&[3, 4], &[1], |t, a, _| t.standardize_each(a))),
+        ("project", |p| p.two(&[3, 4], &[5, 3], |t, a, b| t.project(&[(a, b)]))),
+        ("project", |p| p.tape.project(&[]).map(drop)),
+        ("objective", |p| {
+            // A row of the ring is too short for four tasks.
+            let (rows, ring) = (p.x(&[2]), p.x(&[2, 3]));
+            p.two(&[2, 4], &[4, 3], |t, a, b| t.objective(a, Goals { labels: b, rows, ring }, None))
+        }),
         ("backward", |p| p.two(&[3, 4], &[1], |t, a, _| t.backward(&[a]).map(|()| a))),
         ("lstm", |p| {
             p.two(&[2, 3, 4], &[2], |t, a, b| t.lstm(a, b, &[], 0.0, true).map(|l| l.last))

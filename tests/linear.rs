@@ -1,4 +1,5 @@
-//! Layers whose inner size is long enough to be split, and layers that are frozen in part.
+//! Layers whose inner size is long enough to be split, layers that are frozen in part, and several
+//! at once.
 
 use modalign::ops::Act;
 use modalign::plan::Spaces;
@@ -55,4 +56,63 @@ fn the_bias_of_a_frozen_weight_has_its_gradient() {
     let (program, memory) = tape.compile(&gpu, &spaces).unwrap();
     program.run(&gpu, &memory).unwrap();
     assert_eq!(memory.read_f32(&gpu, grad, 0, n).unwrap(), vec![m as f32; n]);
+}
+
+/// Three inputs, the first without a gradient, by weights that lie in one arena, the second frozen;
+/// what was recorded for them, and the loss with all gradients.
+fn projected(gpu: &Gpu, apart: bool) -> (Vec<&'static str>, Vec<f32>) {
+    let (n, d, widths) = (5, 4, [8, 4, 12]);
+    let mut spaces = Spaces::new();
+    let (value, grad) = (spaces.declare("value", 320), spaces.declare("grad", 320));
+    let mut tape = Tape::new();
+    let mut inputs = Vec::new();
+    for (f, k) in widths.into_iter().enumerate() {
+        let (w_at, x_at) = (64 * (2 - f), 192 + 64 * (f.max(1) - 1));
+        let w = tape.parameter("w", &[d, k], (value, w_at), (f != 1).then_some((grad, w_at)));
+        let x = match f {
+            0 => tape.constant("x", &[n, k], &wave(n * k, 0.3)).unwrap(),
+            _ => tape.parameter("x", &[n, k], (value, x_at), Some((grad, x_at))),
+        };
+        inputs.push((x, w));
+    }
+    let all = if apart {
+        let ys: Vec<_> =
+            inputs.iter().map(|(x, w)| tape.linear(*x, *w, None, Act::None).unwrap()).collect();
+        ys.into_iter().map(|y| tape.reshape(y, &[1, n * d]).unwrap()).collect()
+    } else {
+        vec![tape.project(&inputs).unwrap()]
+    };
+    let losses: Vec<_> = all
+        .into_iter()
+        .map(|y| {
+            let squares = tape.square(y).unwrap();
+            let loss = tape.sum(squares).unwrap();
+            tape.keep(loss);
+            loss
+        })
+        .collect();
+    tape.backward(&losses).unwrap();
+    let calls = tape.recording().calls.iter().map(|c| c.kernel.name);
+    let calls = calls.filter(|n| n.starts_with("project") || *n == "matmul").collect();
+    let (program, memory) = tape.compile(gpu, &spaces).unwrap();
+    let start: Vec<u32> = wave(320, 0.21).iter().map(|v| v.to_bits()).collect();
+    memory.write(gpu, value, 0, &start);
+    program.run(gpu, &memory).unwrap();
+    let read = |loss| program.read(gpu, &memory, loss).unwrap()[0];
+    let mut out = vec![losses.into_iter().map(read).sum()];
+    out.extend(memory.read_f32(gpu, grad, 0, 320).unwrap());
+    (calls, out)
+}
+
+#[test]
+fn projections_of_parameters_are_one_dispatch() {
+    let gpu = gpu();
+    let (calls, got) = projected(&gpu, false);
+    let (apart, want) = projected(&gpu, true);
+    assert_eq!(calls, ["project", "project_dw", "project_dx"]);
+    assert_eq!(apart.len(), 3 + 2 + 2);
+    for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+        assert!((g - w).abs() < 1e-6, "{i}: {g}, apart {w}");
+    }
+    assert!(want[0] > 1e-3 && want[1..].iter().filter(|g| **g != 0.0).count() > 100);
 }

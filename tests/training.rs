@@ -157,9 +157,21 @@ fn without_weights_alignment_is_not_there() {
 
     let mut session = session(gpu(), &config(&["align.weight=0"]), &data);
     let text = session.step_plan().unwrap().to_string();
-    for kernel in ["covariance", "align", "standardize"] {
+    for kernel in ["covariance", "align", "standardize", "project"] {
         assert!(!text.contains(kernel), "{kernel} in\n{text}");
     }
+}
+
+#[test]
+fn alignment_takes_five_dispatches_of_a_step() {
+    let data = Made::default().open();
+    let count =
+        |set: &[&str]| session(gpu(), &config(set), &data).step_plan().unwrap().dispatches().len();
+    let plain = count(&["align.weight=0"]);
+    // Projections, covariances, their gradient, those of the weights and of the encoders' outputs.
+    assert_eq!(count(&["align.weight=0.5"]), plain + 5);
+    assert_eq!(count(&["align.weight=0", "align.weight.tv=-1"]), plain + 5);
+    assert_eq!(count(&["align.weight=0.5", "align.standardize=true"]), plain + 7);
 }
 
 #[test]

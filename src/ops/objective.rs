@@ -142,20 +142,20 @@ fn objective_cases() -> Vec<Case> {
     let pairs = [(0, 1, 0.5), (0, 2, 0.0), (2, 1, -1.5)].map(pair);
     let six =
         [(0, 1, 1.0), (0, 2, -1.0), (0, 3, 0.25), (2, 1, 0.0), (3, 1, 2.0), (2, 3, -0.5)].map(pair);
-    // n, tasks, features, d, pairs, margin.
-    let list: [(usize, usize, usize, usize, &[Pair], f32); 9] = [
-        (1, 1, 0, 0, &[], 0.0),
-        (16, 4, 0, 0, &[], 0.0),
-        (500, 3, 0, 0, &[], 0.0),
-        (1, 3, 2, 1, &pairs[..1], 1.0),
-        (16, 4, 3, 16, &pairs, 100.0),
-        (17, 4, 3, 17, &pairs, 1e-4),
-        (9, 1, 3, 5, &pairs, 0.0),
-        (130, 5, 4, 15, &six, 1e-2),
-        (8, 2, 2, 48, &[], 1.0),
+    // n, tasks, features, d; pairs; margin.
+    let list: [([usize; 4], &[Pair], f32); 9] = [
+        ([1, 1, 0, 0], &[], 0.0),
+        ([16, 4, 0, 0], &[], 0.0),
+        ([500, 3, 0, 0], &[], 0.0),
+        ([1, 3, 2, 1], &pairs[..1], 1.0),
+        ([16, 4, 3, 16], &pairs, 100.0),
+        ([17, 4, 3, 17], &pairs, 1e-4),
+        ([9, 1, 3, 5], &pairs, 0.0),
+        ([130, 5, 4, 15], &six, 1e-2),
+        ([8, 2, 2, 48], &[], 1.0),
     ];
     list.into_iter()
-        .map(|(n, tasks, features, d, pairs, margin)| {
+        .map(|([n, tasks, features, d], pairs, margin)| {
             let (total, width) = (n + 5, (tasks + pairs.len() + features).next_multiple_of(16));
             let mut words = loss_words(d, pairs, margin);
             words.extend(sizes(&[n, tasks, total, width]));
