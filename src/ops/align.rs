@@ -80,7 +80,12 @@ const MOST_PAIRS: usize = MOST * (MOST - 1) / 2;
 pub static COVARIANCE: Kernel = Kernel {
     name: "covariance",
     source: include_str!("../../shaders/covariance.wgsl"),
-    bindings: &[Binding::read("X"), Binding::write("COV"), Binding::write("MEAN")],
+    bindings: &[
+        Binding::read("X"),
+        // Of one feature.
+        Binding::write("COV").part(|p, _, _| [0, u64::from(p[1]) * u64::from(p[1])]),
+        Binding::write("MEAN").part(|p, _, _| [0, u64::from(p[1])]),
+    ],
     step: false,
     launch: |family, words, _| {
         let d = words[1];
@@ -121,11 +126,11 @@ pub static GRAD: Kernel = Kernel {
     source: include_str!("../../shaders/align_grad.wgsl"),
     bindings: &[
         Binding::read("X"),
-        Binding::read("MEAN"),
+        Binding::read("MEAN").part(|p, _, _| [u64::from(p[1]), 0]),
         Binding::read("COV"),
         Binding::read("COEF"),
         Binding::read("G"),
-        Binding::write("DX"),
+        Binding::write("DX").adds(3),
     ],
     step: false,
     launch: |family, words, _| {

@@ -12,7 +12,8 @@ pub static TARGETS: Kernel = Kernel {
     name: "task_targets",
     source: include_str!("../../shaders/task_targets.wgsl"),
     bindings: &[
-        Binding::read("LABELS"),
+        // A batch's labels, not all.
+        Binding::read("LABELS").part(|p, _, len| [len.min(u64::from(p[0] * p[1])), 0]),
         Binding::read("ROWS"),
         Binding::write("TARGET"),
         Binding::write("WEIGHT"),
@@ -45,8 +46,10 @@ pub static UPDATE: Kernel = Kernel {
         Binding::read("F3").or_none(),
         Binding::read("CENTRES"),
         Binding::read("ROWS"),
-        Binding::write("LABELS"),
-        Binding::write("STORE"),
+        // Of a batch: the fused label and the task's own are read, the latter written.
+        Binding::write("LABELS")
+            .part(|p, _, _| [p[0] * p[1], p[0] * (p[1] - 1)].map(u64::from)),
+        Binding::write("STORE").part(|p, _, _| [0, u64::from(p[0] * p[3])]),
     ],
     step: true,
     launch: |_, words, _| {

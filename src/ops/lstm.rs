@@ -15,14 +15,15 @@ pub static FORWARD: Kernel = Kernel {
     name: "lstm_forward",
     source: include_str!("../../shaders/lstm_forward.wgsl"),
     bindings: &[
-        Binding::write("GATES"),
+        Binding::write("GATES").updated(),
         Binding::read("W"),
         Binding::read("BIAS"),
         Binding::read("LENGTHS"),
         Binding::write("CELL"),
         Binding::write("PREV"),
-        Binding::write("Y").or_none(),
-        Binding::write("LAST").or_none(),
+        // A direction owns its columns of both.
+        Binding::write("Y").or_none().part(|p, _, len| [0, share(p, 4, len)]),
+        Binding::write("LAST").or_none().part(|p, _, len| [0, share(p, 6, len)]),
     ],
     step: false,
     launch: |family, words, _| launch(family, words, true),
@@ -35,12 +36,12 @@ pub static BACKWARD: Kernel = Kernel {
     name: "lstm_backward",
     source: include_str!("../../shaders/lstm_backward.wgsl"),
     bindings: &[
-        Binding::write("GATES"),
+        Binding::write("GATES").updated(),
         Binding::read("W"),
         Binding::read("LENGTHS"),
         Binding::read("CELL"),
-        Binding::read("DY").or_none(),
-        Binding::read("DLAST").or_none(),
+        Binding::read("DY").or_none().part(|p, _, len| [share(p, 4, len), 0]),
+        Binding::read("DLAST").or_none().part(|p, _, len| [share(p, 6, len), 0]),
         Binding::write("STATE"),
     ],
     step: false,
@@ -51,6 +52,11 @@ pub static BACKWARD: Kernel = Kernel {
 
 /// Hidden sizes up to this one fit a workgroup.
 pub const MAX_HIDDEN: usize = 256;
+
+/// What a direction has of `len` words whose rows are word `width` of `P` wide.
+fn share(words: &[u32], width: usize, len: u64) -> u64 {
+    len * u64::from(words[2]) / u64::from(words[width].max(1))
+}
 
 fn launch(family: Family, words: &[u32], forward: bool) -> Launch {
     let (batch, steps, hidden) = (words[0], words[1], words[2]);
@@ -78,7 +84,7 @@ fn launch(family: Family, words: &[u32], forward: bool) -> Launch {
         let a_step = if forward { hidden * (hidden + 1) } else { hidden * (4 * hidden + 2) };
         (Launch::of([batch.div_ceil(8), 1, 1]), a_step + 1)
     };
-    launch.iterations(u64::from(steps) * u64::from(a_step.max(hidden)))
+    launch.iterations(u64::from(steps) * u64::from(a_step.max(hidden))).rounds(u64::from(steps))
 }
 
 /// Parameters of one direction of one layer, under PyTorch's names and shapes:
@@ -212,7 +218,8 @@ impl Tape {
         let at = direction * hidden;
         let words = [batch, steps, hidden, direction, across, at, across, at];
         let words: Vec<u32> = words.iter().map(|w| *w as u32).collect();
-        let flops = (rows * 8 * hidden * hidden) as u64;
+        // W h of four gates, then a step's sums, products and activations unit by unit.
+        let flops = (rows * hidden * (8 * hidden + 17)) as u64;
         let args = [
             Some(gates),
             Some(w.weight_hh),
@@ -232,6 +239,7 @@ impl Tape {
             let dlast = last.and_then(|l| tape.grad(l));
             let args =
                 [Some(gates), Some(w.weight_hh), Some(lengths), Some(cell), dy, dlast, Some(state)];
+            let flops = (rows * hidden * (8 * hidden + 25)) as u64;
             tape.call(&BACKWARD, &args, words, Defines::new(), flops);
             if let Some(dx) = tape.sink(x) {
                 let p = Product {

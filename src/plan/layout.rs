@@ -20,8 +20,12 @@ pub struct Planned {
     pub args: Vec<Option<TensorId>>,
     /// Floating-point operations.
     pub flops: u64,
-    /// Bytes of all tensors it touches.
+    /// Bytes that it reads and writes at least; see [`Moves`](super::Moves).
     pub bytes: u64,
+    /// Loop iterations of its longest invocation, where they may be many.
+    pub iterations: u64,
+    /// Rounds that wait for one another; see [`Launch::rounds`](super::Launch).
+    pub rounds: u64,
     /// Its part of the step.
     pub stage: Stage,
 }
@@ -68,20 +72,23 @@ impl Plan {
                 let launch = (call.kernel.launch)(caps.family, &call.words, &call.defines);
                 most = most.max((launch.iterations, call.kernel.name));
                 let present: Vec<bool> = call.args.iter().map(Option::is_some).collect();
-                let bytes = call
-                    .args
-                    .iter()
-                    .flatten()
-                    .map(|t| recording.tensors[t.index()].len() as u64 * 4)
-                    .sum();
+                let defines = call.kernel.defines(&call.defines, &launch, &present);
+                let bindings = call.kernel.bindings.iter().zip(&call.args);
+                let moved = bindings.filter_map(|(b, arg)| {
+                    let len = recording.tensors[arg.as_ref()?.index()].len() as u64;
+                    Some(b.moved(&call.words, &defines, len).iter().sum::<u64>())
+                });
+                let bytes = 4 * moved.sum::<u64>();
                 Planned {
                     kernel: call.kernel,
-                    defines: call.kernel.defines(&call.defines, &launch, &present),
+                    defines,
                     groups: launch.groups,
                     words: call.words.clone(),
                     args: call.args.clone(),
                     flops: call.flops,
                     bytes,
+                    iterations: launch.iterations,
+                    rounds: launch.rounds,
                     stage: call.stage,
                 }
             })
