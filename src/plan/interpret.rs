@@ -44,6 +44,9 @@ impl HostMemory {
             Place::Const { offset } => {
                 recording.constants[offset..offset + info.len().max(1)].to_vec()
             }
+            Place::Part { of, offset } => {
+                self.scratch[of.index()][offset..offset + info.len().max(1)].to_vec()
+            }
         }
     }
 
@@ -52,6 +55,9 @@ impl HostMemory {
             Place::Scratch => self.scratch[id.index()] = words,
             Place::Space { space, offset } => {
                 self.spaces[space.0][offset..offset + words.len()].copy_from_slice(&words);
+            }
+            Place::Part { of, offset } => {
+                self.scratch[of.index()][offset..offset + words.len()].copy_from_slice(&words);
             }
             Place::Const { .. } => {}
         }

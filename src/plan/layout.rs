@@ -1,6 +1,6 @@
 //! From a recording to dispatches and buffers: launch geometry, liveness, memory.
 
-use super::{Access, Kernel, Place, Recording, Spaces, Stage, TensorId, TensorInfo};
+use super::{Access, Call, Kernel, Place, Recording, Spaces, Stage, TensorId, TensorInfo};
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Defines};
 use std::fmt;
@@ -145,17 +145,25 @@ impl Plan {
 fn assign(recording: &Recording) -> (Vec<Option<usize>>, Vec<usize>) {
     let count = recording.tensors.len();
     let (mut first, mut last) = (vec![usize::MAX; count], vec![0; count]);
+    // The tensors whose memory a call uses. A part lives as long as what it is a part of.
+    let owners = |call: &Call| -> Vec<usize> {
+        call.args.iter().flatten().map(|t| recording.owner(*t).index()).collect()
+    };
     for (at, call) in recording.calls.iter().enumerate() {
-        for tensor in call.args.iter().flatten() {
-            first[tensor.index()] = first[tensor.index()].min(at);
-            last[tensor.index()] = at;
+        for tensor in owners(call) {
+            first[tensor] = first[tensor].min(at);
+            last[tensor] = at;
         }
+    }
+    let mut kept = vec![false; count];
+    for (i, info) in recording.tensors.iter().enumerate() {
+        kept[recording.owner(TensorId(i as u32)).index()] |= info.keep;
     }
     let mut slot_of = vec![None; count];
     let mut slots: Vec<usize> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
     for (at, call) in recording.calls.iter().enumerate() {
-        for tensor in call.args.iter().flatten().map(|t| t.index()) {
+        for tensor in owners(call) {
             let info = &recording.tensors[tensor];
             if info.place != Place::Scratch || first[tensor] != at || slot_of[tensor].is_some() {
                 continue;
@@ -181,16 +189,14 @@ fn assign(recording: &Recording) -> (Vec<Option<usize>>, Vec<usize>) {
             };
             slot_of[tensor] = Some(slot);
         }
-        let mut ended: Vec<usize> = call
-            .args
-            .iter()
-            .flatten()
-            .map(|t| t.index())
-            .filter(|t| last[*t] == at && !recording.tensors[*t].keep)
-            .collect();
+        let mut ended = owners(call);
+        ended.retain(|t| last[*t] == at && !kept[*t]);
         ended.sort_unstable();
         ended.dedup();
         free.extend(ended.into_iter().filter_map(|t| slot_of[t]));
+    }
+    for i in 0..count {
+        slot_of[i] = slot_of[recording.owner(TensorId(i as u32)).index()];
     }
     (slot_of, slots)
 }

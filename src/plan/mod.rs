@@ -48,6 +48,13 @@ pub enum Place {
         /// Words from their start.
         offset: usize,
     },
+    /// Inside a scratch tensor that several share, at a word offset (a multiple of 64).
+    Part {
+        /// That tensor.
+        of: TensorId,
+        /// Words from its start.
+        offset: usize,
+    },
 }
 
 /// A tensor as the plan sees it.
@@ -114,4 +121,14 @@ pub struct Recording {
     pub calls: Vec<Call>,
     /// Constant data, uploaded once.
     pub constants: Vec<u32>,
+}
+
+impl Recording {
+    /// The tensor whose memory a tensor uses: itself, or the one it is a part of.
+    pub(crate) fn owner(&self, id: TensorId) -> TensorId {
+        match self.tensors[id.index()].place {
+            Place::Part { of, .. } => of,
+            _ => id,
+        }
+    }
 }

@@ -21,6 +21,11 @@ pub struct Program {
     constants: wgpu::Buffer,
 }
 
+/// Where in its slot a scratch tensor begins.
+fn within(place: Place) -> usize {
+    if let Place::Part { offset, .. } = place { offset } else { 0 }
+}
+
 impl Plan {
     /// Builds pipelines (on several threads) and bind groups.
     ///
@@ -44,8 +49,8 @@ impl Plan {
                 let (buffer, start) = match info.place {
                     Place::Space { space, offset } => (memory.buffer(space), offset),
                     Place::Const { offset } => (&constants, offset),
-                    Place::Scratch => match self.slot_of[tensor.index()] {
-                        Some(slot) => (&slots[slot], 0),
+                    place => match self.slot_of[tensor.index()] {
+                        Some(slot) => (&slots[slot], within(place)),
                         None => return Err(Error::Gpu(format!("'{}' has no slot", info.name))),
                     },
                 };
@@ -242,8 +247,8 @@ impl Program {
         let words = match (info.place, self.plan.slot_of[id.index()]) {
             (Place::Space { space, offset }, _) => memory.read(gpu, space, offset, info.len())?,
             (Place::Const { offset }, _) => read_words(gpu, &self.constants, offset, info.len())?,
-            (Place::Scratch, Some(slot)) if info.keep => {
-                read_words(gpu, &self.slots[slot], 0, info.len())?
+            (place, Some(slot)) if info.keep => {
+                read_words(gpu, &self.slots[slot], within(place), info.len())?
             }
             _ => return Err(Error::Gpu(format!("'{}' was not kept", info.name))),
         };

@@ -106,6 +106,52 @@ impl Tape {
         self.push(name.into(), shape, Place::Scratch, wanted)
     }
 
+    /// Several tensors in one buffer, so that a kernel that writes them all binds it once: the whole,
+    /// the parts (name, shape, and what decides whether a gradient is wanted), and the word where
+    /// each begins. A part is used like any other tensor.
+    pub(crate) fn parts(
+        &mut self,
+        name: &str,
+        list: &[(&str, Vec<usize>, Vec<Var>)],
+    ) -> (Var, Vec<Var>, Vec<u32>) {
+        let of = self.push(name.into(), &[0], Place::Scratch, false);
+        let (mut end, mut vars, mut starts) = (0, Vec::new(), Vec::new());
+        for (name, shape, from) in list {
+            let wanted = from.iter().any(|v| self.wants_grad(*v));
+            vars.push(self.push((*name).into(), shape, Place::Part { of, offset: end }, wanted));
+            starts.push(end as u32);
+            end += shape.iter().product::<usize>();
+            end = end.next_multiple_of(crate::plan::ALIGN_WORDS);
+        }
+        self.recording.tensors[of.index()].shape = vec![end];
+        (of, vars, starts)
+    }
+
+    /// One tensor over all of `vars`, and the word of it where each begins, so that a kernel that
+    /// reads (or writes) many small tensors binds them once; `None` where they do not lie in one
+    /// persistent buffer.
+    pub(crate) fn cover(&mut self, vars: &[Var]) -> Option<(Var, Vec<u32>)> {
+        let place = |v: &Var| match self.recording.tensors[v.index()].place {
+            Place::Space { space, offset } => Some((Some(space), offset)),
+            Place::Const { offset } => Some((None, offset)),
+            _ => None,
+        };
+        let places: Vec<_> = vars.iter().map(place).collect::<Option<_>>()?;
+        let (space, _) = *places.first()?;
+        let first = places.iter().map(|p| p.1).min()?;
+        let end = places.iter().zip(vars).map(|(p, v)| p.1 + self.len(*v)).max()?;
+        if places.iter().any(|p| p.0 != space) {
+            return None;
+        }
+        let place = match space {
+            Some(space) => Place::Space { space, offset: first },
+            None => Place::Const { offset: first },
+        };
+        let name = format!("{}..", self.recording.tensors[vars[0].index()].name);
+        let whole = self.push(name, &[end - first], place, false);
+        Some((whole, places.iter().map(|p| (p.1 - first) as u32).collect()))
+    }
+
     /// Extents of a tensor.
     pub fn shape(&self, var: Var) -> &[usize] {
         &self.recording.tensors[var.index()].shape
@@ -158,8 +204,8 @@ impl Tape {
     pub fn detach(&mut self, var: Var) -> Result<Var> {
         let info = self.recording.tensors[var.index()].clone();
         match info.place {
-            Place::Scratch if !self.wants_grad(var) => Ok(var),
-            Place::Scratch => {
+            Place::Scratch | Place::Part { .. } if !self.wants_grad(var) => Ok(var),
+            Place::Scratch | Place::Part { .. } => {
                 let copy = self.scale(var, 1.0)?;
                 self.grads[copy.index()].wanted = false;
                 Ok(copy)
