@@ -11,7 +11,9 @@ mod ring;
 mod step;
 
 pub use interpret::{HostMemory, interpret};
-pub use kernel::{Access, Binding, Case, CaseArg, Kernel, Launch, Twin, grid, uniform};
+pub use kernel::{
+    Access, Binding, Case, CaseArg, Kernel, Launch, PARAMS, STEP, Twin, grid, uniform,
+};
 pub(crate) use layout::ALIGN_WORDS;
 pub use layout::{Plan, Planned};
 pub use memory::{Memory, Pool, SpaceId, Spaces};
