@@ -12,6 +12,7 @@ mod step;
 
 pub use interpret::{HostMemory, interpret};
 pub use kernel::{Access, Binding, Case, CaseArg, Kernel, Launch, Moves, Twin, grid, uniform};
+pub(crate) use kernel::PARAMS;
 pub(crate) use layout::ALIGN_WORDS;
 pub use layout::{Plan, Planned};
 pub use memory::{Memory, Pool, SpaceId, Spaces};

@@ -1,7 +1,6 @@
 //! A plan on a device: pipelines, bind groups, replay.
 
-use super::kernel::{PARAMS, STEP};
-use super::{Access, Memory, Place, Plan, Pool, Ring, Stage, TensorId, uniform};
+use super::{Access, Memory, PARAMS, Place, Plan, Pool, Ring, STEP, Stage, TensorId, uniform};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Pipeline, PipelineKey, read_words};
 use std::sync::Arc;
