@@ -232,7 +232,7 @@ impl fmt::Display for Plan {
             writeln!(
                 f,
                 "{i:>3}  {:<9}{:<24}{:>14}  {:>9.3}  {:>9.1}  {}",
-                format!("{:?}", d.stage).to_lowercase(),
+                d.stage,
                 d.kernel.name,
                 format!("{x}x{y}x{z}"),
                 d.flops as f64 / 1e6,

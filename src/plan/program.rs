@@ -5,16 +5,32 @@ use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Pipeline, PipelineKey, read_words};
 use std::sync::Arc;
 
-struct Ready {
+pub(super) struct Ready {
     pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
     groups: [u32; 3],
-    update: bool,
+    pub(super) update: bool,
+}
+
+impl Ready {
+    /// The dispatch alone in a pass.
+    pub(super) fn encode(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites>,
+    ) {
+        let pass = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+        let mut pass = encoder.begin_compute_pass(&pass);
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        let [x, y, z] = self.groups;
+        pass.dispatch_workgroups(x, y, z);
+    }
 }
 
 /// A plan ready to run. Replaying it allocates nothing and reads nothing back.
 pub struct Program {
-    dispatches: Vec<Ready>,
+    pub(super) dispatches: Vec<Ready>,
     plan: Plan,
     slots: Vec<wgpu::Buffer>,
     constants: wgpu::Buffer,
@@ -168,6 +184,21 @@ impl Program {
         clear: &[super::SpaceId],
         ring: Option<&mut Ring>,
     ) -> Result<wgpu::SubmissionIndex> {
+        let commands = self.encode(gpu, memory, update, clear, ring)?;
+        let index = gpu.queue.submit([commands]);
+        gpu.poll()?;
+        Ok(index)
+    }
+
+    /// The commands of [`replay`](Self::replay), not yet submitted.
+    pub(crate) fn encode(
+        &self,
+        gpu: &Gpu,
+        memory: &Memory,
+        update: bool,
+        clear: &[super::SpaceId],
+        ring: Option<&mut Ring>,
+    ) -> Result<wgpu::CommandBuffer> {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         for space in clear {
             encoder.clear_buffer(memory.buffer(*space), 0, None);
@@ -188,9 +219,7 @@ impl Program {
         if let Some(ring) = ring {
             ring.step(memory, &mut encoder)?;
         }
-        let index = gpu.queue.submit([encoder.finish()]);
-        gpu.poll()?;
-        Ok(index)
+        Ok(encoder.finish())
     }
 
     /// Runs everything once and waits; for tests, evaluation and examples.
@@ -200,17 +229,12 @@ impl Program {
     }
 
     /// Wall time of every dispatch alone, submitted and waited for `repeats` times: the median.
-    /// For timings only; the contents of buffers are not those of a step afterwards.
+    /// For the timing of single kernels: contents of buffers are not those of a step, before or
+    /// afterwards. What a step takes, [`profile`](Self::profile) tells.
     pub fn time_each(&self, gpu: &Gpu, repeats: usize) -> Result<Vec<std::time::Duration>> {
         let once = |ready: &Ready| -> Result<std::time::Duration> {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            {
-                let mut pass = encoder.begin_compute_pass(&Default::default());
-                pass.set_pipeline(&ready.pipeline.pipeline);
-                pass.set_bind_group(0, &ready.bind_group, &[]);
-                let [x, y, z] = ready.groups;
-                pass.dispatch_workgroups(x, y, z);
-            }
+            ready.encode(&mut encoder, None);
             let start = std::time::Instant::now();
             gpu.queue.submit([encoder.finish()]);
             gpu.wait()?;
