@@ -132,9 +132,19 @@ fn batch(rows: usize, tokens: usize) -> String {
     if tokens == 0 { rows.to_string() } else { format!("{rows} with {tokens} token rows") }
 }
 
+/// About four digits.
+fn digits(value: f64) -> String {
+    match value {
+        1000.0.. => format!("{value:.0}"),
+        100.0.. => format!("{value:.1}"),
+        10.0.. => format!("{value:.2}"),
+        0.1.. => format!("{value:.3}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
 fn ms(seconds: f64) -> String {
-    let ms = seconds * 1e3;
-    if ms < 0.1 { format!("{ms:.4}") } else { format!("{ms:.3}") }
+    digits(seconds * 1e3)
 }
 
 fn print_predictions(data: &Path, step: &TypicalStep, predictions: &[Prediction]) -> Result<()> {
@@ -280,6 +290,7 @@ impl Measured {
             "accumulate": p.accumulate,
             "dispatches": p.dispatches.len(),
             "step_ms": p.step * 1e3,
+            "fastest_ms": p.fastest * 1e3,
             "encode_ms": p.encode * 1e3,
             "submit_ms": p.submit * 1e3,
             "dispatches_ms": p.sum() * 1e3,
@@ -290,6 +301,11 @@ impl Measured {
             "rows": rows.iter().map(object).collect::<Vec<_>>(),
             "all": object(&Self::total(&rows)),
             "figures": self.figures,
+            "calibration": self.figures.as_ref().map(|figures| json!({
+                "predicted_ms": self.predicted(figures) * 1e3,
+                "measured_ms": p.fastest * 1e3,
+                "measured_by_predicted": p.fastest / self.predicted(figures),
+            })),
         })
     }
 
@@ -300,7 +316,8 @@ impl Measured {
             Rows::Dispatch => "dispatch",
             Rows::Stage => "stage",
         };
-        let mut header = vec![name, "calls", "ms", "share", "MFLOP", "MiB", "roofline"];
+        let mut header =
+            vec![name, "calls", "ms", "share", "MFLOP", "MiB", "GFLOP/s", "GB/s", "roofline"];
         if self.figures.is_some() {
             header.push("predicted ms");
         }
@@ -312,8 +329,10 @@ impl Measured {
                 row.calls.to_string(),
                 ms(row.seconds),
                 format!("{:.1} %", row.share * 100.0),
-                format!("{:.3}", row.flops as f64 * 1e-6),
-                format!("{:.3}", row.bytes as f64 / f64::from(1 << 20)),
+                digits(row.flops as f64 * 1e-6),
+                digits(row.bytes as f64 / f64::from(1 << 20)),
+                digits(row.flops as f64 / row.seconds * 1e-9),
+                digits(row.bytes as f64 / row.seconds * 1e-9),
                 format!("{:.0} %", row.estimate / row.seconds * 100.0),
             ];
             line.extend(predicted.map(ms));
@@ -326,7 +345,7 @@ impl Measured {
         };
         output::print(&format!(
             "\na step of {}: {} dispatches, {} ms in all by {by}\n\
-             replayed whole: {} ms; of it on the CPU {} ms to encode, {} ms to submit\n\
+             replayed whole: {} ms (fastest {}); of it on the CPU {} ms to encode, {} ms to submit\n\
              the optimiser's {} ms come after every {} batch in training: {} ms a batch, {:.0} \
              samples/s\n\
              medians of {} steps on {} ({}), {} kernels; its roofline: {:.1} GFLOP/s, {:.1} GB/s",
@@ -334,6 +353,7 @@ impl Measured {
             p.dispatches.len(),
             ms(p.sum()),
             ms(p.step),
+            ms(p.fastest),
             ms(p.encode),
             ms(p.submit),
             ms(p.optimiser()),
@@ -350,17 +370,22 @@ impl Measured {
         if self.figures.is_some() { output::print(&self.calibration()) } else { Ok(()) }
     }
 
+    /// A step's seconds by the formula.
+    fn predicted(&self, figures: &Figures) -> f64 {
+        let dispatches = self.profile.dispatches.iter();
+        dispatches.map(|d| figures.cost(&d.planned).seconds()).sum()
+    }
+
     /// What the formula says of this adapter, beside what was measured.
     fn calibration(&self) -> String {
         let Some(figures) = &self.figures else { return String::new() };
-        let dispatches = self.profile.dispatches.iter();
-        let predicted: f64 = dispatches.map(|d| figures.cost(&d.planned).seconds()).sum();
-        let step = self.profile.step;
+        let predicted = self.predicted(figures);
+        let step = self.profile.fastest;
         format!(
-            "calibration: by the formula of --predict a step takes {} ms here; measured {} ms: \
-             {:.2} times that\n\
+            "calibration: by the formula of --predict a step takes {} ms here; the fastest took {} \
+             ms, {:.2} times that\n\
              (from {:.1} GFLOP/s, {:.1} GB/s, {:.1} µs from a dispatch to the next, {:.2} µs a round, \
-             all measured on {})",
+             the best that were measured on {})",
             ms(predicted),
             ms(step),
             step / predicted,

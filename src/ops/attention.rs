@@ -64,7 +64,8 @@ pub static BACKWARD_KV: Kernel = Kernel {
         Binding::read("DOUT"),
         Binding::read("LSE"),
         Binding::read("DELTA"),
-        Binding::write("DKV").part(|p, _, _| [if p[9] == 0 { 0 } else { 2 * keys(p) }, 2 * keys(p)]),
+        Binding::write("DKV")
+            .part(|p, _, _| [if p[9] == 0 { 0 } else { 2 * keys(p) }, 2 * keys(p)]),
     ],
     step: true,
     launch: |family, words, defines| launch(family, words, defines, Pass::Keys),

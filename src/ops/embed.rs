@@ -45,8 +45,7 @@ pub static EMBED_BACKWARD: Kernel = Kernel {
         Binding::read("ORDER"),
         Binding::read("RUNS"),
         // At most a row for each run.
-        Binding::write("TABLE")
-            .part(|p, _, len| [len.min(u64::from(p[0]) * u64::from(p[2])); 2]),
+        Binding::write("TABLE").part(|p, _, len| [len.min(u64::from(p[0]) * u64::from(p[2])); 2]),
     ],
     step: false,
     // A run is as long as the batch where all tokens share a segment.

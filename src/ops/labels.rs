@@ -47,8 +47,7 @@ pub static UPDATE: Kernel = Kernel {
         Binding::read("CENTRES"),
         Binding::read("ROWS"),
         // Of a batch: the fused label and the task's own are read, the latter written.
-        Binding::write("LABELS")
-            .part(|p, _, _| [p[0] * p[1], p[0] * (p[1] - 1)].map(u64::from)),
+        Binding::write("LABELS").part(|p, _, _| [p[0] * p[1], p[0] * (p[1] - 1)].map(u64::from)),
         Binding::write("STORE").part(|p, _, _| [0, u64::from(p[0] * p[3])]),
     ],
     step: true,

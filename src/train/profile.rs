@@ -23,9 +23,11 @@ pub struct Profile {
     pub clock: Clock,
     /// A whole step, replayed as training does and waited for: upload, encoding, device.
     pub step: f64,
-    /// Of it, on the CPU: writing the batch and recording the commands.
+    /// The fastest one of those; what a busy machine disturbs least.
+    pub fastest: f64,
+    /// Of a step, on the CPU: writing the batch and recording the commands.
     pub encode: f64,
-    /// Of it, on the CPU: handing them over.
+    /// Of a step, on the CPU: handing them over.
     pub submit: f64,
     /// Steps of either kind, replayed whole and dispatch by dispatch.
     pub steps: usize,
@@ -214,10 +216,22 @@ impl Session<'_> {
         for (dispatch, times) in dispatches.iter_mut().zip(each) {
             dispatch.seconds = median(times);
         }
+        let fastest = whole[0].iter().copied().fold(f64::INFINITY, f64::min);
         let [step, encode, submit] = whole.map(median);
         let accumulate = self.model.config().train.accumulate;
         let (batch, tokens) = size;
-        Ok(Profile { dispatches, clock, step, encode, submit, steps, batch, tokens, accumulate })
+        Ok(Profile {
+            dispatches,
+            clock,
+            step,
+            fastest,
+            encode,
+            submit,
+            steps,
+            batch,
+            tokens,
+            accumulate,
+        })
     }
 
     /// A step as training takes it, waited for: seconds in all, of them recording and submitting.

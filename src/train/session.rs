@@ -125,7 +125,11 @@ impl<'g> Session<'g> {
     }
 
     /// The program of a batch of so many rows and token rows.
-    pub(super) fn prepare(&mut self, kind: Kind, (batch, tokens): (usize, usize)) -> Result<&Program> {
+    pub(super) fn prepare(
+        &mut self,
+        kind: Kind,
+        (batch, tokens): (usize, usize),
+    ) -> Result<&Program> {
         match self.programs.entry((kind, batch, tokens)) {
             Entry::Occupied(ready) => Ok(ready.into_mut()),
             Entry::Vacant(slot) => {
