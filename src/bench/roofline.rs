@@ -118,7 +118,7 @@ impl Kernel {
         let mut bindings: Vec<(u32, BindingKind)> =
             (0..).zip(buffers.iter().map(|b| b.1)).collect();
         bindings.push((PARAMS, BindingKind::Uniform));
-        let key = PipelineKey { kernel, defines: defines.clone(), bindings };
+        let key = PipelineKey { kernel, defines: defines.clone(), bindings, text: None };
         let pipeline = gpu.pipeline(&key, source)?;
         let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("roofline params"),

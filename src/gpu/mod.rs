@@ -13,7 +13,7 @@ pub use buffer::{read_words, storage_buffer};
 pub use caps::{Caps, Family};
 pub use fault::Faults;
 pub use pipeline::{BindingKind, Pipeline, PipelineKey};
-pub use shader::{Defines, expand};
+pub use shader::{Defines, Origin, evaluate, expand, expand_lines};
 
 use crate::error::Result;
 use std::collections::HashMap;

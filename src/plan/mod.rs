@@ -9,6 +9,7 @@ mod memory;
 mod program;
 mod ring;
 mod step;
+mod timing;
 
 pub use interpret::{HostMemory, interpret};
 pub use kernel::{
@@ -20,6 +21,7 @@ pub use memory::{Memory, Pool, SpaceId, Spaces};
 pub use program::Program;
 pub use ring::Ring;
 pub use step::{MAX_GROUPS, Step};
+pub use timing::{Clock, Times};
 
 use crate::gpu::Defines;
 

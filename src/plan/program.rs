@@ -5,16 +5,16 @@ use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Pipeline, PipelineKey, read_words};
 use std::sync::Arc;
 
-struct Ready {
-    pipeline: Arc<Pipeline>,
-    bind_group: wgpu::BindGroup,
-    groups: [u32; 3],
+pub(super) struct Ready {
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) bind_group: wgpu::BindGroup,
+    pub(super) groups: [u32; 3],
     update: bool,
 }
 
 /// A plan ready to run. Replaying it allocates nothing and reads nothing back.
 pub struct Program {
-    dispatches: Vec<Ready>,
+    pub(super) dispatches: Vec<Ready>,
     plan: Plan,
     slots: Vec<wgpu::Buffer>,
     constants: wgpu::Buffer,
@@ -123,6 +123,7 @@ impl Plan {
                     kernel: d.kernel.name,
                     defines: d.defines.clone(),
                     bindings: d.kernel.kinds(&present),
+                    text: d.text.clone(),
                 };
                 (key, d.kernel.source)
             })
