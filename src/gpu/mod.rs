@@ -62,6 +62,11 @@ impl Gpu {
         &self.caps
     }
 
+    /// Whether shaders are compiled with bounds and loop checks.
+    pub fn checked(&self) -> bool {
+        self.checked
+    }
+
     /// The first fault the device reported since it was opened, as an error.
     pub fn check(&self) -> Result<()> {
         self.faults.check(&self.device)

@@ -106,7 +106,8 @@ impl Gpu {
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
+                // Ours do not count on it.
+                zero_initialize_workgroup_memory: key.text.is_some(),
                 ..Default::default()
             },
             cache: self.cache.as_ref().map(|(cache, _)| cache),
