@@ -56,7 +56,7 @@ fn main() -> Result<()> {
         tokens as f64 / seconds
     );
 
-    let profile = session.profile(3, Clock::of(gpu.caps()))?;
+    let profile = session.profile(3, &Clock::new(&gpu)?)?;
     println!(
         "a typical batch, {} token rows: {:.0} ms, its dispatches {:.0} ms",
         profile.tokens,

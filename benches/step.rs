@@ -61,7 +61,7 @@ fn main() -> Result<()> {
             16.0 / step * 1e3
         );
         if std::env::var_os("EACH").is_some() {
-            let profile = session.profile(5, Clock::of(gpu.caps()))?;
+            let profile = session.profile(5, &Clock::new(&gpu)?)?;
             for row in profile.rows(By::Dispatch, |_| 0.0).iter().take(14) {
                 println!("    {:>8.3} ms  {}", row.seconds * 1e3, row.name);
             }

@@ -185,12 +185,14 @@ fn accounts_agree_with_twins() {
 #[test]
 fn every_dispatch_is_timed_and_shares_add_up() {
     let (config, data) = (config(&[]), Made::default().open());
-    for clock in [Clock::Host, Clock::of(gpu().caps())] {
+    for clock in [Clock::waits(), Clock::new(gpu()).unwrap()] {
+        let name = clock.name();
         let mut session = session(gpu(), &config, &data);
         let planned = session.step_plan().unwrap().dispatches().len();
-        let profile = session.profile(2, clock).unwrap();
+        let profile = session.profile(2, &clock).unwrap();
+        assert_eq!(profile.clock, name);
         assert_eq!((profile.dispatches.len(), profile.batch, profile.steps), (planned, 8, 2));
-        assert!(profile.dispatches.iter().all(|d| d.seconds > 0.0), "{clock:?}");
+        assert!(profile.dispatches.iter().all(|d| d.seconds > 0.0), "{}", clock.name());
         assert!(profile.step >= profile.fastest && profile.fastest > 0.0);
         assert!(profile.encode > 0.0 && profile.encode + profile.submit < 2.0 * profile.step);
         assert!(profile.optimiser() > 0.0 && profile.optimiser() < profile.sum());
@@ -217,22 +219,22 @@ fn every_dispatch_is_timed_and_shares_add_up() {
 #[test]
 fn profiled_steps_train() {
     let (config, data) = (config(&["model.dropout=0"]), Made::default().open());
-    let weights = |clock: Clock| {
+    let weights = |clock: &Clock| {
         let mut session = session(gpu(), &config, &data);
         let before = common::bits(&session.weights().unwrap());
         session.profile(2, clock).unwrap();
         let after = common::bits(&session.weights().unwrap());
-        assert_ne!(before, after, "{clock:?}");
+        assert_ne!(before, after, "{}", clock.name());
         after
     };
-    assert_eq!(weights(Clock::Host), weights(Clock::of(gpu().caps())));
+    assert_eq!(weights(&Clock::waits()), weights(&Clock::new(gpu()).unwrap()));
 }
 
 #[test]
 fn a_session_that_does_not_train_has_no_profile() {
     let (config, data) = (config(&[]), Made::default().open());
     let mut session = modalign::train::Session::new(gpu(), &config, data, None, false).unwrap();
-    let problem = session.profile(1, Clock::Host).err().unwrap().to_string();
+    let problem = session.profile(1, &Clock::waits()).err().unwrap().to_string();
     assert!(problem.contains("not made for training"), "{problem}");
 }
 
@@ -358,7 +360,7 @@ fn the_table_is_of_the_step_that_inspect_plans() {
 fn tables_say_what_was_measured() {
     let ran = run("profile --data small.safetensors --steps 1 --top 2 --waits");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    for word in ["kernel", "roofline", "others", "all", "waiting", "encode", "every 4th batch"] {
+    for word in ["kernel", "roofline", "others", "all", "(by wall)", "encode", "every 4th batch"] {
         assert!(ran.out.contains(word), "no '{word}' in {}", ran.out);
     }
     let ran = run("profile --data small.safetensors --steps 1 --by stage");

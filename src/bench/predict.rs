@@ -136,7 +136,7 @@ impl Figures {
         let caps = gpu.caps();
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let launch = launch(gpu)?;
-        let (round, iteration) = chain(gpu, launch)?;
+        let (round, iteration) = chain(gpu)?;
         Ok(Figures {
             name: caps.name.clone().into(),
             flops: roofline.flops,
@@ -189,7 +189,8 @@ fn launch(gpu: &Gpu) -> Result<f64> {
 }
 
 /// Seconds of a round and of an iteration, from recurrences.
-fn chain(gpu: &Gpu, launch: f64) -> Result<(f64, f64)> {
+fn chain(gpu: &Gpu) -> Result<(f64, f64)> {
+    let clock = Clock::new(gpu)?;
     let time = |hidden: usize| -> Result<[f64; 3]> {
         const STEPS: usize = 512;
         let mut tape = Tape::new();
@@ -208,13 +209,11 @@ fn chain(gpu: &Gpu, launch: f64) -> Result<(f64, f64)> {
         tape.keep(y.last);
         let (program, memory) = tape.compile(gpu, &Spaces::new())?;
         let (at, planned) = recurrence(&program)?;
-        let clock = Clock::of(gpu.caps());
         let seconds = fastest(|| {
-            let times = program.profile(gpu, &memory, true, &[], clock)?;
+            let times = program.profile(gpu, &memory, true, &[], &clock)?;
             Ok(times[at].time.as_secs_f64())
         })?;
-        let extra = if clock == Clock::Host { launch } else { 0.0 };
-        Ok([(seconds - extra).max(0.0), planned.rounds as f64, planned.iterations as f64])
+        Ok([seconds, planned.rounds as f64, planned.iterations as f64])
     };
     let [short, rounds, iterations] = time(8)?;
     if gpu.caps().family != Family::Tiled {

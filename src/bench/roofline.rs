@@ -59,6 +59,12 @@ impl Roofline {
         self.least(flops, bytes) / seconds
     }
 
+    /// Which of the two limits is the nearer one: "arithmetic" or "memory".
+    pub fn bound(&self, flops: u64, bytes: u64) -> &'static str {
+        let arithmetic = flops as f64 / self.flops > bytes as f64 / self.bytes;
+        if arithmetic { "arithmetic" } else { "memory" }
+    }
+
     /// Seconds that `flops` operations over `bytes` take at least.
     pub fn least(&self, flops: u64, bytes: u64) -> f64 {
         (flops as f64 / self.flops).max(bytes as f64 / self.bytes)
@@ -118,7 +124,7 @@ impl Kernel {
         let mut bindings: Vec<(u32, BindingKind)> =
             (0..).zip(buffers.iter().map(|b| b.1)).collect();
         bindings.push((PARAMS, BindingKind::Uniform));
-        let key = PipelineKey { kernel, defines: defines.clone(), bindings };
+        let key = PipelineKey { kernel, defines: defines.clone(), bindings, text: None };
         let pipeline = gpu.pipeline(&key, source)?;
         let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("roofline params"),

@@ -209,8 +209,8 @@ fn measure(args: &ProfileArgs, global: &Global) -> Result<Measured> {
     let config = args.config.build(&[])?;
     let gpu: Gpu = global.gpu()?;
     let data = open_data(&gpu, &args.data, &config, Path::new(&config.bert.path))?;
-    let clock = if args.waits { Clock::Host } else { Clock::of(gpu.caps()) };
-    let profile = profile(&gpu, &config, data, args.steps as usize, clock)?;
+    let clock = if args.waits { Clock::waits() } else { Clock::new(&gpu)? };
+    let profile = profile(&gpu, &config, data, args.steps as usize, &clock)?;
     let roofline = Roofline::measure(&gpu)?;
     let figures = match args.calibrate {
         true => Some(Figures::measured(&gpu, &roofline)?),
@@ -339,12 +339,8 @@ impl Measured {
             line
         });
         output::tables(&[("", output::table(header, 1, lines))])?;
-        let by = match p.clock {
-            Clock::Device => "the device's timestamps",
-            Clock::Host => "submitting each alone and waiting",
-        };
         output::print(&format!(
-            "\na step of {}: {} dispatches, {} ms in all by {by}\n\
+            "\na step of {}: {} dispatches, {} ms in all (by {})\n\
              replayed whole: {} ms (fastest {}); of it on the CPU {} ms to encode, {} ms to submit\n\
              the optimiser's {} ms come after every {} batch in training: {} ms a batch, {:.0} \
              samples/s\n\
@@ -352,6 +348,7 @@ impl Measured {
             batch(p.batch, p.tokens),
             p.dispatches.len(),
             ms(p.sum()),
+            p.clock,
             ms(p.step),
             ms(p.fastest),
             ms(p.encode),

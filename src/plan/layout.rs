@@ -4,6 +4,7 @@ use super::{Access, Call, Kernel, Place, Recording, Spaces, Stage, TensorId, Ten
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Defines};
 use std::fmt;
+use std::sync::Arc;
 
 /// One dispatch of a plan.
 #[derive(Clone)]
@@ -28,6 +29,8 @@ pub struct Planned {
     pub rounds: u64,
     /// Its part of the step.
     pub stage: Stage,
+    /// WGSL in place of the kernel's own.
+    pub text: Option<Arc<str>>,
 }
 
 /// A compiled recording: plain data, printable, without a device.
@@ -90,6 +93,7 @@ impl Plan {
                     iterations: launch.iterations,
                     rounds: launch.rounds,
                     stage: call.stage,
+                    text: None,
                 }
             })
             .collect();
@@ -118,6 +122,24 @@ impl Plan {
     /// The dispatches in order.
     pub fn dispatches(&self) -> &[Planned] {
         &self.dispatches
+    }
+
+    /// Puts `text` in the place of a kernel's own WGSL, over the same bindings. `groups` gives each
+    /// dispatch its workgroups. Such a text is compiled with bounds checks on any device.
+    ///
+    /// # Errors
+    /// The first of `groups`.
+    pub fn replace<E>(
+        &mut self,
+        kernel: &str,
+        text: &Arc<str>,
+        mut groups: impl FnMut(&Planned) -> Result<[u32; 3], E>,
+    ) -> Result<(), E> {
+        for planned in self.dispatches.iter_mut().filter(|d| d.kernel.name == kernel) {
+            planned.groups = groups(planned)?;
+            planned.text = Some(text.clone());
+        }
+        Ok(())
     }
 
     /// The tensor that a dispatch names among its arguments.

@@ -10,6 +10,7 @@ mod profile;
 mod program;
 mod ring;
 mod step;
+mod timing;
 
 pub use interpret::{HostMemory, interpret};
 pub use kernel::{
@@ -18,10 +19,11 @@ pub use kernel::{
 pub(crate) use layout::ALIGN_WORDS;
 pub use layout::{Plan, Planned};
 pub use memory::{Memory, Pool, SpaceId, Spaces};
-pub use profile::{Clock, DispatchTime};
+pub use profile::DispatchTime;
 pub use program::Program;
 pub use ring::Ring;
 pub use step::{MAX_GROUPS, Step};
+pub use timing::{Clock, Times};
 
 use crate::gpu::Defines;
 

@@ -6,26 +6,10 @@ use crate::gpu::{Gpu, Pipeline, PipelineKey, read_words};
 use std::sync::Arc;
 
 pub(super) struct Ready {
-    pipeline: Arc<Pipeline>,
-    bind_group: wgpu::BindGroup,
-    groups: [u32; 3],
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) bind_group: wgpu::BindGroup,
+    pub(super) groups: [u32; 3],
     pub(super) update: bool,
-}
-
-impl Ready {
-    /// The dispatch alone in a pass.
-    pub(super) fn encode(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        timestamp_writes: Option<wgpu::ComputePassTimestampWrites>,
-    ) {
-        let pass = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-        let mut pass = encoder.begin_compute_pass(&pass);
-        pass.set_pipeline(&self.pipeline.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        let [x, y, z] = self.groups;
-        pass.dispatch_workgroups(x, y, z);
-    }
 }
 
 /// A plan ready to run. Replaying it allocates nothing and reads nothing back.
@@ -144,6 +128,7 @@ impl Plan {
                     kernel: d.kernel.name,
                     defines: d.defines.clone(),
                     bindings: d.kernel.kinds(&present),
+                    text: d.text.clone(),
                 };
                 (key, d.kernel.source)
             })
@@ -184,14 +169,14 @@ impl Program {
         clear: &[super::SpaceId],
         ring: Option<&mut Ring>,
     ) -> Result<wgpu::SubmissionIndex> {
-        let commands = self.encode(gpu, memory, update, clear, ring)?;
+        let commands = self.commands(gpu, memory, update, clear, ring)?;
         let index = gpu.queue.submit([commands]);
         gpu.poll()?;
         Ok(index)
     }
 
     /// The commands of [`replay`](Self::replay), not yet submitted.
-    pub(crate) fn encode(
+    pub(crate) fn commands(
         &self,
         gpu: &Gpu,
         memory: &Memory,
@@ -234,7 +219,13 @@ impl Program {
     pub fn time_each(&self, gpu: &Gpu, repeats: usize) -> Result<Vec<std::time::Duration>> {
         let once = |ready: &Ready| -> Result<std::time::Duration> {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            ready.encode(&mut encoder, None);
+            {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                pass.set_pipeline(&ready.pipeline.pipeline);
+                pass.set_bind_group(0, &ready.bind_group, &[]);
+                let [x, y, z] = ready.groups;
+                pass.dispatch_workgroups(x, y, z);
+            }
             let start = std::time::Instant::now();
             gpu.queue.submit([encoder.finish()]);
             gpu.wait()?;

@@ -19,8 +19,8 @@ const WARM_UP: usize = 2;
 pub struct Profile {
     /// Every dispatch, in order.
     pub dispatches: Vec<Profiled>,
-    /// What they were timed by.
-    pub clock: Clock,
+    /// What they were timed by: the [name](Clock::name) of a clock.
+    pub clock: &'static str,
     /// A whole step, replayed as training does and waited for: upload, encoding, device.
     pub step: f64,
     /// The fastest one of those; what a busy machine disturbs least.
@@ -154,7 +154,7 @@ pub fn profile(
     config: &Config,
     data: Arc<Dataset>,
     steps: usize,
-    clock: Clock,
+    clock: &Clock,
 ) -> Result<Profile> {
     let standardise = statistics(&data, config);
     let mut session = Session::new(gpu, config, data, standardise, true)?;
@@ -170,7 +170,7 @@ impl Session<'_> {
     ///
     /// # Errors
     /// A session that was not made for training; whatever a step reports.
-    pub fn profile(&mut self, steps: usize, clock: Clock) -> Result<Profile> {
+    pub fn profile(&mut self, steps: usize, clock: &Clock) -> Result<Profile> {
         if self.made.train.is_none() {
             return Err(Error::Config("this session was not made for training".into()));
         }
@@ -222,7 +222,7 @@ impl Session<'_> {
         let (batch, tokens) = size;
         Ok(Profile {
             dispatches,
-            clock,
+            clock: clock.name(),
             step,
             fastest,
             encode,
@@ -239,7 +239,7 @@ impl Session<'_> {
         let start = Instant::now();
         self.stage(Kind::Train, batch)?;
         let program = self.staged(Kind::Train, batch)?;
-        let commands = program.encode(self.gpu, &self.memory, true, clear, None)?;
+        let commands = program.commands(self.gpu, &self.memory, true, clear, None)?;
         let encoded = start.elapsed();
         self.gpu.queue.submit([commands]);
         let submitted = start.elapsed();
