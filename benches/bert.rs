@@ -1,16 +1,16 @@
 //! Fine-tuning a pretrained encoder on real sentences: one epoch's steps and tokens a second, and
-//! where the time of the longest possible step goes.
+//! where the time of a typical step goes.
 //!
 //! `MODALIGN_BERT=FOLDER MODALIGN_DATA=FILE cargo bench --bench bert`; the data needs raw_text or
 //! text_bert. `STEPS=20` sets how many steps are timed, `SET="bert.pooling=mean"` changes settings.
 
 use modalign::gpu::GpuOptions;
+use modalign::plan::Clock;
 use modalign::recipe::Config;
-use modalign::train::{Session, open_data};
+use modalign::train::{By, Session, open_data};
 use modalign::{Gpu, Result};
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 fn main() -> Result<()> {
     let (Ok(encoder), Ok(data)) = (std::env::var("MODALIGN_BERT"), std::env::var("MODALIGN_DATA"))
@@ -56,20 +56,16 @@ fn main() -> Result<()> {
         tokens as f64 / seconds
     );
 
-    let mut kernels: BTreeMap<String, (usize, Duration)> = BTreeMap::new();
-    let each = session.time_step(3)?;
-    let total: Duration = each.iter().map(|(_, t)| *t).sum();
-    for (name, time) in each {
-        let kernel = name.split(' ').next().unwrap_or_default().to_string();
-        let entry = kernels.entry(kernel).or_default();
-        *entry = (entry.0 + 1, entry.1 + time);
-    }
-    let mut kernels: Vec<_> = kernels.into_iter().collect();
-    kernels.sort_by_key(|(_, (_, time))| std::cmp::Reverse(*time));
-    println!("the longest batch, each dispatch alone: {:.0} ms", total.as_secs_f64() * 1e3);
-    for (name, (calls, time)) in kernels.into_iter().take(12) {
-        let share = time.as_secs_f64() / total.as_secs_f64() * 100.0;
-        println!("{name:<24} {calls:>4} x {:>8.1} ms {share:>5.1} %", time.as_secs_f64() * 1e3);
+    let profile = session.profile(3, &Clock::new(&gpu)?)?;
+    println!(
+        "a typical batch, {} token rows: {:.0} ms, its dispatches {:.0} ms",
+        profile.tokens,
+        profile.step * 1e3,
+        profile.sum() * 1e3
+    );
+    for row in profile.rows(By::Kernel, |_| 0.0).iter().take(12) {
+        let (ms, share) = (row.seconds * 1e3, row.share * 100.0);
+        println!("{:<24} {:>4} x {ms:>8.1} ms {share:>5.1} %", row.name, row.calls);
     }
     Ok(())
 }

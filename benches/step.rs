@@ -7,8 +7,9 @@
 
 use modalign::data::{Dataset, SynthConfig, synth};
 use modalign::gpu::{Family, GpuOptions};
+use modalign::plan::Clock;
 use modalign::recipe::Config;
-use modalign::train::Session;
+use modalign::train::{By, Session};
 use modalign::{Gpu, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,10 +61,9 @@ fn main() -> Result<()> {
             16.0 / step * 1e3
         );
         if std::env::var_os("EACH").is_some() {
-            let mut each = session.time_step(5)?;
-            each.sort_by_key(|(_, t)| std::cmp::Reverse(*t));
-            for (name, time) in each.iter().take(14) {
-                println!("    {:>8.3} ms  {name}", time.as_secs_f64() * 1e3);
+            let profile = session.profile(5, &Clock::new(&gpu)?)?;
+            for row in profile.rows(By::Dispatch, |_| 0.0).iter().take(14) {
+                println!("    {:>8.3} ms  {}", row.seconds * 1e3, row.name);
             }
         }
     }

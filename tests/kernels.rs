@@ -3,7 +3,7 @@
 
 use modalign::gpu::{Family, GpuOptions};
 use modalign::ops::{self, KERNELS};
-use modalign::plan::{Access, Case, Kernel};
+use modalign::plan::{Case, Kernel};
 use modalign::{Error, Gpu};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -30,18 +30,6 @@ fn families() -> Vec<Gpu> {
     all
 }
 
-/// The first difference beyond the tolerance, relative to 1 + |value|.
-fn difference(got: &[u32], want: &[u32], tolerance: f32) -> Option<String> {
-    got.iter().zip(want).enumerate().find_map(|(i, (g, w))| {
-        if g == w {
-            return None;
-        }
-        let (g, w) = (f32::from_bits(*g), f32::from_bits(*w));
-        let off = (g - w).abs() / (1.0 + w.abs());
-        (off.is_nan() || off > tolerance).then(|| format!("[{i}] is {g}, twin has {w}"))
-    })
-}
-
 /// Whether a launch of the kernel may read by 64-bit loads.
 fn knows_long_loads(gpu: &Gpu, kernel: &Kernel, cases: &[Case]) -> bool {
     let family = gpu.caps().family;
@@ -66,13 +54,8 @@ fn failures(gpu: &Gpu, kernel: &'static Kernel, cases: &[Case], ran: &AtomicUsiz
             }
         };
         ran.fetch_add(1, Ordering::Relaxed);
-        for (i, binding) in kernel.bindings.iter().enumerate() {
-            if let (Access::Write, Some(g), Some(w)) = (binding.access, &got[i], &twin[i])
-                && let Some(d) = difference(g, w, case.tolerance)
-            {
-                failures.push(format!("{at}: {}{d}", binding.name));
-            }
-        }
+        let found = ops::differences(kernel, case, &got, &twin);
+        failures.extend(found.iter().map(|d| format!("{at}: {d}")));
     }
     failures
 }

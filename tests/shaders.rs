@@ -308,6 +308,22 @@ fn every_shader_file_is_a_registered_kernel_and_names_its_twin() {
 }
 
 #[test]
+fn the_kernels_of_the_roofline_translate() {
+    for (name, source, variants) in modalign::bench::ROOFLINE_KERNELS {
+        for defines in variants {
+            let defines = defines.iter().copied().collect();
+            let text = expand(source, &defines).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let module = naga::front::wgsl::parse_str(&text)
+                .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
+            let info = validate(&module, Capabilities::empty()).unwrap_or_else(|e| panic!("{e}"));
+            translate(&module, &info, false).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    }
+    let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/bench"));
+    assert_eq!(files.len(), modalign::bench::ROOFLINE_KERNELS.len());
+}
+
+#[test]
 fn every_shared_file_is_imported_somewhere() {
     let shaders = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let kernels = files(&shaders);

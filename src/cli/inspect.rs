@@ -245,7 +245,7 @@ fn dispatches(plan: &Plan) -> Vec<Value> {
                 .map(|(b, t)| json!({ "binding": b.name, "tensor": t.name, "shape": t.shape }))
                 .collect();
             json!({
-                "stage": format!("{:?}", d.stage).to_lowercase(),
+                "stage": d.stage.to_string(),
                 "shader": d.kernel.name,
                 "workgroups": d.groups,
                 "flops": d.flops,

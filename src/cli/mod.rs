@@ -15,6 +15,7 @@ mod inspect;
 mod inspect_data;
 mod output;
 mod predict;
+mod profile;
 mod progress;
 mod run_folder;
 mod synth;
@@ -39,6 +40,7 @@ Examples:
   modalign train --data mosi.safetensors --bert bert-base-uncased    fine-tune a text encoder
   modalign predict --model runs/mosi-mosi-1111 --text \"I really enjoyed this film\"
   modalign inspect play.safetensors --plan       what a training step will run and need
+  modalign profile --data play.safetensors       where its time goes
 
 Environment:
   WGPU_BACKEND       vulkan, metal or dx12: which to look for adapters in
@@ -111,6 +113,8 @@ enum Verb {
     Export(export::ExportArgs),
     /// Show a data set, a run, a model, or the plan of a training step
     Inspect(inspect::InspectArgs),
+    /// Where the time of a training step goes, here or (predicted) on other GPUs
+    Profile(profile::ProfileArgs),
     /// Train four variants on synthetic data and show what each one learned
     Demo(demo::DemoArgs),
 }
@@ -165,6 +169,7 @@ impl Verb {
             Verb::Predict(args) => predict::run(args, global),
             Verb::Export(args) => export::run(args, global),
             Verb::Inspect(args) => inspect::run(args, global),
+            Verb::Profile(args) => profile::run(args, global),
             Verb::Demo(args) => demo::run(args, global),
         }
     }

@@ -3,7 +3,7 @@
 use super::dataset::Split;
 use super::normalize::Standardise;
 use super::rng::Rng;
-use super::tokens::{TokenLayout, TokenRows, fill_runs, fill_tokens};
+use super::tokens::{TokenLayout, TokenRows, fill_runs, fill_tokens, packed_rows};
 use super::{Modality, Stream};
 use crate::error::{Error, Result};
 use crate::ops::embed;
@@ -66,6 +66,28 @@ pub struct BatchShape {
     pub steps: [usize; 3],
 }
 
+impl BatchShape {
+    /// The shape of a batch of `rows` of a split, whose tokens are `tokens`: a stream with lengths
+    /// has no more steps than the [bucket] of the longest row.
+    pub(crate) fn of(
+        split: &Split,
+        tokens: Option<&TokenRows>,
+        specs: &[StreamSpec],
+        rows: &[u32],
+    ) -> Self {
+        let mut steps = [0; 3];
+        for spec in specs {
+            let stream = split.stream(spec.modality).filter(|_| spec.lengths);
+            steps[spec.modality.index()] = stream.map_or(spec.steps, |stream| {
+                let longest = rows.iter().map(|row| stream.len(*row as usize)).max();
+                bucket(longest.unwrap_or(0).min(spec.steps), spec.steps)
+            });
+        }
+        let tokens = tokens.map_or(0, |t| packed_rows(rows.iter().map(|r| t.len(*r as usize))));
+        BatchShape { rows: rows.len(), tokens, steps }
+    }
+}
+
 /// Steps that a block has room for where the longest row has `longest` of `most`: the next of eight
 /// equal parts, so that nothing is computed for most of the padding and a model has few plans.
 pub fn bucket(longest: usize, most: usize) -> usize {
@@ -123,6 +145,15 @@ impl Layout {
         let labels_at = place(batch);
         let rows_at = place(batch);
         Layout { streams, tokens, labels_at, rows_at, words: end, batch }
+    }
+
+    /// Lays out a block of this shape for `specs`, and for tokens where `tables` gives the positions
+    /// and segments of an encoder.
+    pub fn of(shape: BatchShape, specs: &[StreamSpec], tables: Option<(usize, usize)>) -> Layout {
+        let mut specs = specs.to_vec();
+        specs.iter_mut().for_each(|s| s.steps = shape.steps[s.modality.index()]);
+        let tokens = tables.map(|tables| TokenSpec { rows: shape.tokens, tables });
+        Layout::new(shape.rows, &specs, tokens)
     }
 
     /// What a plan for it depends on.

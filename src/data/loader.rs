@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::batch::{Layout, StreamSpec, TokenSpec, bucket, fill, matching_stream};
-use super::dataset::Split;
+use super::batch::{BatchShape, Layout, StreamSpec, fill, matching_stream};
 use super::normalize::Standardise;
-use super::tokens::packed_rows;
 use super::{Dataset, SplitName};
 use crate::error::{Error, Result};
 
@@ -147,17 +145,6 @@ struct Work {
 }
 
 impl Work {
-    /// The streams as `rows` need them: one with lengths has no more steps than its bucket.
-    fn fitting(&self, split: &Split, rows: &[u32]) -> Vec<StreamSpec> {
-        let mut specs = self.specs.clone();
-        for spec in specs.iter_mut().filter(|spec| spec.lengths) {
-            let Some(stream) = split.stream(spec.modality) else { continue };
-            let longest = rows.iter().map(|row| stream.len(*row as usize)).max().unwrap_or(0);
-            spec.steps = bucket(longest.min(spec.steps), spec.steps);
-        }
-        specs
-    }
-
     fn run(&self, send: &SyncSender<Result<Batch>>) {
         let Some(split) = self.data.split(self.split) else { return };
         let text = self.data.text().map(|text| text.as_ref());
@@ -165,15 +152,9 @@ impl Work {
             text.and_then(|t| t.tokens.split(self.split)).filter(|_| self.tables.is_some());
         let mut layout = Arc::new(Layout::new(0, &[], None));
         for rows in self.order.chunks(self.batch) {
-            let spec = tokens.zip(self.tables).map(|(tokens, tables)| TokenSpec {
-                rows: packed_rows(rows.iter().map(|row| tokens.len(*row as usize))),
-                tables,
-            });
-            let specs = self.fitting(split, rows);
-            let room = layout.tokens.as_ref().map(|t| t.rows);
-            let fits = layout.streams.iter().map(|s| s.steps).eq(specs.iter().map(|s| s.steps));
-            if rows.len() != layout.batch || room != spec.map(|s| s.rows) || !fits {
-                layout = Arc::new(Layout::new(rows.len(), &specs, spec));
+            let shape = BatchShape::of(split, tokens, &self.specs, rows);
+            if shape != layout.shape() {
+                layout = Arc::new(Layout::of(shape, &self.specs, self.tables));
             }
             let mut words = self.idle.try_recv().unwrap_or_default();
             let filled =

@@ -13,7 +13,7 @@ pub use buffer::{read_words, storage_buffer};
 pub use caps::{Caps, Family};
 pub use fault::Faults;
 pub use pipeline::{BindingKind, Pipeline, PipelineKey};
-pub use shader::{Defines, expand};
+pub use shader::{Defines, Origin, evaluate, expand, expand_lines};
 
 use crate::error::Result;
 use std::collections::HashMap;
@@ -60,6 +60,11 @@ impl Gpu {
     /// What this device can do.
     pub fn caps(&self) -> &Caps {
         &self.caps
+    }
+
+    /// Whether shaders are compiled with bounds and loop checks.
+    pub fn checked(&self) -> bool {
+        self.checked
     }
 
     /// The first fault the device reported since it was opened, as an error.

@@ -26,6 +26,8 @@ pub struct PipelineKey {
     pub defines: Defines,
     /// Binding numbers and kinds.
     pub bindings: Vec<(u32, BindingKind)>,
+    /// A text in place of the kernel's own. It is not this crate's, so it is never trusted.
+    pub text: Option<Arc<str>>,
 }
 
 /// A compiled kernel with its explicit layout.
@@ -35,7 +37,7 @@ pub struct Pipeline {
 }
 
 impl Gpu {
-    /// The pipeline of `key`, built from `source` the first time.
+    /// The pipeline of `key`, built from its own text or else from `source` the first time.
     ///
     /// # Errors
     /// [`Shader`](Error::Shader) with naga's message.
@@ -44,7 +46,7 @@ impl Gpu {
         if let Some(pipeline) = known {
             return Ok(pipeline);
         }
-        let text = expand(source, &key.defines)
+        let text = expand(key.text.as_deref().unwrap_or(source), &key.defines)
             .map_err(|message| Error::Shader { name: key.kernel.into(), message })?;
         let built = Arc::new(self.build(key, &text)?);
         let mut all = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +59,7 @@ impl Gpu {
             label: Some(key.kernel),
             source: wgpu::ShaderSource::Wgsl(text.into()),
         };
-        let module = if self.checked {
+        let module = if self.checked || key.text.is_some() {
             self.device.create_shader_module(descriptor)
         } else {
             // SAFETY: only this crate's embedded kernels come here. The registry's test runs
@@ -104,7 +106,8 @@ impl Gpu {
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
+                // Ours do not count on it.
+                zero_initialize_workgroup_memory: key.text.is_some(),
                 ..Default::default()
             },
             cache: self.cache.as_ref().map(|(cache, _)| cache),

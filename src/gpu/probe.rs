@@ -32,6 +32,7 @@ pub(super) fn loop_limit(gpu: &Gpu) -> Result<Option<u64>> {
         kernel: "loop_probe",
         defines: Defines::new(),
         bindings: vec![(0, BindingKind::ReadWrite)],
+        text: None,
     };
     let pipeline = gpu.pipeline(&key, SOURCE)?;
     let buffer = storage_buffer(gpu, "loop probe", 4)?;

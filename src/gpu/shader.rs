@@ -33,19 +33,70 @@ const SHARED: &[(&str, &str)] = &[
     ("targets", include_str!("../../shaders/shared/targets.wgsl")),
 ];
 
+/// Where a line of an expanded text was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The shared file; none for the text itself.
+    pub shared: Option<&'static str>,
+    /// Line, from 1.
+    pub line: usize,
+}
+
 /// Expands `source`. The error names the line.
 pub fn expand(source: &str, defines: &Defines) -> Result<String, String> {
-    let vars = defines.iter().map(|(k, v)| (k.to_string(), i64::from(*v))).collect();
-    let mut state = Expander { vars, imported: HashSet::new(), out: String::new() };
+    expand_lines(source, defines).map(|(text, _)| text)
+}
+
+/// As [`expand`], and where each of the lines comes from.
+pub fn expand_lines(source: &str, defines: &Defines) -> Result<(String, Vec<Origin>), String> {
+    let mut state = Expander {
+        vars: variables(defines.iter().map(|(k, v)| (*k, i64::from(*v)))),
+        imported: HashSet::new(),
+        shared: None,
+        out: String::new(),
+        origins: Vec::new(),
+    };
     let lines: Vec<&str> = source.lines().collect();
     state.block(&lines, 0)?;
-    Ok(state.out)
+    Ok((state.out, state.origins))
+}
+
+/// The value of an integer expression over `names`.
+///
+/// # Errors
+/// What cannot be read; a name that is not there.
+pub fn evaluate<'a>(
+    text: &str,
+    names: impl IntoIterator<Item = (&'a str, i64)>,
+) -> Result<i64, String> {
+    let (vars, tokens) = (variables(names), tokenize(text)?);
+    let is_name = |t: &&String| t.starts_with(|c: char| c.is_alphabetic() || c == '_');
+    if let Some(name) = tokens.iter().filter(is_name).find(|t| !vars.contains_key(*t)) {
+        return Err(format!("there is no '{name}'"));
+    }
+    value(text, &tokens, &vars)
+}
+
+fn variables<'a>(names: impl IntoIterator<Item = (&'a str, i64)>) -> BTreeMap<String, i64> {
+    names.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+fn value(text: &str, tokens: &[String], vars: &BTreeMap<String, i64>) -> Result<i64, String> {
+    let mut parser = Parser { tokens, at: 0, vars };
+    let value = parser.expression(0)?;
+    if parser.at < tokens.len() {
+        return Err(format!("cannot read '{text}'"));
+    }
+    Ok(value)
 }
 
 struct Expander {
     vars: BTreeMap<String, i64>,
     imported: HashSet<String>,
+    /// The file that is being read.
+    shared: Option<&'static str>,
     out: String,
+    origins: Vec<Origin>,
 }
 
 impl Expander {
@@ -57,12 +108,16 @@ impl Expander {
             if let Some(name) = trimmed.strip_prefix("#import ") {
                 let name = name.trim();
                 if self.imported.insert(name.to_string()) {
-                    let (_, text) = SHARED
-                        .iter()
-                        .find(|(n, _)| *n == name)
-                        .ok_or_else(|| at(format!("no shared shader '{name}'")))?;
+                    let (shared, text) =
+                        SHARED.iter().find(|(n, _)| *n == name).ok_or_else(|| {
+                            let names: Vec<_> = SHARED.iter().map(|(n, _)| *n).collect();
+                            let there = names.join(", ");
+                            at(format!("no shared shader '{name}'; there are {there}"))
+                        })?;
                     let inner: Vec<&str> = text.lines().collect();
+                    let outer = self.shared.replace(shared);
                     self.block(&inner, 0).map_err(|e| format!("{name}: {e}"))?;
+                    self.shared = outer;
                 }
                 i += 1;
             } else if let Some(condition) = trimmed.strip_prefix("#if ") {
@@ -95,6 +150,7 @@ impl Expander {
                 i = end + 1;
             } else {
                 self.line(lines[i]).map_err(at)?;
+                self.origins.push(Origin { shared: self.shared, line: first + i + 1 });
                 i += 1;
             }
         }
@@ -115,13 +171,7 @@ impl Expander {
     }
 
     fn eval(&self, text: &str) -> Result<i64, String> {
-        let tokens = tokenize(text)?;
-        let mut parser = Parser { tokens: &tokens, at: 0, vars: &self.vars };
-        let value = parser.expression(0)?;
-        if parser.at < tokens.len() {
-            return Err(format!("cannot read '{text}'"));
-        }
-        Ok(value)
+        value(text, &tokenize(text)?, &self.vars)
     }
 }
 
@@ -272,6 +322,27 @@ mod tests {
         let source = "#if A\n#if B\nab\n#else\na\n#endif\n#else\nnone\n#endif";
         assert_eq!(expand(source, &Defines::from([("A", 1)])).unwrap(), "a\n");
         assert_eq!(expand(source, &Defines::new()).unwrap(), "none\n");
+    }
+
+    #[test]
+    fn lines_keep_their_origin() {
+        let source = "#import mask\na\n#if A\nb\n#endif\n#for i in 0..2\nc\n#endfor";
+        let (text, origins) = expand_lines(source, &Defines::from([("A", 1)])).unwrap();
+        assert_eq!(text.lines().count(), origins.len());
+        assert_eq!(origins[0], Origin { shared: Some("mask"), line: 1 });
+        let own: Vec<usize> =
+            origins.iter().filter(|o| o.shared.is_none()).map(|o| o.line).collect();
+        assert_eq!(own, [2, 4, 7, 7]);
+    }
+
+    #[test]
+    fn expressions_over_names() {
+        let names = [("n", 130), ("WG", 64)];
+        assert_eq!(evaluate("(n + WG - 1) / WG", names), Ok(3));
+        assert_eq!(evaluate("(n > 100) * 7", names), Ok(7));
+        assert!(evaluate("n / m", names).unwrap_err().contains("'m'"));
+        assert!(evaluate("n 2", names).is_err() && evaluate("", names).is_err());
+        assert!(evaluate("n / (WG - 64)", names).unwrap_err().contains("zero"));
     }
 
     #[test]

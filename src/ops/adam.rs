@@ -10,10 +10,10 @@ pub static ADAM: Kernel = Kernel {
     name: "adam",
     source: include_str!("../../shaders/adam.wgsl"),
     bindings: &[
-        Binding::write("VALUE"),
-        Binding::write("GRAD"),
-        Binding::write("M"),
-        Binding::write("V"),
+        Binding::write("VALUE").updated(),
+        Binding::write("GRAD").updated(),
+        Binding::write("M").updated(),
+        Binding::write("V").updated(),
         Binding::read("NORM").or_none(),
     ],
     step: true,
@@ -42,7 +42,13 @@ pub static ADAM: Kernel = Kernel {
 pub static SQUARE_SUM: Kernel = Kernel {
     name: "square_sum",
     source: include_str!("../../shaders/square_sum.wgsl"),
-    bindings: &[Binding::read("X"), Binding::write("PART")],
+    bindings: &[
+        Binding::read("X"),
+        Binding::write("PART").part(|p, defines, _| match defines.contains_key("FOLD") {
+            true => [0, 1],
+            false => [0, u64::from((p[0] / 4).div_ceil(p[1]))],
+        }),
+    ],
     step: false,
     launch: |family, words, defines| {
         if defines.contains_key("FOLD") {

@@ -119,7 +119,7 @@ pub static GRAD: Kernel = Kernel {
         Binding::read("COV"),
         Binding::read("COEF"),
         Binding::read("G"),
-        Binding::write("DX"),
+        Binding::write("DX").adds(2),
     ],
     step: false,
     launch: |family, words, defines| {

@@ -19,8 +19,8 @@ pub static ATTENTION: Kernel = Kernel {
     name: "attention",
     source: include_str!("../../shaders/attention.wgsl"),
     bindings: &[
-        Binding::read("Q"),
-        Binding::read("KV"),
+        Binding::read("Q").part(|p, _, _| [queries(p), 0]),
+        Binding::read("KV").part(|p, _, _| [2 * keys(p), 0]),
         Binding::read("TOKENS").or_none(),
         Binding::read("SPANS").or_none(),
         Binding::write("OUT"),
@@ -37,14 +37,14 @@ pub static BACKWARD_Q: Kernel = Kernel {
     name: "attention_backward_q",
     source: include_str!("../../shaders/attention_backward_q.wgsl"),
     bindings: &[
-        Binding::read("Q"),
-        Binding::read("KV"),
+        Binding::read("Q").part(|p, _, _| [queries(p), 0]),
+        Binding::read("KV").part(|p, _, _| [2 * keys(p), 0]),
         Binding::read("TOKENS").or_none(),
         Binding::read("SPANS").or_none(),
         Binding::read("OUT"),
         Binding::read("DOUT"),
         Binding::read("LSE"),
-        Binding::write("DQ"),
+        Binding::write("DQ").part(|p, _, _| [if p[9] == 0 { 0 } else { queries(p) }, queries(p)]),
         Binding::write("DELTA"),
     ],
     step: true,
@@ -58,19 +58,30 @@ pub static BACKWARD_KV: Kernel = Kernel {
     name: "attention_backward_kv",
     source: include_str!("../../shaders/attention_backward_kv.wgsl"),
     bindings: &[
-        Binding::read("Q"),
-        Binding::read("KV"),
+        Binding::read("Q").part(|p, _, _| [queries(p), 0]),
+        Binding::read("KV").part(|p, _, _| [2 * keys(p), 0]),
         Binding::read("TOKENS"),
         Binding::read("DOUT"),
         Binding::read("LSE"),
         Binding::read("DELTA"),
-        Binding::write("DKV"),
+        Binding::write("DKV")
+            .part(|p, _, _| [if p[9] == 0 { 0 } else { 2 * keys(p) }, 2 * keys(p)]),
     ],
     step: true,
     launch: |family, words, defines| launch(family, words, defines, Pass::Keys),
     twin: reference::backward_kv,
     cases: || cases::all(Pass::Keys),
 };
+
+/// Elements of all queries.
+fn queries(words: &[u32]) -> u64 {
+    u64::from(words[0]) * u64::from(words[2] * words[3])
+}
+
+/// Elements of all keys, and of all values.
+fn keys(words: &[u32]) -> u64 {
+    u64::from(words[1]) * u64::from(words[2] * words[3])
+}
 
 /// Longest sequence whose dropout masks do not repeat.
 pub const MAX_TOKENS: usize = 512;
@@ -118,6 +129,7 @@ fn launch(family: Family, words: &[u32], defines: &Defines, pass: Pass) -> Launc
                 .with("SPLIT", split)
                 .with("KEYS", tile)
                 .iterations((reach(block) + 16) * (vectors / u64::from(split) + 4))
+                .rounds(reach(block).div_ceil(u64::from(tile)))
         }
         Family::Plain => Launch::of(grid((rows * heads) as usize, 64))
             .iterations(u64::from(others.min(longest)) * (2 * vectors + 1) + 2 * vectors),

@@ -29,11 +29,16 @@ pub static CONCAT_BACKWARD: Kernel = Kernel {
     name: "concat_backward",
     source: include_str!("../../shaders/concat_backward.wgsl"),
     bindings: &[
-        Binding::read("DY"),
-        Binding::write("D0").or_none(),
-        Binding::write("D1").or_none(),
-        Binding::write("D2").or_none(),
-        Binding::write("D3").or_none(),
+        // The columns of those that want one.
+        Binding::read("DY").part(|p, defines, _| {
+            let wanted = ["D0", "D1", "D2", "D3"].into_iter().zip(&p[4..8]);
+            let wanted = wanted.filter(|(name, _)| defines.contains_key(name));
+            [wanted.map(|(_, width)| u64::from(p[0] * width)).sum(), 0]
+        }),
+        Binding::write("D0").or_none().part(|p, _, len| added(p, 0, len)),
+        Binding::write("D1").or_none().part(|p, _, len| added(p, 1, len)),
+        Binding::write("D2").or_none().part(|p, _, len| added(p, 2, len)),
+        Binding::write("D3").or_none().part(|p, _, len| added(p, 3, len)),
     ],
     step: false,
     launch,
@@ -45,7 +50,17 @@ pub static CONCAT_BACKWARD: Kernel = Kernel {
 pub static SLICE: Kernel = Kernel {
     name: "slice",
     source: include_str!("../../shaders/slice.wgsl"),
-    bindings: &[Binding::read("X"), Binding::write("Y")],
+    bindings: &[
+        Binding::read("X").part(|p, _, _| {
+            let (rows, span, cols, first) = (p[0], p[1], p[4], p[5] as i32);
+            let end = (first + span as i32).min(cols as i32);
+            [u64::from(rows) * (end - first.max(0)).max(0) as u64, 0]
+        }),
+        Binding::write("Y").part(|p, _, _| {
+            let span = u64::from(p[0]) * u64::from(p[1]);
+            [if p[6] == 0 { 0 } else { span }, span]
+        }),
+    ],
     step: false,
     launch: |_, words, _| {
         let by_four = words[1..6].iter().all(|w| w % 4 == 0);
@@ -54,6 +69,11 @@ pub static SLICE: Kernel = Kernel {
     twin: reference::slice,
     cases: cases::slice,
 };
+
+/// Words read and written of gradient `k`, which has a bit of its own to say whether to add.
+fn added(words: &[u32], k: u32, len: u64) -> [u64; 2] {
+    [if words[1] >> k & 1 == 0 { 0 } else { len }, len]
+}
 
 /// Inputs of one dispatch.
 const MOST: usize = 4;
@@ -115,14 +135,13 @@ impl Tape {
     /// that hands its gradient to those of them in `pulled`.
     fn beside(&mut self, rows: usize, parts: &[Var], shape: &[usize], pulled: &[Var]) -> Var {
         let widths: Vec<usize> = parts.iter().map(|p| self.len(*p) / rows.max(1)).collect();
-        let flops = (rows * widths.iter().sum::<usize>()) as u64;
         let y = self.output("concat", shape, pulled);
         let mut args = [None; MOST + 1];
         for (arg, part) in args.iter_mut().zip(parts) {
             *arg = Some(*part);
         }
         args[MOST] = Some(y);
-        self.call(&CONCAT, &args, words(rows, 0, &widths), Defines::new(), flops);
+        self.call(&CONCAT, &args, words(rows, 0, &widths), Defines::new(), 0);
         let mut left: Vec<Option<Var>> =
             parts.iter().map(|p| Some(*p).filter(|p| pulled.contains(p))).collect();
         self.on_backward(&[y], move |tape| {
@@ -145,7 +164,7 @@ impl Tape {
                 }
                 if args[1..].iter().any(Option::is_some) {
                     let words = words(rows, accumulate, &widths);
-                    tape.call(&CONCAT_BACKWARD, &args, words, Defines::new(), flops);
+                    tape.call(&CONCAT_BACKWARD, &args, words, Defines::new(), 0);
                 }
             }
             Ok(())
@@ -205,8 +224,7 @@ impl Span {
 
     fn record(self, tape: &mut Tape, from: Var, to: Sink, back: bool) {
         let words = self.words(back, to.accumulate);
-        let moved = u64::from(words[0]) * u64::from(words[1]);
-        tape.call(&SLICE, &[Some(from), Some(to.var)], words, Defines::new(), moved);
+        tape.call(&SLICE, &[Some(from), Some(to.var)], words, Defines::new(), 0);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::tape::{Sink, Tape, Var};
 pub static DROPOUT: Kernel = Kernel {
     name: "dropout",
     source: include_str!("../../shaders/dropout.wgsl"),
-    bindings: &[Binding::read("X"), Binding::write("Y")],
+    bindings: &[Binding::read("X"), Binding::write("Y").adds(1)],
     step: true,
     launch: by_fours,
     twin: reference::dropout,

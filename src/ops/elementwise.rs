@@ -23,7 +23,7 @@ pub static UNARY: Kernel = Kernel {
 pub static UNARY_BACKWARD: Kernel = Kernel {
     name: "unary_backward",
     source: include_str!("../../shaders/unary_backward.wgsl"),
-    bindings: &[Binding::read("DY"), Binding::read("V").or_none(), Binding::write("DX")],
+    bindings: &[Binding::read("DY"), Binding::read("V").or_none(), Binding::write("DX").adds(2)],
     step: false,
     launch: by_fours,
     twin: reference::unary_backward,
@@ -34,7 +34,7 @@ pub static UNARY_BACKWARD: Kernel = Kernel {
 pub static BINARY: Kernel = Kernel {
     name: "binary",
     source: include_str!("../../shaders/binary.wgsl"),
-    bindings: &[Binding::read("A").or_none(), Binding::read("B"), Binding::write("Y")],
+    bindings: &[Binding::read("A").or_none(), Binding::read("B"), Binding::write("Y").adds(2)],
     step: false,
     launch: |_, words, defines| {
         let repeats = matches!(defines.get("MODE"), Some(1 | 2));
@@ -52,8 +52,8 @@ pub static BINARY_BACKWARD: Kernel = Kernel {
         Binding::read("DY"),
         Binding::read("A").or_none(),
         Binding::read("B").or_none(),
-        Binding::write("DA").or_none(),
-        Binding::write("DB").or_none(),
+        Binding::write("DA").or_none().adds(1),
+        Binding::write("DB").or_none().adds(2),
     ],
     step: false,
     launch: by_fours,

@@ -16,10 +16,17 @@ pub static EMBED: Kernel = Kernel {
     source: include_str!("../../shaders/embed.wgsl"),
     bindings: &[
         Binding::read("TOKENS"),
-        Binding::read("WORD"),
-        Binding::read("REST"),
+        // A row of the tables for each token, not the tables.
+        Binding::read("WORD").part(|p, _, len| [len.min(elements(p)), 0]),
+        Binding::read("REST").part(|p, defines, len| match defines.contains_key("LAST") {
+            true => [len.min(2 * elements(p)), 0],
+            false => [0, 0],
+        }),
         Binding::read("GB"),
-        Binding::write("X"),
+        Binding::write("X").part(|_, defines, len| match defines.contains_key("FIRST") {
+            true => [0, len],
+            false => [len, len],
+        }),
         Binding::write("OUT").or_none(),
         Binding::write("STATS").or_none(),
     ],
@@ -37,7 +44,8 @@ pub static EMBED_BACKWARD: Kernel = Kernel {
         Binding::read("DX"),
         Binding::read("ORDER"),
         Binding::read("RUNS"),
-        Binding::write("TABLE"),
+        // At most a row for each run.
+        Binding::write("TABLE").part(|p, _, len| [len.min(u64::from(p[0]) * u64::from(p[2])); 2]),
     ],
     step: false,
     // A run is as long as the batch where all tokens share a segment.
@@ -47,6 +55,11 @@ pub static EMBED_BACKWARD: Kernel = Kernel {
     twin: reference::embed_backward,
     cases: cases::backward,
 };
+
+/// Elements of what comes out.
+fn elements(words: &[u32]) -> u64 {
+    u64::from(words[0]) * u64::from(words[1])
+}
 
 /// A word table, or the rows of it that begin at word `base`.
 #[derive(Clone, Copy, Debug)]

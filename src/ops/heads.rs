@@ -19,8 +19,8 @@ pub static FORWARD: Kernel = Kernel {
         Binding::read("X0"),
         Binding::read("X1").or_none(),
         Binding::read("X2").or_none(),
-        Binding::read("PARAMS"),
-        Binding::write("ACTS"),
+        Binding::read("PARAMS").part(|p, _, _| [Sizes::of(p).weights(), 0]),
+        Binding::write("ACTS").part(|p, _, _| [0, Sizes::of(p).acts()]),
         Binding::write("SCORES"),
     ],
     step: true,
@@ -48,12 +48,12 @@ pub static BACKWARD: Kernel = Kernel {
     bindings: &[
         Binding::read("DSCORES").or_none(),
         Binding::read("DFEATURES").or_none(),
-        Binding::read("ACTS"),
-        Binding::read("PARAMS"),
+        Binding::read("ACTS").part(|p, _, _| [Sizes::of(p).acts(), 0]),
+        Binding::read("PARAMS").part(|p, _, _| [Sizes::of(p).weights(), 0]),
         Binding::write("DZ"),
-        Binding::write("D0").or_none(),
-        Binding::write("D1").or_none(),
-        Binding::write("D2").or_none(),
+        Binding::write("D0").or_none().part(|p, _, len| [len * u64::from(p[10] >> 0 & 1), len]),
+        Binding::write("D1").or_none().part(|p, _, len| [len * u64::from(p[10] >> 1 & 1), len]),
+        Binding::write("D2").or_none().part(|p, _, len| [len * u64::from(p[10] >> 2 & 1), len]),
     ],
     step: true,
     launch: |family, words, _| {
@@ -75,10 +75,10 @@ pub static WEIGHTS: Kernel = Kernel {
     name: "heads_weights",
     source: include_str!("../../shaders/heads_weights.wgsl"),
     bindings: &[
-        Binding::read("ACTS"),
+        Binding::read("ACTS").part(|p, _, _| [Sizes::of(p).acts(), 0]),
         Binding::read("DZ"),
         Binding::read("DSCORES").or_none(),
-        Binding::write("GRADS"),
+        Binding::write("GRADS").part(|p, _, _| [Sizes::of(p).weights(); 2]),
     ],
     step: false,
     launch: |family, words, _| {
@@ -237,6 +237,16 @@ impl Sizes {
         let tiles = |r: usize, c: usize| r.div_ceil(rows) * c.div_ceil(cols);
         let of = |h: &Size| tiles(h.size, h.inputs) + tiles(h.size, h.size) + tiles(1, h.size);
         self.heads.iter().map(of).sum()
+    }
+
+    /// Elements of all weights and biases.
+    fn weights(&self) -> u64 {
+        self.heads.iter().map(|h| (h.size * (h.inputs + h.size + 3) + 1) as u64).sum()
+    }
+
+    /// Elements of the features, of the inner activations and of the inputs.
+    fn acts(&self) -> u64 {
+        (self.n * (2 * self.width() + self.inputs())) as u64
     }
 
     /// Multiply-adds of one product with every weight.

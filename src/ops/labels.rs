@@ -15,8 +15,9 @@ pub static UPDATE: Kernel = Kernel {
         Binding::read("F"),
         Binding::read("CENTRES"),
         Binding::read("ROWS"),
-        Binding::write("LABELS"),
-        Binding::write("STORE"),
+        // Of a batch: the fused label and the task's own are read, the latter written.
+        Binding::write("LABELS").part(|p, _, _| [p[0] * p[1], p[0] * (p[1] - 1)].map(u64::from)),
+        Binding::write("STORE").part(|p, _, _| [0, u64::from(p[0] * p[3])]),
     ],
     step: true,
     launch: |_, words, _| Launch::of(grid((words[0] * words[1]) as usize, 8)),

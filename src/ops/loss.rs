@@ -32,7 +32,7 @@ pub static WEIGHTED_L1_GRAD: Kernel = Kernel {
         Binding::read("TARGET"),
         Binding::read("WEIGHT"),
         Binding::read("G"),
-        Binding::write("DPRED"),
+        Binding::write("DPRED").adds(2),
     ],
     step: false,
     launch: |_, words, _| Launch::of(grid((words[0] * words[1]) as usize, 64)),

@@ -5,11 +5,14 @@
 //! LSTM that is recorded together ([`Tape::lstms`]), are one dispatch forward and one backward.
 
 mod cases;
+mod geometry;
+
+use geometry::{each, from_above, launch, written};
 
 use super::matmul::{Product, linear_weight_grad, product};
 use crate::error::{Error, Result};
-use crate::gpu::{Defines, Family};
-use crate::plan::{Binding, Kernel, Launch};
+use crate::gpu::Defines;
+use crate::plan::{Binding, Kernel};
 use crate::tape::{Tape, Var};
 
 /// The recurrences; see `shaders/lstm_forward.wgsl`.
@@ -17,10 +20,10 @@ pub static FORWARD: Kernel = Kernel {
     name: "lstm_forward",
     source: include_str!("../../shaders/lstm_forward.wgsl"),
     bindings: &[
-        Binding::write("SEQ"),
-        Binding::read("W"),
-        Binding::read("BIAS"),
-        Binding::read("LENGTHS"),
+        Binding::write("SEQ").part(|p, d, _| [each(p, |b, t, h| 4 * b * t * h), written(p, d)]),
+        Binding::read("W").part(|p, _, _| [each(p, |_, _, h| 4 * h * h), 0]),
+        Binding::read("BIAS").part(|p, _, _| [each(p, |_, _, h| 4 * h), 0]),
+        Binding::read("LENGTHS").part(|p, _, len| [len.min(each(p, |b, _, _| b)), 0]),
     ],
     step: false,
     launch: |family, words, _| launch(family, words, true),
@@ -33,14 +36,17 @@ pub static BACKWARD: Kernel = Kernel {
     name: "lstm_backward",
     source: include_str!("../../shaders/lstm_backward.wgsl"),
     bindings: &[
-        Binding::write("SEQ"),
-        Binding::read("W"),
-        Binding::read("LENGTHS"),
-        Binding::read("UP0").or_none(),
-        Binding::read("UP1").or_none(),
-        Binding::read("UP2").or_none(),
-        Binding::read("UP3").or_none(),
-        Binding::read("UP4").or_none(),
+        // Gates and cells; their gradients, and the state on the way.
+        Binding::write("SEQ").part(|p, _, _| {
+            [each(p, |b, t, h| 5 * b * t * h), each(p, |b, t, h| (4 * t + 2) * b * h)]
+        }),
+        Binding::read("W").part(|p, _, _| [each(p, |_, _, h| 4 * h * h), 0]),
+        Binding::read("LENGTHS").part(|p, _, len| [len.min(each(p, |b, _, _| b)), 0]),
+        Binding::read("UP0").or_none().part(|p, d, _| [from_above(p, d, 0), 0]),
+        Binding::read("UP1").or_none().part(|p, d, _| [from_above(p, d, 1), 0]),
+        Binding::read("UP2").or_none().part(|p, d, _| [from_above(p, d, 2), 0]),
+        Binding::read("UP3").or_none().part(|p, d, _| [from_above(p, d, 3), 0]),
+        Binding::read("UP4").or_none().part(|p, d, _| [from_above(p, d, 4), 0]),
     ],
     step: false,
     launch: |family, words, _| launch(family, words, false),
@@ -67,48 +73,6 @@ const Y: [&str; MOST] = ["Y0", "Y1", "Y2", "Y3"];
 const LAST: [&str; MOST] = ["LAST0", "LAST1", "LAST2", "LAST3"];
 const DY: [&str; MOST] = ["DY0", "DY1", "DY2", "DY3"];
 const DLAST: [&str; MOST] = ["DLAST0", "DLAST1", "DLAST2", "DLAST3"];
-
-fn launch(family: Family, words: &[u32], forward: bool) -> Launch {
-    let list: Vec<&[u32]> = words.chunks(WORDS).collect();
-    let groups = |per: u32| Launch::of([list.iter().map(|q| q[0].div_ceil(per)).sum(), 1, 1]);
-    let hidden = || list.iter().map(|q| q[2]);
-    let lanes = family.lanes();
-    let by_fours = list.iter().all(|q| [2, 8, 9, 10, 11].iter().all(|i| q[*i] % 4 == 0));
-    let limit = if forward { UNROLLED } else { MAX_HIDDEN } as u32;
-    let fits = by_fours && hidden().all(|h| h <= limit);
-    let largest = hidden().max().unwrap_or(1);
-    let mut unrolled = [0; MOST];
-    let wg = (4 * largest).next_multiple_of(64).min(256);
-    let (mut launch, per_step): (_, fn(u32, u32, bool) -> u32) = if lanes > 0 && fits {
-        unrolled.iter_mut().zip(hidden()).for_each(|(to, h)| *to = h);
-        let launch = groups(lanes).with("LANES", lanes);
-        (launch, |h, _, forward| match (forward, h / 4) {
-            (true, quads) => quads,
-            (false, quads) => quads + quads.div_ceil(4) * (h + 1),
-        })
-    } else if family.tiled() {
-        let registers = |h: u32| if forward && h <= UNROLLED as u32 { h } else { 0 };
-        unrolled.iter_mut().zip(hidden()).for_each(|(to, h)| *to = registers(h));
-        let launch = groups(1).with("TILED", 1).with("WG", wg);
-        (launch, |h, wg, forward| match (forward, wg / h) {
-            (true, _) if h <= UNROLLED as u32 => 0,
-            (true, _) => (4 * h).div_ceil(wg) * (h + 1),
-            (false, slices) => (4 * h).div_ceil(slices) + slices,
-        })
-    } else {
-        let per_step = |h: u32, _, forward| if forward { h * (h + 1) } else { h * (4 * h + 2) };
-        (groups(8), per_step)
-    };
-    launch = launch.with("COUNT", list.len() as u32);
-    for (name, value) in HID.into_iter().zip(unrolled).filter(|(_, value)| *value > 0) {
-        launch = launch.with(name, value);
-    }
-    let longest = list
-        .iter()
-        .map(|q| u64::from(q[1]) * u64::from((per_step(q[2], wg, forward) + 1).max(q[2])))
-        .max();
-    launch.iterations(longest.unwrap_or(0))
-}
 
 /// Parameters of one direction of one layer, under PyTorch's names and shapes:
 /// `weight_ih [4H, D]`, `weight_hh [4H, H]`, `bias_ih [4H]`, `bias_hh [4H]`.
@@ -184,8 +148,9 @@ impl Recurrence {
         self.sizes[0] * self.sizes[1]
     }
 
-    fn flops(&self) -> u64 {
-        (self.rows() * 8 * self.sizes[3] * self.sizes[3]) as u64
+    /// W h of four gates, then a step's sums, products and activations unit by unit: so many.
+    fn flops(&self, a_unit: usize) -> u64 {
+        (self.rows() * self.sizes[3] * (8 * self.sizes[3] + a_unit)) as u64
     }
 
     /// Whether the wide kernels take it.
@@ -383,7 +348,7 @@ impl Tape {
         }
         // The longest first, so that a device is not left waiting for it; what the wide kernels do
         // not take apart from what they do.
-        all.sort_by_key(|r| (r.unrolled(), std::cmp::Reverse(r.flops())));
+        all.sort_by_key(|r| (r.unrolled(), std::cmp::Reverse(r.flops(0))));
         for group in all.chunk_by(|a, b| a.unrolled() == b.unrolled()) {
             group.chunks(MOST).for_each(|group| self.recur(seq, group));
         }
@@ -451,7 +416,7 @@ impl Tape {
             }
         }
         let args = [seq, w, bias, lengths].map(Some);
-        let flops = group.iter().map(Recurrence::flops).sum();
+        let flops = group.iter().map(|r| r.flops(17)).sum();
         self.call(&FORWARD, &args, words.concat(), defines, flops);
     }
 
@@ -483,7 +448,7 @@ impl Tape {
         let mut args = vec![Some(seq), Some(w), Some(lengths)];
         args.extend(bound.into_iter().map(Some));
         args.resize(3 + MOST_UP, None);
-        let flops = group.iter().map(Recurrence::flops).sum();
+        let flops = group.iter().map(|r| r.flops(25)).sum();
         self.call(&BACKWARD, &args, words.concat(), defines, flops);
     }
 }

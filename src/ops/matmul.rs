@@ -16,8 +16,13 @@ pub static MATMUL: Kernel = Kernel {
         Binding::read("B"),
         Binding::read("BIAS").or_none(),
         Binding::read("MASK").or_none(),
-        Binding::write("C"),
-        Binding::write("ROWSUM").or_none(),
+        // Parts of a split product are written anew, the row sums' too, whose binding only asks.
+        Binding::write("C").part(|p, _, len| [if p[7] > 1 || p[3] == 0 { 0 } else { len }, len]),
+        Binding::write("ROWSUM").or_none().part(|p, _, len| match (p[7], p[9]) {
+            (2.., _) => [0, 0],
+            (_, 0) => [0, len],
+            _ => [len, len],
+        }),
         Binding::write("PRE").or_none(),
         Binding::read("SLOPE").or_none(),
     ],
@@ -31,7 +36,11 @@ pub static MATMUL: Kernel = Kernel {
 pub static FOLD: Kernel = Kernel {
     name: "fold",
     source: include_str!("../../shaders/fold.wgsl"),
-    bindings: &[Binding::read("PART"), Binding::write("OUT"), Binding::write("SUM").or_none()],
+    bindings: &[
+        Binding::read("PART"),
+        Binding::write("OUT").adds(3),
+        Binding::write("SUM").or_none().adds(4),
+    ],
     step: false,
     launch: |_, words, _| Launch::of(grid((words[0] + words[1]) as usize, 64)),
     twin: reference::fold,
@@ -54,7 +63,8 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
         return Launch::of([n.div_ceil(64), m.div_ceil(16 * rm), splits])
             .with("TILED", 1)
             .with("RM", rm)
-            .iterations(u64::from(chunk.min(k)) * 17 / 16);
+            .iterations(u64::from(chunk.min(k)) * 17 / 16)
+            .rounds(u64::from(chunk.min(k)).div_ceil(16));
     }
     // Whole vectors along the contiguous side of both operands, or the plain kernel.
     let along_a = if ta { m } else { k };

@@ -24,7 +24,10 @@ pub mod softmax;
 pub mod standardize;
 
 use crate::plan::CaseArg;
-pub use registry::{KERNELS, find, random, run_case, run_twin};
+pub(crate) use registry::{CaseRecording, record_case};
+pub use registry::{
+    Difference, KERNELS, differences, find, random, run_case, run_case_with, run_twin,
+};
 
 /// How an operation ends: applied to its result before it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

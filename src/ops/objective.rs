@@ -19,12 +19,14 @@ pub static OBJECTIVE: Kernel = Kernel {
     source: include_str!("../../shaders/objective.wgsl"),
     bindings: &[
         Binding::read("PRED"),
-        Binding::read("LABELS"),
+        // A batch's labels, not all.
+        Binding::read("LABELS").part(|p, _, len| [len.min(u64::from(p[28] * p[29])), 0]),
         Binding::read("ROWS"),
         Binding::read("COV").or_none(),
         Binding::write("COEF").or_none(),
         Binding::write("LOSS"),
-        Binding::write("RING"),
+        // A row: tasks, pairs, and the norms of up to four features.
+        Binding::write("RING").part(|p, _, len| [0, len.min(u64::from(p[29] + p[1] + 4))]),
     ],
     step: true,
     launch: |family, _, _| one_group(family),
@@ -38,10 +40,10 @@ pub static OBJECTIVE_GRAD: Kernel = Kernel {
     source: include_str!("../../shaders/objective_grad.wgsl"),
     bindings: &[
         Binding::read("PRED"),
-        Binding::read("LABELS"),
+        Binding::read("LABELS").part(|p, _, len| [len.min(u64::from(p[0] * p[1])), 0]),
         Binding::read("ROWS"),
         Binding::read("G"),
-        Binding::write("DPRED"),
+        Binding::write("DPRED").adds(3),
     ],
     step: false,
     launch: |_, words, _| Launch::of(grid((words[0] * words[1]) as usize, 64)),

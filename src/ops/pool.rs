@@ -10,7 +10,15 @@ use crate::tape::{Tape, Var};
 pub static POOL: Kernel = Kernel {
     name: "pool",
     source: include_str!("../../shaders/pool.wgsl"),
-    bindings: &[Binding::read("X"), Binding::read("SPANS"), Binding::write("OUT")],
+    bindings: &[
+        // Rows that a sample has; without MEAN the first alone.
+        Binding::read("X").part(|p, defines, len| match defines.contains_key("MEAN") {
+            true => [len, 0],
+            false => [u64::from(p[0]) * u64::from(p[1]), 0],
+        }),
+        Binding::read("SPANS"),
+        Binding::write("OUT"),
+    ],
     step: false,
     launch: |_, words, _| Launch::of(grid((words[0] * words[1] / 4) as usize, 64)),
     twin: reference::pool,
@@ -21,7 +29,7 @@ pub static POOL: Kernel = Kernel {
 pub static POOL_BACKWARD: Kernel = Kernel {
     name: "pool_backward",
     source: include_str!("../../shaders/pool_backward.wgsl"),
-    bindings: &[Binding::read("DOUT"), Binding::read("TOKENS"), Binding::write("DX")],
+    bindings: &[Binding::read("DOUT"), Binding::read("TOKENS"), Binding::write("DX").adds(2)],
     step: false,
     launch: |_, words, _| Launch::of(grid((words[0] * words[1] / 4) as usize, 64)),
     twin: reference::pool_backward,

@@ -24,7 +24,7 @@ pub static PROJECT: Kernel = Kernel {
         Binding::read("X1").or_none(),
         Binding::read("X2").or_none(),
         Binding::read("X3").or_none(),
-        Binding::read("W"),
+        Binding::read("W").part(|p, _, _| [weights(p), 0]),
         Binding::write("Y"),
     ],
     step: false,
@@ -56,7 +56,7 @@ pub static PROJECT_DW: Kernel = Kernel {
         Binding::read("X1").or_none(),
         Binding::read("X2").or_none(),
         Binding::read("X3").or_none(),
-        Binding::write("DW"),
+        Binding::write("DW").part(|p, _, _| [weights(p); 2]),
     ],
     step: false,
     launch: |family, words, _| {
@@ -73,10 +73,10 @@ pub static PROJECT_DX: Kernel = Kernel {
     bindings: &[
         Binding::read("DY"),
         Binding::read("W"),
-        Binding::write("D0").or_none(),
-        Binding::write("D1").or_none(),
-        Binding::write("D2").or_none(),
-        Binding::write("D3").or_none(),
+        Binding::write("D0").or_none().part(|p, _, len| [len * u64::from(p[2] >> 0 & 1), len]),
+        Binding::write("D1").or_none().part(|p, _, len| [len * u64::from(p[2] >> 1 & 1), len]),
+        Binding::write("D2").or_none().part(|p, _, len| [len * u64::from(p[2] >> 2 & 1), len]),
+        Binding::write("D3").or_none().part(|p, _, len| [len * u64::from(p[2] >> 3 & 1), len]),
     ],
     step: false,
     launch: |family, words, _| grad_launch(family, words, words[0]).iterations(u64::from(words[1])),
@@ -86,6 +86,11 @@ pub static PROJECT_DX: Kernel = Kernel {
 
 /// Inputs of one dispatch.
 const MOST: usize = 4;
+
+/// Elements of all weights.
+fn weights(words: &[u32]) -> u64 {
+    words[4..8].iter().map(|width| u64::from(*width) * u64::from(words[1])).sum()
+}
 
 /// Whether all features can be read by vectors of four.
 fn by_fours(words: &[u32]) -> bool {

@@ -11,7 +11,11 @@ use crate::tape::{Sink, Tape, Var};
 pub static REDUCE_ROWS: Kernel = Kernel {
     name: "reduce_rows",
     source: include_str!("../../shaders/reduce_rows.wgsl"),
-    bindings: &[Binding::read("X"), Binding::read("TIMES").or_none(), Binding::write("OUT")],
+    bindings: &[
+        Binding::read("X"),
+        Binding::read("TIMES").or_none(),
+        Binding::write("OUT").adds(3),
+    ],
     step: false,
     launch: |family, words, _| {
         let [rows, cols, len] = [0, 1, 2].map(|i| words[i] as usize);
@@ -25,7 +29,11 @@ pub static REDUCE_ROWS: Kernel = Kernel {
 pub static REDUCE_COLS: Kernel = Kernel {
     name: "reduce_cols",
     source: include_str!("../../shaders/reduce_cols.wgsl"),
-    bindings: &[Binding::read("X"), Binding::read("TIMES").or_none(), Binding::write("OUT")],
+    bindings: &[
+        Binding::read("X"),
+        Binding::read("TIMES").or_none(),
+        Binding::write("OUT").adds(3),
+    ],
     step: false,
     launch: cols_launch,
     twin: reference::reduce_cols,

@@ -4,9 +4,10 @@ use super::*;
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::plan::{
-    Call, Case, CaseArg, Kernel, Memory, Place, Plan, Pool, Recording, Spaces, Stage, Step,
-    TensorId, TensorInfo, Twin,
+    Access, Call, Case, CaseArg, Kernel, Memory, Place, Plan, Pool, Recording, SpaceId, Spaces,
+    Stage, Step, TensorId, TensorInfo, Twin,
 };
+use std::fmt;
 
 /// All kernels.
 pub static KERNELS: &[&Kernel] = &[
@@ -106,47 +107,131 @@ pub fn run_twin(kernel: &Kernel, case: &Case) -> Vec<Option<Vec<u32>>> {
     buffers
 }
 
-/// What the device leaves in each binding.
-///
-/// # Errors
-/// Whatever building or running the kernel reports.
-pub fn run_case(gpu: &Gpu, kernel: &'static Kernel, case: &Case) -> Result<Vec<Option<Vec<u32>>>> {
+/// A case as a recording of one call: its spaces, and of each binding its space and contents.
+pub(crate) struct CaseRecording {
+    pub recording: Recording,
+    pub spaces: Spaces,
+    pub args: Vec<Option<(SpaceId, Vec<u32>)>>,
+    pub step: Step,
+}
+
+/// Records a case.
+pub(crate) fn record_case(kernel: &'static Kernel, case: &Case) -> CaseRecording {
     let mut spaces = Spaces::new();
     let mut recording = Recording::default();
-    let mut args = Vec::new();
-    let data: Vec<Option<Vec<u32>>> = case.args.iter().map(|a| a.as_ref().map(words)).collect();
-    for (binding, contents) in kernel.bindings.iter().zip(&data) {
-        args.push(contents.as_ref().map(|c| {
-            let space = spaces.declare(binding.name, c.len());
-            recording.tensors.push(TensorInfo {
-                name: binding.name.into(),
-                shape: vec![c.len()],
-                place: Place::Space { space, offset: 0 },
-                keep: false,
-            });
-            (TensorId(recording.tensors.len() as u32 - 1), space)
-        }));
+    let (mut args, mut tensors) = (Vec::new(), Vec::new());
+    for (binding, arg) in kernel.bindings.iter().zip(&case.args) {
+        let Some(contents) = arg.as_ref().map(words) else {
+            args.push(None);
+            tensors.push(None);
+            continue;
+        };
+        let space = spaces.declare(binding.name, contents.len());
+        tensors.push(Some(TensorId(recording.tensors.len() as u32)));
+        recording.tensors.push(TensorInfo {
+            name: binding.name.into(),
+            shape: vec![contents.len()],
+            place: Place::Space { space, offset: 0 },
+            keep: false,
+        });
+        args.push(Some((space, contents)));
     }
     recording.calls.push(Call {
         kernel,
-        args: args.iter().map(|a| a.map(|(id, _)| id)).collect(),
+        args: tensors,
         words: case.words.clone(),
         defines: case.defines.clone(),
         flops: case.flops,
         stage: Stage::Forward,
     });
+    CaseRecording { recording, spaces, args, step: case_step() }
+}
+
+/// What the device leaves in each binding.
+///
+/// # Errors
+/// Whatever building or running the kernel reports.
+pub fn run_case(gpu: &Gpu, kernel: &'static Kernel, case: &Case) -> Result<Vec<Option<Vec<u32>>>> {
+    run_case_with(gpu, kernel, case, Ok)
+}
+
+/// As [`run_case`], with the plan changed by `edit` before it runs.
+///
+/// # Errors
+/// Those of `edit` and of [`run_case`].
+pub fn run_case_with(
+    gpu: &Gpu,
+    kernel: &'static Kernel,
+    case: &Case,
+    edit: impl FnOnce(Plan) -> Result<Plan>,
+) -> Result<Vec<Option<Vec<u32>>>> {
+    let CaseRecording { recording, spaces, args, step } = record_case(kernel, case);
     let memory = Memory::allocate(gpu, &spaces)?;
-    for ((_, space), contents) in args.iter().flatten().zip(data.iter().flatten()) {
+    for (space, contents) in args.iter().flatten() {
         memory.write(gpu, *space, 0, contents);
     }
-    memory.write_step(gpu, &case_step());
-    let program = Plan::new(recording, gpu.caps())?.prepare(gpu, &memory, &mut Pool::new())?;
+    memory.write_step(gpu, &step);
+    let plan = edit(Plan::new(recording, gpu.caps())?)?;
+    let program = plan.prepare(gpu, &memory, &mut Pool::new())?;
     program.run(gpu, &memory)?;
-    args.iter()
-        .zip(&data)
-        .map(|(arg, contents)| match (arg, contents) {
-            (Some((_, space)), Some(c)) => memory.read(gpu, *space, 0, c.len()).map(Some),
-            _ => Ok(None),
+    let read = |(space, contents): &(SpaceId, Vec<u32>)| {
+        memory.read(gpu, *space, 0, contents.len()).map(Some)
+    };
+    args.iter().map(|arg| arg.as_ref().map_or(Ok(None), read)).collect()
+}
+
+/// An element that a device has otherwise than the twin.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Difference {
+    /// Name of the binding.
+    pub binding: &'static str,
+    /// The first element that differs.
+    pub index: usize,
+    /// How many do.
+    pub count: usize,
+    /// Elements of the binding.
+    pub of: usize,
+    /// What the device has.
+    pub got: f32,
+    /// What the twin has.
+    pub want: f32,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Difference { binding, index, got, want, .. } = self;
+        write!(f, "{binding}[{index}] is {got}, twin has {want}")
+    }
+}
+
+/// Where `got`, of the device, is not what `twin` left: for each binding that is written and differs
+/// by more than the case's tolerance, relative to 1 + |value|, its first such element.
+pub fn differences(
+    kernel: &Kernel,
+    case: &Case,
+    got: &[Option<Vec<u32>>],
+    twin: &[Option<Vec<u32>>],
+) -> Vec<Difference> {
+    let off = |(_, (g, w)): &(usize, (&u32, &u32))| {
+        let (g, w) = (f32::from_bits(**g), f32::from_bits(**w));
+        let off = (g - w).abs() / (1.0 + w.abs());
+        g.to_bits() != w.to_bits() && (off.is_nan() || off > case.tolerance)
+    };
+    let written = kernel.bindings.iter().zip(got).zip(twin);
+    written
+        .filter(|((binding, _), _)| binding.access == Access::Write)
+        .filter_map(|((binding, got), want)| {
+            let (got, want) = (got.as_ref()?, want.as_ref()?);
+            let mut all = got.iter().zip(want).enumerate().filter(off);
+            let (index, (g, w)) = all.next()?;
+            Some(Difference {
+                binding: binding.name,
+                index,
+                count: 1 + all.count(),
+                of: want.len(),
+                got: f32::from_bits(*g),
+                want: f32::from_bits(*w),
+            })
         })
         .collect()
 }

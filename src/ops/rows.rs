@@ -10,7 +10,11 @@ use crate::tape::{Tape, Var};
 pub static SCATTER: Kernel = Kernel {
     name: "scatter_rows",
     source: include_str!("../../shaders/scatter_rows.wgsl"),
-    bindings: &[Binding::read("X"), Binding::read("ROWS"), Binding::write("OUT")],
+    bindings: &[
+        Binding::read("X"),
+        Binding::read("ROWS"),
+        Binding::write("OUT").part(|p, _, _| [0, u64::from(p[0] * p[1])]),
+    ],
     step: false,
     launch: |_, words, _| Launch::of(grid((words[0] * words[1]) as usize, 64)),
     twin: reference::scatter,

@@ -22,7 +22,7 @@ pub static SOFTMAX: Kernel = Kernel {
 pub static SOFTMAX_BACKWARD: Kernel = Kernel {
     name: "softmax_backward",
     source: include_str!("../../shaders/softmax_backward.wgsl"),
-    bindings: &[Binding::read("DY"), Binding::read("Y"), Binding::write("DX")],
+    bindings: &[Binding::read("DY"), Binding::read("Y"), Binding::write("DX").adds(2)],
     step: false,
     launch,
     twin: reference::softmax_backward,
@@ -54,7 +54,7 @@ pub static CROSS_ENTROPY_BACKWARD: Kernel = Kernel {
         Binding::read("TARGET"),
         Binding::read("LSE"),
         Binding::read("DLOSS"),
-        Binding::write("DX"),
+        Binding::write("DX").adds(2),
     ],
     step: false,
     launch: |_, words, _| Launch::of(grid((words[0] * words[1]) as usize, 64)),

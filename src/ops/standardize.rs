@@ -41,7 +41,7 @@ pub static STANDARDIZE_GRAD: Kernel = Kernel {
         Binding::read("Z"),
         Binding::read("RSTD"),
         Binding::read("DZ"),
-        Binding::write("DX"),
+        Binding::write("DX").adds(2),
     ],
     step: false,
     launch,

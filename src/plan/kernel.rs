@@ -12,6 +12,21 @@ pub enum Access {
     Write,
 }
 
+/// What a call moves of a binding, for accounts: each word that it touches counted once as read and
+/// once as written, as though caches kept everything inside a dispatch and nothing beyond it.
+#[derive(Clone, Copy, Debug)]
+pub enum Moves {
+    /// All of it, read or written as its [`Access`] says.
+    Once,
+    /// All of it, read and written.
+    Updated,
+    /// All of it written; read, too, where this word of `P` says to add.
+    Adds(usize),
+    /// Words read and words written, from `P`, the defines (an optional binding's name is there
+    /// where the binding is) and the tensor's length. Where data decide, what they are at most.
+    Part(fn(&[u32], &Defines, u64) -> [u64; 2]),
+}
+
 /// One storage binding. Its number is its place in [`Kernel::bindings`].
 #[derive(Clone, Copy, Debug)]
 pub struct Binding {
@@ -22,20 +37,46 @@ pub struct Binding {
     pub access: Access,
     /// Whether a call may leave it out.
     pub optional: bool,
+    /// How much of it a call moves.
+    pub moves: Moves,
 }
 
 impl Binding {
     /// A binding that is only read.
     pub const fn read(name: &'static str) -> Self {
-        Binding { name, access: Access::Read, optional: false }
+        Binding { name, access: Access::Read, optional: false, moves: Moves::Once }
     }
     /// A binding that is written.
     pub const fn write(name: &'static str) -> Self {
-        Binding { name, access: Access::Write, optional: false }
+        Binding { name, access: Access::Write, optional: false, moves: Moves::Once }
     }
     /// The same binding, which a call may leave out.
     pub const fn or_none(self) -> Self {
         Binding { optional: true, ..self }
+    }
+    /// The same binding, all of it read before it is written.
+    pub const fn updated(self) -> Self {
+        Binding { moves: Moves::Updated, ..self }
+    }
+    /// The same binding, added to where word `word` of `P` is not 0.
+    pub const fn adds(self, word: usize) -> Self {
+        Binding { moves: Moves::Adds(word), ..self }
+    }
+    /// The same binding, of which a call moves so many words; see [`Moves::Part`].
+    pub const fn part(self, words: fn(&[u32], &Defines, u64) -> [u64; 2]) -> Self {
+        Binding { moves: Moves::Part(words), ..self }
+    }
+
+    /// Words that a call reads and writes of this binding, where its tensor has `len`.
+    pub fn moved(&self, words: &[u32], defines: &Defines, len: u64) -> [u64; 2] {
+        match self.moves {
+            Moves::Once if self.access == Access::Read => [len, 0],
+            Moves::Once => [0, len],
+            Moves::Updated => [len, len],
+            Moves::Adds(word) if words[word] != 0 => [len, len],
+            Moves::Adds(_) => [0, len],
+            Moves::Part(part) => part(words, defines, len),
+        }
     }
 }
 
@@ -50,12 +91,15 @@ pub struct Launch {
     pub iterations: u64,
     /// Whether the shader reads by `shared/quad.wgsl`, and so may be given `LONG`.
     pub long: bool,
+    /// Rounds of the longest workgroup that wait for one another: the steps of a recurrence, the
+    /// slices of a sum that come through workgroup memory. Where it has none it is 0.
+    pub rounds: u64,
 }
 
 impl Launch {
     /// A launch without defines.
     pub fn of(groups: [u32; 3]) -> Self {
-        Launch { defines: Defines::new(), groups, iterations: 0, long: false }
+        Launch { defines: Defines::new(), groups, iterations: 0, long: false, rounds: 0 }
     }
 
     /// Adds a define.
@@ -77,6 +121,11 @@ impl Launch {
     /// Says how many loop iterations the longest invocation makes.
     pub fn iterations(self, iterations: u64) -> Self {
         Launch { iterations, ..self }
+    }
+
+    /// Says how many rounds wait for one another.
+    pub fn rounds(self, rounds: u64) -> Self {
+        Launch { rounds, ..self }
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Access, Call, Kernel, Place, Recording, Spaces, Stage, TensorId, Ten
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Defines};
 use std::fmt;
+use std::sync::Arc;
 
 /// One dispatch of a plan.
 #[derive(Clone)]
@@ -20,10 +21,16 @@ pub struct Planned {
     pub args: Vec<Option<TensorId>>,
     /// Floating-point operations.
     pub flops: u64,
-    /// Bytes of all tensors it touches.
+    /// Bytes that it reads and writes at least; see [`Moves`](super::Moves).
     pub bytes: u64,
+    /// Loop iterations of its longest invocation, where they may be many.
+    pub iterations: u64,
+    /// Rounds that wait for one another; see [`Launch::rounds`](super::Launch).
+    pub rounds: u64,
     /// Its part of the step.
     pub stage: Stage,
+    /// WGSL in place of the kernel's own.
+    pub text: Option<Arc<str>>,
 }
 
 /// A compiled recording: plain data, printable, without a device.
@@ -68,21 +75,25 @@ impl Plan {
                 let launch = (call.kernel.launch)(caps.family, &call.words, &call.defines).on(caps);
                 most = most.max((launch.iterations, call.kernel.name));
                 let present: Vec<bool> = call.args.iter().map(Option::is_some).collect();
-                let bytes = call
-                    .args
-                    .iter()
-                    .flatten()
-                    .map(|t| recording.tensors[t.index()].len() as u64 * 4)
-                    .sum();
+                let defines = call.kernel.defines(&call.defines, &launch, &present);
+                let bindings = call.kernel.bindings.iter().zip(&call.args);
+                let moved = bindings.filter_map(|(b, arg)| {
+                    let len = recording.tensors[arg.as_ref()?.index()].len() as u64;
+                    Some(b.moved(&call.words, &defines, len).iter().sum::<u64>())
+                });
+                let bytes = 4 * moved.sum::<u64>();
                 Planned {
                     kernel: call.kernel,
-                    defines: call.kernel.defines(&call.defines, &launch, &present),
+                    defines,
                     groups: launch.groups,
                     words: call.words.clone(),
                     args: call.args.clone(),
                     flops: call.flops,
                     bytes,
+                    iterations: launch.iterations,
+                    rounds: launch.rounds,
                     stage: call.stage,
+                    text: None,
                 }
             })
             .collect();
@@ -111,6 +122,24 @@ impl Plan {
     /// The dispatches in order.
     pub fn dispatches(&self) -> &[Planned] {
         &self.dispatches
+    }
+
+    /// Puts `text` in the place of a kernel's own WGSL, over the same bindings. `groups` gives each
+    /// dispatch its workgroups. Such a text is compiled with bounds checks on any device.
+    ///
+    /// # Errors
+    /// The first of `groups`.
+    pub fn replace<E>(
+        &mut self,
+        kernel: &str,
+        text: &Arc<str>,
+        mut groups: impl FnMut(&Planned) -> Result<[u32; 3], E>,
+    ) -> Result<(), E> {
+        for planned in self.dispatches.iter_mut().filter(|d| d.kernel.name == kernel) {
+            planned.groups = groups(planned)?;
+            planned.text = Some(text.clone());
+        }
+        Ok(())
     }
 
     /// The tensor that a dispatch names among its arguments.
@@ -225,7 +254,7 @@ impl fmt::Display for Plan {
             writeln!(
                 f,
                 "{i:>3}  {:<9}{:<24}{:>14}  {:>9.3}  {:>9.1}  {}",
-                format!("{:?}", d.stage).to_lowercase(),
+                d.stage,
                 d.kernel.name,
                 format!("{x}x{y}x{z}"),
                 d.flops as f64 / 1e6,

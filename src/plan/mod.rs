@@ -6,18 +6,24 @@ mod interpret;
 mod kernel;
 mod layout;
 mod memory;
+mod profile;
 mod program;
 mod ring;
 mod step;
+mod timing;
 
 pub use interpret::{HostMemory, interpret};
-pub use kernel::{Access, Binding, Case, CaseArg, Kernel, Launch, Twin, grid, uniform};
+pub use kernel::{
+    Access, Binding, Case, CaseArg, Kernel, Launch, Moves, PARAMS, STEP, Twin, grid, uniform,
+};
 pub(crate) use layout::ALIGN_WORDS;
 pub use layout::{Plan, Planned};
 pub use memory::{Memory, Pool, SpaceId, Spaces};
+pub use profile::DispatchTime;
 pub use program::Program;
 pub use ring::Ring;
 pub use step::{MAX_GROUPS, Step};
+pub use timing::{Clock, Times};
 
 use crate::gpu::Defines;
 
@@ -93,6 +99,17 @@ pub enum Stage {
     State,
     /// The optimiser; left out of a replay while gradients accumulate.
     Update,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Stage::Forward => "forward",
+            Stage::Backward => "backward",
+            Stage::State => "state",
+            Stage::Update => "update",
+        })
+    }
 }
 
 /// One kernel call, before it is fitted to an adapter.

@@ -1,21 +1,20 @@
 //! A plan on a device: pipelines, bind groups, replay.
 
-use super::kernel::{PARAMS, STEP};
-use super::{Access, Memory, Place, Plan, Pool, Ring, Stage, TensorId, uniform};
+use super::{Access, Memory, PARAMS, Place, Plan, Pool, Ring, STEP, Stage, TensorId, uniform};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Pipeline, PipelineKey, read_words};
 use std::sync::Arc;
 
-struct Ready {
-    pipeline: Arc<Pipeline>,
-    bind_group: wgpu::BindGroup,
-    groups: [u32; 3],
-    update: bool,
+pub(super) struct Ready {
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) bind_group: wgpu::BindGroup,
+    pub(super) groups: [u32; 3],
+    pub(super) update: bool,
 }
 
 /// A plan ready to run. Replaying it allocates nothing and reads nothing back.
 pub struct Program {
-    dispatches: Vec<Ready>,
+    pub(super) dispatches: Vec<Ready>,
     plan: Plan,
     slots: Vec<wgpu::Buffer>,
     constants: wgpu::Buffer,
@@ -129,6 +128,7 @@ impl Plan {
                     kernel: d.kernel.name,
                     defines: d.defines.clone(),
                     bindings: d.kernel.kinds(&present),
+                    text: d.text.clone(),
                 };
                 (key, d.kernel.source)
             })
@@ -169,6 +169,21 @@ impl Program {
         clear: &[super::SpaceId],
         ring: Option<&mut Ring>,
     ) -> Result<wgpu::SubmissionIndex> {
+        let commands = self.commands(gpu, memory, update, clear, ring)?;
+        let index = gpu.queue.submit([commands]);
+        gpu.poll()?;
+        Ok(index)
+    }
+
+    /// The commands of [`replay`](Self::replay), not yet submitted.
+    pub(crate) fn commands(
+        &self,
+        gpu: &Gpu,
+        memory: &Memory,
+        update: bool,
+        clear: &[super::SpaceId],
+        ring: Option<&mut Ring>,
+    ) -> Result<wgpu::CommandBuffer> {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         for space in clear {
             encoder.clear_buffer(memory.buffer(*space), 0, None);
@@ -189,9 +204,7 @@ impl Program {
         if let Some(ring) = ring {
             ring.step(memory, &mut encoder)?;
         }
-        let index = gpu.queue.submit([encoder.finish()]);
-        gpu.poll()?;
-        Ok(index)
+        Ok(encoder.finish())
     }
 
     /// Runs everything once and waits; for tests, evaluation and examples.
@@ -201,7 +214,8 @@ impl Program {
     }
 
     /// Wall time of every dispatch alone, submitted and waited for `repeats` times: the median.
-    /// For timings only; the contents of buffers are not those of a step afterwards.
+    /// For the timing of single kernels: contents of buffers are not those of a step, before or
+    /// afterwards. What a step takes, [`profile`](Self::profile) tells.
     pub fn time_each(&self, gpu: &Gpu, repeats: usize) -> Result<Vec<std::time::Duration>> {
         let once = |ready: &Ready| -> Result<std::time::Duration> {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());

@@ -4,7 +4,7 @@
 use super::lifecycle::open_file;
 use super::limits::{check_batch, check_schedule};
 use super::text::outlined;
-use crate::data::{BatchShape, Dataset, Layout, Modality, SplitName, StreamSpec};
+use crate::data::{BatchShape, Dataset, Layout, Modality, SplitName, StreamSpec, shuffled};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::nn::Params;
@@ -56,11 +56,38 @@ pub(super) fn full_batch(model: &SelfMm, data: &Dataset, batch: usize) -> BatchS
     Layout::new(rows, &model.streams(), model.tokens(tokens)).shape()
 }
 
+/// The order in which an epoch (from 1) visits the training rows.
+pub(super) fn order(model: &SelfMm, data: &Dataset, epoch: usize) -> Vec<u32> {
+    let rows = data.split(SplitName::Train).map_or(0, |s| s.rows()) as u32;
+    let t = &model.config().train;
+    if t.shuffle { shuffled(rows, t.seed, epoch as u64) } else { (0..rows).collect() }
+}
+
+/// The full batches of the first epoch that have the shape of the middle one of them, one after the
+/// other, and that shape.
+pub(super) fn typical(model: &SelfMm, data: &Dataset) -> (Vec<u32>, BatchShape) {
+    let mut order = order(model, data, 1);
+    let batch = model.config().train.batch_size.min(order.len()).max(1);
+    order.truncate(order.len() / batch * batch);
+    let Some(split) = data.split(SplitName::Train) else {
+        return (order, full_batch(model, data, batch));
+    };
+    let text = data.text().filter(|_| model.bert().is_some());
+    let tokens = text.and_then(|t| t.tokens.split(SplitName::Train));
+    let streams = model.streams();
+    let shape = |rows: &[u32]| BatchShape::of(split, tokens, &streams, rows);
+    let mut shapes: Vec<BatchShape> = order.chunks(batch).map(shape).collect();
+    shapes.sort_by_key(|s| (s.tokens, s.steps.iter().sum::<usize>(), s.steps));
+    let Some(middle) = shapes.get(shapes.len() / 2).copied() else {
+        return (order, full_batch(model, data, batch));
+    };
+    let chosen = order.chunks(batch).filter(|b| shape(b) == middle).flatten().copied();
+    (chosen.collect(), middle)
+}
+
 /// The block of a batch of this shape.
 fn layout(model: &SelfMm, shape: BatchShape) -> Layout {
-    let mut streams = model.streams();
-    streams.iter_mut().for_each(|s| s.steps = shape.steps[s.modality.index()]);
-    Layout::new(shape.rows, &streams, model.tokens(shape.tokens))
+    Layout::of(shape, &model.streams(), model.tokens(0).map(|spec| spec.tables))
 }
 
 impl Blueprint {
@@ -186,13 +213,8 @@ pub struct Outline {
 /// # Errors
 /// As [`Session::new`](super::Session::new), and bad data.
 pub fn outline(config: &Config, data: &Path, encoder: &Path, caps: &Caps) -> Result<Outline> {
-    let (data, features) = outlined(open_file(data, config)?, config, encoder)?;
+    let (data, streams) = offered(config, data, encoder)?;
     let data = &data;
-    let mut streams = available(data);
-    if let Some(dim) = features {
-        streams.retain(|s| s.modality != Modality::Text);
-        streams.push(StreamSpec { modality: Modality::Text, steps: 1, dim, lengths: false });
-    }
     let fitted = |config: &Config| {
         let model = SelfMm::new(config, &streams, data.text().map(|t| &t.shape))?;
         let (made, plan) = Blueprint::fitting(&model, data, caps, true)?;
@@ -219,6 +241,57 @@ pub fn outline(config: &Config, data: &Path, encoder: &Path, caps: &Caps) -> Res
         bytes,
         plan,
     })
+}
+
+/// A training step of a batch of typical size, before anything is allocated.
+pub struct TypicalStep {
+    /// Every dispatch, the optimiser's too.
+    pub plan: Plan,
+    /// Rows of its batch.
+    pub batch: usize,
+    /// Token rows of its batch, 0 where the model reads none: as many as the middle one of the first
+    /// epoch's batches has.
+    pub tokens: usize,
+    /// Batches of an epoch.
+    pub batches: usize,
+    /// The optimiser runs after so many batches.
+    pub accumulate: usize,
+}
+
+/// A step of typical size as [`outline`] outlines the longest one. Needs no adapter: `caps` may be
+/// [`Caps::defaults`].
+///
+/// # Errors
+/// As [`outline`].
+pub fn typical_step(
+    config: &Config,
+    data: &Path,
+    encoder: &Path,
+    caps: &Caps,
+) -> Result<TypicalStep> {
+    let (data, streams) = offered(config, data, encoder)?;
+    let model = SelfMm::new(config, &streams, data.text().map(|t| &t.shape))?;
+    let (made, _) = Blueprint::fitting(&model, &data, caps, true)?;
+    let (_, size) = typical(&model, &data);
+    let rows = order(&model, &data, 1).len();
+    Ok(TypicalStep {
+        plan: made.plan(&model, size, caps, Kind::Train)?,
+        batch: size.rows,
+        tokens: size.tokens,
+        batches: rows.div_ceil(size.rows),
+        accumulate: config.train.accumulate,
+    })
+}
+
+/// The data with what an encoder will make of its text, and what it then offers.
+fn offered(config: &Config, data: &Path, encoder: &Path) -> Result<(Dataset, Vec<StreamSpec>)> {
+    let (data, features) = outlined(open_file(data, config)?, config, encoder)?;
+    let mut streams = available(&data);
+    if let Some(dim) = features {
+        streams.retain(|s| s.modality != Modality::Text);
+        streams.push(StreamSpec { modality: Modality::Text, steps: 1, dim, lengths: false });
+    }
+    Ok((data, streams))
 }
 
 /// What the data offers to a model.

@@ -161,7 +161,8 @@ pub fn open_data(gpu: &Gpu, path: &Path, config: &Config, encoder: &Path) -> Res
     text::with_text(gpu, open_file(path, config)?, config, encoder).map(Arc::new)
 }
 
-fn statistics(data: &Dataset, config: &Config) -> Option<Arc<Standardise>> {
+/// Statistics that audio and vision are standardised by, where the configuration wants that.
+pub(super) fn statistics(data: &Dataset, config: &Config) -> Option<Arc<Standardise>> {
     let split = data.split(SplitName::Train).filter(|_| config.train.normalize)?;
     let wanted: Vec<Modality> = [Modality::Audio, Modality::Vision]
         .into_iter()

@@ -7,14 +7,16 @@ mod lifecycle;
 mod limits;
 pub mod metrics;
 pub mod probe;
+mod profile;
 mod session;
 mod text;
 
-pub use blueprint::{Outline, outline};
+pub use blueprint::{Outline, TypicalStep, outline, typical_step};
 pub use checkpoint::{CardStream, ModelCard, Saved};
 pub use history::{EpochRecord, StepRecord};
 pub use lifecycle::{
     Observer, Outcome, RunOptions, evaluate_run, open_data, open_file, open_saved, resume, train,
 };
+pub use profile::{By, Profile, Profiled, Row, profile};
 pub use session::{Predictions, Representations, Session};
 pub use text::{encoder_of, export, sentences};

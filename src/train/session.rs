@@ -1,9 +1,9 @@
 //! A model on a device with its data: plans by batch size, steps, evaluation.
 
-use super::blueprint::{Blueprint, Kind, available, full_batch, table_width};
+use super::blueprint::{Blueprint, Kind, available, full_batch, order, table_width};
 use super::checkpoint::{State, StateCard, save_state};
 use super::history::StepRecord;
-use crate::data::{Batch, BatchShape, Dataset, Loader, SplitName, Standardise, shuffled};
+use crate::data::{Batch, BatchShape, Dataset, Loader, SplitName, Standardise};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::{Params, Weights};
@@ -38,17 +38,17 @@ pub type Representations = Vec<(String, usize, Vec<f32>)>;
 
 /// A model on a device with its data.
 pub struct Session<'g> {
-    gpu: &'g Gpu,
-    model: SelfMm,
-    data: Arc<Dataset>,
+    pub(super) gpu: &'g Gpu,
+    pub(super) model: SelfMm,
+    pub(super) data: Arc<Dataset>,
     standardise: Option<Arc<Standardise>>,
-    made: Blueprint,
-    memory: Memory,
+    pub(super) made: Blueprint,
+    pub(super) memory: Memory,
     pool: Pool,
     ring: Option<Ring>,
     programs: HashMap<(Kind, BatchShape), Program>,
-    step: Step,
-    updates: u32,
+    pub(super) step: Step,
+    pub(super) updates: u32,
     objective: Objective,
 }
 
@@ -119,7 +119,7 @@ impl<'g> Session<'g> {
     }
 
     /// The program of a batch of this shape.
-    fn prepare(&mut self, kind: Kind, batch: BatchShape) -> Result<&Program> {
+    pub(super) fn prepare(&mut self, kind: Kind, batch: BatchShape) -> Result<&Program> {
         match self.programs.entry((kind, batch)) {
             Entry::Occupied(ready) => Ok(ready.into_mut()),
             Entry::Vacant(slot) => {
@@ -164,17 +164,6 @@ impl<'g> Session<'g> {
     pub fn step_plan(&mut self) -> Result<&Plan> {
         let full = self.full_batch();
         Ok(self.prepare(Kind::Train, full)?.plan())
-    }
-
-    /// Kernel, workgroups and median wall time of every dispatch of a full training step, each
-    /// submitted alone; for benchmarks, after which the session is spent.
-    pub fn time_step(&mut self, repeats: usize) -> Result<Vec<(String, std::time::Duration)>> {
-        let (gpu, full) = (self.gpu, self.full_batch());
-        let program = self.prepare(Kind::Train, full)?;
-        let times = program.time_each(gpu, repeats)?;
-        let names =
-            program.plan().dispatches().iter().map(|d| format!("{} {:?}", d.kernel.name, d.groups));
-        Ok(names.zip(times).collect())
     }
 
     /// Bytes of all persistent buffers and the scratch of the largest plan.
@@ -295,12 +284,10 @@ impl<'g> Session<'g> {
 
     /// The order in which an epoch (from 1) visits the training rows.
     pub fn order(&self, epoch: usize) -> Vec<u32> {
-        let rows = self.data.split(SplitName::Train).map_or(0, |s| s.rows()) as u32;
-        let t = &self.model.config().train;
-        if t.shuffle { shuffled(rows, t.seed, epoch as u64) } else { (0..rows).collect() }
+        order(&self.model, &self.data, epoch)
     }
 
-    fn loader(&self, split: SplitName, order: Vec<u32>) -> Result<Loader> {
+    pub(super) fn loader(&self, split: SplitName, order: Vec<u32>) -> Result<Loader> {
         Loader::new(
             self.data.clone(),
             split,
@@ -384,15 +371,22 @@ impl<'g> Session<'g> {
         clear: &[SpaceId],
         ring: Option<&mut Ring>,
     ) -> Result<wgpu::SubmissionIndex> {
-        let shape = batch.layout.shape();
-        self.prepare(kind, shape)?;
+        self.stage(kind, batch)?;
+        self.staged(kind, batch)?.replay(self.gpu, &self.memory, update, clear, ring)
+    }
+
+    /// Writes a batch and the step uniforms to where [`staged`](Self::staged) reads them.
+    pub(super) fn stage(&mut self, kind: Kind, batch: &Batch) -> Result<()> {
+        self.prepare(kind, batch.layout.shape())?;
         self.memory.write(self.gpu, self.made.block, 0, &batch.words);
         self.memory.write_step(self.gpu, &self.step);
-        let program = self
-            .programs
-            .get(&(kind, shape))
-            .ok_or_else(|| Error::Config("no plan for this batch".into()))?;
-        program.replay(self.gpu, &self.memory, update, clear, ring)
+        Ok(())
+    }
+
+    /// The program of a batch that was [staged](Self::stage).
+    pub(super) fn staged(&self, kind: Kind, batch: &Batch) -> Result<&Program> {
+        let program = self.programs.get(&(kind, batch.layout.shape()));
+        program.ok_or_else(|| Error::Config("no plan for this batch".into()))
     }
 
     /// Waits for the oldest of too many steps in flight.

@@ -1,0 +1,127 @@
+//! A recording to time, with what its buffers hold.
+
+use crate::Gpu;
+use crate::error::Result;
+use crate::ops::{self, CaseRecording};
+use crate::plan::{Case, Kernel, Memory, Recording, SpaceId, Spaces, Step};
+use crate::tape::{Tape, Var};
+
+/// Random values repeat after so many words.
+const BLOCK: usize = 1 << 16;
+
+#[derive(Clone)]
+enum Fill {
+    /// In [-1, 1).
+    Random(u64),
+    Words(Vec<u32>),
+}
+
+/// A tape under construction, its buffers, and what is in them.
+pub(super) struct Bed {
+    pub tape: Tape,
+    pub spaces: Spaces,
+    fill: Vec<(SpaceId, Fill)>,
+}
+
+/// A finished one.
+pub(super) struct Made {
+    pub recording: Recording,
+    pub spaces: Spaces,
+    fill: Vec<(SpaceId, Fill)>,
+    step: Step,
+}
+
+impl Bed {
+    pub fn new() -> Self {
+        Bed { tape: Tape::new(), spaces: Spaces::new(), fill: Vec::new() }
+    }
+
+    /// A buffer of random values is filled anew for every run.
+    fn random(&mut self, name: &str, words: usize) -> SpaceId {
+        let space = self.spaces.declare(name, words);
+        self.fill.push((space, Fill::Random(self.fill.len() as u64 + 1)));
+        space
+    }
+
+    /// Fills a space that was declared elsewhere with random values.
+    pub fn randomize(&mut self, space: SpaceId) {
+        self.fill.push((space, Fill::Random(self.fill.len() as u64 + 1)));
+    }
+
+    /// An input of random values whose gradient is wanted.
+    pub fn watched(&mut self, name: &str, shape: &[usize]) -> Var {
+        let var = self.given(name, shape);
+        self.tape.watch(var);
+        var
+    }
+
+    /// An input of random values.
+    pub fn given(&mut self, name: &str, shape: &[usize]) -> Var {
+        let space = self.random(name, shape.iter().product());
+        self.tape.input(name, shape, space, 0)
+    }
+
+    /// A parameter of random values.
+    pub fn parameter(&mut self, name: &str, shape: &[usize]) -> Var {
+        let words = shape.iter().product();
+        let value = self.random(name, words);
+        let grad = self.spaces.declare(format!("d.{name}"), words);
+        self.tape.parameter(name, shape, (value, 0), Some((grad, 0)))
+    }
+
+    /// An input of these words.
+    pub fn words(&mut self, name: &str, shape: &[usize], words: Vec<u32>) -> Var {
+        let space = self.spaces.declare(name, words.len());
+        self.fill.push((space, Fill::Words(words)));
+        self.tape.input(name, shape, space, 0)
+    }
+
+    /// Appends the gradient of the sum of everything in `y`.
+    pub fn backward(&mut self, y: Var) -> Result<()> {
+        let loss = self.tape.sum(y)?;
+        self.tape.backward(&[loss])
+    }
+
+    pub fn make(self) -> Made {
+        let mut step = Step { seed: 1, step: 1, ..Step::default() };
+        step.set_adam_step(1);
+        step.lr.fill(1e-3);
+        step.decay.fill(1e-2);
+        let recording = self.tape.recording().clone();
+        Made { recording, spaces: self.spaces, fill: self.fill, step }
+    }
+}
+
+impl Made {
+    /// A case of the registry.
+    pub fn case(kernel: &'static Kernel, case: &Case) -> Self {
+        let CaseRecording { recording, spaces, args, step } = ops::record_case(kernel, case);
+        let fill = args.into_iter().flatten().map(|(space, words)| (space, Fill::Words(words)));
+        Made { recording, spaces, fill: fill.collect(), step }
+    }
+
+    /// Puts everything on the device.
+    pub fn allocate(&self, gpu: &Gpu) -> Result<Memory> {
+        let memory = Memory::allocate(gpu, &self.spaces)?;
+        memory.write_step(gpu, &self.step);
+        for (space, fill) in &self.fill {
+            let seed = match fill {
+                Fill::Words(words) => {
+                    memory.write(gpu, *space, 0, words);
+                    continue;
+                }
+                Fill::Random(seed) => *seed,
+            };
+            let words = self.spaces.words(*space);
+            let block: Vec<u32> =
+                ops::random(seed, words.min(BLOCK)).iter().map(|v| v.to_bits()).collect();
+            for at in (0..words).step_by(BLOCK) {
+                memory.write(gpu, *space, at, &block[..BLOCK.min(words - at)]);
+            }
+            // Uploads are kept until a submission; an arena of many MiB should not be there twice.
+            gpu.queue.submit([]);
+        }
+        gpu.wait()?;
+        Ok(memory)
+    }
+}
