@@ -31,7 +31,7 @@ mod traffic;
 
 pub use diagnostic::{Diagnostic, Label};
 pub use measure::{Bench, Measured, Report, Skipped, Stat, Variant};
-pub use own::{Mismatch, Own, Tried};
+pub use own::{Mismatch, Own, Tried, sizes};
 pub use roofline::{ROOFLINE_KERNELS, Roofline};
 pub use suite::{Choice, Entry, Row, Suite};
 pub use traffic::traffic;

@@ -26,10 +26,10 @@ pub const ROOFLINE_KERNELS: [(&str, &str, &[&[(&str, u32)]]); 2] = [
 const FMA: [&[(&str, u32)]; 2] = [&[("ACCS", 2)], &[("ACCS", 3)]];
 
 const COPY: [&[(&str, u32)]; 4] = [
-    &[("WG", 64), ("PER", 1)],
+    &[("WG", 256), ("PER", 1)],
     &[("WG", 256), ("PER", 4)],
-    &[("WG", 64), ("PER", 8)],
-    &[("WG", 8), ("PER", 8), ("WITHIN", 1)],
+    &[("WG", 256), ("PER", 8)],
+    &[("WG", 64), ("PER", 4), ("WITHIN", 1)],
 ];
 
 /// Bytes of each side of the copy: beyond what caches hold.
