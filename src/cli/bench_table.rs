@@ -53,6 +53,8 @@ pub(super) fn head(report: &Report) -> String {
 
 /// Rows of one operation follow one another; what is as in the row above is left out.
 struct Names<'a> {
+    /// Whether the operation before had several rows.
+    several: bool,
     op: &'a str,
     shape: &'a str,
     kernel: &'a str,
@@ -60,15 +62,24 @@ struct Names<'a> {
 
 impl<'a> Names<'a> {
     fn new() -> Self {
-        Names { op: "", shape: "", kernel: "" }
+        Names { several: false, op: "", shape: "", kernel: "" }
     }
 
-    /// The cells that name a row, after a blank row where another operation begins.
-    fn of(&mut self, m: &'a Measured, columns: usize, rows: &mut Vec<Vec<String>>) -> Vec<String> {
+    /// The cells that name a row of `all`, after a blank row where an operation begins that has
+    /// several rows, or follows one that has.
+    fn of(
+        &mut self,
+        m: &'a Measured,
+        all: &[Measured],
+        columns: usize,
+        rows: &mut Vec<Vec<String>>,
+    ) -> Vec<String> {
         let next = m.op != self.op;
-        if next && !self.op.is_empty() {
+        let several = all.iter().filter(|other| other.op == m.op).count() > 1;
+        if next && !self.op.is_empty() && (several || self.several) {
             rows.push(vec![String::new(); columns]);
         }
+        self.several = several;
         let shape = if next || m.shape != self.shape { m.shape.as_str() } else { "" };
         let kernel = if !shape.is_empty() || m.kernel != self.kernel { m.kernel } else { "" };
         let op = if next { m.op } else { "" };
@@ -95,7 +106,7 @@ pub(super) fn rows(report: &Report) -> String {
     let mut rows = Vec::new();
     let mut names = Names::new();
     for m in &report.results {
-        let mut row = names.of(m, header.len(), &mut rows);
+        let mut row = names.of(m, &report.results, header.len(), &mut rows);
         let speed = match m.bound {
             "arithmetic" => format!("{} GFLOP/s", three(m.gflops)),
             _ => format!("{} GB/s", three(m.gbytes)),
@@ -131,7 +142,7 @@ pub(super) fn compared(report: &Report, variants: usize, ours: usize, own: &str)
     let mut names = Names::new();
     for group in groups() {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
-        let named = names.of(first, columns, &mut rows);
+        let named = names.of(first, &report.results, columns, &mut rows);
         let mut row = vec![named[1].clone(), named[3].clone()];
         row.extend(group.iter().map(|m| time(m.device.min_ms)));
         row.push(format!("{:.2}", group[ours].device.min_ms / last.device.min_ms));
