@@ -33,7 +33,7 @@ Columns: `encode` is the host's time to encode the dispatch, `device` the adapte
 timestamps where it has them), `end to end` from the first call to the end of the work; these are
 medians. `best` is the fastest run on the device; speed and the share of the roofline are of that
 one. The roofline is measured in the same run: a copy between buffers larger than the caches, and
-chains of multiply-adds in registers. What fits a cache can be above it.
+chains of multiply-adds in registers; the bar is full at 100 %. What fits a cache can be above it.
 
 A kernel of your own (benches/PLAYGROUND.md has a worked example):
   --with FILE takes the place of one of ours. It goes through the same preprocessor (#import, #if,

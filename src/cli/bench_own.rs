@@ -69,7 +69,8 @@ pub(super) fn run(job: &Job, file: &Path, save: Option<&Path>, global: &Global) 
     }
     let ours = families.iter().position(|f| *f == job.gpu.caps().family).unwrap_or(0);
     let (name, cases) = (job.kernel.name, tried.cases);
-    let table = bench_table::compared(&report, variants.len(), ours, own.file());
+    let short = file.file_name().map_or(own.file().into(), |n| n.to_string_lossy());
+    let table = bench_table::compared(&report, variants.len(), ours, &short);
     output::print(&format!(
         "{}{name}: {} matches the CPU twin in all {cases} cases. Fastest runs on the device:\n\n{table}",
         bench_table::head(&report),

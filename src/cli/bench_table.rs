@@ -51,67 +51,22 @@ pub(super) fn head(report: &Report) -> String {
     ])
 }
 
-/// Rows of one operation follow one another; what is as in the row above is left out.
-struct Names<'a> {
-    /// Whether the operation before had several rows.
-    several: bool,
-    op: &'a str,
-    shape: &'a str,
-    kernel: &'a str,
+/// What is in a kernel's row beside its times: which of its dispatches.
+fn name(m: &Measured) -> String {
+    format!("  {} {}", m.kernel, m.part).trim_end().to_string()
 }
 
-impl<'a> Names<'a> {
-    fn new() -> Self {
-        Names { several: false, op: "", shape: "", kernel: "" }
-    }
-
-    /// The cells that name a row of `all`, after a blank row where an operation begins that has
-    /// several rows, or follows one that has.
-    fn of(
-        &mut self,
-        m: &'a Measured,
-        all: &[Measured],
-        columns: usize,
-        rows: &mut Vec<Vec<String>>,
-    ) -> Vec<String> {
-        let next = m.op != self.op;
-        let several = all.iter().filter(|other| other.op == m.op).count() > 1;
-        if next && !self.op.is_empty() && (several || self.several) {
-            rows.push(vec![String::new(); columns]);
-        }
-        self.several = several;
-        let shape = if next || m.shape != self.shape { m.shape.as_str() } else { "" };
-        let kernel = if !shape.is_empty() || m.kernel != self.kernel { m.kernel } else { "" };
-        let op = if next { m.op } else { "" };
-        (self.op, self.shape, self.kernel) = (m.op, &m.shape, m.kernel);
-        vec![op.into(), shape.into(), kernel.into(), m.part.clone()]
-    }
-}
-
-/// The table of all rows.
+/// The table of all rows, under a line for each operation and shape. Kernels that are in no
+/// recording, and so at the largest case of their tests, share a line at the end.
 pub(super) fn rows(report: &Report) -> String {
-    let header = [
-        "operation",
-        "shape",
-        "kernel",
-        "",
-        "encode",
-        "device",
-        "best",
-        "end to end",
-        "speed",
-        "of roofline",
-        "",
-    ];
-    let mut rows = Vec::new();
-    let mut names = Names::new();
-    for m in &report.results {
-        let mut row = names.of(m, &report.results, header.len(), &mut rows);
+    let header = ["", "encode", "device", "best", "end to end", "speed", "roofline", ""];
+    let cells = report.results.iter().map(|m| {
         let speed = match m.bound {
             "arithmetic" => format!("{} GFLOP/s", three(m.gflops)),
             _ => format!("{} GB/s", three(m.gbytes)),
         };
-        row.extend([
+        vec![
+            name(m),
             time(m.encode.median_ms),
             time(m.device.median_ms),
             time(m.device.min_ms),
@@ -119,14 +74,34 @@ pub(super) fn rows(report: &Report) -> String {
             speed,
             format!("{:.0} %", m.share * 100.0),
             bar(m.share),
-        ]);
-        rows.push(row);
-    }
-    let mut table = output::table(header, 4, rows);
+        ]
+    });
+    let mut table = output::table(header, 1, cells);
     if let Some(bars) = table.column_mut(header.len() - 1) {
         bars.set_cell_alignment(CellAlignment::Left);
     }
-    output::text(&table)
+    let text = output::text(&table);
+    let mut lines = text.lines();
+    let mut out: Vec<String> = lines.by_ref().take(2).map(str::to_string).collect();
+    let mut before = (String::new(), String::new());
+    for (m, line) in report.results.iter().zip(lines) {
+        let alone = report.results.iter().filter(|other| other.op == m.op).count() == 1;
+        let titles = match alone && m.op == m.kernel && m.part.is_empty() {
+            true => ("others".into(), "at the largest case of their tests".into()),
+            false => (m.op.to_string(), m.shape.clone()),
+        };
+        if titles != before {
+            if !before.0.is_empty() && titles.0 != before.0 {
+                out.push(String::new());
+            }
+            let title = format!(" {}  {}", titles.0, titles.1);
+            let bold = output::colours();
+            out.push(if bold { format!("\x1b[1m{title}\x1b[0m") } else { title });
+            before = titles;
+        }
+        out.push(line.to_string());
+    }
+    out.join("\n")
 }
 
 /// The table of variants beside each other; `ours` is the variant that `own`, the last, is held
@@ -136,19 +111,19 @@ pub(super) fn compared(report: &Report, variants: usize, ours: usize, own: &str)
     let mut header: Vec<String> = vec!["shape".into(), "".into()];
     let names = groups().next().unwrap_or_default().iter().map(|m| m.variant.clone());
     header.extend(names.take(variants - 1));
-    header.extend([own.into(), "ours / yours".into(), "of roofline".into(), "".into()]);
+    header.extend([own.into(), "ours / yours".into(), "roofline".into(), "".into()]);
     let columns = header.len();
-    let mut rows = Vec::new();
-    let mut names = Names::new();
-    for group in groups() {
-        let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
-        let named = names.of(first, &report.results, columns, &mut rows);
-        let mut row = vec![named[1].clone(), named[3].clone()];
+    let mut shape = "";
+    let rows = groups().filter_map(|group| {
+        let (first, last) = (group.first()?, group.last()?);
+        let next = if first.shape == shape { "" } else { first.shape.as_str() };
+        shape = &first.shape;
+        let mut row = vec![next.to_string(), first.part.clone()];
         row.extend(group.iter().map(|m| time(m.device.min_ms)));
         row.push(format!("{:.2}", group[ours].device.min_ms / last.device.min_ms));
         row.extend([format!("{:.0} %", last.share * 100.0), bar(last.share)]);
-        rows.push(row);
-    }
+        Some(row)
+    });
     let mut table = output::table(header, 2, rows);
     if let Some(bars) = table.column_mut(columns - 1) {
         bars.set_cell_alignment(CellAlignment::Left);
