@@ -91,6 +91,15 @@ fn the_roofline_is_above_a_copy() {
         }
     }
     assert!(share > 0.05 && share <= 1.1, "{share} of {roof:?}");
+    // Without timestamps what is left of the wall time is of the same order.
+    let wall = Clock::wall(gpu).expect("a clock");
+    assert_eq!(wall.name(), "wall minus overhead");
+    let times = Program::time(&[&program], gpu, &wall, &[0], Duration::ZERO).expect("timed");
+    assert_eq!(times[0].len(), 3);
+    for t in &times[0] {
+        assert!(t.device + t.encode <= t.end_to_end, "{t:?}");
+        assert!(t.device.as_secs_f64() > 0.5 * best, "{t:?}, {best} s by {}", clock.name());
+    }
     assert_eq!(roof.bound(0, 1), "memory");
     assert_eq!(roof.bound(1 << 40, 1), "arithmetic");
     let half = Roofline { flops: 100.0, bytes: 10.0 };
