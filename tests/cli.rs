@@ -87,7 +87,7 @@ fn tampered(name: &str, edit: impl FnOnce(&mut Vec<u8>, usize, &Value)) {
 fn help_teaches_and_usage_errors_are_one_line() {
     let help = ok("--help");
     assert!(help.contains("modalign demo") && help.contains("WGPU_ADAPTER_NAME"));
-    for verb in ["devices", "synth", "train", "eval", "predict", "inspect", "demo"] {
+    for verb in ["devices", "synth", "train", "eval", "predict", "inspect", "demo", "bench"] {
         assert!(ok(&format!("{verb} --help")).len() > 400, "{verb}");
     }
     assert!(ok("--version").contains(env!("CARGO_PKG_VERSION")));

@@ -36,10 +36,10 @@ impl Bed {
         Bed { tape: Tape::new(), spaces: Spaces::new(), fill: Vec::new() }
     }
 
-    /// A buffer of random values is filled anew for every run.
+    /// A buffer of random values.
     fn random(&mut self, name: &str, words: usize) -> SpaceId {
         let space = self.spaces.declare(name, words);
-        self.fill.push((space, Fill::Random(self.fill.len() as u64 + 1)));
+        self.randomize(space);
         space
     }
 

@@ -33,7 +33,7 @@ mod suite;
 pub use diagnostic::{Diagnostic, Label};
 pub use figures::{Figures, PUBLISHED};
 pub use measure::{Bench, Measured, Report, Skipped, Stat, Variant};
-pub use own::{Mismatch, Own, Tried};
+pub use own::{Mismatch, Own, Tried, sizes};
 pub use predict::{Bound, Cost, Prediction, assumptions};
 pub use roofline::{ROOFLINE_KERNELS, Roofline};
 pub use suite::{Choice, Entry, Row, Suite};

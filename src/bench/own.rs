@@ -203,6 +203,18 @@ impl Own {
     }
 }
 
+/// The integers among a dispatch's words, by the names that its shader has for them.
+pub fn sizes(planned: &Planned) -> Vec<(String, i64)> {
+    let named = || {
+        let (text, _) = expand_lines(planned.kernel.source, &planned.defines).ok()?;
+        let module = naga::front::wgsl::parse_str(&text).ok()?;
+        let mut all = module.global_variables.iter().map(|(_, global)| global);
+        let params = all.find(|g| g.binding.as_ref().is_some_and(|b| b.binding == PARAMS))?;
+        Some(word_names(&module, params, &planned.words))
+    };
+    named().unwrap_or_default()
+}
+
 /// An error with what caused it.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -332,7 +344,7 @@ fn header(
         let comment = line.trim().strip_prefix("//")?.trim();
         let list = comment.strip_prefix(HEADER)?;
         // Both are parts of the text, so that their distance is a place in it.
-        Some(list.as_ptr() as usize - expanded.text.as_ptr() as usize).map(|at| (at, list))
+        Some((list.as_ptr() as usize - expanded.text.as_ptr() as usize, list))
     });
     let Some((start, list)) = found else { return Ok(planned.groups) };
     let zeros = asked_for(text)
@@ -359,7 +371,14 @@ fn header(
         })?;
         if !(1..=i64::from(caps.max_groups)).contains(&value) {
             let message = format!("workgroups: want 1 to {}, this is {value}", caps.max_groups);
-            return Err(Diagnostic::new(message).at(label("out of range")));
+            let why = Diagnostic::new(message).at(label("out of range"));
+            return Err(if value < 1 {
+                why
+            } else {
+                why.note(
+                    "ours fold a long grid in two, and find their place by wid.y * count.x + wid.x",
+                )
+            });
         }
         *slot = value as u32;
         at += part.len() + 1;

@@ -15,9 +15,12 @@ pub struct Roofline {
     pub bytes: f64,
 }
 
+/// Sets of defines.
+type Variants = &'static [&'static [(&'static str, u32)]];
+
 /// Shaders of the roofline, and every set of defines that they are run with: name, text, defines.
 /// They are no operations, so the registry has them not; the translation test does.
-pub const ROOFLINE_KERNELS: [(&str, &str, &[&[(&str, u32)]]); 2] = [
+pub const ROOFLINE_KERNELS: [(&str, &str, Variants); 2] = [
     ("bench/fma", include_str!("../../shaders/bench/fma.wgsl"), &FMA),
     ("bench/copy", include_str!("../../shaders/bench/copy.wgsl"), &COPY),
 ];
@@ -26,10 +29,10 @@ pub const ROOFLINE_KERNELS: [(&str, &str, &[&[(&str, u32)]]); 2] = [
 const FMA: [&[(&str, u32)]; 2] = [&[("ACCS", 2)], &[("ACCS", 3)]];
 
 const COPY: [&[(&str, u32)]; 4] = [
-    &[("WG", 64), ("PER", 1)],
+    &[("WG", 256), ("PER", 1)],
     &[("WG", 256), ("PER", 4)],
-    &[("WG", 64), ("PER", 8)],
-    &[("WG", 8), ("PER", 8), ("WITHIN", 1)],
+    &[("WG", 256), ("PER", 8)],
+    &[("WG", 64), ("PER", 4), ("WITHIN", 1)],
 ];
 
 /// Bytes of each side of the copy: beyond what caches hold.

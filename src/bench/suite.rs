@@ -5,7 +5,7 @@ use super::entries;
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Family};
 use crate::ops::KERNELS;
-use crate::plan::{Case, CaseArg, Kernel, Plan};
+use crate::plan::{Case, CaseArg, Kernel, Plan, Planned};
 use crate::recipe::nearest;
 use std::collections::BTreeSet;
 
@@ -83,6 +83,18 @@ impl Entry {
                 Ok(Made::case(kernel, &case))
             }
         }
+    }
+
+    /// The first dispatch of a kernel that is timed, fitted to an adapter.
+    ///
+    /// # Errors
+    /// What the adapter cannot hold; a kernel that is not timed here.
+    pub fn dispatch(&self, caps: &Caps, kernel: &str) -> Result<Planned> {
+        let plan = Plan::new(self.make(caps)?.recording, caps)?;
+        let row = self.rows(&plan).into_iter().find(|row| row.kernel == kernel);
+        let at = row.and_then(|row| row.which.first().copied());
+        let planned = at.and_then(|at| plan.dispatches().get(at).cloned());
+        planned.ok_or_else(|| Error::shape("bench", format!("no '{kernel}' in {}", self.shape)))
     }
 
     /// What of a plan of it is timed, in the order in which it can be.

@@ -4,6 +4,9 @@
 //! (progress, notes, warnings, errors) goes to stderr. An error is one line, and the exit status is
 //! 2 for a command or a configuration that cannot be used and 1 for everything else.
 
+mod bench;
+mod bench_own;
+mod bench_table;
 mod config_args;
 mod curves;
 mod demo;
@@ -24,6 +27,7 @@ mod train;
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, GpuOptions};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -41,6 +45,7 @@ Examples:
   modalign predict --model runs/mosi-mosi-1111 --text \"I really enjoyed this film\"
   modalign inspect play.safetensors --plan       what a training step will run and need
   modalign profile --data play.safetensors       where its time goes
+  modalign bench softmax --with mine.wgsl        a kernel of your own against ours
 
 Environment:
   WGPU_BACKEND       vulkan, metal or dx12: which to look for adapters in
@@ -117,11 +122,18 @@ enum Verb {
     Profile(profile::ProfileArgs),
     /// Train four variants on synthetic data and show what each one learned
     Demo(demo::DemoArgs),
+    /// Time the kernels on this adapter, or one of your own in the place of ours
+    Bench(bench::BenchArgs),
 }
 
 /// Parses the command line, runs the verb, reports its error, and gives the exit status.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    run_from(std::env::args_os())
+}
+
+/// The same for a command line that is given, its first word the program's name.
+pub fn run_from(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(problem) if !problem.use_stderr() => {
             // Help and version. A reader that has gone away is no error.
@@ -171,6 +183,7 @@ impl Verb {
             Verb::Inspect(args) => inspect::run(args, global),
             Verb::Profile(args) => profile::run(args, global),
             Verb::Demo(args) => demo::run(args, global),
+            Verb::Bench(args) => bench::run(args, global),
         }
     }
 }

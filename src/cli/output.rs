@@ -28,7 +28,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
     print(&to_json(value)?)
 }
 
-fn to_json(value: &impl Serialize) -> Result<String> {
+pub(super) fn to_json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string_pretty(value)
         .map_err(|e| Error::io("write", "standard output")(std::io::Error::other(e)))
 }
@@ -41,9 +41,18 @@ pub(super) fn write_to(path: Option<&Path>, text: &str) -> Result<()> {
     }
 }
 
-/// Whether a stream takes colours.
+/// Whether standard output takes colours.
 pub(super) fn colours() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+    coloured(std::io::stdout().is_terminal())
+}
+
+/// Whether standard error does.
+pub(super) fn error_colours() -> bool {
+    coloured(std::io::stderr().is_terminal())
+}
+
+fn coloured(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// A table with a header; `right` names the first column that holds numbers.

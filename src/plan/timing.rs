@@ -37,7 +37,19 @@ impl Clock {
     /// # Errors
     /// Those of the device.
     pub fn new(gpu: &Gpu) -> Result<Self> {
-        let queries = gpu.caps().timestamps.then(|| {
+        Self::with(gpu, gpu.caps().timestamps)
+    }
+
+    /// A clock without timestamps, for any device.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn wall(gpu: &Gpu) -> Result<Self> {
+        Self::with(gpu, false)
+    }
+
+    fn with(gpu: &Gpu, timestamps: bool) -> Result<Self> {
+        let queries = timestamps.then(|| {
             let set = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: Some("times"),
                 ty: wgpu::QueryType::Timestamp,

@@ -42,9 +42,8 @@ pub(super) fn add(all: &mut Vec<Entry>) {
             all.push(attention(rows, head, dropout, first));
         }
     }
-    for (rows, hidden) in [(304, 384), (800, 768)] {
-        all.push(norm(rows, hidden));
-        all.push(embedding(rows, hidden));
+    for one in [norm, embedding] {
+        all.extend([(304, 384), (800, 768)].map(|(rows, hidden)| one(rows, hidden)));
     }
     for (rows, cols) in [(9600, 64), (1024, 1024)] {
         let parts = Rows::Each(&[("softmax", &[""]), ("softmax_backward", &[""])]);
