@@ -6,7 +6,8 @@
 // Out   ACTS   features F, inner z and inputs x' (see heads.wgsl), which the backward reads
 //       SCORES [n, heads]
 //
-// Geometry  grid (samples, heads).
+// Geometry  grid (heads, samples): a CPU adapter's threads take whole spans of that, so that each has
+//           its share of the fused head, which is most of the work.
 //           TILED: a workgroup of 256 owns SAMPLES samples of a head; 64 outputs at a time, 16
 //           invocations share an output's row of W, so that they read it side by side.
 //           LANES: a workgroup is one subgroup, a lane owns a sample of the head; the lanes load 32
@@ -53,9 +54,9 @@ var<workgroup> part: array<f32, ${SAMPLES * 1024}>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let k = wid.y;
+    let k = wid.x;
     let h = P.head[k];
-    let row0 = wid.x * ${SAMPLES}u;
+    let row0 = wid.y * ${SAMPLES}u;
     let lane = id % 16u;
     let out = id / 16u;
     // When sums are done, invocation id owns output id % 64 of sample id / 64.
@@ -135,16 +136,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #if LANES
 @compute @workgroup_size(${LANES})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let sample = wid.x * ${LANES}u + lane;
+    let k = wid.x;
+    let sample = wid.y * ${LANES}u + lane;
     let live = sample < P.n;
     let row = min(sample, P.n - 1u);
-    let h = P.head[wid.y];
+    let h = P.head[k];
     let quads = h.size / 4u;
     let input_at = (P.inputs_at + row * P.inputs + h.input_first) / 4u;
     let feature_at = (row * P.width + h.first) / 4u;
     let inner_at = P.inner_at / 4u + feature_at;
     if (live) {
-        for (var c = 0u; c < h.inputs / 4u; c++) { ACTS[input_at + c] = input(wid.y, h, row, c); }
+        for (var c = 0u; c < h.inputs / 4u; c++) { ACTS[input_at + c] = input(k, h, row, c); }
     }
     var score = PARAMS[h.b3 / 4u].x;
     for (var layer = 0u; layer < 2u; layer++) {
@@ -185,20 +187,21 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             }
         }
     }
-    if (live) { SCORES[row * P.heads + wid.y] = score; }
+    if (live) { SCORES[row * P.heads + k] = score; }
 }
 #endif
 
 #if !TILED && !LANES
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let row = wid.x * 8u + id;
+    let k = wid.x;
+    let row = wid.y * 8u + id;
     if (row >= P.n) { return; }
-    let h = P.head[wid.y];
+    let h = P.head[k];
     let input_at = P.inputs_at + row * P.inputs + h.input_first;
     let feature_at = row * P.width + h.first;
     let inner_at = P.inner_at + feature_at;
-    for (var c = 0u; c < h.inputs; c++) { ACTS[input_at + c] = input(wid.y, h, row, c); }
+    for (var c = 0u; c < h.inputs; c++) { ACTS[input_at + c] = input(k, h, row, c); }
     var score = PARAMS[h.b3];
     for (var layer = 0u; layer < 2u; layer++) {
         let inputs = select(h.size, h.inputs, layer == 0u);
@@ -222,6 +225,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             }
         }
     }
-    SCORES[row * P.heads + wid.y] = score;
+    SCORES[row * P.heads + k] = score;
 }
 #endif

@@ -4,11 +4,13 @@
 // In    ACTS, DZ (see heads.wgsl);  DSCORES [n, heads], optional: zero where absent
 // Out   GRADS: where P says; always added to, as the gradients of parameters are
 //
-// Geometry  a list of tiles, head by head, layer by layer.
+// Geometry  a list of tiles, head by head, layer by layer; with LANES the grid is (tiles / 16, 16) and
+//           goes through it in strides of 16, because a CPU adapter's threads take whole spans of
+//           a grid, and the tiles of small layers are less work.
 //           TILED: a workgroup of 16x16 owns 32 x 64 of a dW, through workgroup memory, 16 samples
-//           at a time. LANES: a workgroup is one subgroup and owns 8 x 4 LANES of a dW; a lane owns
-//           four columns, the lanes load dz together and broadcast it. neither: an invocation owns
-//           4 x 4. Who owns a tile with column 0 owns its rows of the bias.
+//           at a time. LANES: a workgroup is one subgroup and owns 64 x 4 LANES of a dW, eight rows
+//           at a time; a lane owns four columns, the lanes load dz together and broadcast it.
+//           neither: an invocation owns 4 x 4. Who owns a tile with column 0 owns its rows of the bias.
 // Numerics  f32, sums over the samples in order.
 // Limits    4 storage buffers; TILED: 256 invocations, 7 KiB of workgroup memory;
 //           LANES: all widths and sizes multiples of 4.
@@ -28,7 +30,7 @@ const ROWS = 32u;
 const COLS = 64u;
 #else
 #if LANES
-const ROWS = 8u;
+const ROWS = 64u;
 const COLS = ${4 * LANES}u;
 #else
 const ROWS = 4u;
@@ -153,63 +155,63 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 
 #if LANES
 @compute @workgroup_size(${LANES})
-fn main(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let tile = tile_of(wid.y * count.x + wid.x);
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let tile = tile_of(wid.x * 16u + wid.y);
     if (tile.rows == 0u) { return; }
     let last = P.n - 1u;
     let quads = tile.cols / 4u;
     let col = tile.col / 4u + lane;
     let x = tile.x / 4u + min(col, quads - 1u);
     let pitch = tile.pitch / 4u;
-    // Four samples at a time: this lane loads some of the 4 x 2 vectors of dz.
-    let row = tile.row / 4u;
     let rows = (tile.rows + 3u) / 4u;
+    let end = min(tile.row + ROWS, tile.rows);
+    for (var row = tile.row; row < end; row += 8u) {
+        // Four samples at a time: this lane loads some of the 4 x 2 vectors of dz.
 #for j in 0..(8 + LANES - 1) / LANES
-    let a_s${j} = ((lane + ${j * LANES}u) % 8u) / 2u;
-    let a_r${j} = min(row + (lane + ${j * LANES}u) % 2u, rows - 1u);
-    var sum${j} = vec4<f32>();
+        let a_s${j} = ((lane + ${j * LANES}u) % 8u) / 2u;
+        let a_r${j} = min(row / 4u + (lane + ${j * LANES}u) % 2u, rows - 1u);
+        var sum${j} = vec4<f32>();
 #endfor
 #for r in 0..8
-    var acc${r} = vec4<f32>();
+        var acc${r} = vec4<f32>();
 #endfor
-    for (var s = 0u; s < P.n; s += 4u) {
+        for (var s = 0u; s < P.n; s += 4u) {
 #for j in 0..(8 + LANES - 1) / LANES
-        let a${j} = select(vec4<f32>(), slope(tile, min(s + a_s${j}, last), a_r${j}),
-            s + a_s${j} < P.n);
-        sum${j} += a${j};
+            let a${j} = select(vec4<f32>(), slope(tile, min(s + a_s${j}, last), a_r${j}),
+                s + a_s${j} < P.n);
+            sum${j} += a${j};
 #endfor
 #for i in 0..4
-        {
-            let b = ACTS[x + min(s + ${i}u, last) * pitch];
+            {
+                let b = ACTS[x + min(s + ${i}u, last) * pitch];
 #for q in 0..2
-            let u${q} = subgroupBroadcast(a${(2 * i + q) / LANES}, ${(2 * i + q) % LANES}u);
+                let u${q} = subgroupBroadcast(a${(2 * i + q) / LANES}, ${(2 * i + q) % LANES}u);
 #for c in 0..4
-            acc${4 * q + c} += u${q}[${c}] * b;
+                acc${4 * q + c} += u${q}[${c}] * b;
 #endfor
+#endfor
+            }
 #endfor
         }
-#endfor
-    }
-    var acc = array<vec4<f32>, 8>(acc0, acc1, acc2, acc3, acc4, acc5, acc6, acc7);
-    if (col < quads) {
-        // Not unrolled by a just-in-time compiler: see heads_forward.
-        let end = min(tile.row + 8u, tile.rows);
-        for (var r = tile.row; r < end; r++) {
-            GRADS[tile.w / 4u + r * quads + col] += acc[min(r - tile.row, end - tile.row - 1u)];
+        var acc = array<vec4<f32>, 8>(acc0, acc1, acc2, acc3, acc4, acc5, acc6, acc7);
+        if (col < quads) {
+            // Not unrolled by a just-in-time compiler: see heads_forward.
+            let stop = min(row + 8u, tile.rows);
+            for (var r = row; r < stop; r++) {
+                GRADS[tile.w / 4u + r * quads + col] += acc[min(r - row, stop - row - 1u)];
+            }
         }
-    }
-    if (tile.col == 0u) {
+        if (tile.col == 0u) {
 #for q in 0..2
-        let t${q} = subgroupBroadcast(sum${q / LANES}, ${q % LANES}u)
-            + subgroupBroadcast(sum${(2 + q) / LANES}, ${(2 + q) % LANES}u)
-            + subgroupBroadcast(sum${(4 + q) / LANES}, ${(4 + q) % LANES}u)
-            + subgroupBroadcast(sum${(6 + q) / LANES}, ${(6 + q) % LANES}u);
-        if (lane == 0u && row + ${q}u < rows) { GRADS[tile.b / 4u + row + ${q}u] += t${q}; }
+            let t${q} = subgroupBroadcast(sum${q / LANES}, ${q % LANES}u)
+                + subgroupBroadcast(sum${(2 + q) / LANES}, ${(2 + q) % LANES}u)
+                + subgroupBroadcast(sum${(4 + q) / LANES}, ${(4 + q) % LANES}u)
+                + subgroupBroadcast(sum${(6 + q) / LANES}, ${(6 + q) % LANES}u);
+            if (lane == 0u && row / 4u + ${q}u < rows) {
+                GRADS[tile.b / 4u + row / 4u + ${q}u] += t${q};
+            }
 #endfor
+        }
     }
 }
 #endif

@@ -33,7 +33,7 @@ pub static FORWARD: Kernel = Kernel {
             Variant::Wide(lanes) => (Some(("LANES", lanes)), lanes),
             Variant::Plain => (None, 8),
         };
-        p.launch(family, define, [n.div_ceil(per_group), words[1], 1]).iterations(
+        p.launch(family, define, [words[1], n.div_ceil(per_group), 1]).iterations(
             p.heads.iter().map(|h| p.passes(family, h, h.inputs)).max().unwrap_or_default(),
         )
     },
@@ -87,12 +87,12 @@ pub static WEIGHTS: Kernel = Kernel {
         let (define, groups) = match (family, p.variant(family)) {
             (Family::Tiled, _) => (Some(("TILED", 1)), [p.tiles(32, 64) as u32, 1, 1]),
             (_, Variant::Wide(lanes)) => {
-                (Some(("LANES", lanes)), grid(p.tiles(8, 4 * lanes as usize), 1))
+                let tiles = p.tiles(64, 4 * lanes as usize) as u32;
+                (Some(("LANES", lanes)), [tiles.div_ceil(16), 16, 1])
             }
             _ => (None, grid(p.tiles(4, 4), 64)),
         };
-        let launch = Launch::of(groups).iterations(u64::from(words[0]) + 12);
-        define.map_or(launch.clone(), |(name, value)| launch.with(name, value))
+        with(Launch::of(groups), define).iterations(2 * u64::from(words[0]) + 76)
     },
     twin: reference::weights,
     cases: cases::weights,
@@ -138,6 +138,13 @@ enum Variant {
     Tiled,
     Wide(u32),
     Plain,
+}
+
+fn with(launch: Launch, define: Option<(&'static str, u32)>) -> Launch {
+    match define {
+        Some((name, value)) => launch.with(name, value),
+        None => launch,
+    }
 }
 
 /// The extents of a call.
@@ -211,11 +218,8 @@ impl Sizes {
         define: Option<(&'static str, u32)>,
         groups: [u32; 3],
     ) -> Launch {
-        let mut launch = Launch::of(groups);
-        if let Variant::Tiled = self.variant(family) {
-            launch = launch.with("TILED", 1);
-        }
-        define.map_or(launch.clone(), |(name, value)| launch.with(name, value))
+        let tiled = matches!(self.variant(family), Variant::Tiled).then_some(("TILED", 1));
+        with(with(Launch::of(groups), tiled), define)
     }
 
     /// About as many loop iterations as the products of a head's two layers take: `inner` of them
@@ -526,17 +530,13 @@ pub mod reference {
                     [(dz1, x), (dz2, feature), (&ds[..], inner)].into_iter().enumerate()
                 {
                     for (r, dz) in dz.iter().enumerate() {
-                        for (c, x) in x.iter().enumerate() {
-                            t.write(3)[h.w[l] + r * x_len(h, l) + c] += dz * x;
+                        for (c, value) in x.iter().enumerate() {
+                            t.write(3)[h.w[l] + r * x.len() + c] += dz * value;
                         }
                         t.write(3)[h.b[l] + r] += dz;
                     }
                 }
             }
         }
-    }
-
-    fn x_len(h: &Head, layer: usize) -> usize {
-        if layer == 0 { h.inputs } else { h.size }
     }
 }
