@@ -246,8 +246,13 @@ fn a_replayed_plan_equals_a_fresh_one() {
 #[test]
 fn parameters_in_many_arenas_train_alike() {
     let (data, gpu) = (Made::default().open(), gpu());
-    for (clip, bound) in [("train.clip_norm=0", 0.0), ("train.clip_norm=0.05", 1e-6)] {
-        let config = config(&[clip, "model.dropout=0.2"]);
+    // Projections that lie in several arenas are products of their own, which round differently.
+    for (set, bound) in [
+        (["train.clip_norm=0", "align.weight=0"], 0.0),
+        (["train.clip_norm=0", "align.weight=0.5"], 1e-6),
+        (["train.clip_norm=0.05", "align.weight=0.5"], 1e-6),
+    ] {
+        let config = config(&[set[0], set[1], "model.dropout=0.2"]);
         let trained = |arena: u64| {
             let bench = Bench::within(arena, &config, &streams_of(&data), 8, 26);
             let arenas = bench.spaces.iter().filter(|(n, _)| n.starts_with("params.")).count();
@@ -262,7 +267,7 @@ fn parameters_in_many_arenas_train_alike() {
         assert!(one == 1 && many > 5, "{one} and {many} arenas");
         for ((name, _, a), (_, _, b)) in whole.iter().zip(split.iter()) {
             let gap = largest_gap(a, b);
-            assert!(gap <= bound, "{clip}: {name} is off by {gap:e}");
+            assert!(gap <= bound, "{set:?}: {name} is off by {gap:e}");
         }
     }
 }
