@@ -246,8 +246,8 @@ fn a_replayed_plan_equals_a_fresh_one() {
 #[test]
 fn parameters_in_many_arenas_train_alike() {
     let (data, gpu) = (Made::default().open(), gpu());
-    // Heads whose weights lie in several arenas are computed layer by layer, and a norm arena by
-    // arena: sums in another order.
+    // Heads and projections whose weights lie in several arenas are products of their own, and a
+    // norm is summed arena by arena: sums in another order.
     for clip in ["train.clip_norm=0", "train.clip_norm=0.05"] {
         let config = config(&[clip, "model.dropout=0.2"]);
         let trained = |arena: u64| {
