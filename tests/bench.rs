@@ -6,7 +6,7 @@ mod ran;
 
 use common::gpu;
 use modalign::Tape;
-use modalign::bench::{Roofline, traffic};
+use modalign::bench::Roofline;
 use modalign::ops::{KERNELS, find};
 use modalign::plan::{Clock, Program, Spaces};
 use ran::{Ran, fails};
@@ -67,7 +67,7 @@ fn the_roofline_is_above_a_copy() {
     let (program, _memory) = tape.compile(gpu, &spaces).expect("compiled");
     let clock = Clock::new(gpu).expect("a clock");
     let planned = &program.plan().dispatches()[0];
-    let bytes = traffic(program.plan(), planned);
+    let bytes = planned.bytes;
     assert_eq!(bytes, 2 * 4 * n as u64);
 
     // Others may use the machine: the best of each, a few times over.
@@ -128,9 +128,9 @@ fn the_list_has_every_kernel() {
 fn a_report_has_the_three_times() {
     let saved = file("saved.json", "");
     let saved_path = saved.to_str().expect("a path");
-    let report = json(&["log_row", "--seconds", "0", "--json", "--save", saved_path]);
+    let report = json(&["fold", "--seconds", "0", "--json", "--save", saved_path]);
     let row = &report["results"][0];
-    assert_eq!(row["kernel"], "log_row");
+    assert_eq!(row["kernel"], "fold");
     for time in ["encode", "device", "end_to_end"] {
         let (median, min) = (&row[time]["median_ms"], &row[time]["min_ms"]);
         let (median, min) = (median.as_f64().expect(time), min.as_f64().expect(time));
