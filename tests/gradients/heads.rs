@@ -3,10 +3,13 @@
 use super::*;
 use modalign::ops::heads::HeadVars;
 
+/// Name, widths of the parts, sizes and dropouts of the heads.
+type Try = (&'static str, &'static [usize], &'static [usize], &'static [f32]);
+
 /// All as vectors of four, and not; one part; the fused head alone. Small steps, because every
 /// feature has a kink.
 pub fn entries() -> Vec<Entry> {
-    let list: [(&str, &[usize], &[usize], &[f32]); 4] = [
+    let list: [Try; 4] = [
         ("heads vectors", &[4, 8], &[8, 4, 4], &[0.0, 0.3, 0.0]),
         ("heads 3 parts", &[3, 5, 2], &[5, 3, 2, 4], &[0.2, 0.0, 0.1, 0.0]),
         ("heads 1 part", &[4], &[4, 8], &[0.1, 0.1]),
