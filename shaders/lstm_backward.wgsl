@@ -20,9 +20,12 @@
 #import activation
 #import lstm
 #if LANES
-alias T = vec4<f32>;
+#import quad
+alias T = Q;
+alias V = vec4<f32>;
 #else
 alias T = f32;
+alias V = f32;
 #endif
 @group(0) @binding(0) var<storage, read_write> SEQ: array<T>;
 @group(0) @binding(1) var<storage, read> W: array<T>;
@@ -46,24 +49,34 @@ alias T = f32;
 
 // A gradient that has vanished is zero. Hundreds of steps back it would be denormal, and a CPU
 // adapter computes with denormal numbers many times slower than with others (benches/NOTES.md).
-fn flush(x: T) -> T {
-    return select(T(), x, abs(x) > T(1e-30));
+fn flush(x: V) -> V {
+    return select(V(), x, abs(x) > V(1e-30));
+}
+
+fn value(x: T) -> V {
+#if LANES
+    return quad(x);
+#else
+    return x;
+#endif
 }
 
 // What flows into unit j (or, LANES, units 4j to 4j + 3) of sample b at step t from above.
 #for r in 0..COUNT
-fn upstream${r}(b: u32, t: u32, j: u32, last: bool) -> T {
-    var dh = T();
+fn upstream${r}(b: u32, t: u32, j: u32, last: bool) -> V {
+    var dh = V();
 #if LANES
     let unit = 4u;
 #else
     let unit = 1u;
 #endif
 #if DY[r]
-    dh += UP${DY[r] - 1}[((b * P.list[${r}].steps + t) * P.list[${r}].ldy + P.list[${r}].y_at) / unit + j];
+    let y_at = ((b * P.list[${r}].steps + t) * P.list[${r}].ldy + P.list[${r}].y_at) / unit + j;
+    dh += value(UP${DY[r] - 1}[y_at]);
 #endif
 #if DLAST[r]
-    if (last) { dh += UP${DLAST[r] - 1}[(b * P.list[${r}].ld_last + P.list[${r}].last_at) / unit + j]; }
+    let last_at = (b * P.list[${r}].ld_last + P.list[${r}].last_at) / unit + j;
+    if (last) { dh += value(UP${DLAST[r] - 1}[last_at]); }
 #endif
     return dh;
 }
@@ -160,10 +173,10 @@ fn run${r}(sample: u32, lane: u32) {
     let length = select(0u, min(LENGTHS[q.lengths + b], q.steps), sample < q.batch);
     let longest = subgroupMax(length);
     if (sample < q.batch) {
-        for (var j = 0u; j < 2u * quads; j++) { SEQ[state + j] = vec4<f32>(); }
+        for (var j = 0u; j < 2u * quads; j++) { SEQ[state + j] = Q(); }
         let end = gates + (b + 1u) * q.steps * 4u * quads;
         for (var at = gates + (b * q.steps + length) * 4u * quads; at < end; at++) {
-            SEQ[at] = vec4<f32>();
+            SEQ[at] = Q();
         }
     }
     for (var back = 0u; back < longest; back++) {
@@ -175,20 +188,20 @@ fn run${r}(sample: u32, lane: u32) {
         for (var j = 0u; j < quads; j++) {
             if (live) {
                 let at = gates + step * 4u * quads + j;
-                let i = SEQ[at];
-                let f = SEQ[at + quads];
-                let g = SEQ[at + 2u * quads];
-                let o = SEQ[at + 3u * quads];
-                let c = safe_tanh4(SEQ[cells + step * quads + j]);
+                let i = quad(SEQ[at]);
+                let f = quad(SEQ[at + quads]);
+                let g = quad(SEQ[at + 2u * quads]);
+                let o = quad(SEQ[at + 3u * quads]);
+                let c = safe_tanh4(quad(SEQ[cells + step * quads + j]));
                 let c_before = select(
-                    vec4<f32>(), SEQ[cells + select(step, before, s > 0u) * quads + j], s > 0u);
-                let dh = flush(SEQ[state + j] + upstream${r}(b, t, j, s + 1u == length));
-                let dc = flush(SEQ[state + quads + j] + dh * o * (1.0 - c * c));
-                SEQ[at] = dc * g * i * (1.0 - i);
-                SEQ[at + quads] = dc * c_before * f * (1.0 - f);
-                SEQ[at + 2u * quads] = dc * i * (1.0 - g * g);
-                SEQ[at + 3u * quads] = dh * c * o * (1.0 - o);
-                SEQ[state + quads + j] = dc * f;
+                    vec4<f32>(), quad(SEQ[cells + select(step, before, s > 0u) * quads + j]), s > 0u);
+                let dh = flush(quad(SEQ[state + j]) + upstream${r}(b, t, j, s + 1u == length));
+                let dc = flush(quad(SEQ[state + quads + j]) + dh * o * (1.0 - c * c));
+                SEQ[at] = pack(dc * g * i * (1.0 - i));
+                SEQ[at + quads] = pack(dc * c_before * f * (1.0 - f));
+                SEQ[at + 2u * quads] = pack(dc * i * (1.0 - g * g));
+                SEQ[at + 3u * quads] = pack(dh * c * o * (1.0 - o));
+                SEQ[state + quads + j] = pack(dc * f);
             }
         }
         // dh = W^T dz: sixteen units at a time, four rows of W at a time.
@@ -202,9 +215,9 @@ fn run${r}(sample: u32, lane: u32) {
             var d2 = vec4<f32>();
             var d3 = vec4<f32>();
             for (var row = 0u; row < 4u * quads; row++) {
-                let dz = SEQ[gates + step * 4u * quads + row];
+                let dz = quad(SEQ[gates + step * 4u * quads + row]);
 #for n in 0..(16 + LANES - 1) / LANES
-                let w${n} = W[w_at${n} + row * 4u * quads];
+                let w${n} = quad(W[w_at${n} + row * 4u * quads]);
 #endfor
 #for c in 0..4
 #for q in 0..4
@@ -214,7 +227,7 @@ fn run${r}(sample: u32, lane: u32) {
             }
             if (live) {
                 var d = array<vec4<f32>, 4>(d0, d1, d2, d3);
-                for (var n = 0u; n < min(4u, quads - j); n++) { SEQ[state + j + n] = d[n]; }
+                for (var n = 0u; n < min(4u, quads - j); n++) { SEQ[state + j + n] = pack(d[n]); }
             }
         }
     }

@@ -24,7 +24,8 @@
 #import activation
 #import lstm
 #if LANES
-alias T = vec4<f32>;
+#import quad
+alias T = Q;
 #else
 alias T = f32;
 #endif
@@ -134,17 +135,17 @@ fn run${r}(sample: u32, lane: u32) {
         let before = b * q.steps + visited_before(t, q.reverse);
         let after = b * q.steps + visited_after(t, q.reverse);
         if (live && s == 0u) {
-            for (var j = 0u; j < quads; j++) { SEQ[prev + step * quads + j] = vec4<f32>(); }
+            for (var j = 0u; j < quads; j++) { SEQ[prev + step * quads + j] = Q(); }
         }
 #for k in 0..HID[r] / 4
-        let h${k} = SEQ[prev + step * quads + ${k}u];
+        let h${k} = quad(SEQ[prev + step * quads + ${k}u]);
 #endfor
         for (var j = 0u; j < quads; j++) {
             let at = gates + step * 4u * quads + j;
             // Four bias vectors, one for each gate, loaded by four lanes.
-            let bias = BIAS[bias_at + j];
+            let bias = quad(BIAS[bias_at + j]);
 #for g in 0..4
-            var z${g} = SEQ[at + ${g}u * quads] + subgroupBroadcast(bias, ${g}u);
+            var z${g} = quad(SEQ[at + ${g}u * quads]) + subgroupBroadcast(bias, ${g}u);
 #endfor
             // Sixteen rows of W (gate, unit) for each quad of k, some loaded by this lane.
 #for n in 0..(16 + LANES - 1) / LANES
@@ -154,7 +155,7 @@ fn run${r}(sample: u32, lane: u32) {
 #for k in 0..HID[r] / 4
             {
 #for n in 0..(16 + LANES - 1) / LANES
-                let w${n} = W[row${n} + ${k}u];
+                let w${n} = quad(W[row${n} + ${k}u]);
 #endfor
 #for g in 0..4
                 z${g} += vec4<f32>(
@@ -171,19 +172,20 @@ fn run${r}(sample: u32, lane: u32) {
                 let g = safe_tanh4(z2);
                 let o = safe_sigmoid4(z3);
                 var cell = i * g;
-                if (s > 0u) { cell += f * SEQ[cells + before * quads + j]; }
+                if (s > 0u) { cell += f * quad(SEQ[cells + before * quads + j]); }
                 let out = o * safe_tanh4(cell);
-                SEQ[at] = i;
-                SEQ[at + quads] = f;
-                SEQ[at + 2u * quads] = g;
-                SEQ[at + 3u * quads] = o;
-                SEQ[cells + step * quads + j] = cell;
-                if (s + 1u < length) { SEQ[prev + after * quads + j] = out; }
+                SEQ[at] = pack(i);
+                SEQ[at + quads] = pack(f);
+                SEQ[at + 2u * quads] = pack(g);
+                SEQ[at + 3u * quads] = pack(o);
+                SEQ[cells + step * quads + j] = pack(cell);
+                let next = pack(out);
+                if (s + 1u < length) { SEQ[prev + after * quads + j] = next; }
 #if Y[r]
-                SEQ[(q.y_at + step * q.ldy) / 4u + j] = out;
+                SEQ[(q.y_at + step * q.ldy) / 4u + j] = next;
 #endif
 #if LAST[r]
-                if (s + 1u == length) { SEQ[(q.last_at + b * q.ld_last) / 4u + j] = out; }
+                if (s + 1u == length) { SEQ[(q.last_at + b * q.ld_last) / 4u + j] = next; }
 #endif
             }
         }
@@ -191,10 +193,10 @@ fn run${r}(sample: u32, lane: u32) {
     if (sample < q.batch) {
         for (var t = length; t < q.steps; t++) {
             let step = b * q.steps + t;
-            for (var j = 0u; j < quads; j++) { SEQ[prev + step * quads + j] = vec4<f32>(); }
+            for (var j = 0u; j < quads; j++) { SEQ[prev + step * quads + j] = Q(); }
 #if Y[r]
             for (var j = 0u; j < quads; j++) {
-                SEQ[(q.y_at + step * q.ldy) / 4u + j] = vec4<f32>();
+                SEQ[(q.y_at + step * q.ldy) / 4u + j] = Q();
             }
 #endif
         }

@@ -1,8 +1,11 @@
 // Activations with clamped arguments: some back ends compile with fast math, where exp and tanh
 // overflow to NaN. Beyond the clamps the results are 0, 1 or -1 in f32 anyway.
 
+// tanh by one exponential, where drivers take two: (1 - t) / (1 + t) with t = exp(-2 |x|).
 fn safe_tanh(x: f32) -> f32 {
-    return tanh(clamp(x, -10.0, 10.0));
+    let t = exp(-2.0 * min(abs(x), 10.0));
+    let y = (1.0 - t) / (1.0 + t);
+    return select(y, -y, x < 0.0);
 }
 
 fn safe_sigmoid(x: f32) -> f32 {
@@ -10,7 +13,9 @@ fn safe_sigmoid(x: f32) -> f32 {
 }
 
 fn safe_tanh4(x: vec4<f32>) -> vec4<f32> {
-    return tanh(clamp(x, vec4<f32>(-10.0), vec4<f32>(10.0)));
+    let t = exp(-2.0 * min(abs(x), vec4<f32>(10.0)));
+    let y = (1.0 - t) / (1.0 + t);
+    return select(y, -y, x < vec4<f32>());
 }
 
 fn safe_sigmoid4(x: vec4<f32>) -> vec4<f32> {

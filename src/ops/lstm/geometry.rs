@@ -44,7 +44,7 @@ pub(super) fn launch(family: Family, words: &[u32], forward: bool) -> Launch {
     let wg = (4 * largest).next_multiple_of(64).min(256);
     let (mut launch, per_step): (_, fn(u32, u32, bool) -> u32) = if lanes > 0 && fits {
         unrolled.iter_mut().zip(hidden()).for_each(|(to, h)| *to = h);
-        let launch = groups(lanes).with("LANES", lanes);
+        let launch = groups(lanes).with("LANES", lanes).long();
         (launch, |h, _, forward| match (forward, h / 4) {
             (true, quads) => quads,
             (false, quads) => quads + quads.div_ceil(4) * (h + 1),
