@@ -66,6 +66,15 @@ fn failures(gpu: &Gpu, kernel: &'static Kernel, cases: &[Case], ran: &AtomicUsiz
             }
         };
         ran.fetch_add(1, Ordering::Relaxed);
+        let launch = (kernel.launch)(gpu.caps().family, &case.words, &case.defines);
+        for option in 1..=launch.others.len() {
+            ran.fetch_add(1, Ordering::Relaxed);
+            match ops::run_option(gpu, kernel, case, option) {
+                Ok(other) if other == got => {}
+                Ok(_) => failures.push(format!("{at}: launch {option} leaves other bits")),
+                Err(why) => failures.push(format!("{at}, launch {option}: {why}")),
+            }
+        }
         for (i, binding) in kernel.bindings.iter().enumerate() {
             if let (Access::Write, Some(g), Some(w)) = (binding.access, &got[i], &twin[i])
                 && let Some(d) = difference(g, w, case.tolerance)

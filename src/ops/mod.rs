@@ -21,7 +21,7 @@ pub mod softmax;
 pub mod standardize;
 
 use crate::plan::CaseArg;
-pub use registry::{KERNELS, find, random, run_case, run_twin};
+pub use registry::{KERNELS, find, random, run_case, run_option, run_twin};
 
 /// How an operation ends: applied to its result before it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -105,6 +105,19 @@ pub fn run_twin(kernel: &Kernel, case: &Case) -> Vec<Option<Vec<u32>>> {
 /// # Errors
 /// Whatever building or running the kernel reports.
 pub fn run_case(gpu: &Gpu, kernel: &'static Kernel, case: &Case) -> Result<Vec<Option<Vec<u32>>>> {
+    run_option(gpu, kernel, case, 0)
+}
+
+/// The same by another launch: option 0 is the first one, the others follow.
+///
+/// # Errors
+/// Whatever building or running the kernel reports.
+pub fn run_option(
+    gpu: &Gpu,
+    kernel: &'static Kernel,
+    case: &Case,
+    option: usize,
+) -> Result<Vec<Option<Vec<u32>>>> {
     let mut spaces = Spaces::new();
     let mut recording = Recording::default();
     let mut args = Vec::new();
@@ -134,7 +147,9 @@ pub fn run_case(gpu: &Gpu, kernel: &'static Kernel, case: &Case) -> Result<Vec<O
         memory.write(gpu, *space, 0, contents);
     }
     memory.write_step(gpu, &case_step());
-    let program = Plan::new(recording, gpu.caps())?.prepare(gpu, &memory, &mut Pool::new())?;
+    let mut plan = Plan::new(recording, gpu.caps())?;
+    plan.choose(option);
+    let program = plan.prepare(gpu, &memory, &mut Pool::new())?;
     program.run(gpu, &memory)?;
     args.iter()
         .zip(&data)

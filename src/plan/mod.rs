@@ -9,9 +9,10 @@ mod memory;
 mod program;
 mod ring;
 mod step;
+mod tune;
 
 pub use interpret::{HostMemory, interpret};
-pub use kernel::{Access, Binding, Case, CaseArg, Kernel, Launch, Twin, grid, uniform};
+pub use kernel::{Access, Binding, Case, CaseArg, Kernel, Launch, Split, Twin, grid, uniform};
 pub(crate) use layout::ALIGN_WORDS;
 pub use layout::{Plan, Planned};
 pub use memory::{Memory, Pool, SpaceId, Spaces};

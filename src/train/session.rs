@@ -97,6 +97,7 @@ impl<'g> Session<'g> {
         };
         session.set_rates();
         let kind = if session.made.train.is_some() { Kind::Train } else { Kind::Scores };
+        let plan = plan.tune(gpu, kind == Kind::Train)?;
         let program = plan.prepare(gpu, &session.memory, &mut session.pool)?;
         let (batch, tokens) = session.full_batch();
         session.programs.insert((kind, batch, tokens), program);
@@ -125,6 +126,7 @@ impl<'g> Session<'g> {
             Entry::Occupied(ready) => Ok(ready.into_mut()),
             Entry::Vacant(slot) => {
                 let plan = self.made.plan(&self.model, (batch, tokens), self.gpu.caps(), kind)?;
+                let plan = plan.tune(self.gpu, kind == Kind::Train)?;
                 let program = plan.prepare(self.gpu, &self.memory, &mut self.pool)?;
                 Ok(slot.insert(program))
             }
