@@ -56,6 +56,19 @@ fn failures(gpu: &Gpu, kernel: &'static Kernel, cases: &[Case], ran: &AtomicUsiz
         ran.fetch_add(1, Ordering::Relaxed);
         let found = ops::differences(kernel, case, &got, &twin);
         failures.extend(found.iter().map(|d| format!("{at}: {d}")));
+        let launch = (kernel.launch)(gpu.caps().family, &case.words, &case.defines);
+        for option in 1..=launch.others.len() {
+            ran.fetch_add(1, Ordering::Relaxed);
+            let other = ops::run_case_with(gpu, kernel, case, |mut plan| {
+                plan.choose(option);
+                Ok(plan)
+            });
+            match other {
+                Ok(other) if other == got => {}
+                Ok(_) => failures.push(format!("{at}: launch {option} leaves other bits")),
+                Err(why) => failures.push(format!("{at}, launch {option}: {why}")),
+            }
+        }
     }
     failures
 }
