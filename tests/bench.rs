@@ -214,6 +214,13 @@ fn a_broken_kernel_is_shown_where_it_breaks() {
     let text = edited("softmax", "@binding(1)", "@binding(7)");
     let ran = with("softmax", "unbound.wgsl", &text, &[]);
     assert!(ran.code == Some(1) && ran.err.contains("1 Y (read_write)"), "{}", ran.err);
+    let text = edited("unary", "@workgroup_size(64)", "@workgroup_size(8, 4096)");
+    let ran = with("unary", "large.wgsl", &text, &[]);
+    let last = ran.err.lines().last().unwrap_or_default();
+    assert!(
+        ran.code == Some(1) && last.contains("shader") && last.contains("[8, 4096, 1]"),
+        "{last}"
+    );
     let text = edited("softmax", "#import row", "#import raw");
     let ran = with("softmax", "import.wgsl", &text, &[]);
     assert!(ran.code == Some(1) && ran.err.contains("no shared shader 'raw'"), "{}", ran.err);

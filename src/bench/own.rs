@@ -108,8 +108,10 @@ impl Own {
                 Err(Error::Driver(why)) => tried.skipped.push(format!("{}: {why}", case.name)),
                 // The driver, or wgpu, where naga had nothing against it.
                 Err(Error::Shader { message, .. }) => {
-                    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-                    let why = Diagnostic::new(message).note(format!("in case {}", case.name));
+                    // Causes follow one another, line by line; the last one is the reason.
+                    let reason = message.lines().map(str::trim).rfind(|line| !line.is_empty());
+                    let why = Diagnostic::new(reason.unwrap_or_default())
+                        .note(format!("in case {}", case.name));
                     tried.refused = Some(why);
                     return Ok(tried);
                 }
@@ -161,7 +163,9 @@ impl Own {
             .validate(&module)
             .map_err(|e| {
                 let mut why = Diagnostic::new(causes(e.as_inner()));
-                why.labels.extend(e.spans().filter_map(|(span, note)| label(*span, note)));
+                // The message has numbers, and the places are called by them.
+                let name = |note: &str| note.replace("naga::ir::Expression ", "");
+                why.labels.extend(e.spans().filter_map(|(span, note)| label(*span, &name(note))));
                 why
             })?;
         if !module.entry_points.iter().any(|e| e.name == "main") {
