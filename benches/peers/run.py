@@ -162,12 +162,16 @@ def say(text):
 
 def build(features, binary):
     """The program, or None and a line that says why."""
-    # A folder for each, so that the features of one do not rebuild what another shares with it.
-    target = TARGET / features
+    # A folder for each library; burn's two settings share what they have in common.
+    target = TARGET / {"tuned": "burn"}.get(features, features)
     command = ["cargo", "build", "--release", "--locked", "--features", features, "--bin", binary]
     say(f"peers: building {binary} with feature {features}")
     result = subprocess.run(command, cwd=HERE, env={**os.environ, "CARGO_TARGET_DIR": str(target)})
-    return target / "release" / binary if result.returncode == 0 else None
+    if result.returncode != 0:
+        return None
+    program = TARGET / f"{binary}-{features}"
+    shutil.copy2(target / "release" / binary, program)
+    return program
 
 
 def python_with_torch():
@@ -315,27 +319,32 @@ def number(value):
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def cell(item, entry):
-    if entry.get("ms"):
-        s = summary(entry["ms"])
-        gflops = rate(item, s["median"])
+def cell(item, entry, key="ms"):
+    if entry.get(key):
+        s = summary(entry[key])
+        gflops = rate(item, s["median"]) if key == "ms" else None
         text = f"{number(s['median'])} ({number(s['min'])}-{number(s['max'])})"
         text = f"{number(gflops)} GFLOP/s: {text}" if gflops else text
-        return text + (f" then {entry['over']}" if "over" in entry else "")
+        return text + (f", then {entry['over']}" if "over" in entry else "")
     if "over" in entry:
         return entry["over"]
     return "error" if "error" in entry else "-"
 
 
-def table(results, names):
-    lines = ["| work, ms: median (min-max) | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+def table(results, names, key="ms", what="ms: median (min-max)"):
+    lines = [f"| work, {what} | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for item, found in results.items():
-        row = [cell(item, found.get(name, {})) for name in names]
-        lines.append(f"| {ITEMS[item]} | " + " | ".join(row) + " |")
+        if any(entry.get(key) or key == "ms" for entry in found.values()):
+            row = [cell(item, found.get(name, {}), key) for name in names]
+            lines.append(f"| {ITEMS[item]} | " + " | ".join(row) + " |")
+    return lines
+
+
+def ratios(results, names):
     others = [n for n in names if n != "modalign"]
     if "modalign" not in names or not others:
-        return lines
-    lines += ["", "| how many times modalign's time | " + " | ".join(others) + " | losses within |"]
+        return []
+    lines = ["", "| how many times modalign's time | " + " | ".join(others) + " | losses within |"]
     lines.append("|---" * (len(others) + 2) + "|")
     for item, found in results.items():
         ours = found.get("modalign", {}).get("ms")
@@ -349,10 +358,9 @@ def table(results, names):
 
 
 def ratio(ours, theirs):
-    """Of medians, and the spread of the ratio turn by turn."""
+    """Turn by turn: the two of a turn were measured right after one another."""
     turns = [t / o for o, t in zip(ours, theirs)]
-    middle = statistics.median(theirs) / statistics.median(ours)
-    return f"{number(middle)} ({number(min(turns))}-{number(max(turns))})"
+    return f"{number(statistics.median(turns))} ({number(min(turns))}-{number(max(turns))})"
 
 
 def machine():
@@ -373,6 +381,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--limit", type=float, default=60, help="seconds that a repeat may take")
     parser.add_argument("--first-limit", type=float, default=600, help="seconds that a first step may take")
+    parser.add_argument("--cpu", action="store_true", help="print CPU time, too: steadier on a busy machine")
     parser.add_argument("--json", type=Path, default=None, help="[default: results.json in the target folder]")
     return parser.parse_args()
 
@@ -419,7 +428,10 @@ def main():
     for peer in peers:
         print(f"- {peer.name}: " + "; ".join(str(v) for v in peer.hello.values()))
     print()
-    print("\n".join(table(results, names)))
+    lines = table(results, names) + ratios(results, names)
+    if args.cpu:
+        lines += ["", *table(results, names, "cpu_ms", "CPU ms of all threads: median (min-max)")]
+    print("\n".join(lines))
     for item, found in results.items():
         for name, entry in found.items():
             if "error" in entry:

@@ -182,8 +182,11 @@ impl Layer {
         };
         let [q, k, v] = [0, 1, 2].map(|i| self.linears[i].forward(x).map(split));
         let scores = (q??.matmul(&k??.t()?)? / (encoder::HEAD as f64).sqrt())?;
-        let weights =
-            if self.train { ops::softmax(&scores, D::Minus1)? } else { ops::softmax_last_dim(&scores)? };
+        let weights = if self.train {
+            ops::softmax(&scores, D::Minus1)?
+        } else {
+            ops::softmax_last_dim(&scores)?
+        };
         let context = weights.matmul(&v??)?.transpose(1, 2)?.reshape((batch, length, d))?;
         let h = self.norm(0, &(x + self.linears[3].forward(&context)?)?)?;
         let inner = self.linears[4].forward(&h)?.gelu_erf()?;
@@ -197,9 +200,7 @@ fn encoder_step(d: usize) -> Result<Steps> {
     let layer = Layer::new(&params, true)?;
     let x = random("x", &[batch, length, d])?;
     let target = random("target", &[batch, length, d])?;
-    Ok(training(params.adam()?, move || {
-        Ok((layer.forward(&x)? - &target)?.sqr()?.mean_all()?)
-    }))
+    Ok(training(params.adam()?, move || Ok((layer.forward(&x)? - &target)?.sqr()?.mean_all()?)))
 }
 
 fn encoder_forward(d: usize) -> Result<Steps> {

@@ -7,7 +7,8 @@ use std::path::Path;
 /// Samples of a batch.
 pub const BATCH: usize = 16;
 /// Steps, features and hidden units of audio and of vision; audio first.
-pub const STREAMS: [(&str, usize, usize, usize); 2] = [("audio", 500, 5, 16), ("video", 375, 20, 32)];
+pub const STREAMS: [(&str, usize, usize, usize); 2] =
+    [("audio", 500, 5, 16), ("video", 375, 20, 32)];
 /// Features of the text.
 pub const TEXT: usize = 768;
 /// Common space of the alignment term, and the weight of each pair.
@@ -28,8 +29,15 @@ pub fn params() -> Vec<Param> {
         all.extend(linear_params(&format!("{name}_model.linear_1"), hidden, hidden, true));
     }
     for (name, inputs, size) in HEADS {
-        for (layer, (inputs, outputs)) in [(inputs, size), (size, size), (size, 1)].into_iter().enumerate() {
-            all.extend(linear_params(&format!("{name}_layer_{}", layer + 1), inputs, outputs, true));
+        for (layer, (inputs, outputs)) in
+            [(inputs, size), (size, size), (size, 1)].into_iter().enumerate()
+        {
+            all.extend(linear_params(
+                &format!("{name}_layer_{}", layer + 1),
+                inputs,
+                outputs,
+                true,
+            ));
         }
     }
     for (name, inputs) in [("text", TEXT), ("audio", 16), ("video", 32)] {
@@ -64,11 +72,13 @@ pub struct Data {
 impl Data {
     /// Reads a data set.
     pub fn open(path: &Path) -> Result<Data> {
-        let bytes = std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        let bytes =
+            std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
         let file = SafeTensors::deserialize(&bytes)?;
         let field = |name: &str| -> Result<Field> {
             let tensor = file.tensor(&format!("train.{name}"))?;
-            let values = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            let values =
+                tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
             Ok(Field { shape: tensor.shape().to_vec(), values: values.collect() })
         };
         Ok(Data {

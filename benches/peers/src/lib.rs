@@ -102,14 +102,30 @@ pub mod encoder {
     /// Parameters of a layer of width `d`.
     pub fn params(d: usize) -> Vec<Param> {
         let mut all = Vec::new();
-        let linears =
-            [("query", d, d), ("key", d, d), ("value", d, d), ("out", d, d), ("inner", d, 4 * d), ("outer", 4 * d, d)];
+        let linears = [
+            ("query", d, d),
+            ("key", d, d),
+            ("value", d, d),
+            ("out", d, d),
+            ("inner", d, 4 * d),
+            ("outer", 4 * d, d),
+        ];
         for (name, inputs, outputs) in linears {
             all.extend(super::linear_params(name, inputs, outputs, true));
         }
         for name in ["norm1", "norm2"] {
-            all.push(Param { name: format!("{name}.weight"), shape: vec![d], bound: 0.1, around: 1.0 });
-            all.push(Param { name: format!("{name}.bias"), shape: vec![d], bound: 0.1, around: 0.0 });
+            all.push(Param {
+                name: format!("{name}.weight"),
+                shape: vec![d],
+                bound: 0.1,
+                around: 1.0,
+            });
+            all.push(Param {
+                name: format!("{name}.bias"),
+                shape: vec![d],
+                bound: 0.1,
+                around: 0.0,
+            });
         }
         all
     }
@@ -163,7 +179,8 @@ pub fn lstm_params(name: &str, inputs: usize, hidden: usize) -> Vec<Param> {
 /// `len` numbers in [-1, 1) that depend on the name and the index alone: FNV-1a of the name, mixed
 /// with the index by MurmurHash3's finaliser.
 pub fn noise(name: &str, len: usize) -> Vec<f32> {
-    let seed = name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    let seed =
+        name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
     let one = |i: usize| {
         let mut h = (i as u32).wrapping_mul(0x9e37_79b9).wrapping_add(seed);
         h = (h ^ (h >> 16)).wrapping_mul(0x85eb_ca6b);
@@ -209,7 +226,9 @@ fn listen(peer: &dyn Peer) {
 
 fn answer(peer: &dyn Peer, ready: &mut Option<(String, Steps)>, line: &str) -> Result<Value> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let ["time", name, steps] = words[..] else { return Err(format!("cannot read '{line}'").into()) };
+    let ["time", name, steps] = words[..] else {
+        return Err(format!("cannot read '{line}'").into());
+    };
     let steps: usize = steps.parse()?;
     let start = Instant::now();
     if ready.as_ref().is_none_or(|(open, _)| open != name) {

@@ -155,10 +155,7 @@ fn matmul(gpu: &'static Gpu, (m, k, n): (usize, usize, usize)) -> Result<Steps> 
     memory.write(gpu, right, 0, &bits(&noise("b", k * n)));
     let rig = Arc::new((program, memory));
     let run = rig.clone();
-    Ok(checked(
-        move || Ok(run.0.run(gpu, &run.1)?),
-        move || Ok(rig.0.read(gpu, &rig.1, c)?),
-    ))
+    Ok(checked(move || Ok(run.0.run(gpu, &run.1)?), move || Ok(rig.0.read(gpu, &rig.1, c)?)))
 }
 
 /// Specs of the shared parameters; those called so in `joined` lie behind the one before.
@@ -274,9 +271,8 @@ fn encoder_layer(gpu: &'static Gpu, d: usize, train: bool) -> Result<Steps> {
     let (batch, length) = encoder::SIZES;
     let (rows, heads) = (batch * length, d / encoder::HEAD);
     let all = ordered(encoder::params(d));
-    let joined = [
-        "key.weight", "value.weight", "key.bias", "value.bias", "norm1.bias", "norm2.bias",
-    ];
+    let joined =
+        ["key.weight", "value.weight", "key.bias", "value.bias", "norm1.bias", "norm2.bias"];
     let (mut spaces, mut tape) = (Spaces::new(), Tape::new());
     let params = Params::new(specs(&all, &joined), &mut spaces, gpu.caps().max_binding, train);
     let [x_at, target_at] = ["x", "target"].map(|name| spaces.declare(name, rows * d));
@@ -305,10 +301,7 @@ fn encoder_layer(gpu: &'static Gpu, d: usize, train: bool) -> Result<Steps> {
     fill(&memory);
     let rig = Arc::new((program, memory));
     let run = rig.clone();
-    Ok(checked(
-        move || Ok(run.0.run(gpu, &run.1)?),
-        move || Ok(rig.0.read(gpu, &rig.1, y)?),
-    ))
+    Ok(checked(move || Ok(run.0.run(gpu, &run.1)?), move || Ok(rig.0.read(gpu, &rig.1, y)?)))
 }
 
 /// Weights of query, key and value behind one another, then their biases.
@@ -340,8 +333,7 @@ fn layer(
             params.var(tape, &format!("{name}.bias"))?,
         ))
     };
-    let (out, inner, outer) =
-        (dense(tape, "out")?, dense(tape, "inner")?, dense(tape, "outer")?);
+    let (out, inner, outer) = (dense(tape, "out")?, dense(tape, "inner")?, dense(tape, "outer")?);
     let norm = |tape: &mut Tape, name: &str| {
         let names = ["weight", "bias"].map(|kind| format!("{name}.{kind}"));
         params.span(tape, &names, &[2, d])
@@ -359,9 +351,8 @@ fn layer(
 fn adam(gpu: &'static Gpu) -> Result<Steps> {
     let (count, side) = ADAM_SIZES;
     let name = |i: usize| format!("p{i}");
-    let all: Vec<ParamSpec> = (0..count)
-        .map(|i| ParamSpec::new(name(i), &[side, side], 0, Init::Zeros))
-        .collect();
+    let all: Vec<ParamSpec> =
+        (0..count).map(|i| ParamSpec::new(name(i), &[side, side], 0, Init::Zeros)).collect();
     let (mut spaces, mut tape) = (Spaces::new(), Tape::new());
     let params = Params::new(all, &mut spaces, gpu.caps().max_binding, true);
     tape.in_stage(Stage::Update, |tape| {
