@@ -26,9 +26,9 @@ DATA = TARGET / "data"
 PEERS = {
     "modalign": ("modalign", "peer-modalign", "serve"),
     "torch": (None, None, "serve"),
-    "burn-wgpu": ("burn", "peer-burn", "wgpu"),
-    "burn-wgpu-tuned": ("tuned", "peer-burn", "wgpu"),
-    "burn-cpu": ("burn", "peer-burn", "cpu"),
+    "burn-wgpu": ("burn-wgpu", "peer-burn", "wgpu"),
+    "burn-wgpu-tuned": ("burn-tuned", "peer-burn", "wgpu"),
+    "burn-cpu": ("burn-cpu", "peer-burn", "cpu"),
     "candle": ("candle", "peer-candle", "serve"),
 }
 # Only on request: its build takes as long as all others, and its tuning runs on the adapter.
@@ -162,8 +162,8 @@ def say(text):
 
 def build(features, binary):
     """The program, or None and a line that says why."""
-    # A folder for each library; burn's two settings share what they have in common.
-    target = TARGET / {"tuned": "burn"}.get(features, features)
+    # A folder for each library; burn's settings share what they have in common.
+    target = TARGET / features.partition("-")[0]
     command = ["cargo", "build", "--release", "--locked", "--features", features, "--bin", binary]
     say(f"peers: building {binary} with feature {features}")
     result = subprocess.run(command, cwd=HERE, env={**os.environ, "CARGO_TARGET_DIR": str(target)})
@@ -195,6 +195,9 @@ def commands(wanted):
                 continue
             made[name] = [python, str(HERE / "torch_peer.py"), argument, str(DATA)]
             continue
+        # The program with the wgpu backend has the other one, too.
+        if features == "burn-cpu" and programs.get("burn-wgpu"):
+            features = "burn-wgpu"
         if features not in programs:
             programs[features] = build(features, binary) if shutil.which("cargo") else None
         if programs[features] is None:

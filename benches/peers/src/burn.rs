@@ -2,10 +2,10 @@
 //! `peer-burn cpu` on its own CPU backend, flex.
 
 use burn::module::{Module, Param as BurnParam};
-use burn::nn::{
-    Linear, LinearConfig, Lstm, LstmConfig, TransformerEncoder, TransformerEncoderConfig,
-    TransformerEncoderInput,
+use burn::nn::transformer::{
+    TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput,
 };
+use burn::nn::{Linear, LinearConfig, Lstm, LstmConfig};
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor, TensorData};
 use modalign_peers::data::{self, Data, HEADS, STREAMS};
@@ -27,20 +27,21 @@ fn main() -> Result<()> {
 fn open() -> Result<Burn> {
     let kind = std::env::args().nth(1).unwrap_or_default();
     let (device, name) = match &*kind {
+        #[cfg(feature = "burn-wgpu")]
         "wgpu" => {
             let (device, setup) = Device::wgpu_options().init_with_setup()?;
             let info = setup.adapter.get_info();
             (device, format!("{}, {} {}", info.name, info.driver, info.driver_info))
         }
         "cpu" => (Device::flex(), "CPU (flex)".into()),
-        other => return Err(format!("'{other}' is neither wgpu nor cpu").into()),
+        other => return Err(format!("this program was built without '{other}'").into()),
     };
     Ok(Burn { device, name })
 }
 
 impl Peer for Burn {
     fn hello(&self) -> Value {
-        let tuned = if cfg!(feature = "tuned") { "with" } else { "without" };
+        let tuned = if cfg!(feature = "burn-tuned") { "with" } else { "without" };
         json!({
             "version": "burn 0.22.1",
             "device": self.name,
@@ -72,7 +73,7 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) 
 }
 
 fn read<const D: usize>(tensor: Tensor<D>) -> Result<f64> {
-    let values: Vec<f32> = tensor.into_data().to_vec().map_err(|e| format!("{e:?}"))?;
+    let values: Vec<f32> = tensor.into_data().try_to_vec().map_err(|e| format!("{e:?}"))?;
     Ok(f64::from(values[0]))
 }
 
