@@ -35,10 +35,10 @@ pub static CONCAT_BACKWARD: Kernel = Kernel {
             let wanted = wanted.filter(|(name, _)| defines.contains_key(name));
             [wanted.map(|(_, width)| u64::from(p[0] * width)).sum(), 0]
         }),
-        Binding::write("D0").or_none().part(|p, _, len| added(p, 0, len)),
-        Binding::write("D1").or_none().part(|p, _, len| added(p, 1, len)),
-        Binding::write("D2").or_none().part(|p, _, len| added(p, 2, len)),
-        Binding::write("D3").or_none().part(|p, _, len| added(p, 3, len)),
+        Binding::write("D0").or_none().adds_bit(1, 0),
+        Binding::write("D1").or_none().adds_bit(1, 1),
+        Binding::write("D2").or_none().adds_bit(1, 2),
+        Binding::write("D3").or_none().adds_bit(1, 3),
     ],
     step: false,
     launch,
@@ -69,11 +69,6 @@ pub static SLICE: Kernel = Kernel {
     twin: reference::slice,
     cases: cases::slice,
 };
-
-/// Words read and written of gradient `k`, which has a bit of its own to say whether to add.
-fn added(words: &[u32], k: u32, len: u64) -> [u64; 2] {
-    [if words[1] >> k & 1 == 0 { 0 } else { len }, len]
-}
 
 /// Inputs of one dispatch.
 const MOST: usize = 4;

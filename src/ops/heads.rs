@@ -51,9 +51,9 @@ pub static BACKWARD: Kernel = Kernel {
         Binding::read("ACTS").part(|p, _, _| [Sizes::of(p).acts(), 0]),
         Binding::read("PARAMS").part(|p, _, _| [Sizes::of(p).weights(), 0]),
         Binding::write("DZ"),
-        Binding::write("D0").or_none().part(|p, _, len| [len * u64::from(p[10] >> 0 & 1), len]),
-        Binding::write("D1").or_none().part(|p, _, len| [len * u64::from(p[10] >> 1 & 1), len]),
-        Binding::write("D2").or_none().part(|p, _, len| [len * u64::from(p[10] >> 2 & 1), len]),
+        Binding::write("D0").or_none().adds_bit(10, 0),
+        Binding::write("D1").or_none().adds_bit(10, 1),
+        Binding::write("D2").or_none().adds_bit(10, 2),
     ],
     step: true,
     launch: |family, words, _| {

@@ -155,7 +155,7 @@ impl Recurrence {
 
     /// Whether the wide kernels take it.
     fn unrolled(&self) -> bool {
-        self.sizes[3] % 4 == 0 && self.sizes[3] <= UNROLLED
+        self.sizes[3].is_multiple_of(4) && self.sizes[3] <= UNROLLED
     }
 }
 

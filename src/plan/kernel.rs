@@ -22,6 +22,8 @@ pub enum Moves {
     Updated,
     /// All of it written; read, too, where this word of `P` says to add.
     Adds(usize),
+    /// The same where this bit of the word says so.
+    AddsBit(usize, u32),
     /// Words read and words written, from `P`, the defines (an optional binding's name is there
     /// where the binding is) and the tensor's length. Where data decide, what they are at most.
     Part(fn(&[u32], &Defines, u64) -> [u64; 2]),
@@ -62,6 +64,10 @@ impl Binding {
     pub const fn adds(self, word: usize) -> Self {
         Binding { moves: Moves::Adds(word), ..self }
     }
+    /// The same binding, added to where bit `bit` of word `word` of `P` is set.
+    pub const fn adds_bit(self, word: usize, bit: u32) -> Self {
+        Binding { moves: Moves::AddsBit(word, bit), ..self }
+    }
     /// The same binding, of which a call moves so many words; see [`Moves::Part`].
     pub const fn part(self, words: fn(&[u32], &Defines, u64) -> [u64; 2]) -> Self {
         Binding { moves: Moves::Part(words), ..self }
@@ -74,7 +80,8 @@ impl Binding {
             Moves::Once => [0, len],
             Moves::Updated => [len, len],
             Moves::Adds(word) if words[word] != 0 => [len, len],
-            Moves::Adds(_) => [0, len],
+            Moves::AddsBit(word, bit) if words[word] >> bit & 1 == 1 => [len, len],
+            Moves::Adds(_) | Moves::AddsBit(..) => [0, len],
             Moves::Part(part) => part(words, defines, len),
         }
     }

@@ -201,35 +201,6 @@ impl Program {
         gpu.wait()
     }
 
-    /// Wall time of every dispatch alone, submitted and waited for `repeats` times: the median.
-    /// For the timing of single kernels: contents of buffers are not those of a step, before or
-    /// afterwards. What a step takes, [`profile`](Self::profile) tells.
-    pub fn time_each(&self, gpu: &Gpu, repeats: usize) -> Result<Vec<std::time::Duration>> {
-        let once = |ready: &Ready| -> Result<std::time::Duration> {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            {
-                let mut pass = encoder.begin_compute_pass(&Default::default());
-                pass.set_pipeline(&ready.pipeline.pipeline);
-                pass.set_bind_group(0, &ready.bind_group, &[]);
-                let [x, y, z] = ready.groups;
-                pass.dispatch_workgroups(x, y, z);
-            }
-            let start = std::time::Instant::now();
-            gpu.queue.submit([encoder.finish()]);
-            gpu.wait()?;
-            Ok(start.elapsed())
-        };
-        self.dispatches
-            .iter()
-            .map(|ready| {
-                let mut times: Vec<_> =
-                    (0..repeats.max(1)).map(|_| once(ready)).collect::<Result<_>>()?;
-                times.sort();
-                Ok(times[times.len() / 2])
-            })
-            .collect()
-    }
-
     /// Number of dispatches, with and without the optimiser's.
     pub fn dispatch_count(&self, update: bool) -> usize {
         self.dispatches.iter().filter(|r| update || !r.update).count()
