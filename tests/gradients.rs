@@ -22,6 +22,8 @@ use modalign::{Error, Gpu, Result, Tape, Var};
 
 #[path = "gradients/heads.rs"]
 mod heads;
+#[path = "gradients/lstm.rs"]
+mod lstm;
 #[path = "gradients/text.rs"]
 mod text;
 
@@ -297,6 +299,7 @@ fn table() -> Vec<Entry> {
         t.dropout(both, 0.2)
     }));
     table.extend(heads::entries());
+    table.extend(lstm::entries());
     table.extend(text::entries());
     // Small inputs, small gradients: nothing may hide behind the tolerance.
     table.push(entry("mul small", &[&[3, 5], &[5]], |t, v| t.mul(v[0], v[1])).values(|v| v * 0.1));
