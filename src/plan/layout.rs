@@ -31,9 +31,13 @@ pub struct Planned {
     pub stage: Stage,
     /// WGSL in place of the kernel's own.
     pub text: Option<Arc<str>>,
-    /// Other defines and workgroups that leave the very same bits; see [`Plan::tune`].
-    pub others: Vec<(Defines, [u32; 3])>,
+    /// Other defines and workgroups that leave the very same bits, with their iterations and rounds;
+    /// see [`Plan::tune`].
+    pub others: Vec<Other>,
 }
+
+/// Defines, workgroups, iterations and rounds of another launch.
+pub type Other = (Defines, [u32; 3], u64, u64);
 
 impl Planned {
     /// The pipeline that it needs.
@@ -52,6 +56,8 @@ impl Planned {
         if let Some(other) = option.checked_sub(1).and_then(|i| self.others.get_mut(i)) {
             std::mem::swap(&mut self.defines, &mut other.0);
             std::mem::swap(&mut self.groups, &mut other.1);
+            std::mem::swap(&mut self.iterations, &mut other.2);
+            std::mem::swap(&mut self.rounds, &mut other.3);
         }
     }
 }
@@ -99,18 +105,22 @@ impl Plan {
                 let launch = (call.kernel.launch)(caps.family, &call.words, &call.defines).on(caps);
                 most = most.max((launch.iterations, call.kernel.name));
                 let present: Vec<bool> = call.args.iter().map(Option::is_some).collect();
-                let defines = |launch| call.kernel.defines(&call.defines, launch, &present);
-                let own = defines(&launch);
+                let of = |launch| call.kernel.defines(&call.defines, launch, &present);
+                let defines = of(&launch);
                 let bindings = call.kernel.bindings.iter().zip(&call.args);
                 let moved = bindings.filter_map(|(b, arg)| {
                     let len = recording.tensors[arg.as_ref()?.index()].len() as u64;
-                    Some(b.moved(&call.words, &own, len).iter().sum::<u64>())
+                    Some(b.moved(&call.words, &defines, len).iter().sum::<u64>())
                 });
                 let bytes = 4 * moved.sum::<u64>();
                 Planned {
                     kernel: call.kernel,
-                    others: launch.others.iter().map(|l| (defines(l), l.groups)).collect(),
-                    defines: own,
+                    defines,
+                    others: launch
+                        .others
+                        .iter()
+                        .map(|l| (of(l), l.groups, l.iterations, l.rounds))
+                        .collect(),
                     groups: launch.groups,
                     words: call.words.clone(),
                     args: call.args.clone(),

@@ -18,7 +18,7 @@ pub use kernel::{
     Access, Binding, Case, CaseArg, Kernel, Launch, Moves, PARAMS, STEP, Split, Twin, grid, uniform,
 };
 pub(crate) use layout::ALIGN_WORDS;
-pub use layout::{Plan, Planned};
+pub use layout::{Other, Plan, Planned};
 pub use memory::{Memory, Pool, SpaceId, Spaces};
 pub use profile::DispatchTime;
 pub use program::Program;

@@ -4,8 +4,7 @@
 //! Only speed hangs on a choice, so that a run repeats, and resumes on another machine, bit for bit
 //! whatever was chosen (`tests/kernels.rs` compares the bits).
 
-use super::kernel::{PARAMS, STEP};
-use super::{Plan, Planned, Step, uniform};
+use super::{PARAMS, Plan, Planned, STEP, Step, uniform};
 use crate::error::Result;
 use crate::gpu::{Gpu, Pipeline, storage_buffer};
 use std::sync::Arc;
@@ -28,7 +27,7 @@ impl Plan {
         if measure {
             self.measure(gpu)?;
         }
-        for dispatch in &mut self.dispatches {
+        for dispatch in self.dispatches.iter_mut().filter(|d| d.text.is_none()) {
             if let Some(option) = gpu.choices().get(&class(dispatch)) {
                 dispatch.choose(option);
             }
@@ -39,7 +38,8 @@ impl Plan {
     fn measure(&self, gpu: &Gpu) -> Result<()> {
         // One dispatch of each class, and the work of all.
         let mut classes: Vec<(String, u64, &Planned)> = Vec::new();
-        for dispatch in self.dispatches.iter().filter(|d| !d.others.is_empty()) {
+        for dispatch in self.dispatches.iter().filter(|d| !d.others.is_empty() && d.text.is_none())
+        {
             let name = class(dispatch);
             match classes.iter_mut().find(|(known, ..)| *known == name) {
                 Some((_, flops, _)) => *flops += dispatch.flops,
