@@ -15,19 +15,20 @@
 //
 // Geometry  TILED: a workgroup of 16x16 owns 16 RM x 64 of C through workgroup memory (a k-slice
 //           of 16); an invocation owns RM x 4.
-//           LANES: a workgroup is one subgroup and owns 2 LANES x 16 of C (TA: 4 LANES x 8); a
+//           LANES: a workgroup is one subgroup and owns ROWS LANES x COLS of C (TA: ROWS is 4); a
 //           lane loads its own rows of A, the lanes load B together and broadcast it. No
 //           workgroup memory, no barrier. QUADS: C is stored by vectors of four columns.
 //           neither: an invocation owns 1 x 4 of C; any shape, any adapter.
-// Numerics  f32, each element summed over k in a fixed order.
-// Limits    256 invocations, 16 x 66 x 4 x 2 bytes of workgroup memory.
+// Numerics  f32, each element summed over k in a fixed order, the same for all RM, ROWS and COLS.
+// Limits    256 invocations, 16 (16 RM + 66) x 4 bytes of workgroup memory: RM is at most 8.
 // Twin      ops::matmul::reference
 #import activation
+#import quad
 
 struct Params {
     m: u32, n: u32, k: u32, accumulate: u32,
     lda: u32, ldb: u32, ldc: u32, splits: u32,
-    chunk: u32, sum_accumulate: u32, pad0: u32, pad1: u32,
+    chunk: u32, sum_accumulate: u32, divisible: u32, pad: u32,
 }
 // What C is stored by.
 #if QUADS
@@ -36,8 +37,8 @@ alias E = vec4<f32>;
 alias E = f32;
 #endif
 #if LANES
-@group(0) @binding(0) var<storage, read> A: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> B: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> A: array<Q>;
+@group(0) @binding(1) var<storage, read> B: array<Q>;
 #else
 @group(0) @binding(0) var<storage, read> A: array<f32>;
 @group(0) @binding(1) var<storage, read> B: array<f32>;
@@ -47,7 +48,7 @@ alias E = f32;
 #endif
 #if MASK
 #if LANES
-@group(0) @binding(3) var<storage, read> MASK: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> MASK: array<Q>;
 #else
 @group(0) @binding(3) var<storage, read> MASK: array<f32>;
 #endif
@@ -132,9 +133,9 @@ fn finish(at: u32, col: u32, value: E) {
 
 #if QUADS
 // Four columns at a time: C is not in parts, and its rows are whole vectors.
-fn store(row: u32, quad: u32, value: vec4<f32>) {
-    if (row >= P.m || quad * 4u >= P.n) { return; }
-    finish(row * (P.ldc / 4u) + quad, quad, value);
+fn store(row: u32, col4: u32, value: vec4<f32>) {
+    if (row >= P.m || col4 * 4u >= P.n) { return; }
+    finish(row * (P.ldc / 4u) + col4, col4, value);
 }
 #else
 fn store(row: u32, col: u32, z: u32, value: f32) {
@@ -255,82 +256,90 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #if LANES && !TA
 @compute @workgroup_size(${LANES})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row0 = wid.y * ${2 * LANES}u + lane;
-    let row1 = row0 + ${LANES}u;
-    let col0 = wid.x * 16u;
+    let row0 = wid.y * ${ROWS * LANES}u + lane;
+    let col0 = wid.x * ${COLS}u;
     let lda = P.lda / 4u;
     let ldb = P.ldb / 4u;
-    let at0 = min(row0, P.m - 1u) * lda;
-    let at1 = min(row1, P.m - 1u) * lda;
+#for r in 0..ROWS
+    let at${r} = min(row0 + ${r * LANES}u, P.m - 1u) * lda;
+#endfor
     let k_begin = wid.z * P.chunk / 4u;
     let k_end = min(P.k, (wid.z + 1u) * P.chunk) / 4u;
-    // Which of the 16 vectors of B that a step of four k needs this lane loads.
-#for j in 0..(16 + LANES - 1) / LANES
+    // Which of the COLS vectors of B that a step of four k needs this lane loads.
+#for j in 0..(COLS + LANES - 1) / LANES
 #if TB
-    let b_at${j} = min(col0 + (lane + ${j * LANES}u) % 16u, P.n - 1u) * ldb;
+    let b_at${j} = min(col0 + (lane + ${j * LANES}u) % ${COLS}u, P.n - 1u) * ldb;
 #else
-    let b_at${j} = ((lane + ${j * LANES}u) % 16u) / 4u * ldb
-        + min(col0 / 4u + (lane + ${j * LANES}u) % 4u, P.n / 4u - 1u);
+    let b_at${j} = ((lane + ${j * LANES}u) % ${COLS}u) / ${COLS / 4}u * ldb
+        + min(col0 / 4u + (lane + ${j * LANES}u) % ${COLS / 4}u, P.n / 4u - 1u);
 #endif
 #endfor
-#for r in 0..2
-#for q in 0..4
-    var acc${r}${q} = vec4<f32>();
+#for r in 0..ROWS
+#for q in 0..COLS / 4
+    var acc${r}_${q} = vec4<f32>();
 #endfor
     var sum${r} = 0.0;
 #endfor
     for (var k = k_begin; k < k_end; k++) {
-        var a0 = A[at0 + k];
-        var a1 = A[at1 + k];
+#for r in 0..ROWS
+        var a${r} = quad(A[at${r} + k]);
 #if MASK
-        a0 *= slope4(MASK[at0 + k]);
-        a1 *= slope4(MASK[at1 + k]);
+        a${r} *= slope4(quad(MASK[at${r} + k]));
 #endif
 #if ROWSUM
-        sum0 += dot(a0, vec4<f32>(1.0));
-        sum1 += dot(a1, vec4<f32>(1.0));
-#endif
-#for j in 0..(16 + LANES - 1) / LANES
-#if TB
-        let b${j} = B[b_at${j} + k];
-#else
-        let b${j} = B[b_at${j} + k * 4u * ldb];
+        sum${r} += dot(a${r}, vec4<f32>(1.0));
 #endif
 #endfor
-#for q in 0..4
+#for j in 0..(COLS + LANES - 1) / LANES
+#if TB
+        let b${j} = quad(B[b_at${j} + k]);
+#else
+        let b${j} = quad(B[b_at${j} + k * 4u * ldb]);
+#endif
+#endfor
+#for q in 0..COLS / 4
         {
 #if TB
 #for c in 0..4
             let v${c} = subgroupBroadcast(b${(4 * q + c) / LANES}, ${(4 * q + c) % LANES}u);
 #endfor
-            acc0${q} += vec4<f32>(dot(a0, v0), dot(a0, v1), dot(a0, v2), dot(a0, v3));
-            acc1${q} += vec4<f32>(dot(a1, v0), dot(a1, v1), dot(a1, v2), dot(a1, v3));
+#for r in 0..ROWS
+            acc${r}_${q} += vec4<f32>(dot(a${r}, v0), dot(a${r}, v1), dot(a${r}, v2), dot(a${r}, v3));
+#endfor
 #else
 #for c in 0..4
-            let v${c} = subgroupBroadcast(b${(4 * c + q) / LANES}, ${(4 * c + q) % LANES}u);
-            acc0${q} += a0[${c}] * v${c};
-            acc1${q} += a1[${c}] * v${c};
+            let v${c} = subgroupBroadcast(
+                b${(COLS / 4 * c + q) / LANES}, ${(COLS / 4 * c + q) % LANES}u);
+#for r in 0..ROWS
+            acc${r}_${q} += a${r}[${c}] * v${c};
+#endfor
 #endfor
 #endif
         }
 #endfor
     }
     // A loop, not unrolled: the store is long, and a just-in-time compiler sees it once.
-    var acc = array<vec4<f32>, 8>(acc00, acc01, acc02, acc03, acc10, acc11, acc12, acc13);
+    var acc: array<vec4<f32>, ${ROWS * COLS / 4}>;
+#for r in 0..ROWS
+#for q in 0..COLS / 4
+    acc[${r * COLS / 4 + q}] = acc${r}_${q};
+#endfor
+#endfor
 #if QUADS
-    for (var i = 0u; i < 8u; i++) {
-        store(select(row0, row1, i >= 4u), wid.x * 4u + i % 4u, acc[i]);
+    for (var i = 0u; i < ${ROWS * COLS / 4}u; i++) {
+        let row = row0 + i / ${COLS / 4}u * ${LANES}u;
+        store(row, wid.x * ${COLS / 4}u + i % ${COLS / 4}u, acc[i]);
     }
 #else
-    for (var i = 0u; i < 32u; i++) {
-        let row = select(row0, row1, i >= 16u);
-        store(row, col0 + i % 16u, wid.z, acc[i / 4u][i % 4u]);
+    for (var i = 0u; i < ${ROWS * COLS}u; i++) {
+        store(row0 + i / ${COLS}u * ${LANES}u, col0 + i % ${COLS}u, wid.z, acc[i / 4u][i % 4u]);
     }
 #endif
 #if ROWSUM
     if (wid.x == 0u) {
-        store_sum(row0, wid.z, sum0);
-        store_sum(row1, wid.z, sum1);
+#for r in 0..ROWS
+        store_sum(row0 + ${r * LANES}u, wid.z, sum${r});
+#endfor
     }
 #endif
 }
@@ -340,51 +349,60 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 @compute @workgroup_size(${LANES})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row0 = wid.y * ${4 * LANES}u + lane * 4u;
-    let col0 = wid.x * 8u;
+    let col0 = wid.x * ${COLS}u;
     let lda = P.lda / 4u;
     let ldb = P.ldb / 4u;
     let a_col = min(row0, P.m - 4u) / 4u;
     let k_begin = wid.z * P.chunk;
     let k_end = min(P.k, k_begin + P.chunk);
-    // Four k at a time: this lane loads some of the 4 x 2 vectors of B.
-#for j in 0..(8 + LANES - 1) / LANES
-    let b_k${j} = ((lane + ${j * LANES}u) % 8u) / 2u;
-    let b_col${j} = min(col0 / 4u + (lane + ${j * LANES}u) % 2u, P.n / 4u - 1u);
+    // Four k at a time: this lane loads some of the COLS vectors of B that they need.
+#for j in 0..(COLS + LANES - 1) / LANES
+    let b_k${j} = ((lane + ${j * LANES}u) % ${COLS}u) / ${COLS / 4}u;
+    let b_col${j} = min(col0 / 4u + (lane + ${j * LANES}u) % ${COLS / 4}u, P.n / 4u - 1u);
 #endfor
 #for r in 0..4
-    var acc${r}0 = vec4<f32>();
-    var acc${r}1 = vec4<f32>();
+#for q in 0..COLS / 4
+    var acc${r}_${q} = vec4<f32>();
+#endfor
 #endfor
     var sum = vec4<f32>();
     for (var k = k_begin; k < k_end; k += 4u) {
-#for j in 0..(8 + LANES - 1) / LANES
-        let b${j} = B[min(k + b_k${j}, P.k - 1u) * ldb + b_col${j}];
+#for j in 0..(COLS + LANES - 1) / LANES
+        let b${j} = quad(B[min(k + b_k${j}, P.k - 1u) * ldb + b_col${j}]);
 #endfor
 #for i in 0..4
         {
             let at = min(k + ${i}u, P.k - 1u) * lda + a_col;
-            var a = select(vec4<f32>(), A[at], k + ${i}u < k_end);
+            var a = select(vec4<f32>(), quad(A[at]), k + ${i}u < k_end);
 #if MASK
-            a *= slope4(MASK[at]);
+            a *= slope4(quad(MASK[at]));
 #endif
 #if ROWSUM
             sum += a;
 #endif
-            let v0 = subgroupBroadcast(b${2 * i / LANES}, ${2 * i % LANES}u);
-            let v1 = subgroupBroadcast(b${(2 * i + 1) / LANES}, ${(2 * i + 1) % LANES}u);
+#for q in 0..COLS / 4
+            let v${q} = subgroupBroadcast(
+                b${(i * COLS / 4 + q) / LANES}, ${(i * COLS / 4 + q) % LANES}u);
 #for r in 0..4
-            acc${r}0 += a[${r}] * v0;
-            acc${r}1 += a[${r}] * v1;
+            acc${r}_${q} += a[${r}] * v${q};
+#endfor
 #endfor
         }
 #endfor
     }
-    var acc = array<vec4<f32>, 8>(acc00, acc01, acc10, acc11, acc20, acc21, acc30, acc31);
+    var acc: array<vec4<f32>, ${COLS}>;
+#for r in 0..4
+#for q in 0..COLS / 4
+    acc[${r * COLS / 4 + q}] = acc${r}_${q};
+#endfor
+#endfor
 #if QUADS
-    for (var i = 0u; i < 8u; i++) { store(row0 + i / 2u, wid.x * 2u + i % 2u, acc[i]); }
+    for (var i = 0u; i < ${COLS}u; i++) {
+        store(row0 + i / ${COLS / 4}u, wid.x * ${COLS / 4}u + i % ${COLS / 4}u, acc[i]);
+    }
 #else
-    for (var i = 0u; i < 32u; i++) {
-        store(row0 + i / 8u, col0 + i % 8u, wid.z, acc[i / 4u][i % 4u]);
+    for (var i = 0u; i < ${4 * COLS}u; i++) {
+        store(row0 + i / ${COLS}u, col0 + i % ${COLS}u, wid.z, acc[i / 4u][i % 4u]);
     }
 #endif
 #if ROWSUM

@@ -54,6 +54,15 @@ fn failures(gpu: &Gpu, kernel: &'static Kernel, cases: &[Case], ran: &AtomicUsiz
             }
         };
         ran.fetch_add(1, Ordering::Relaxed);
+        let launch = (kernel.launch)(gpu.caps().family, &case.words, &case.defines);
+        for option in 1..=launch.others.len() {
+            ran.fetch_add(1, Ordering::Relaxed);
+            match ops::run_option(gpu, kernel, case, option) {
+                Ok(other) if other == got => {}
+                Ok(_) => failures.push(format!("{at}: launch {option} leaves other bits")),
+                Err(why) => failures.push(format!("{at}, launch {option}: {why}")),
+            }
+        }
         let found = ops::differences(kernel, case, &got, &twin);
         failures.extend(found.iter().map(|d| format!("{at}: {d}")));
     }

@@ -51,29 +51,34 @@ fn variants() -> Vec<Variant> {
     let mut all: BTreeMap<(String, Vec<bool>), Variant> = BTreeMap::new();
     for kernel in KERNELS.iter().copied() {
         for case in (kernel.cases)() {
+            let present: Vec<bool> = case.args.iter().map(Option::is_some).collect();
+            let params = uniform(&case.words) as u32 * 4;
             for family in FAMILIES {
                 let launch = (kernel.launch)(family, &case.words, &case.defines);
-                for groups in launch.groups {
-                    let at = format!("{} ({}) on {family}", kernel.name, case.name);
-                    assert!((1..=GROUPS).contains(&groups), "{at}: {:?}", launch.groups);
-                }
-                let present: Vec<bool> = case.args.iter().map(Option::is_some).collect();
-                let defines = kernel.defines(&case.defines, &launch, &present);
-                let params = uniform(&case.words) as u32 * 4;
-                let mut texts = vec![defines.clone()];
-                // Only CPU adapters are given 64-bit loads.
-                if launch.long && !family.tiled() {
-                    texts[0].insert("LONG", 1);
-                    texts.push(defines);
-                }
-                for defines in texts {
-                    // Subgroups, where there are any, must be as wide as asked for.
-                    let key = format!("{} {} {defines:?}", kernel.name, family.lanes());
-                    let present = present.clone();
-                    let variant =
-                        Variant { kernel, family, defines, present: present.clone(), params };
-                    let known = all.entry((key, present)).or_insert(variant);
-                    known.params = known.params.min(params);
+                for launch in std::iter::once(&launch).chain(&launch.others) {
+                    for groups in launch.groups {
+                        let at = format!("{} ({}) on {family}", kernel.name, case.name);
+                        assert!((1..=GROUPS).contains(&groups), "{at}: {:?}", launch.groups);
+                    }
+                    let mut texts = vec![kernel.defines(&case.defines, launch, &present)];
+                    // Only CPU adapters are given 64-bit loads.
+                    if launch.long && !family.tiled() {
+                        texts.push(texts[0].clone());
+                        texts[0].insert("LONG", 1);
+                    }
+                    for defines in texts {
+                        // Subgroups, where there are any, must be as wide as asked for.
+                        let key = format!("{} {} {defines:?}", kernel.name, family.lanes());
+                        let present = present.clone();
+                        let known = all.entry((key, present.clone())).or_insert(Variant {
+                            kernel,
+                            family,
+                            defines,
+                            present,
+                            params,
+                        });
+                        known.params = known.params.min(params);
+                    }
                 }
             }
         }

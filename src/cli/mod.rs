@@ -72,6 +72,9 @@ struct Global {
     /// Run on the adapter whose name contains NAME, any case (see `modalign devices`)
     #[arg(long, global = true, value_name = "NAME", help_heading = "Everywhere")]
     adapter: Option<String>,
+    /// Do not measure which variants of kernels are the fastest here, nor use what was measured
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    no_tune: bool,
     /// Only results and errors: no progress, no notes, no warnings
     #[arg(short, long, global = true, help_heading = "Everywhere")]
     quiet: bool,
@@ -86,7 +89,8 @@ struct Global {
 impl Global {
     /// How to choose the adapter.
     fn gpu_options(&self) -> GpuOptions {
-        GpuOptions { adapter: self.adapter.clone(), quiet: self.quiet, ..GpuOptions::default() }
+        let (adapter, quiet, no_tune) = (self.adapter.clone(), self.quiet, self.no_tune);
+        GpuOptions { adapter, quiet, no_tune, ..GpuOptions::default() }
     }
 
     /// Opens the adapter.

@@ -1,6 +1,6 @@
 //! Choosing an adapter and opening its device.
 
-use super::{Caps, Family, Faults, Gpu, pipeline, probe};
+use super::{Caps, Choices, Family, Faults, Gpu, pipeline, probe};
 use crate::error::{Error, Result};
 use std::sync::Mutex;
 
@@ -15,6 +15,8 @@ pub struct GpuOptions {
     pub checked: bool,
     /// Kernels without 64-bit loads also where the adapter offers them; for tests and timings.
     pub short_loads: bool,
+    /// Neither measure which launches are the fastest nor use what was measured earlier.
+    pub no_tune: bool,
     /// Say nothing when only a software adapter is there.
     pub quiet: bool,
 }
@@ -149,7 +151,8 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
     log::debug!("{} ({}), {} kernels", caps.name, caps.driver, caps.family);
     let cache = pipeline::open_cache(&device, &info, features);
     let (pipelines, checked) = (Mutex::default(), options.checked);
-    let mut gpu = Gpu { instance, device, queue, caps, faults, pipelines, cache, checked };
+    let choices = Choices::open(&caps, options.no_tune);
+    let mut gpu = Gpu { instance, device, queue, caps, choices, faults, pipelines, cache, checked };
     if gpu.caps.cpu {
         gpu.caps.max_iterations = probe::loop_limit(&gpu)?;
     }

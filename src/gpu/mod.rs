@@ -3,6 +3,7 @@
 mod adapter;
 mod buffer;
 mod caps;
+mod choices;
 mod fault;
 mod pipeline;
 mod probe;
@@ -11,6 +12,7 @@ mod shader;
 pub use adapter::{AdapterSummary, GpuOptions, list_adapters};
 pub use buffer::{read_words, storage_buffer};
 pub use caps::{Caps, Family};
+pub use choices::Choices;
 pub use fault::Faults;
 pub use pipeline::{BindingKind, Pipeline, PipelineKey};
 pub use shader::{Defines, Origin, evaluate, expand, expand_lines};
@@ -33,6 +35,7 @@ pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     caps: Caps,
+    choices: Choices,
     faults: Arc<Faults>,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     cache: Option<(wgpu::PipelineCache, PathBuf)>,
@@ -65,6 +68,11 @@ impl Gpu {
     /// Whether shaders are compiled with bounds and loop checks.
     pub fn checked(&self) -> bool {
         self.checked
+    }
+
+    /// Which launches were found to be the fastest on this device.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
     }
 
     /// The first fault the device reported since it was opened, as an error.

@@ -1,10 +1,10 @@
 //! Matrix products in the three layouts that a layer and its gradients need, with what usually
 //! follows or precedes them folded in.
 
-use super::{Act, random};
+use super::{Act, arg, random, sizes};
 use crate::error::{Error, Result};
 use crate::gpu::{Defines, Family};
-use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, Twin, grid};
+use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, Split, Twin, grid};
 use crate::tape::{Sink, Tape, Var};
 
 /// `C = act(op(A) op(B) + bias)`; see `shaders/matmul.wgsl`.
@@ -53,34 +53,83 @@ pub static FOLD: Kernel = Kernel {
     },
 };
 
+/// Multiplications and additions from which on a product has several launches to choose from:
+/// below, the larger ones gain less than they take to compile.
+const WORTH_TUNING: u64 = 1 << 25;
+
 fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
     let [m, n, k, _, lda, ldb] = [0, 1, 2, 3, 4, 5].map(|i| words[i]);
     let (splits, chunk) = (words[7], words[8]);
     let on = |name| defines.get(name).is_some_and(|v| *v != 0);
     let (ta, tb) = (on("TA"), on("TB"));
-    if family.tiled() {
-        let rm = if m <= 32 { 1 } else { 4 };
-        return Launch::of([n.div_ceil(64), m.div_ceil(16 * rm), splits])
-            .with("TILED", 1)
-            .with("RM", rm)
-            .iterations(u64::from(chunk.min(k)) * 17 / 16)
-            .rounds(u64::from(chunk.min(k)).div_ceil(16));
+    let large = u64::from(m) * u64::from(n) * u64::from(k) >= WORTH_TUNING;
+    let launch = if family.tiled() {
+        let tiled = |rm: u32| {
+            Launch::of([n.div_ceil(64), m.div_ceil(16 * rm), splits])
+                .with("TILED", 1)
+                .with("RM", rm)
+                .iterations(u64::from(chunk.min(k)) * 17 / 16)
+                .rounds(u64::from(chunk.min(k)).div_ceil(16))
+        };
+        match m {
+            0..=32 => tiled(1),
+            _ if large => tiled(4).or(tiled(2)).or(tiled(8)),
+            _ => tiled(4),
+        }
+    } else {
+        // Whole vectors along the contiguous side of both operands, or the plain kernel.
+        let along_a = if ta { m } else { k };
+        let along_b = if tb { k } else { n };
+        let vectors = [along_a, along_b, lda, ldb, if ta { 4 } else { chunk }];
+        let lanes = family.lanes();
+        let wide = |rows: u32, cols: u32| {
+            let launch = Launch::of([n.div_ceil(cols), m.div_ceil(rows * lanes), splits])
+                .with("LANES", lanes)
+                .with("ROWS", rows)
+                .with("COLS", cols)
+                .long()
+                .iterations(u64::from(chunk.min(k)) / 4 + u64::from(rows * cols) + 4);
+            // Whole vectors of C, too, where it is not in parts.
+            if n % 4 == 0 && splits == 1 { launch.with("QUADS", 1) } else { launch }
+        };
+        match (lanes > 0 && vectors.iter().all(|v| v % 4 == 0), ta) {
+            (true, true) if large => wide(4, 8).or(wide(4, 16)),
+            (true, true) => wide(4, 8),
+            (true, false) if large => wide(2, 16).or(wide(4, 16)),
+            (true, false) => wide(2, 16),
+            (false, _) => Launch::of([(m * n.div_ceil(4)).div_ceil(64), 1, splits])
+                .iterations(u64::from(chunk.min(k)) + 4),
+        }
+    };
+    let parts = if words[10] != 0 && splits == 1 { parts(family, m, n, k) } else { 1 };
+    Launch { split: (parts > 1).then(|| split(words, parts)), ..launch }
+}
+
+/// In how many parts a sum over k is best taken.
+fn parts(family: Family, m: u32, n: u32, k: u32) -> u32 {
+    // A few outputs with long sums leave most of a GPU idle. A CPU adapter has a thread for each
+    // of a few workgroups, and a dispatch costs it as much as thousands of terms.
+    let longest = if family.tiled() { 2048 } else { 1 << 15 };
+    if k < longest || m * n > 1 << 15 {
+        return 1;
     }
-    // Whole vectors along the contiguous side of both operands, or the plain kernel.
-    let along_a = if ta { m } else { k };
-    let along_b = if tb { k } else { n };
-    let vectors = [along_a, along_b, lda, ldb, if ta { 4 } else { chunk }];
-    let lanes = family.lanes();
-    if lanes > 0 && vectors.iter().all(|v| v % 4 == 0) {
-        let (rows, cols) = if ta { (4 * lanes, 8) } else { (2 * lanes, 16) };
-        let launch = Launch::of([n.div_ceil(cols), m.div_ceil(rows), splits])
-            .with("LANES", lanes)
-            .iterations(u64::from(chunk.min(k)) / 4 + 36);
-        // Whole vectors of C, too, where it is not in parts.
-        return if n % 4 == 0 && splits == 1 { launch.with("QUADS", 1) } else { launch };
+    (k / (longest / 4)).min(32)
+}
+
+/// The product in so many parts, and the fold that follows. Row sums lie behind each part.
+fn split(words: &[u32], parts: u32) -> Split {
+    let [m, n, k, accumulate] = [0, 1, 2, 3].map(|i| words[i]);
+    let chunk = k.div_ceil(parts).next_multiple_of(4);
+    let parts = k.div_ceil(chunk);
+    let mut in_parts = words.to_vec();
+    (in_parts[7], in_parts[8]) = (parts, chunk);
+    Split {
+        words: in_parts,
+        partial: (4, parts as usize * (m as usize * n as usize + m as usize)),
+        fold: &FOLD,
+        fold_words: vec![m * n, m, parts, accumulate, words[9]],
+        fold_args: &[4, 5],
     }
-    Launch::of([(m * n.div_ceil(4)).div_ceil(64), 1, splits])
-        .iterations(u64::from(chunk.min(k)) + 4)
 }
 
 /// One product to record; the fields are those of the shader.
@@ -103,14 +152,11 @@ pub(crate) struct Product {
     pub slope: Option<(Act, Var)>,
 }
 
-/// Appends a product; a long sum over k with few outputs is split so that it fills a device.
+/// Appends a product.
 pub(crate) fn product(tape: &mut Tape, a: Var, b: Var, c: Var, p: Product) {
     let Product { m, n, k, .. } = p;
     // What follows the sum (bias, activation) cannot be applied to a part of it.
     let whole = p.bias.is_some() || p.act != Act::None || p.pre.is_some() || p.slope.is_some();
-    let splits = if k >= 2048 && m * n <= 1 << 15 && !whole { (k / 512).min(32) } else { 1 };
-    let chunk = k.div_ceil(splits).next_multiple_of(4);
-    let splits = k.div_ceil(chunk).max(1);
     let mut defines = Defines::new();
     for (name, value) in [("TA", u32::from(p.ta)), ("TB", u32::from(p.tb)), ("ACT", p.act.code())] {
         if value != 0 {
@@ -124,28 +170,13 @@ pub(crate) fn product(tape: &mut Tape, a: Var, b: Var, c: Var, p: Product) {
         defines.insert("SLOPE_ACT", act.code());
     }
     let (lda, ldb) = (if p.ta { m } else { k }, if p.tb { k } else { n });
-    let sum_accumulate = p.rowsum.map_or(0, |s| s.accumulate);
-    let words = [m, n, k, p.accumulate as usize, lda, ldb, n, splits, chunk];
-    let mut words: Vec<u32> = words.iter().map(|w| *w as u32).collect();
-    words.extend([sum_accumulate, 0, 0]);
-    let flops = 2 * (m * n * k) as u64;
-    let mask = p.mask.map(|(_, y)| y);
-    let rowsum = p.rowsum.map(|s| s.var);
-    if splits == 1 {
-        let slope = p.slope.map(|(_, pre)| pre);
-        let args = [Some(a), Some(b), p.bias, mask, Some(c), rowsum, p.pre, slope];
-        tape.call(&MATMUL, &args, words, defines, flops);
-        return;
-    }
-    // The partial row sums live behind each partial product; the binding only asks for them.
-    let rows = m;
-    let part = tape.output("partial", &[splits, m * n + rows], &[]);
-    let args = [Some(a), Some(b), None, mask, Some(part), rowsum, None, None];
-    tape.call(&MATMUL, &args, words, defines, flops);
-    let fold = [m * n, rows, splits, p.accumulate as usize, sum_accumulate as usize];
-    let fold = fold.iter().map(|w| *w as u32).collect();
-    let adds = (splits * (m * n + rows)) as u64;
-    tape.call(&FOLD, &[Some(part), Some(c), rowsum], fold, Defines::new(), adds);
+    let (splits, chunk) = (1, k.next_multiple_of(4));
+    let mut words = sizes(&[m, n, k, p.accumulate as usize, lda, ldb, n, splits, chunk]);
+    words.extend([p.rowsum.map_or(0, |s| s.accumulate), u32::from(!whole), 0]);
+    let (mask, rowsum) = (p.mask.map(|(_, y)| y), p.rowsum.map(|s| s.var));
+    let slope = p.slope.map(|(_, pre)| pre);
+    let args = [Some(a), Some(b), p.bias, mask, Some(c), rowsum, p.pre, slope];
+    tape.call(&MATMUL, &args, words, defines, 2 * (m * n * k) as u64);
 }
 
 impl Tape {
@@ -386,6 +417,21 @@ fn cases() -> Vec<Case> {
                 cases.push(case);
             }
         }
+    }
+    // Large enough to have several launches, none of whose tiles they fill.
+    for (ta, tb) in [(0, 0), (0, 1), (1, 0)] {
+        let (m, n, k) = (260, 132, 1000);
+        let (lda, ldb) = (if ta == 1 { m } else { k }, if tb == 1 { k } else { n });
+        let words = sizes(&[m, n, k, 1, lda, ldb, n, 1, k, 0, 0, 0]);
+        let sums = if ta == 1 { arg(4, m) } else { None };
+        let args = vec![arg(1, m * k), arg(2, k * n), None, None, arg(3, m * n), sums, None, None];
+        let case = Case::new(format!("{m}x{k}x{n}, TA {ta}, TB {tb}, large"), words, args);
+        let case = case.within(1e-4).flops(2 * (m * n * k) as u64);
+        cases.push(match (ta, tb) {
+            (1, _) => case.define("TA", 1),
+            (_, 1) => case.define("TB", 1),
+            _ => case,
+        });
     }
     cases
 }

@@ -155,6 +155,22 @@ pub fn run_case(gpu: &Gpu, kernel: &'static Kernel, case: &Case) -> Result<Vec<O
     run_case_with(gpu, kernel, case, Ok)
 }
 
+/// As [`run_case`], by another launch: option 0 is the first one, the others follow.
+///
+/// # Errors
+/// Those of [`run_case`].
+pub fn run_option(
+    gpu: &Gpu,
+    kernel: &'static Kernel,
+    case: &Case,
+    option: usize,
+) -> Result<Vec<Option<Vec<u32>>>> {
+    run_case_with(gpu, kernel, case, |mut plan| {
+        plan.choose(option);
+        Ok(plan)
+    })
+}
+
 /// As [`run_case`], with the plan changed by `edit` before it runs.
 ///
 /// # Errors

@@ -81,7 +81,7 @@ impl Binding {
 }
 
 /// A kernel fitted to an adapter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Launch {
     /// Preprocessor names beyond the call's own.
     pub defines: Defines,
@@ -94,12 +94,33 @@ pub struct Launch {
     /// Rounds of the longest workgroup that wait for one another: the steps of a recurrence, the
     /// slices of a sum that come through workgroup memory. Where it has none it is 0.
     pub rounds: u64,
+    /// Other launches that leave the very same bits, for [`Plan::tune`](super::Plan::tune) to
+    /// choose from.
+    pub others: Vec<Launch>,
+    /// Two calls to make instead of this one.
+    pub split: Option<Split>,
+}
+
+/// A call made in two: the kernel leaves partial results in scratch, another one adds them up.
+#[derive(Clone)]
+pub struct Split {
+    /// The kernel's `P` then.
+    pub words: Vec<u32>,
+    /// The binding that takes the partial results, and how many words they are.
+    pub partial: (usize, usize),
+    /// Adds them up. Its first binding is the partial results.
+    pub fold: &'static Kernel,
+    /// Its `P`.
+    pub fold_words: Vec<u32>,
+    /// Its other bindings, as bindings of the call.
+    pub fold_args: &'static [usize],
 }
 
 impl Launch {
     /// A launch without defines.
     pub fn of(groups: [u32; 3]) -> Self {
-        Launch { defines: Defines::new(), groups, iterations: 0, long: false, rounds: 0 }
+        let (defines, others) = (Defines::new(), Vec::new());
+        Launch { defines, groups, iterations: 0, long: false, rounds: 0, others, split: None }
     }
 
     /// Adds a define.
@@ -113,8 +134,15 @@ impl Launch {
         Launch { long: true, ..self }
     }
 
+    /// Adds another launch that leaves the very same bits.
+    pub fn or(mut self, other: Launch) -> Self {
+        self.others.push(other);
+        self
+    }
+
     /// The launch with what the adapter offers beyond its family: 64-bit loads.
-    pub fn on(self, caps: &Caps) -> Self {
+    pub fn on(mut self, caps: &Caps) -> Self {
+        self.others = self.others.into_iter().map(|other| other.on(caps)).collect();
         if self.long && caps.long_loads { self.with("LONG", 1) } else { self }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Access, Call, Kernel, Place, Recording, Spaces, Stage, TensorId, TensorInfo};
 use crate::error::{Error, Result};
-use crate::gpu::{Caps, Defines};
+use crate::gpu::{Caps, Defines, Family, PipelineKey};
 use std::fmt;
 use std::sync::Arc;
 
@@ -31,12 +31,41 @@ pub struct Planned {
     pub stage: Stage,
     /// WGSL in place of the kernel's own.
     pub text: Option<Arc<str>>,
+    /// Other defines and workgroups that leave the very same bits, with their iterations and rounds;
+    /// see [`Plan::tune`].
+    pub others: Vec<Other>,
+}
+
+/// Defines, workgroups, iterations and rounds of another launch.
+pub type Other = (Defines, [u32; 3], u64, u64);
+
+impl Planned {
+    /// The pipeline that it needs.
+    pub(super) fn key(&self) -> PipelineKey {
+        let present: Vec<bool> = self.args.iter().map(Option::is_some).collect();
+        PipelineKey {
+            kernel: self.kernel.name,
+            defines: self.defines.clone(),
+            bindings: self.kernel.kinds(&present),
+            text: self.text.clone(),
+        }
+    }
+
+    /// Takes its `option`-th launch: 0 is the one that it has.
+    pub(super) fn choose(&mut self, option: usize) {
+        if let Some(other) = option.checked_sub(1).and_then(|i| self.others.get_mut(i)) {
+            std::mem::swap(&mut self.defines, &mut other.0);
+            std::mem::swap(&mut self.groups, &mut other.1);
+            std::mem::swap(&mut self.iterations, &mut other.2);
+            std::mem::swap(&mut self.rounds, &mut other.3);
+        }
+    }
 }
 
 /// A compiled recording: plain data, printable, without a device.
 pub struct Plan {
     pub(super) recording: Recording,
-    dispatches: Vec<Planned>,
+    pub(super) dispatches: Vec<Planned>,
     /// Slot of each scratch tensor.
     pub(super) slot_of: Vec<Option<usize>>,
     /// Words of each slot.
@@ -53,7 +82,8 @@ impl Plan {
     /// # Errors
     /// [`OutOfMemory`](Error::OutOfMemory) where one tensor is larger than a binding may be,
     /// [`TooLarge`](Error::TooLarge) where a dispatch has more workgroups than the adapter takes.
-    pub fn new(recording: Recording, caps: &Caps) -> Result<Self> {
+    pub fn new(mut recording: Recording, caps: &Caps) -> Result<Self> {
+        divide(&mut recording, caps.family);
         for tensor in &recording.tensors {
             let bytes = tensor.len() as u64 * 4;
             if bytes > caps.max_binding {
@@ -75,7 +105,8 @@ impl Plan {
                 let launch = (call.kernel.launch)(caps.family, &call.words, &call.defines).on(caps);
                 most = most.max((launch.iterations, call.kernel.name));
                 let present: Vec<bool> = call.args.iter().map(Option::is_some).collect();
-                let defines = call.kernel.defines(&call.defines, &launch, &present);
+                let of = |launch| call.kernel.defines(&call.defines, launch, &present);
+                let defines = of(&launch);
                 let bindings = call.kernel.bindings.iter().zip(&call.args);
                 let moved = bindings.filter_map(|(b, arg)| {
                     let len = recording.tensors[arg.as_ref()?.index()].len() as u64;
@@ -85,6 +116,11 @@ impl Plan {
                 Planned {
                     kernel: call.kernel,
                     defines,
+                    others: launch
+                        .others
+                        .iter()
+                        .map(|l| (of(l), l.groups, l.iterations, l.rounds))
+                        .collect(),
                     groups: launch.groups,
                     words: call.words.clone(),
                     args: call.args.clone(),
@@ -117,6 +153,11 @@ impl Plan {
         }
         let (slot_of, slots) = assign(&recording);
         Ok(Plan { recording, dispatches, slot_of, slots })
+    }
+
+    /// Takes the `option`-th launch of every dispatch that has so many.
+    pub(crate) fn choose(&mut self, option: usize) {
+        self.dispatches.iter_mut().for_each(|d| d.choose(option));
     }
 
     /// The dispatches in order.
@@ -161,6 +202,36 @@ impl Plan {
     pub fn flops(&self) -> u64 {
         self.dispatches.iter().map(|d| d.flops).sum()
     }
+}
+
+/// Makes two calls of each that its kernel wants split on this family.
+fn divide(recording: &mut Recording, family: Family) {
+    let Recording { tensors, calls, .. } = recording;
+    let mut all = Vec::with_capacity(calls.len());
+    for mut call in std::mem::take(calls) {
+        let launch = (call.kernel.launch)(family, &call.words, &call.defines);
+        let Some(split) = launch.split else {
+            all.push(call);
+            continue;
+        };
+        let (binding, len) = split.partial;
+        let (name, shape) = ("partial".into(), vec![len]);
+        tensors.push(TensorInfo { name, shape, place: Place::Scratch, keep: false });
+        let partial = Some(TensorId(tensors.len() as u32 - 1));
+        let results = split.fold_args.iter().map(|i| call.args[*i]);
+        let fold = Call {
+            kernel: split.fold,
+            args: std::iter::once(partial).chain(results).collect(),
+            words: split.fold_words,
+            defines: Defines::new(),
+            flops: len as u64,
+            stage: call.stage,
+        };
+        call.args[binding] = partial;
+        call.words = split.words;
+        all.extend([call, fold]);
+    }
+    *calls = all;
 }
 
 /// Gives every scratch tensor a slot, reusing a slot once its tensor was used for the last time.

@@ -11,10 +11,11 @@ mod program;
 mod ring;
 mod step;
 mod timing;
+mod tune;
 
 pub use interpret::{HostMemory, interpret};
 pub use kernel::{
-    Access, Binding, Case, CaseArg, Kernel, Launch, Moves, PARAMS, STEP, Twin, grid, uniform,
+    Access, Binding, Case, CaseArg, Kernel, Launch, Moves, PARAMS, STEP, Split, Twin, grid, uniform,
 };
 pub(crate) use layout::ALIGN_WORDS;
 pub use layout::{Plan, Planned};

@@ -119,20 +119,8 @@ impl Plan {
     }
 
     fn pipelines(&self, gpu: &Gpu) -> Result<Vec<Arc<Pipeline>>> {
-        let keys: Vec<(PipelineKey, &'static str)> = self
-            .dispatches()
-            .iter()
-            .map(|d| {
-                let present: Vec<bool> = d.args.iter().map(Option::is_some).collect();
-                let key = PipelineKey {
-                    kernel: d.kernel.name,
-                    defines: d.defines.clone(),
-                    bindings: d.kernel.kinds(&present),
-                    text: d.text.clone(),
-                };
-                (key, d.kernel.source)
-            })
-            .collect();
+        let keys: Vec<(PipelineKey, &'static str)> =
+            self.dispatches().iter().map(|d| (d.key(), d.kernel.source)).collect();
         let mut distinct: Vec<&(PipelineKey, &str)> = Vec::new();
         for key in &keys {
             if !distinct.iter().any(|d| d.0 == key.0) {

@@ -96,6 +96,7 @@ impl<'g> Session<'g> {
         };
         session.set_rates();
         let kind = if session.made.train.is_some() { Kind::Train } else { Kind::Scores };
+        let plan = plan.tune(gpu, kind == Kind::Train)?;
         let program = plan.prepare(gpu, &session.memory, &mut session.pool)?;
         let full = session.full_batch();
         session.programs.insert((kind, full), program);
@@ -124,6 +125,7 @@ impl<'g> Session<'g> {
             Entry::Occupied(ready) => Ok(ready.into_mut()),
             Entry::Vacant(slot) => {
                 let plan = self.made.plan(&self.model, batch, self.gpu.caps(), kind)?;
+                let plan = plan.tune(self.gpu, kind == Kind::Train)?;
                 let program = plan.prepare(self.gpu, &self.memory, &mut self.pool)?;
                 Ok(slot.insert(program))
             }

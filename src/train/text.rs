@@ -222,7 +222,7 @@ fn features(
         let rows = tape.input("rows", &[layout.batch], block, layout.rows_at);
         let all = tape.input("features", &[data.most_rows(), hidden], table, 0);
         tape.scatter_rows(out, rows, all, 0)?;
-        tape.plan(gpu.caps())?.prepare(gpu, &memory, &mut pool)
+        tape.plan(gpu.caps())?.tune(gpu, false)?.prepare(gpu, &memory, &mut pool)
     };
     // The largest first: the others then fit into its buffers.
     program(&largest)?;
