@@ -147,7 +147,7 @@ fn a_batch_that_no_binding_holds_is_refused_with_one_that_fits() {
 #[test]
 fn a_batch_of_too_many_workgroups_is_refused_with_one_that_fits() {
     // Every tensor fits a binding; the dispatch over all steps of all rows is what is too large.
-    let error = refused(&open(Some(Family::Plain)), 4, 1500, 1000);
+    let error = refused(&open(Some(Family::Plain)), 4, 1250, 1000);
     assert!(matches!(error, Error::TooLarge { .. }), "{error}");
     assert!(error.to_string().contains("kernel 'matmul'"), "{error}");
 }
