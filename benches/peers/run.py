@@ -160,16 +160,22 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def build(features, binary):
-    """The program, or None and a line that says why."""
+def build(features, binary, again):
+    """The program, or None where there is none; without `again`, the one that was built before."""
+    program = TARGET / f"{binary}-{features}"
+    if not again:
+        return program if program.exists() else None
     # A folder for each library; burn's settings share what they have in common.
     target = TARGET / features.partition("-")[0]
     command = ["cargo", "build", "--release", "--locked", "--features", features, "--bin", binary]
     say(f"peers: building {binary} with feature {features}")
-    result = subprocess.run(command, cwd=HERE, env={**os.environ, "CARGO_TARGET_DIR": str(target)})
+    try:
+        result = subprocess.run(command, cwd=HERE, env={**os.environ, "CARGO_TARGET_DIR": str(target)})
+    except OSError as error:
+        say(f"peers: {error}")
+        return None
     if result.returncode != 0:
         return None
-    program = TARGET / f"{binary}-{features}"
     shutil.copy2(target / "release" / binary, program)
     return program
 
@@ -182,7 +188,7 @@ def python_with_torch():
     return None
 
 
-def commands(wanted):
+def commands(wanted, again):
     """A command for each peer that is there."""
     made, programs = {}, {}
     for name in wanted:
@@ -199,9 +205,9 @@ def commands(wanted):
         if features == "burn-cpu" and programs.get("burn-wgpu"):
             features = "burn-wgpu"
         if features not in programs:
-            programs[features] = build(features, binary) if shutil.which("cargo") else None
+            programs[features] = build(features, binary, again)
         if programs[features] is None:
-            say(f"peers: {name} is left out: it did not build")
+            say(f"peers: {name} is left out: it {'did' if again else 'was'} not {'build' if again else 'built'}")
             continue
         made[name] = [str(programs[features]), argument, str(DATA)]
     return made
@@ -384,6 +390,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--limit", type=float, default=60, help="seconds that a repeat may take")
     parser.add_argument("--first-limit", type=float, default=600, help="seconds that a first step may take")
+    parser.add_argument("--no-build", action="store_true", help="take the programs as they were built last")
     parser.add_argument("--cpu", action="store_true", help="print CPU time, too: steadier on a busy machine")
     parser.add_argument("--json", type=Path, default=None, help="[default: results.json in the target folder]")
     return parser.parse_args()
@@ -400,7 +407,7 @@ def main():
         sys.exit(f"peers: nothing begins like {args.only}; there are {', '.join(ITEMS)}")
     limits = {"repeat": args.limit, "first": args.first_limit}
     # The data sets come from modalign's program.
-    programs = commands(wanted if "modalign" in wanted else ["modalign", *wanted])
+    programs = commands(wanted if "modalign" in wanted else ["modalign", *wanted], not args.no_build)
     if "modalign" not in programs:
         sys.exit("peers: modalign itself did not build; nothing was measured")
     if not (DATA / "demo.safetensors").exists():

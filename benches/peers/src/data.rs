@@ -1,7 +1,7 @@
 //! The data set and the parameters of the whole-model item, for peers that read them themselves.
 
 use crate::{Param, Result, linear_params, lstm_params};
-use safetensors::SafeTensors;
+use serde_json::Value;
 use std::path::Path;
 
 /// Samples of a batch.
@@ -74,12 +74,22 @@ impl Data {
     pub fn open(path: &Path) -> Result<Data> {
         let bytes =
             std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-        let file = SafeTensors::deserialize(&bytes)?;
+        // A length, a header of that length in JSON, the tensors behind it.
+        let (length, rest) = bytes.split_first_chunk().ok_or("the data set is cut short")?;
+        let length = u64::from_le_bytes(*length) as usize;
+        let (header, tensors) = rest.split_at_checked(length).ok_or("the data set is cut short")?;
+        let header: Value = serde_json::from_slice(header)?;
         let field = |name: &str| -> Result<Field> {
-            let tensor = file.tensor(&format!("train.{name}"))?;
+            let entry = &header[format!("train.{name}")];
+            let list = |key: &str| -> Option<Vec<usize>> {
+                entry[key].as_array()?.iter().map(|v| Some(v.as_u64()? as usize)).collect()
+            };
+            let (shape, ends) =
+                list("shape").zip(list("data_offsets")).ok_or("a tensor is missing")?;
+            let found = tensors.get(ends[0]..ends[1]).ok_or("the data set is cut short")?;
             let values =
-                tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            Ok(Field { shape: tensor.shape().to_vec(), values: values.collect() })
+                found.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            Ok(Field { shape, values: values.collect() })
         };
         Ok(Data {
             text: field("text")?,
