@@ -51,6 +51,7 @@ pub mod files;
 pub mod gpu;
 pub mod nn;
 pub mod ops;
+mod phase;
 pub mod plan;
 pub mod recipe;
 pub mod tape;

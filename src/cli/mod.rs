@@ -223,9 +223,10 @@ fn start_log(global: &Global) {
     let others = if global.verbose > 2 { "info" } else { "off" };
     let filters = std::env::var("RUST_LOG").ok().filter(|f| !f.is_empty());
     let filters = filters.unwrap_or_else(|| format!("{others},modalign={ours}"));
+    let began = std::time::Instant::now();
     let started = env_logger::Builder::new()
         .parse_filters(&filters)
-        .format(|out, record| {
+        .format(move |out, record| {
             let level = match record.level() {
                 log::Level::Error => "error",
                 log::Level::Warn => "warning",
@@ -233,6 +234,10 @@ fn start_log(global: &Global) {
                 log::Level::Debug => "debug",
                 log::Level::Trace => "trace",
             };
+            if record.level() >= log::Level::Debug {
+                let ms = began.elapsed().as_secs_f64() * 1e3;
+                return writeln!(out, "{level}: {ms:7.1} ms  {}", record.args());
+            }
             writeln!(out, "{level}: {}", record.args())
         })
         .try_init();

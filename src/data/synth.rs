@@ -11,12 +11,13 @@
 //! in the sequence and the strength of an oscillation of random phase, so that single frames say
 //! little and an encoder has to gather evidence over time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::f64::consts::TAU;
+use std::io::{self, Write};
 use std::path::Path;
 
 use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -104,6 +105,9 @@ impl Default for SynthConfig {
 const MOST_ROWS: usize = 10_000_000;
 const MOST_FACTORS: usize = 1024;
 const MOST_FEATURES: usize = 16_384;
+const MOST_BYTES: usize = 1 << 40;
+/// Features are generated and written in blocks of so many values: what of a file is in memory.
+const BLOCK: usize = 1 << 22;
 
 impl SynthConfig {
     fn stream(&self, modality: Modality) -> &SynthStream {
@@ -182,9 +186,8 @@ impl SynthConfig {
             let size = [s.dim, s.steps, 4].into_iter().try_fold(total, usize::checked_mul);
             bytes = bytes.saturating_add(size.unwrap_or(usize::MAX));
         }
-        // The file is put together in memory.
-        if bytes > 4 << 30 {
-            return bad("the file would exceed 4 GiB; take fewer rows or steps".into());
+        if bytes > MOST_BYTES {
+            return bad("the file would exceed 1 TiB; take fewer rows or steps".into());
         }
         Ok(())
     }
@@ -195,7 +198,10 @@ impl SynthConfig {
 /// # Errors
 /// [`Error::Config`] naming the option that cannot be used.
 pub fn generate(config: &SynthConfig) -> Result<Vec<u8>> {
-    Ok(Generated::new(config)?.tensors)
+    let mut bytes = Vec::new();
+    // Writing to memory cannot fail.
+    let _ = Generated::new(config)?.write(&mut bytes);
+    Ok(bytes)
 }
 
 /// Generates the data set and writes `path` and, beside it, `NAME.json` with ids and a text for
@@ -211,13 +217,35 @@ pub fn write(config: &SynthConfig, path: impl AsRef<Path>) -> Result<()> {
         return Err(Error::Config(detail.into()));
     }
     let made = Generated::new(config)?;
-    files::write_atomic(path, &made.tensors)?;
-    files::write_atomic(side, made.side.to_string().as_bytes())
+    files::write_atomic_with(path, |out| made.write(out))?;
+    files::write_atomic(side, made.side().to_string().as_bytes())
 }
 
-struct Generated {
-    tensors: Vec<u8>,
-    side: serde_json::Value,
+/// A data set of which the features are yet to be generated, as they are written.
+struct Generated<'a> {
+    world: World<'a>,
+    /// By split; without rows where it is left out.
+    parts: [Part; 3],
+    header: Vec<u8>,
+    /// In the order of the header.
+    fields: Vec<Field>,
+}
+
+/// One tensor of the file.
+struct Field {
+    split: SplitName,
+    what: What,
+    name: String,
+    shape: Vec<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    Labels,
+    Shared,
+    Private(Modality),
+    Values(Modality),
+    Lengths(Modality),
 }
 
 /// Purposes of random sequences: no two share one, so that adding a modality or rows leaves the
@@ -229,72 +257,118 @@ const DIRECTION: u64 = 3;
 /// The "modality" of what is shared.
 const SHARED: u64 = 9;
 
-impl Generated {
-    fn new(config: &SynthConfig) -> Result<Generated> {
+impl<'a> Generated<'a> {
+    fn new(config: &'a SynthConfig) -> Result<Self> {
         config.check()?;
         let world = World::new(config);
-        let mut floats = BTreeMap::new();
-        let mut lengths = BTreeMap::new();
-        let mut side = json!({});
+        let parts = SplitName::ALL.map(|split| world.split(split));
+        let mut fields = Vec::new();
         for split in SplitName::ALL.into_iter().filter(|&s| config.rows(s) > 0) {
-            let part = world.split(split);
             let rows = config.rows(split);
-            let mut texts = Vec::with_capacity(rows);
-            for (row, sample) in part.samples.iter().enumerate() {
-                texts.push(describe(part.labels[row], &world.parts(sample)));
-            }
-            side[split.name()] = json!({
-                "id": (0..rows).map(|row| format!("synth-{split}-{row}")).collect::<Vec<_>>(),
-                "raw_text": texts,
-            });
-            let mut put =
-                |field: &str, shape: Vec<usize>, values: &mut dyn Iterator<Item = f32>| {
-                    if !shape.contains(&0) {
-                        let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
-                        floats.insert(format!("{split}.{field}"), (shape, bytes));
-                    }
-                };
-            put("regression_labels", vec![rows], &mut part.labels.iter().copied());
-            let shared = part.samples.iter().flat_map(|s| &s.shared).map(|&x| x as f32);
-            put("factor_shared", vec![rows, config.shared], &mut { shared });
-            for modality in config.present() {
-                let name = modality.name();
-                let own = part.samples.iter().flat_map(|s| &s.private[modality.index()]);
-                let shape = vec![rows, config.private];
-                put(&format!("factor_{name}"), shape, &mut own.map(|&x| x as f32));
-                let (values, valid) = world.stream(modality, split, &part.samples);
-                let SynthStream { dim, steps, .. } = *config.stream(modality);
-                put(name, vec![rows, steps, dim], &mut values.into_iter());
+            let mut put = |what: What, field: &str, shape: &[usize]| {
+                if !shape.contains(&0) {
+                    let name = format!("{split}.{field}");
+                    fields.push(Field { split, what, name, shape: shape.to_vec() });
+                }
+            };
+            put(What::Labels, "regression_labels", &[rows]);
+            put(What::Shared, "factor_shared", &[rows, config.shared]);
+            for m in config.present() {
+                let SynthStream { dim, steps, .. } = *config.stream(m);
+                put(What::Private(m), &format!("factor_{m}"), &[rows, config.private]);
+                put(What::Values(m), m.name(), &[rows, steps, dim]);
                 if steps > 1 {
-                    let bytes: Vec<u8> = valid.into_iter().flat_map(i32::to_le_bytes).collect();
-                    lengths.insert(format!("{split}.{name}_lengths"), (vec![rows], bytes));
+                    put(What::Lengths(m), &format!("{m}_lengths"), &[rows]);
                 }
             }
         }
-        let tagged = |dtype| move |(name, (shape, bytes))| (name, dtype, shape, bytes);
-        let all: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = floats
-            .into_iter()
-            .map(tagged(Dtype::F32))
-            .chain(lengths.into_iter().map(tagged(Dtype::I32)))
-            .collect();
-        Ok(Generated { tensors: serialize(config, &all)?, side })
+        // The order that the format's own library writes tensors in.
+        fields.sort_by_key(|f| (f.dtype() == Dtype::I32, f.name.clone()));
+        let header = header(config, &fields)?;
+        Ok(Generated { world, parts, header, fields })
+    }
+
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&self.header)?;
+        let bytes =
+            |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
+        for field in &self.fields {
+            let Part { samples, labels } = &self.parts[field.split.index()];
+            let mut rows = |of: &dyn Fn(&Sample) -> &[f64]| {
+                samples.iter().try_for_each(|s| {
+                    out.write_all(&bytes(&of(s).iter().map(|x| *x as f32).collect::<Vec<_>>()))
+                })
+            };
+            match field.what {
+                What::Labels => out.write_all(&bytes(labels))?,
+                What::Shared => rows(&|s| &s.shared)?,
+                What::Private(m) => rows(&|s| &s.private[m.index()])?,
+                What::Lengths(m) => {
+                    for row in 0..samples.len() {
+                        let length = self.world.length(m, field.split, row).0 as i32;
+                        out.write_all(&length.to_le_bytes())?;
+                    }
+                }
+                What::Values(m) => {
+                    let row = field.shape[1] * field.shape[2];
+                    let block = (BLOCK / row).max(1);
+                    let mut values = vec![0.0; block.min(samples.len()) * row];
+                    for first in (0..samples.len()).step_by(block) {
+                        let some = &samples[first..samples.len().min(first + block)];
+                        let values = &mut values[..some.len() * row];
+                        self.world.stream(m, field.split, first, some, values);
+                        out.write_all(&bytes(values))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ids and texts.
+    fn side(&self) -> serde_json::Value {
+        let mut side = json!({});
+        for split in SplitName::ALL {
+            let Part { samples, labels } = &self.parts[split.index()];
+            if samples.is_empty() {
+                continue;
+            }
+            let texts = samples.iter().zip(labels);
+            let texts = texts.map(|(sample, label)| describe(*label, &self.world.parts(sample)));
+            side[split.name()] = json!({
+                "id": (0..samples.len()).map(|r| format!("synth-{split}-{r}")).collect::<Vec<_>>(),
+                "raw_text": texts.collect::<Vec<_>>(),
+            });
+        }
+        side
     }
 }
 
-fn serialize(
-    config: &SynthConfig,
-    all: &[(String, Dtype, Vec<usize>, Vec<u8>)],
-) -> Result<Vec<u8>> {
-    let failed = |e: &dyn std::fmt::Display| Error::Config(format!("synthetic data: {e}"));
-    let mut views = Vec::with_capacity(all.len());
-    for (name, dtype, shape, bytes) in all {
-        let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| failed(&e))?;
-        views.push((name.as_str(), view));
+impl Field {
+    fn dtype(&self) -> Dtype {
+        if matches!(self.what, What::Lengths(_)) { Dtype::I32 } else { Dtype::F32 }
     }
+}
+
+/// Everything before the first tensor's values.
+fn header(config: &SynthConfig, fields: &[Field]) -> Result<Vec<u8>> {
+    let failed = |e: &dyn std::fmt::Display| Error::Config(format!("synthetic data: {e}"));
+    let mut end = 0;
+    let infos = fields.iter().map(|field| {
+        let start = end;
+        end += 4 * field.shape.iter().product::<usize>();
+        let data_offsets = (start, end);
+        let shape = field.shape.clone();
+        (field.name.clone(), TensorInfo { dtype: field.dtype(), shape, data_offsets })
+    });
+    let infos = infos.collect();
     // One key only: several would come out of the map in any order, and the bytes would vary.
     let settings = serde_json::to_string(config).map_err(|e| failed(&e))?;
-    let metadata = HashMap::from([("synthetic".to_string(), settings)]);
-    safetensors::serialize(views, Some(metadata)).map_err(|e| failed(&e))
+    let about = HashMap::from([("synthetic".to_string(), settings)]);
+    let metadata = Metadata::new(Some(about), infos).map_err(|e| failed(&e))?;
+    let mut text = serde_json::to_string(&metadata).map_err(|e| failed(&e))?.into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    Ok([&(text.len() as u64).to_le_bytes(), text.as_slice()].concat())
 }
 
 /// The factors behind one sample; private ones by modality index.
@@ -387,40 +461,67 @@ impl<'a> World<'a> {
         Part { samples, labels }
     }
 
-    /// The features of a modality (rows x steps x dim, zero past a row's length), and the lengths.
+    /// How many steps a row has, and the random numbers that its features begin with.
+    fn length(&self, modality: Modality, split: SplitName, row: usize) -> (usize, Rng) {
+        let SynthStream { steps, min_steps, .. } = *self.config.stream(modality);
+        let (modality, split) = (modality.index() as u64, split.index() as u64);
+        let mut rng = Rng::keyed(&[self.config.seed, COURSE, modality, split, row as u64]);
+        (min_steps + rng.below((steps - min_steps + 1) as u64) as usize, rng)
+    }
+
+    /// The features of a modality (rows x steps x dim, zero past a row's length) of the rows from
+    /// `first` on, whose samples are given.
     fn stream(
         &self,
         modality: Modality,
         split: SplitName,
+        first: usize,
         samples: &[Sample],
-    ) -> (Vec<f32>, Vec<i32>) {
-        let SynthStream { dim, steps, min_steps, noise, .. } = *self.config.stream(modality);
-        let map = &self.maps[modality.index()];
-        let mut values = vec![0.0; samples.len() * steps * dim];
-        let mut lengths = Vec::with_capacity(samples.len());
-        for ((row, sample), out) in
-            samples.iter().enumerate().zip(values.chunks_exact_mut(steps * dim))
-        {
-            let key = [COURSE, modality.index() as u64, split.index() as u64, row as u64];
-            let mut rng = Rng::keyed(&[&[self.config.seed], key.as_slice()].concat());
-            let length = min_steps + rng.below((steps - min_steps + 1) as u64) as usize;
-            let factors = [sample.shared.as_slice(), &sample.private[modality.index()]].concat();
-            let courses: Vec<Course> =
-                factors.iter().enumerate().map(|(k, &z)| Course::new(k, z, &mut rng)).collect();
-            for (step, frame) in out.chunks_exact_mut(dim).take(length).enumerate() {
-                let channels: Vec<f64> = if steps == 1 {
-                    factors.clone()
-                } else {
-                    let at = (step as f64 + 0.5) / length as f64;
-                    courses.iter().flat_map(|c| c.at(at)).collect()
-                };
-                for (x, line) in frame.iter_mut().zip(map.chunks_exact(channels.len())) {
-                    *x = (dot(line, &channels).tanh() + noise * rng.normal()) as f32;
-                }
+        values: &mut [f32],
+    ) {
+        let SynthStream { dim, steps, .. } = *self.config.stream(modality);
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let share = samples.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            let shares = samples.chunks(share).zip(values.chunks_mut(share * steps * dim));
+            for (i, (samples, values)) in shares.enumerate() {
+                scope.spawn(move || {
+                    let rows = samples.iter().zip(values.chunks_exact_mut(steps * dim));
+                    for (row, (sample, out)) in (first + i * share..).zip(rows) {
+                        self.row(modality, split, row, sample, out);
+                    }
+                });
             }
-            lengths.push(length as i32);
+        });
+    }
+
+    /// The features of one row.
+    fn row(
+        &self,
+        modality: Modality,
+        split: SplitName,
+        row: usize,
+        sample: &Sample,
+        out: &mut [f32],
+    ) {
+        let SynthStream { dim, steps, noise, .. } = *self.config.stream(modality);
+        let map = &self.maps[modality.index()];
+        let (length, mut rng) = self.length(modality, split, row);
+        let factors = [sample.shared.as_slice(), &sample.private[modality.index()]].concat();
+        let courses: Vec<Course> =
+            factors.iter().enumerate().map(|(k, &z)| Course::new(k, z, &mut rng)).collect();
+        out.fill(0.0);
+        for (step, frame) in out.chunks_exact_mut(dim).take(length).enumerate() {
+            let channels: Vec<f64> = if steps == 1 {
+                factors.clone()
+            } else {
+                let at = (step as f64 + 0.5) / length as f64;
+                courses.iter().flat_map(|c| c.at(at)).collect()
+            };
+            for (x, line) in frame.iter_mut().zip(map.chunks_exact(channels.len())) {
+                *x = (dot(line, &channels).tanh() + noise * rng.normal()) as f32;
+            }
         }
-        (values, lengths)
     }
 }
 

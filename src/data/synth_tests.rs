@@ -181,7 +181,7 @@ fn unusable_options_are_named() {
         (|c| c.audio.min_steps = 25, "audio has dim 8, min_steps 25"),
         (|c| c.vision.noise = -1.0, "vision.noise is -1"),
         (|c| c.text.dim = usize::MAX, "text.dim is"),
-        (|c| c.text.steps = usize::MAX, "4 GiB"),
+        (|c| c.text.steps = usize::MAX, "1 TiB"),
     ];
     for (change, wanted) in changes {
         let mut config = SynthConfig::default();

@@ -2,6 +2,7 @@
 
 use super::{Caps, Choices, Family, Faults, Gpu, pipeline, probe};
 use crate::error::{Error, Result};
+use crate::phase::Phase;
 use std::sync::Mutex;
 
 /// How to choose an adapter and how to run on it.
@@ -115,7 +116,9 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
 }
 
 pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
+    let phase = Phase::begin();
     let (instance, found) = adapters();
+    phase.end(format_args!("{} adapters found", found.len()));
     let wanted = wanted_name(&options.adapter);
     let adapter = found.iter().find(|a| matches(a, &wanted)).ok_or_else(|| {
         Error::NoAdapter(match (&wanted, found.is_empty()) {
@@ -129,6 +132,7 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
             (None, false) => "none is usable".into(),
         })
     })?;
+    let phase = Phase::begin();
     let info = adapter.get_info();
     let features = adapter.features() & WANTED;
     let limits = adapter.limits();
@@ -141,6 +145,7 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
     }))
     .map_err(|e| Error::NoAdapter(format!("{} does not open: {e}", info.name)))?;
 
+    phase.end("device opened");
     let faults = Faults::install(&device);
     let caps = Caps::read(&info, &limits, features, options.family);
     let caps = Caps { long_loads: caps.long_loads && !options.short_loads, ..caps };
@@ -154,7 +159,9 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
     let choices = Choices::open(&caps, options.no_tune);
     let mut gpu = Gpu { instance, device, queue, caps, choices, faults, pipelines, cache, checked };
     if gpu.caps.cpu {
+        let phase = Phase::begin();
         gpu.caps.max_iterations = probe::loop_limit(&gpu)?;
+        phase.end("loops probed");
     }
     Ok(gpu)
 }

@@ -3,6 +3,8 @@
 
 use super::{BindingKind, Defines, Gpu, PipelineKey, read_words, storage_buffer};
 use crate::error::Result;
+use crate::files::{cache_folder, sha256_hex, write_atomic};
+use std::path::{Path, PathBuf};
 
 /// Side of the doubly nested loop: beyond every limit seen.
 const SIDE: u32 = 400;
@@ -26,8 +28,47 @@ fn main() {
 }";
 
 /// The number of loop iterations after which the driver stops an invocation; `None` where it
-/// does not.
+/// does not. Asked of a driver once, and kept in the user's cache.
 pub(super) fn loop_limit(gpu: &Gpu) -> Result<Option<u64>> {
+    let known = kept_in(gpu);
+    if let Some(limit) = known.as_deref().and_then(recall) {
+        return Ok(limit);
+    }
+    let limit = measured(gpu)?;
+    if let Some(path) = known {
+        remember(&path, limit);
+    }
+    Ok(limit)
+}
+
+/// Where the answer of this driver is kept.
+fn kept_in(gpu: &Gpu) -> Option<PathBuf> {
+    let caps = &gpu.caps;
+    let about = [&caps.backend, &caps.name, &caps.driver].map(String::as_str).join("\n")
+        + env!("CARGO_PKG_VERSION");
+    Some(cache_folder()?.join("loops").join(sha256_hex(about.as_bytes())))
+}
+
+/// A kept answer; none where there is none that can be read.
+fn recall(path: &Path) -> Option<Option<u64>> {
+    match std::fs::read_to_string(path).ok()?.trim() {
+        "none" => Some(None),
+        limit => limit.parse().ok().map(Some),
+    }
+}
+
+/// Keeps an answer. Failing to is no error: the next start asks again.
+fn remember(path: &Path, limit: Option<u64>) {
+    let text = limit.map_or_else(|| "none".to_string(), |limit| limit.to_string());
+    if let Some(folder) = path.parent() {
+        let _ = std::fs::create_dir_all(folder);
+    }
+    if let Err(why) = write_atomic(path, format!("{text}\n").as_bytes()) {
+        log::debug!("the answer of a self-test is not kept: {why}");
+    }
+}
+
+fn measured(gpu: &Gpu) -> Result<Option<u64>> {
     let key = PipelineKey {
         kernel: "loop_probe",
         defines: Defines::new(),
@@ -54,4 +95,22 @@ pub(super) fn loop_limit(gpu: &Gpu) -> Result<Option<u64>> {
     let wanted =
         (0..SIDE * SIDE).fold(1_u32, |v, _| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
     Ok((found[1] != wanted).then_some(u64::from(found[2])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_kept_and_nothing_else_is_taken_for_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("loops").join("some driver");
+        assert_eq!(recall(&path), None);
+        for limit in [None, Some(65_535)] {
+            remember(&path, limit);
+            assert_eq!(recall(&path), Some(limit));
+        }
+        std::fs::write(&path, "none of it").unwrap();
+        assert_eq!(recall(&path), None);
+    }
 }

@@ -3,6 +3,7 @@
 use super::{Access, Memory, PARAMS, Place, Plan, Pool, Ring, STEP, Stage, TensorId, uniform};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Pipeline, PipelineKey, read_words};
+use crate::phase::Phase;
 use std::sync::Arc;
 
 pub(super) struct Ready {
@@ -127,6 +128,7 @@ impl Plan {
                 distinct.push(key);
             }
         }
+        let phase = Phase::begin();
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads)
@@ -142,6 +144,7 @@ impl Plan {
                 w.join().unwrap_or_else(|_| Err(Error::Gpu("a pipeline thread stopped".into())))
             })
         })?;
+        phase.end(format_args!("{} pipelines of {} dispatches", distinct.len(), keys.len()));
         keys.iter().map(|(key, source)| gpu.pipeline(key, source)).collect()
     }
 }
@@ -193,6 +196,25 @@ impl Program {
             ring.step(memory, &mut encoder)?;
         }
         Ok(encoder.finish())
+    }
+
+    /// Has the driver make each pipeline ready to run, where it leaves that to the first dispatch:
+    /// dispatches of no workgroups, which compute nothing. Does not wait.
+    pub(crate) fn warm(&self, gpu: &Gpu) {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for (i, ready) in self.dispatches.iter().enumerate() {
+                let seen = |r: &Ready| Arc::ptr_eq(&r.pipeline, &ready.pipeline);
+                if self.dispatches[..i].iter().any(seen) {
+                    continue;
+                }
+                pass.set_pipeline(&ready.pipeline.pipeline);
+                pass.set_bind_group(0, &ready.bind_group, &[]);
+                pass.dispatch_workgroups(0, 0, 0);
+            }
+        }
+        gpu.queue.submit([encoder.finish()]);
     }
 
     /// Runs everything once and waits; for tests, evaluation and examples.

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::files::{remove_leftovers, write_atomic};
 use crate::gpu::Gpu;
 use crate::nn::{Pretrained, Weights};
+use crate::phase::Phase;
 use crate::recipe::{BERT_PREFIX, Config, SelfMm};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -148,8 +149,11 @@ impl Files {
 /// # Errors
 /// Bad data.
 pub fn open_file(path: &Path, config: &Config) -> Result<Dataset> {
+    let phase = Phase::begin();
     let options = Options { label_range: config.data.label_range as f32 };
-    Dataset::open_with(path, &options)
+    let data = Dataset::open_with(path, &options)?;
+    phase.end(format_args!("{} opened and checked", path.display()));
+    Ok(data)
 }
 
 /// Opens a data set for a configuration: with its text as tokens or features, where that goes
@@ -161,6 +165,17 @@ pub fn open_data(gpu: &Gpu, path: &Path, config: &Config, encoder: &Path) -> Res
     text::with_text(gpu, open_file(path, config)?, config, encoder).map(Arc::new)
 }
 
+/// Has the digest of a data file computed while other things are done: of gigabytes it takes long.
+fn digest_ahead(data: &Arc<Dataset>) {
+    let data = data.clone();
+    // Whoever needs it first computes it otherwise.
+    let _ = std::thread::Builder::new().name("modalign-digest".into()).spawn(move || {
+        let phase = Phase::begin();
+        data.digest();
+        phase.end(format_args!("{} digested", data.path().display()));
+    });
+}
+
 /// Statistics that audio and vision are standardised by, where the configuration wants that.
 pub(super) fn statistics(data: &Dataset, config: &Config) -> Option<Arc<Standardise>> {
     let split = data.split(SplitName::Train).filter(|_| config.train.normalize)?;
@@ -168,7 +183,10 @@ pub(super) fn statistics(data: &Dataset, config: &Config) -> Option<Arc<Standard
         .into_iter()
         .filter(|m| split.stream(*m).is_some())
         .collect();
-    Some(Arc::new(Standardise::fit(split, &wanted)))
+    let phase = Phase::begin();
+    let fitted = Standardise::fit(split, &wanted);
+    phase.end(format_args!("means and deviations of {} modalities", wanted.len()));
+    Some(Arc::new(fitted))
 }
 
 /// Trains a new run.
@@ -194,6 +212,7 @@ pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Re
     }
     let encoder = Path::new(&options.config.bert.path);
     let data = open_data(gpu, &options.data, &options.config, encoder)?;
+    digest_ahead(&data);
     let standardise = statistics(&data, &options.config);
     let mut session = Session::new(gpu, &options.config, data.clone(), standardise, true)?;
     begin(&mut session, options.init.as_deref())?;

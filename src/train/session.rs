@@ -7,6 +7,7 @@ use crate::data::{Batch, BatchShape, Dataset, Loader, SplitName, Standardise};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::{Params, Weights};
+use crate::phase::Phase;
 use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Step};
 use crate::recipe::{BERT, Config, Objective, SelfMm};
 use std::collections::hash_map::Entry;
@@ -76,8 +77,12 @@ impl<'g> Session<'g> {
         standardise: Option<Arc<Standardise>>,
         train: bool,
     ) -> Result<Self> {
+        let phase = Phase::begin();
         let (made, plan) = Blueprint::fitting(&model, &data, gpu.caps(), train)?;
+        phase.end("planned");
+        let phase = Phase::begin();
         let memory = Memory::allocate(gpu, &made.spaces)?;
+        phase.end("buffers allocated");
         let objective = model.objective();
         let ring = made.train.map(|t| Ring::new(gpu, t.ring, t.ring_rows, objective.width()));
         let mut session = Session {
@@ -98,6 +103,8 @@ impl<'g> Session<'g> {
         let kind = if session.made.train.is_some() { Kind::Train } else { Kind::Scores };
         let plan = plan.tune(gpu, kind == Kind::Train)?;
         let program = plan.prepare(gpu, &session.memory, &mut session.pool)?;
+        // While parameters, files and the first batch are made ready here.
+        program.warm(gpu);
         let full = session.full_batch();
         session.programs.insert((kind, full), program);
         Ok(session)
@@ -335,7 +342,11 @@ impl<'g> Session<'g> {
         let mut reported = 0;
         let batch_size = self.batch_size();
         let objective = self.objective.clone();
+        let mut first = (self.step.step == 0).then(Phase::begin);
         let mut emit = |rows: Vec<Vec<f32>>| {
+            if let Some(phase) = first.take_if(|_| !rows.is_empty()) {
+                phase.end(format_args!("the first {} steps' losses on the host", rows.len()));
+            }
             for row in rows {
                 reported += 1;
                 let done = (reported * batch_size).min(total);
