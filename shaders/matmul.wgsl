@@ -1,7 +1,8 @@
 // C = act(op(A) op(B) + bias)      or      C += op(A) op(B)
 //
 // In    A      [m, k], or stored [k, m] with TA; rows lda apart
-//       B      [k, n], or stored [n, k] with TB; rows ldb apart
+//       B      [k, n], or stored [n, k] with TB; rows ldb apart. With HALF it is stored by halves,
+//              two f16 in a word, the earlier one in the lower bits.
 //       BIAS   [n], optional
 //       MASK   shaped and stored as A, optional: A is taken as A * act'(MASK), where MASK holds
 //              the activation's output. It folds the backward of ReLU and tanh into the product.
@@ -38,10 +39,18 @@ alias E = f32;
 #endif
 #if LANES
 @group(0) @binding(0) var<storage, read> A: array<Q>;
+#if HALF
+@group(0) @binding(1) var<storage, read> B: array<H>;
+#else
 @group(0) @binding(1) var<storage, read> B: array<Q>;
+#endif
 #else
 @group(0) @binding(0) var<storage, read> A: array<f32>;
+#if HALF
+@group(0) @binding(1) var<storage, read> B: array<u32>;
+#else
 @group(0) @binding(1) var<storage, read> B: array<f32>;
+#endif
 #endif
 #if BIAS
 @group(0) @binding(2) var<storage, read> BIAS: array<E>;
@@ -64,6 +73,27 @@ alias E = f32;
 @group(0) @binding(7) var<storage, read> SLOPE: array<E>;
 #endif
 @group(0) @binding(14) var<uniform> P: Params;
+
+#if LANES
+// Four neighbouring numbers of B.
+fn b_quad(at: u32) -> vec4<f32> {
+#if HALF
+    return quad_of_halves(B[at]);
+#else
+    return quad(B[at]);
+#endif
+}
+#else
+// One number of B.
+fn b_one(at: u32) -> f32 {
+#if HALF
+    let pair = unpack2x16float(B[at / 2u]);
+    return select(pair.x, pair.y, at % 2u == 1u);
+#else
+    return B[at];
+#endif
+}
+#endif
 
 // The slope of the masked activation, from its output.
 fn slope(y: f32) -> f32 {
@@ -180,9 +210,9 @@ fn load_a(row: u32, k: u32, k_end: u32) -> f32 {
 fn load_b(k: u32, col: u32, k_end: u32) -> f32 {
     if (col >= P.n || k >= k_end) { return 0.0; }
 #if TB
-    return B[col * P.ldb + k];
+    return b_one(col * P.ldb + k);
 #else
-    return B[k * P.ldb + col];
+    return b_one(k * P.ldb + col);
 #endif
 }
 
@@ -292,9 +322,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #endfor
 #for j in 0..(COLS + LANES - 1) / LANES
 #if TB
-        let b${j} = quad(B[b_at${j} + k]);
+        let b${j} = b_quad(b_at${j} + k);
 #else
-        let b${j} = quad(B[b_at${j} + k * 4u * ldb]);
+        let b${j} = b_quad(b_at${j} + k * 4u * ldb);
 #endif
 #endfor
 #for q in 0..COLS / 4
@@ -368,7 +398,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var sum = vec4<f32>();
     for (var k = k_begin; k < k_end; k += 4u) {
 #for j in 0..(COLS + LANES - 1) / LANES
-        let b${j} = quad(B[min(k + b_k${j}, P.k - 1u) * ldb + b_col${j}]);
+        let b${j} = b_quad(min(k + b_k${j}, P.k - 1u) * ldb + b_col${j});
 #endfor
 #for i in 0..4
         {
@@ -441,12 +471,12 @@ fn main(
 #endif
         sum += a;
 #if TB
-        acc += a * vec4<f32>(B[col * P.ldb + k], B[min(col + 1u, last) * P.ldb + k],
-            B[min(col + 2u, last) * P.ldb + k], B[min(col + 3u, last) * P.ldb + k]);
+        acc += a * vec4<f32>(b_one(col * P.ldb + k), b_one(min(col + 1u, last) * P.ldb + k),
+            b_one(min(col + 2u, last) * P.ldb + k), b_one(min(col + 3u, last) * P.ldb + k));
 #else
         let b = k * P.ldb;
-        acc += a * vec4<f32>(B[b + col], B[b + min(col + 1u, last)],
-            B[b + min(col + 2u, last)], B[b + min(col + 3u, last)]);
+        acc += a * vec4<f32>(b_one(b + col), b_one(b + min(col + 1u, last)),
+            b_one(b + min(col + 2u, last)), b_one(b + min(col + 3u, last)));
 #endif
     }
     for (var c = 0u; c < 4u; c++) { store(row, col + c, wid.z, acc[c]); }

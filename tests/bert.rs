@@ -14,7 +14,9 @@ use modalign::nn::{
     Bert, BertShape, Freeze, Init, ParamSpec, Params, Pretrained, Reading, TokenVars, Weights,
 };
 use modalign::ops::Act;
-use modalign::plan::{Memory, Plan, Pool, SpaceId, Spaces, Stage, Step};
+use modalign::plan::{
+    Memory, Plan, Pool, SpaceId, Spaces, Stage, Step, pack_halves, unpack_halves,
+};
 use modalign::{Tape, Var};
 use std::path::{Path, PathBuf};
 
@@ -414,7 +416,17 @@ fn mean_pooling_is_the_mean_of_the_hidden_states() {
 
 /// Adam's steps on mean |head · h[0] + bias − label|; rates by group 4 to 7.
 fn fine_tune(gpu: &Gpu, folder: &Path, file: &TensorFile, batch: &Batch, rates: Rates) -> Vec<f32> {
-    let (bert, mut weights) = encoder(folder);
+    tuned(gpu, encoder(folder), file, batch, rates).0
+}
+
+/// The same of an encoder, and its weights afterwards.
+fn tuned(
+    gpu: &Gpu,
+    (bert, mut weights): (Bert, Weights),
+    file: &TensorFile,
+    batch: &Batch,
+    rates: Rates,
+) -> (Vec<f32>, Weights) {
     let rig = Rig::new(bert, batch, gpu.caps().max_binding, true);
     let width = rig.bert.shape.hidden;
     weights.insert("head.weight", vec![1, width], file.f32("head.weight"));
@@ -441,7 +453,7 @@ fn fine_tune(gpu: &Gpu, folder: &Path, file: &TensorFile, batch: &Batch, rates: 
     let mut step = Step::default();
     step.lr[4..].copy_from_slice(&rates.0);
     step.decay[4..].copy_from_slice(&rates.1);
-    (1..=10)
+    let losses = (1..=10)
         .map(|t| {
             step.step = t;
             step.set_adam_step(t);
@@ -449,7 +461,8 @@ fn fine_tune(gpu: &Gpu, folder: &Path, file: &TensorFile, batch: &Batch, rates: 
             program.run(gpu, &memory).unwrap();
             program.read(gpu, &memory, loss).unwrap()[0]
         })
-        .collect()
+        .collect();
+    (losses, rig.params.download(gpu, &memory).unwrap())
 }
 
 /// Learning rates and decays of weights, biases and norms, head, head's bias.
@@ -469,6 +482,52 @@ fn ten_steps_of_tiny_match_pytorch() {
     let rates = ([1e-3; 4], [1e-3, 0.0, 1e-3, 0.0]);
     let losses = fine_tune(gpu(), &tiny(), &file, &Batch::of(&file), rates);
     check_losses(&losses, &file.f32("losses"), 1e-3);
+}
+
+// ---- frozen layers by halves ------------------------------------------------------------------
+
+fn is_matrix(name: &str) -> bool {
+    name.starts_with("encoder.") && name.ends_with("weight") && !name.contains("LayerNorm")
+}
+
+/// Half the memory for the matrices of frozen layers, every one of them the nearest f16, and steps
+/// that are those of f32 within what that rounding makes.
+#[test]
+fn frozen_layers_by_halves_train_alike() {
+    let file = TensorFile::fixture("bert_tiny_golden.safetensors");
+    let batch = Batch::of(&file);
+    let (bert, from) = encoder(&tiny());
+    // The fixture's own values are halves already.
+    let mut weights = from.clone();
+    for (name, shape, values) in from.iter().filter(|(name, ..)| is_matrix(name)) {
+        weights.insert(name, shape.to_vec(), values.iter().map(|v| v * 1.0003).collect());
+    }
+    let frozen = Bert { freeze: Freeze { embeddings: false, layers: 1 }, ..bert };
+    let halves = Bert { half: true, ..frozen.clone() };
+    let bytes = |bert: &Bert| Rig::new(bert.clone(), &batch, 128 << 20, false).spaces.bytes();
+    let (h, inner) = (64, 128);
+    let matrices = (4 * h * h + 2 * h * inner) as u64;
+    assert_eq!(bytes(&frozen) - bytes(&halves), matrices * 2);
+
+    let rates = ([1e-3; 4], [1e-3, 0.0, 1e-3, 0.0]);
+    for family in [Family::Wide(0), Family::Plain, Family::Tiled] {
+        let gpu = open(Some(family));
+        let run = |bert: &Bert| tuned(&gpu, (bert.clone(), weights.clone()), &file, &batch, rates);
+        let ((want, all), (got, rounded)) = (run(&frozen), run(&halves));
+        check_losses(&got, &want, 2e-3);
+        assert_ne!(got, want, "halves are not floats");
+        for (name, _, values) in rounded.iter() {
+            if !name.starts_with("encoder.layer.0.") {
+                continue;
+            }
+            let (_, before) = weights.get(name).unwrap();
+            let nearest = unpack_halves(&pack_halves(before));
+            let want = if is_matrix(name) { &nearest[..before.len()] } else { before };
+            assert!(values == want, "{name} on {family}");
+            assert!(!is_matrix(name) || values != before, "{name} is rounded");
+            assert!(all.get(name).unwrap().1 == before, "{name} is frozen");
+        }
+    }
 }
 
 // ---- real weights -----------------------------------------------------------------------------

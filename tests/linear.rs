@@ -2,7 +2,7 @@
 //! at once.
 
 use modalign::ops::Act;
-use modalign::plan::Spaces;
+use modalign::plan::{Spaces, pack_halves, unpack_halves};
 use modalign::{Gpu, GpuOptions, Tape};
 
 fn gpu() -> Gpu {
@@ -38,6 +38,47 @@ fn a_long_sum_keeps_its_bias_and_activation() {
             }
         }
     }
+}
+
+/// A weight by halves: the layer and the gradient through it are those of the rounded values, in odd
+/// sizes too, and what cannot read halves is refused.
+#[test]
+fn a_weight_by_halves_is_a_layer() {
+    let gpu = gpu();
+    for (m, n, k) in [(4, 8, 12), (3, 5, 7)] {
+        let rounded = unpack_halves(&pack_halves(&wave(n * k, 0.7)));
+        let run = |half: bool| {
+            let mut spaces = Spaces::new();
+            let space = spaces.declare("w", n * k);
+            let mut tape = Tape::new();
+            let x = tape.constant("x", &[m, k], &wave(m * k, 0.3)).unwrap();
+            tape.watch(x);
+            let w = match half {
+                true => tape.half_parameter("w", &[n, k], (space, 0)),
+                false => tape.constant("w", &[n, k], &rounded[..n * k]).unwrap(),
+            };
+            let y = tape.linear(x, w, None, Act::Tanh).unwrap();
+            let loss = tape.sum(y).unwrap();
+            tape.backward(&[loss]).unwrap();
+            let dx = tape.grad(x).unwrap();
+            [y, dx].iter().for_each(|v| tape.keep(*v));
+            let (program, memory) = tape.compile(&gpu, &spaces).unwrap();
+            memory.write(&gpu, space, 0, &pack_halves(&rounded[..n * k]));
+            program.run(&gpu, &memory).unwrap();
+            if half {
+                assert_eq!(program.read(&gpu, &memory, w).unwrap(), &rounded[..n * k]);
+            }
+            [y, dx].map(|v| program.read(&gpu, &memory, v).unwrap())
+        };
+        assert_eq!(run(true), run(false), "{m} {n} {k}");
+    }
+
+    let mut spaces = Spaces::new();
+    let mut tape = Tape::new();
+    let w = tape.half_parameter("w", &[8, 8], (spaces.declare("w", 64), 0));
+    tape.square(w).unwrap();
+    let error = tape.compile(&gpu, &spaces).err().expect("an error").to_string();
+    assert!(error.contains("'w' is stored by halves"), "{error}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod text_place;
 use common::{TensorFile, bits, gpu, largest_gap};
 use modalign::data::SplitName;
 use modalign::nn::{Pretrained, Weights};
+use modalign::plan::{pack_halves, unpack_halves};
 use modalign::train::{Saved, open_saved};
 use serde_json::Value;
 use std::fs;
@@ -278,6 +279,66 @@ fn what_is_frozen_stays() {
     assert_eq!(place.features().len(), 1);
     let kept = |run: &str| fs::read(place.at(run).join("bert/model.safetensors")).unwrap();
     assert!(kept("all") == kept("features"));
+}
+
+/// `bert.half`: less memory, a saved model of the values that were computed with, which scores what
+/// the run scored, and features of their own where nothing is trained.
+#[test]
+fn frozen_layers_are_kept_by_halves() {
+    let place = Place::new();
+    let line = "inspect data.safetensors --plan --bert encoder --config small.toml \
+                --set bert.freeze_layers=1";
+    let half = "--set bert.half=true";
+    let (plan, less) = (place.json(line), place.json(&format!("{line} {half}")));
+    let bytes = |plan: &Value| plan["total_bytes"].as_u64().expect("bytes");
+    // Four matrices of 64 × 64 and two of 64 × 128, two bytes an element.
+    assert_eq!(bytes(&plan) - bytes(&less), 2 * (4 * 64 * 64 + 2 * 64 * 128));
+
+    // The fixture's own values are halves already.
+    let is_matrix = |name: &str| name.ends_with("weight") && name.contains("dense");
+    place.encoder("fine", |_, tensors| {
+        let names: Vec<String> = tensors.tensors.keys().filter(|n| is_matrix(n)).cloned().collect();
+        for name in names {
+            let values: Vec<f32> = tensors.f32(&name).iter().map(|v| v * 1.0003).collect();
+            let shape = tensors.shape(&name).to_vec();
+            tensors.put_f32(&name, &shape, &values);
+        }
+    });
+    let train = |out: &str, more: &str| {
+        place.train(out, &format!("--data data.safetensors --bert fine {more}"));
+    };
+    train("run", &format!("--set bert.freeze_layers=1 {half}"));
+    let saved = place.saved("run");
+    let frozen = |name: &str| name.starts_with(&format!("{PREFIX}encoder.layer.0."));
+    let from = original(&place.at("fine")).prefixed(PREFIX);
+    for (name, _, values) in from.iter().filter(|w| frozen(w.0)) {
+        let matrix = is_matrix(name);
+        let nearest = unpack_halves(&pack_halves(values));
+        let want = if matrix { &nearest[..values.len()] } else { values };
+        assert!(saved.weights.get(name).unwrap().1 == want, "{name}");
+        assert!(!matrix || want != values, "{name} is rounded");
+    }
+    let scores = |model: &str| place.scores(model, "data.safetensors", SplitName::Test);
+    // By floats they are the same: the file holds what a half holds.
+    let mut card = saved.card.clone();
+    card.config.bert.half = false;
+    fs::create_dir(place.at("floats")).unwrap();
+    Saved::save(&place.at("floats/model.safetensors"), &card, &saved.weights).unwrap();
+    fs::create_dir(place.at("floats/bert")).unwrap();
+    for name in ["config.json", "vocab.txt"] {
+        fs::copy(place.at("run/bert").join(name), place.at("floats/bert").join(name)).unwrap();
+    }
+    assert!(largest_gap(&scores("run"), &scores("floats")) < 1e-5);
+
+    train("features", FROZEN);
+    train("halves", &format!("{FROZEN} {half}"));
+    let [a, b] = place.features().try_into().expect("two files");
+    let [a, b] = [a, b].map(|path| TensorFile::read(&path).f32("train.text"));
+    let gap = largest_gap(&a, &b);
+    assert!(gap > 0.0 && gap < 1e-2, "{gap:e}");
+    // What such a run keeps of its encoder is what it was given.
+    let kept = fs::read(place.at("halves/bert/model.safetensors")).unwrap();
+    assert!(kept == fs::read(place.at("fine/model.safetensors")).unwrap());
 }
 
 #[test]

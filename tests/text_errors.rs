@@ -53,6 +53,23 @@ fn folders_without_an_encoder() {
 }
 
 #[test]
+fn halves_that_cannot_be() {
+    let place = Place::new();
+    let half = "--data data.safetensors --set bert.half=true --bert";
+    fails(place.run(&command(&format!("{half} encoder"))), 2, &["bert.half", "freeze_layers"]);
+    place.encoder("loud", |_, tensors| {
+        let mut values = tensors.f32(QUERY);
+        values[5] = -65505.0;
+        tensors.put_f32(QUERY, &[64, 64], &values);
+    });
+    for more in ["bert.freeze_layers=1", "bert.finetune=false"] {
+        let ran = place.run(&command(&format!("{half} loud --set {more}")));
+        fails(ran, 1, &["loud", QUERY, "65504", "bert.half"]);
+        assert!(place.features().is_empty());
+    }
+}
+
+#[test]
 fn tensors_that_do_not_fit() {
     let place = Place::new();
     let wrong = |name: &str, words: &[&str], edit: &dyn Fn(&mut TensorFile)| {

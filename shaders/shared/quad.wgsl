@@ -24,3 +24,19 @@ fn pack(v: vec4<f32>) -> Q {
     return v;
 }
 #endif
+#if HALF
+// H, the same four stored by halves: two words.
+#if LONG
+alias H = u64;
+
+fn quad_of_halves(h: H) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(u32(h)), unpack2x16float(u32(h >> 32u)));
+}
+#else
+alias H = vec2<u32>;
+
+fn quad_of_halves(h: H) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(h.x), unpack2x16float(h.y));
+}
+#endif
+#endif

@@ -23,7 +23,7 @@ Settings that are often changed (modalign inspect --keys lists all):
   align.weight.ta  align.weight.tv  align.weight.av  align.weight=0  align.dim
   labels.enabled   labels.clamp     labels.exclude_zero
   train.lr.bert    bert.finetune    bert.freeze_layers    bert.pooling=first|mean
-  bert.max_tokens  bert.checkpoint
+  bert.max_tokens  bert.checkpoint  bert.half
 
 --bert FOLDER takes a BERT as Hugging Face stores it (config.json, model.safetensors, vocab.txt or
 tokenizer.json) and the data's sentences (raw_text in the JSON file beside it) or token ids

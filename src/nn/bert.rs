@@ -86,6 +86,8 @@ pub struct Bert {
     pub dropout: (f32, f32),
     /// Keep only the layers' inputs for the backward.
     pub checkpoint: bool,
+    /// Store the matrices of frozen layers by halves.
+    pub half: bool,
     /// Optimiser groups: weights, and biases with LayerNorms.
     pub groups: (usize, usize),
 }
@@ -113,7 +115,8 @@ impl Bert {
     /// An encoder of these sizes whose every part is trained, without dropout; names have no prefix.
     pub fn new(shape: BertShape) -> Self {
         let (prefix, freeze) = (String::new(), Freeze::default());
-        Bert { prefix, shape, freeze, dropout: (0.0, 0.0), checkpoint: false, groups: (0, 0) }
+        let (checkpoint, half) = (false, false);
+        Bert { prefix, shape, freeze, dropout: (0.0, 0.0), checkpoint, half, groups: (0, 0) }
     }
 
     /// Its parameters, in the order in which they are stored; a word table of more than `limit`
@@ -148,13 +151,15 @@ impl Bert {
             for (kind, shape) in [("weight", &[h, h][..]), ("bias", &[h])] {
                 for (i, name) in QKV.iter().enumerate() {
                     let one = spec(format!("{at}attention.self.{name}.{kind}"), shape, fixed);
+                    let one = one.halved(self.half && kind == "weight");
                     specs.push(if i == 0 { one } else { one.joined() });
                 }
             }
             for (name, out, input) in
                 [("attention.output.", h, h), ("intermediate.", inner, h), ("output.", h, inner)]
             {
-                specs.push(spec(format!("{at}{name}dense.weight"), &[out, input], fixed));
+                let weight = spec(format!("{at}{name}dense.weight"), &[out, input], fixed);
+                specs.push(weight.halved(self.half));
                 specs.push(spec(format!("{at}{name}dense.bias"), &[out], fixed));
             }
             specs.extend(norm(&format!("{at}attention.output."), fixed));

@@ -4,7 +4,9 @@ use super::{Init, Weights};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::ops::adam::ArenaVars;
-use crate::plan::{ALIGN_WORDS, MAX_GROUPS, Memory, SpaceId, Spaces};
+use crate::plan::{
+    ALIGN_WORDS, MAX_GROUPS, Memory, SpaceId, Spaces, fits_half, pack_halves, unpack_halves,
+};
 use crate::tape::{Tape, Var};
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,6 +26,8 @@ pub struct ParamSpec {
     pub init: Init,
     /// Without gradient and moments.
     pub frozen: bool,
+    /// Stored by halves: f16, two in a word.
+    pub half: bool,
     /// Stored right behind the one before, so that [`Params::span`] can take both as one tensor.
     pub joined: bool,
     /// Which rows of the tensor of this name it holds, and how many that has: a tensor larger
@@ -36,7 +40,8 @@ impl ParamSpec {
     pub fn new(name: impl Into<String>, shape: &[usize], group: usize, init: Init) -> Self {
         let pitch = shape.last().copied().unwrap_or(1);
         let (name, shape) = (name.into(), shape.to_vec());
-        ParamSpec { name, shape, pitch, group, init, frozen: false, joined: false, part: None }
+        let (frozen, half, joined, part) = (false, false, false, None);
+        ParamSpec { name, shape, pitch, group, init, frozen, half, joined, part }
     }
 
     /// The same, right behind the one before.
@@ -47,6 +52,11 @@ impl ParamSpec {
     /// The same, not to be trained if `frozen`.
     pub fn frozen(self, frozen: bool) -> Self {
         ParamSpec { frozen, ..self }
+    }
+
+    /// The same, stored by halves if `half` says so, it is frozen and its rows are whole words.
+    pub fn halved(self, half: bool) -> Self {
+        ParamSpec { half: half && self.frozen && self.pitch.is_multiple_of(2), ..self }
     }
 
     /// A tensor `[rows, cols]` in as many parameters as hold at most `limit` words each.
@@ -109,9 +119,14 @@ impl ParamSpec {
         self.len() == 0
     }
 
-    /// Words it takes in an arena.
+    /// Elements it takes in an arena.
     fn stored(&self) -> usize {
         self.len() / self.cols().max(1) * self.pitch
+    }
+
+    /// Words it takes in an arena.
+    fn words(&self) -> usize {
+        self.stored() / per_word(self.half)
     }
 
     /// Its extents on a tape.
@@ -124,9 +139,15 @@ impl ParamSpec {
     }
 }
 
+/// Elements of a word.
+fn per_word(half: bool) -> usize {
+    if half { 2 } else { 1 }
+}
+
 struct Entry {
     spec: ParamSpec,
     arena: usize,
+    /// In words.
     offset: usize,
 }
 
@@ -134,6 +155,8 @@ struct Arena {
     value: SpaceId,
     /// Gradient, first and second moment; absent where nothing is trained.
     training: Option<[SpaceId; 3]>,
+    /// Stored by halves.
+    half: bool,
     words: usize,
     ends: [u32; MAX_GROUPS],
 }
@@ -147,24 +170,24 @@ pub struct Params {
 
 impl Params {
     /// Lays parameters out in as few arenas as bindings of `max_binding` bytes allow, sorted by
-    /// group, the frozen ones apart, and declares their buffers; gradients and moments only where
-    /// they are `trainable` and not frozen.
+    /// group, the frozen ones apart, and of those the ones by halves, and declares their buffers;
+    /// gradients and moments only where they are `trainable` and not frozen.
     pub fn new(
         mut specs: Vec<ParamSpec>,
         spaces: &mut Spaces,
         max_binding: u64,
         trainable: bool,
     ) -> Self {
-        specs.sort_by_key(|s| (s.frozen, s.group));
+        specs.sort_by_key(|s| (s.frozen, s.half, s.group));
         let limit = Self::largest(max_binding);
         let (mut entries, mut by_name) = (Vec::new(), HashMap::new());
-        let mut sizes: Vec<(usize, bool, [u32; MAX_GROUPS])> = Vec::new();
+        let mut sizes: Vec<(usize, (bool, bool), [u32; MAX_GROUPS])> = Vec::new();
         for block in specs.chunk_by(|_, next| next.joined) {
-            let (words, frozen) =
-                (block.iter().map(ParamSpec::stored).sum::<usize>(), block[0].frozen);
+            let words = block.iter().map(ParamSpec::words).sum::<usize>();
             let words = words.next_multiple_of(ALIGN_WORDS);
-            if sizes.last().is_none_or(|(used, f, _)| used + words > limit || *f != frozen) {
-                sizes.push((0, frozen, [0; MAX_GROUPS]));
+            let kind = (block[0].frozen, block[0].half);
+            if sizes.last().is_none_or(|(used, k, _)| used + words > limit || *k != kind) {
+                sizes.push((0, kind, [0; MAX_GROUPS]));
             }
             let arena = sizes.len() - 1;
             let (used, _, ends) = &mut sizes[arena];
@@ -172,7 +195,7 @@ impl Params {
             for spec in block {
                 by_name.insert(spec.key(), entries.len());
                 entries.push(Entry { spec: spec.clone(), arena, offset });
-                offset += spec.stored();
+                offset += spec.words();
             }
             *used += words;
             ends[block[0].group.min(MAX_GROUPS - 1)..].fill(*used as u32);
@@ -180,12 +203,13 @@ impl Params {
         let arenas = sizes
             .into_iter()
             .enumerate()
-            .map(|(i, (words, frozen, ends))| Arena {
+            .map(|(i, (words, (frozen, half), ends))| Arena {
                 value: spaces.declare(format!("params.{i}"), words),
                 training: (trainable && !frozen).then(|| {
                     ["grads", "adam.m", "adam.v"]
                         .map(|name| spaces.declare(format!("{name}.{i}"), words))
                 }),
+                half,
                 words,
                 ends,
             })
@@ -224,9 +248,18 @@ impl Params {
             .get(name)
             .map(|i| &self.entries[*i])
             .ok_or_else(|| Error::shape("parameter", format!("no parameter '{name}'")))?;
-        let arena = &self.arenas[entry.arena];
-        let grad = arena.training.map(|[grad, ..]| (grad, entry.offset));
-        Ok(tape.parameter(name, &entry.spec.tape_shape(), (arena.value, entry.offset), grad))
+        Ok(self.place(tape, name, &entry.spec.tape_shape(), entry))
+    }
+
+    /// A tensor of `shape` from where `first` is.
+    fn place(&self, tape: &mut Tape, name: &str, shape: &[usize], first: &Entry) -> Var {
+        let arena = &self.arenas[first.arena];
+        let value = (arena.value, first.offset);
+        if arena.half {
+            return tape.half_parameter(name, shape, value);
+        }
+        let grad = arena.training.map(|[grad, ..]| (grad, first.offset));
+        tape.parameter(name, shape, value, grad)
     }
 
     /// Parameters that lie one behind the other (see [`ParamSpec::joined`]) as one tensor of
@@ -243,18 +276,14 @@ impl Params {
         };
         let neighbours = found
             .windows(2)
-            .all(|w| w[0].arena == w[1].arena && w[0].offset + w[0].spec.stored() == w[1].offset);
-        let words: usize = found.iter().map(|e| e.spec.stored()).sum();
+            .all(|w| w[0].arena == w[1].arena && w[0].offset + w[0].spec.words() == w[1].offset);
+        let len: usize = found.iter().map(|e| e.spec.stored()).sum();
         let first = found[0];
-        if !neighbours
-            || first.offset % ALIGN_WORDS != 0
-            || words != shape.iter().product::<usize>()
+        if !neighbours || first.offset % ALIGN_WORDS != 0 || len != shape.iter().product::<usize>()
         {
             return Err(fail(format!("{names:?} are not one tensor {shape:?}")));
         }
-        let arena = &self.arenas[first.arena];
-        let grad = arena.training.map(|[grad, ..]| (grad, first.offset));
-        Ok(tape.parameter(&names[0], shape, (arena.value, first.offset), grad))
+        Ok(self.place(tape, &names[0], shape, first))
     }
 
     /// The arenas as tensors, for [`Tape::adam`].
@@ -308,6 +337,10 @@ impl Params {
                 Some((_, values)) if values.iter().any(|v| !v.is_finite()) => {
                     format!("tensor '{name}' holds a value that is not finite")
                 }
+                Some((_, values)) if spec.half && !values.iter().all(|v| fits_half(*v)) => format!(
+                    "tensor '{name}' holds a value beyond ±65504, which f16 cannot: leave bert.half \
+                     off"
+                ),
                 Some(_) => continue,
             };
             return Err(Error::checkpoint(path, detail));
@@ -315,31 +348,40 @@ impl Params {
         Ok(())
     }
 
-    /// Puts values into the arenas. Names that no parameter has are left alone.
+    /// Puts values into the arenas, those stored by halves rounded to the nearest. Names that no
+    /// parameter has are left alone.
     pub fn upload(&self, gpu: &Gpu, memory: &Memory, weights: &Weights) {
         self.put(weights, |arena, words| memory.write(gpu, self.arenas[arena].value, 0, words));
     }
 
     fn put(&self, weights: &Weights, mut write: impl FnMut(usize, &[u32])) {
         for (i, arena) in self.arenas.iter().enumerate() {
-            let mut words = vec![0_u32; arena.words];
+            let per_word = per_word(arena.half);
+            let mut all = vec![0.0; arena.words * per_word];
             for Entry { spec, offset, .. } in self.entries.iter().filter(|e| e.arena == i) {
                 let Some((_, values)) = weights.get(&spec.name) else { continue };
                 let cols = spec.cols().max(1);
                 for (row, from) in spec.own(values).chunks(cols).enumerate() {
-                    let at = offset + row * spec.pitch;
-                    for (to, value) in words[at..at + cols].iter_mut().zip(from) {
-                        *to = value.to_bits();
-                    }
+                    let at = offset * per_word + row * spec.pitch;
+                    all[at..at + cols].copy_from_slice(from);
                 }
             }
-            write(i, &words);
+            match arena.half {
+                true => write(i, &pack_halves(&all)),
+                false => write(i, bytemuck::cast_slice(&all)),
+            }
         }
     }
 
-    /// The values as they are now. Blocks.
+    /// The values as they are now, rounded where they are stored by halves. Blocks.
     pub fn download(&self, gpu: &Gpu, memory: &Memory) -> Result<Weights> {
-        self.take(|arena| memory.read_f32(gpu, arena.value, 0, arena.words).map(Some))
+        self.take(|arena| match arena.half {
+            true => {
+                let words = memory.read(gpu, arena.value, 0, arena.words)?;
+                Ok(Some(unpack_halves(&words)))
+            }
+            false => memory.read_f32(gpu, arena.value, 0, arena.words).map(Some),
+        })
     }
 
     /// The gradients that have accumulated since the last update; for tests. Blocks.
@@ -361,7 +403,7 @@ impl Params {
                 let rows = spec.len() / cols;
                 let values = (0..rows)
                     .flat_map(|row| {
-                        let at = offset + row * spec.pitch;
+                        let at = offset * per_word(arena.half) + row * spec.pitch;
                         all[at..at + cols].iter().copied()
                     })
                     .collect();

@@ -4,7 +4,9 @@
 use super::{Act, arg, random, sizes};
 use crate::error::{Error, Result};
 use crate::gpu::{Defines, Family};
-use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, Split, Twin, grid};
+use crate::plan::{
+    Binding, Case, CaseArg, Kernel, Launch, Split, Twin, grid, pack_halves, unpack_halves,
+};
 use crate::tape::{Sink, Tape, Var};
 
 /// `C = act(op(A) op(B) + bias)`; see `shaders/matmul.wgsl`.
@@ -13,7 +15,7 @@ pub static MATMUL: Kernel = Kernel {
     source: include_str!("../../shaders/matmul.wgsl"),
     bindings: &[
         Binding::read("A"),
-        Binding::read("B"),
+        Binding::read("B").or_half(),
         Binding::read("BIAS").or_none(),
         Binding::read("MASK").or_none(),
         // Parts of a split product are written anew, the row sums' too, whose binding only asks.
@@ -433,6 +435,19 @@ fn cases() -> Vec<Case> {
             _ => case,
         });
     }
+    // Weights by halves: each of the above without row sums, once more.
+    let halves: Vec<Case> = cases
+        .iter()
+        .filter(|case| !case.defines.contains_key("TA"))
+        .map(|case| {
+            let mut case = case.clone().define("HALF", 1);
+            if let Some(CaseArg::F(values)) = &case.args[1] {
+                case.args[1] = Some(CaseArg::U(pack_halves(values)));
+            }
+            Case { name: format!("{} halves", case.name), ..case }
+        })
+        .collect();
+    cases.extend(halves);
     cases
 }
 
@@ -446,7 +461,8 @@ pub mod reference {
     pub fn matmul(t: &mut Twin) {
         let [m, n, k, accumulate, lda, ldb, ldc, splits, chunk, sum_accumulate] =
             [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|i| t.size(i));
-        let (a, b, bias, mask) = (t.read(0), t.read(1), t.read(2), t.read(3));
+        let (a, bias, mask) = (t.read(0), t.read(2), t.read(3));
+        let b = if t.is("HALF") { unpack_halves(t.words_of(1)) } else { t.read(1) };
         let (ta, tb) = (t.is("TA"), t.is("TB"));
         let act = Act::from_code(t.defines.get("ACT").copied().unwrap_or(0));
         let tanh = t.defines.get("MASK_ACT") == Some(&Act::Tanh.code());

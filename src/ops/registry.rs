@@ -128,12 +128,8 @@ pub(crate) fn record_case(kernel: &'static Kernel, case: &Case) -> CaseRecording
         };
         let space = spaces.declare(binding.name, contents.len());
         tensors.push(Some(TensorId(recording.tensors.len() as u32)));
-        recording.tensors.push(TensorInfo {
-            name: binding.name.into(),
-            shape: vec![contents.len()],
-            place: Place::Space { space, offset: 0 },
-            keep: false,
-        });
+        let (shape, place) = (vec![contents.len()], Place::Space { space, offset: 0 });
+        recording.tensors.push(TensorInfo::new(binding.name.into(), shape, place));
         args.push(Some((space, contents)));
     }
     recording.calls.push(Call {

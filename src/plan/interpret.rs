@@ -34,7 +34,7 @@ impl HostMemory {
 
     /// A tensor's contents, as floats.
     pub fn read(&self, recording: &Recording, id: TensorId) -> Vec<f32> {
-        bytemuck::cast_vec(self.get(recording, id))
+        recording.tensors[id.index()].floats(self.get(recording, id))
     }
 
     fn get(&self, recording: &Recording, id: TensorId) -> Vec<u32> {
@@ -42,7 +42,7 @@ impl HostMemory {
         match info.place {
             Place::Scratch => self.scratch[id.index()].clone(),
             Place::Space { space, offset } => {
-                self.spaces[space.0][offset..offset + info.len().max(1)].to_vec()
+                self.spaces[space.0][offset..offset + info.words().max(1)].to_vec()
             }
             Place::Const { offset } => {
                 recording.constants[offset..offset + info.len().max(1)].to_vec()

@@ -41,20 +41,26 @@ pub struct Binding {
     pub optional: bool,
     /// How much of it a call moves.
     pub moves: Moves,
+    /// Whether its tensor may be stored by halves; the call then has the define `HALF`.
+    pub half: bool,
 }
 
 impl Binding {
     /// A binding that is only read.
     pub const fn read(name: &'static str) -> Self {
-        Binding { name, access: Access::Read, optional: false, moves: Moves::Once }
+        Binding { name, access: Access::Read, optional: false, moves: Moves::Once, half: false }
     }
     /// A binding that is written.
     pub const fn write(name: &'static str) -> Self {
-        Binding { name, access: Access::Write, optional: false, moves: Moves::Once }
+        Binding { name, access: Access::Write, optional: false, moves: Moves::Once, half: false }
     }
     /// The same binding, which a call may leave out.
     pub const fn or_none(self) -> Self {
         Binding { optional: true, ..self }
+    }
+    /// The same binding, whose tensor may be stored by halves.
+    pub const fn or_half(self) -> Self {
+        Binding { half: true, ..self }
     }
     /// The same binding, all of it read before it is written.
     pub const fn updated(self) -> Self {
@@ -73,7 +79,7 @@ impl Binding {
         Binding { moves: Moves::Part(words), ..self }
     }
 
-    /// Words that a call reads and writes of this binding, where its tensor has `len`.
+    /// Words that a call reads and writes of this binding, where its tensor has `len` words.
     pub fn moved(&self, words: &[u32], defines: &Defines, len: u64) -> [u64; 2] {
         match self.moves {
             Moves::Once if self.access == Access::Read => [len, 0],

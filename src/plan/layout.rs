@@ -81,11 +81,12 @@ impl Plan {
     ///
     /// # Errors
     /// [`OutOfMemory`](Error::OutOfMemory) where one tensor is larger than a binding may be,
-    /// [`TooLarge`](Error::TooLarge) where a dispatch has more workgroups than the adapter takes.
+    /// [`TooLarge`](Error::TooLarge) where a dispatch has more workgroups than the adapter takes,
+    /// [`Shape`](Error::Shape) where a kernel would read halves as floats.
     pub fn new(mut recording: Recording, caps: &Caps) -> Result<Self> {
         divide(&mut recording, caps.family);
         for tensor in &recording.tensors {
-            let bytes = tensor.len() as u64 * 4;
+            let bytes = tensor.words() as u64 * 4;
             if bytes > caps.max_binding {
                 return Err(Error::OutOfMemory {
                     what: format!("tensor '{}' {:?}", tensor.name, tensor.shape),
@@ -95,6 +96,16 @@ impl Plan {
                         caps.name, caps.max_binding
                     ),
                 });
+            }
+        }
+        for call in &recording.calls {
+            let bindings = call.kernel.bindings.iter().zip(&call.args);
+            let tensors = bindings
+                .filter(|(b, _)| !b.half)
+                .filter_map(|(_, arg)| Some(arg.as_ref()?.index()));
+            if let Some(info) = tensors.map(|i| &recording.tensors[i]).find(|t| t.half) {
+                let detail = format!("'{}' is stored by halves, which it cannot read", info.name);
+                return Err(Error::shape(call.kernel.name, detail));
             }
         }
         let mut most = (0, "");
@@ -109,7 +120,7 @@ impl Plan {
                 let defines = of(&launch);
                 let bindings = call.kernel.bindings.iter().zip(&call.args);
                 let moved = bindings.filter_map(|(b, arg)| {
-                    let len = recording.tensors[arg.as_ref()?.index()].len() as u64;
+                    let len = recording.tensors[arg.as_ref()?.index()].words() as u64;
                     Some(b.moved(&call.words, &defines, len).iter().sum::<u64>())
                 });
                 let bytes = 4 * moved.sum::<u64>();
@@ -216,7 +227,7 @@ fn divide(recording: &mut Recording, family: Family) {
         };
         let (binding, len) = split.partial;
         let (name, shape) = ("partial".into(), vec![len]);
-        tensors.push(TensorInfo { name, shape, place: Place::Scratch, keep: false });
+        tensors.push(TensorInfo::new(name, shape, Place::Scratch));
         let partial = Some(TensorId(tensors.len() as u32 - 1));
         let results = split.fold_args.iter().map(|i| call.args[*i]);
         let fold = Call {
@@ -261,7 +272,7 @@ fn assign(recording: &Recording) -> (Vec<Option<usize>>, Vec<usize>) {
             if info.place != Place::Scratch || first[tensor] != at || slot_of[tensor].is_some() {
                 continue;
             }
-            let words = info.len().max(1).next_multiple_of(ALIGN_WORDS);
+            let words = info.words().max(1).next_multiple_of(ALIGN_WORDS);
             // The smallest free slot that fits, else the largest one, grown.
             let best = free
                 .iter()
@@ -319,7 +330,8 @@ impl fmt::Display for Plan {
                 .filter_map(|(b, a)| a.map(|a| (b, &self.recording.tensors[a.index()])))
                 .map(|(b, t)| {
                     let arrow = if b.access == Access::Write { "→" } else { "" };
-                    format!("{arrow}{}[{}]", t.name, extents(&t.shape))
+                    let half = if t.half { " f16" } else { "" };
+                    format!("{arrow}{}[{}{half}]", t.name, extents(&t.shape))
                 })
                 .collect();
             writeln!(

@@ -2,6 +2,7 @@
 //! A [`Plan`] is plain data that can be printed; [`Plan::prepare`] makes a [`Program`] of it,
 //! which is replayed every step: one encoder, one compute pass, one submit.
 
+mod half;
 mod interpret;
 mod kernel;
 mod layout;
@@ -13,6 +14,7 @@ mod step;
 mod timing;
 mod tune;
 
+pub use half::{fits_half, pack_halves, unpack_halves};
 pub use interpret::{HostMemory, interpret};
 pub use kernel::{
     Access, Binding, Case, CaseArg, Kernel, Launch, Moves, PARAMS, STEP, Split, Twin, grid, uniform,
@@ -75,9 +77,16 @@ pub struct TensorInfo {
     pub place: Place,
     /// Whether it must outlive its last use, to be read after a replay.
     pub keep: bool,
+    /// Whether it is stored by halves, two numbers in a word.
+    pub half: bool,
 }
 
 impl TensorInfo {
+    /// An f32 tensor that need not outlive its last use.
+    pub fn new(name: String, shape: Vec<usize>, place: Place) -> Self {
+        TensorInfo { name, shape, place, keep: false, half: false }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -86,6 +95,21 @@ impl TensorInfo {
     /// Whether it has no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Words that it takes.
+    pub fn words(&self) -> usize {
+        if self.half { self.len().div_ceil(2) } else { self.len() }
+    }
+
+    /// Its elements from its words.
+    pub(crate) fn floats(&self, words: Vec<u32>) -> Vec<f32> {
+        if !self.half {
+            return bytemuck::cast_vec(words);
+        }
+        let mut values = unpack_halves(&words);
+        values.truncate(self.len());
+        values
     }
 }
 

@@ -59,7 +59,7 @@ impl Plan {
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                         buffer,
                         offset: start as u64 * 4,
-                        size: std::num::NonZeroU64::new(info.len().max(1) as u64 * 4),
+                        size: std::num::NonZeroU64::new(info.words().max(1) as u64 * 4),
                     }),
                 });
             }
@@ -240,14 +240,14 @@ impl Program {
     pub fn read(&self, gpu: &Gpu, memory: &Memory, id: TensorId) -> Result<Vec<f32>> {
         let info = &self.plan.recording.tensors[id.index()];
         let words = match (info.place, self.plan.slot_of[id.index()]) {
-            (Place::Space { space, offset }, _) => memory.read(gpu, space, offset, info.len())?,
+            (Place::Space { space, offset }, _) => memory.read(gpu, space, offset, info.words())?,
             (Place::Const { offset }, _) => read_words(gpu, &self.constants, offset, info.len())?,
             (place, Some(slot)) if info.keep => {
                 read_words(gpu, &self.slots[slot], within(place), info.len())?
             }
             _ => return Err(Error::Gpu(format!("'{}' was not kept", info.name))),
         };
-        Ok(bytemuck::cast_vec(words))
+        Ok(info.floats(words))
     }
 
     /// Whether a dispatch writes a tensor; for tests.

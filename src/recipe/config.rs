@@ -139,6 +139,11 @@ pub struct BertConfig {
     pub dropout: f64,
     /// Keep only each layer's input for the backward and compute the rest again.
     pub checkpoint: bool,
+    /// Store the matrices of frozen layers as f16: half the memory and half the reading; products
+    /// are still f32. It needs `bert.freeze_layers` or `bert.finetune=false`. A model that is saved
+    /// holds what was computed with, the rounded values.
+    #[serde(default)]
+    pub half: bool,
 }
 
 /// Encoders, fusion and heads.
@@ -307,6 +312,7 @@ impl Default for Config {
                 freeze_layers: 0,
                 dropout: -1.0,
                 checkpoint: false,
+                half: false,
             },
         }
     }
@@ -467,6 +473,14 @@ impl Config {
         if self.model.text_encoder == TextEncoder::Bert && b.path.is_empty() {
             return fail("bert.path", "the folder of the pretrained encoder (--bert FOLDER)");
         }
+        // Where nothing is frozen it would do nothing, and who asks for less memory should know.
+        if b.half && b.finetune && b.freeze_layers == 0 {
+            return fail(
+                "bert.half",
+                "bert.freeze_layers of 1 or more, or bert.finetune=false: only layers that are not \
+                 trained are stored as f16",
+            );
+        }
         let w = self.align.weight;
         for (key, value, least) in [
             ("train.lr.text", t.lr.text, 0.0),
@@ -544,6 +558,8 @@ mod tests {
         assert!(with(&["model.dropout.text=1.5"]).is_err());
         assert!(with(&["model.modalities=TX"]).is_err());
         assert!(with(&["train=3"]).is_err());
+        assert!(with(&["bert.half=true"]).unwrap_err().to_string().contains("bert.half: want"));
+        assert!(with(&["bert.half=true", "bert.freeze_layers=1"]).is_ok());
         assert!(with(&["train.lr.audio=-1"]).unwrap_err().to_string().contains("train.lr.audio"));
         let sims = with(&["train.seed=3", "preset=sims"]).unwrap();
         assert_eq!((sims.labels.clamp, sims.train.seed), (1.0, 3));

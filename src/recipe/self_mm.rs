@@ -194,6 +194,7 @@ pub(crate) fn pretrained(config: &Config, shape: &BertShape) -> Bert {
         freeze: Freeze { embeddings: b.freeze_embeddings, layers: b.freeze_layers },
         dropout: (dropout(shape.hidden_dropout), dropout(shape.attention_dropout)),
         checkpoint: b.checkpoint,
+        half: b.half,
         groups: (BERT[0], BERT[1]),
     }
 }

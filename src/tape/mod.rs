@@ -57,7 +57,7 @@ impl Tape {
     // ---- tensors ----------------------------------------------------------------------------
 
     fn push(&mut self, name: String, shape: &[usize], place: Place, wanted: bool) -> Var {
-        self.recording.tensors.push(TensorInfo { name, shape: shape.to_vec(), place, keep: false });
+        self.recording.tensors.push(TensorInfo::new(name, shape.to_vec(), place));
         self.grads.push(GradState { wanted, ..Default::default() });
         TensorId(self.recording.tensors.len() as u32 - 1)
     }
@@ -84,6 +84,15 @@ impl Tape {
             self.grads[var.index()].at = Some(grad);
             self.grads[var.index()].written = true;
         }
+        var
+    }
+
+    /// A frozen parameter stored by halves, two in a word from a multiple of 64 words on; see
+    /// [`pack_halves`](crate::plan::pack_halves). It can be the weight of [`linear`](Self::linear)
+    /// and of [`feed_forward`](Self::feed_forward); a plan that reads it elsewhere is refused.
+    pub fn half_parameter(&mut self, name: &str, shape: &[usize], value: (SpaceId, usize)) -> Var {
+        let var = self.parameter(name, shape, value, None);
+        self.recording.tensors[var.index()].half = true;
         var
     }
 
@@ -129,11 +138,14 @@ impl Tape {
 
     /// One tensor over all of `vars`, and the word of it where each begins, so that a kernel that
     /// reads (or writes) many small tensors binds them once; `None` where they do not lie in one
-    /// persistent buffer. Its length is a multiple of four, as that of every buffer is.
+    /// persistent buffer, or are stored by halves. Its length is a multiple of four, as that of every buffer is.
     pub(crate) fn cover(&mut self, vars: &[Var]) -> Option<(Var, Vec<u32>)> {
-        let place = |v: &Var| match self.recording.tensors[v.index()].place {
-            Place::Space { space, offset } => Some((Some(space), offset)),
-            Place::Const { offset } => Some((None, offset)),
+        let place = |v: &Var| match &self.recording.tensors[v.index()] {
+            info if info.half => None,
+            TensorInfo { place: Place::Space { space, offset }, .. } => {
+                Some((Some(*space), *offset))
+            }
+            TensorInfo { place: Place::Const { offset }, .. } => Some((None, *offset)),
             _ => None,
         };
         let places: Vec<_> = vars.iter().map(place).collect::<Option<_>>()?;
@@ -219,7 +231,11 @@ impl Tape {
                 self.grads[copy.index()].wanted = false;
                 Ok(copy)
             }
-            place => Ok(self.push(info.name, &info.shape, place, false)),
+            place => {
+                let copy = self.push(info.name, &info.shape, place, false);
+                self.recording.tensors[copy.index()].half = info.half;
+                Ok(copy)
+            }
         }
     }
 
@@ -237,9 +253,14 @@ impl Tape {
         kernel: &'static Kernel,
         args: &[Option<Var>],
         words: Vec<u32>,
-        defines: Defines,
+        mut defines: Defines,
         flops: u64,
     ) {
+        let is_half = |v: &Var| self.recording.tensors[v.index()].half;
+        if kernel.bindings.iter().zip(args).any(|(b, v)| b.half && v.as_ref().is_some_and(is_half))
+        {
+            defines.insert("HALF", 1);
+        }
         debug_assert_eq!(args.len(), kernel.bindings.len(), "{}", kernel.name);
         self.recording.calls.push(Call {
             kernel,

@@ -9,7 +9,7 @@ use crate::data::{
 use crate::error::{Error, Result};
 use crate::files::{cache_folder, sha256_hex, write_atomic};
 use crate::gpu::Gpu;
-use crate::nn::{BertShape, Params, Pretrained, TokenVars, Weights, save_tensors};
+use crate::nn::{Bert, BertShape, Freeze, Params, Pretrained, TokenVars, Weights, save_tensors};
 use crate::plan::{Memory, Pool, Program, Spaces, Step};
 use crate::recipe::{BERT_PREFIX, Config, TextEncoder, TokenSource, pretrained, reading};
 use crate::tape::Tape;
@@ -175,8 +175,9 @@ fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tok
 /// Where the features of these tokens are kept. The same weights under another config.json, with
 /// other heads say, are another encoder.
 fn cached(tokens: &Tokenised, config: &Config, encoder: &Pretrained) -> Result<PathBuf> {
+    let half = if config.bert.half { " f16" } else { "" };
     let about = format!(
-        "{} {:?} {} {:?} {}",
+        "{} {:?} {} {:?} {}{half}",
         digest(encoder)?,
         encoder.config,
         tokens.digest,
@@ -203,6 +204,9 @@ fn features(
 ) -> Result<Weights> {
     let Some(text) = data.text() else { return Ok(Weights::default()) };
     let bert = pretrained(config, &encoder.config);
+    // Nothing of it is trained.
+    let freeze = Freeze { embeddings: true, layers: bert.shape.layers };
+    let bert = Bert { freeze, ..bert };
     let (hidden, tables) = (bert.shape.hidden, (bert.shape.positions, bert.shape.segments));
     let max = gpu.caps().max_binding;
     let most = text.tokens.worst_rows(BATCH);
@@ -212,7 +216,9 @@ fn features(
     let block = spaces.declare("batch", largest.words);
     let table = spaces.declare("features", data.most_rows() * hidden);
     let memory = Memory::allocate(gpu, &spaces)?;
-    params.upload(gpu, &memory, &encoder.weights()?.prefixed(BERT_PREFIX));
+    let weights = encoder.weights()?.prefixed(BERT_PREFIX);
+    params.check(&weights, &encoder.weights_path())?;
+    params.upload(gpu, &memory, &weights);
     let mut pool = Pool::new();
     let mut program = |layout: &Layout| -> Result<Program> {
         let mut tape = Tape::new();
