@@ -29,6 +29,16 @@ struct Curve {
     points: Vec<Point>,
 }
 
+impl Curve {
+    fn print(&self) {
+        println!("{} ({})", self.name, self.fixed);
+        println!("{:>10} {:>12} {:>12}", "", "median ms", "fastest ms");
+        for p in &self.points {
+            println!("{:>10} {:>12.2} {:>12.2}", p.at, p.median() * 1e3, p.fastest() * 1e3);
+        }
+    }
+}
+
 struct Point {
     at: usize,
     /// A step's seconds, by turn.
@@ -80,12 +90,13 @@ impl Setting {
     }
 }
 
-/// Times the settings of a curve by turns.
+/// Times the settings of a curve by turns, and prints it as a table if asked.
 fn curve(
     gpu: &Gpu,
     folder: &Path,
     (name, fixed): (&'static str, &'static str),
     settings: &[(usize, Setting)],
+    table: bool,
 ) -> Result<Curve> {
     let mut sessions = Vec::new();
     for (_, setting) in settings {
@@ -107,10 +118,14 @@ fn curve(
             }
         }
     }
-    Ok(Curve { name, fixed, points })
+    let measured = Curve { name, fixed, points };
+    if table {
+        measured.print();
+    }
+    Ok(measured)
 }
 
-fn measure(gpu: &Gpu, folder: &Path) -> Result<Vec<Curve>> {
+fn measure(gpu: &Gpu, folder: &Path, table: bool) -> Result<Vec<Curve>> {
     let vary = |values: &[usize], change: fn(usize) -> Setting| -> Vec<(usize, Setting)> {
         values.iter().map(|v| (*v, change(*v))).collect()
     };
@@ -123,12 +138,14 @@ fn measure(gpu: &Gpu, folder: &Path) -> Result<Vec<Curve>> {
     let hidden = vary(&[8, 16, 32, 64], |h| Setting { hidden: Some(h), ..DEFAULT });
     let rows =
         vary(&[200, 2_000, 20_000], |rows| Setting { audio: 50, vision: 50, rows, ..DEFAULT });
-    Ok(vec![
-        curve(gpu, folder, ("batch size", "audio 500 x 5, vision 375 x 20"), &batches)?,
-        curve(gpu, folder, ("steps of a sequence", "batch 16"), &steps)?,
-        curve(gpu, folder, ("hidden size of both LSTMs", "batch 16, 500 and 375 steps"), &hidden)?,
-        curve(gpu, folder, ("rows of the data set", "batch 16, 50 steps"), &rows)?,
-    ])
+    let sizes = "audio 500 x 5, vision 375 x 20";
+    let curves = [
+        (("batch size", sizes), batches),
+        (("steps of a sequence", "batch 16"), steps),
+        (("hidden size of both LSTMs", "batch 16, 500 and 375 steps"), hidden),
+        (("rows of the data set", "batch 16, 50 steps"), rows),
+    ];
+    curves.iter().map(|(names, settings)| curve(gpu, folder, *names, settings, table)).collect()
 }
 
 fn main() -> Result<()> {
@@ -146,7 +163,7 @@ fn main() -> Result<()> {
     }
     let gpu = Gpu::new()?;
     let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
-    let curves = measure(&gpu, folder.path())?;
+    let curves = measure(&gpu, folder.path(), !json)?;
     gpu.save_pipeline_cache();
     if json {
         let curves = curves.iter().map(|c| {
@@ -158,14 +175,6 @@ fn main() -> Result<()> {
         let curves = curves.collect::<Vec<_>>();
         let caps = gpu.caps();
         println!("{}", json!({ "adapter": caps.name, "driver": caps.driver, "curves": curves }));
-    } else {
-        for c in &curves {
-            println!("{} ({})", c.name, c.fixed);
-            println!("{:>10} {:>12} {:>12}", "", "median ms", "fastest ms");
-            for p in &c.points {
-                println!("{:>10} {:>12.2} {:>12.2}", p.at, p.median() * 1e3, p.fastest() * 1e3);
-            }
-        }
     }
     if let Some(path) = svg {
         let mut text = String::new();
@@ -178,7 +187,7 @@ fn main() -> Result<()> {
 
 // ---- the picture -------------------------------------------------------------------------------
 
-const SIZE: (u32, u32) = (900, 640);
+const SIZE: (u32, u32) = (900, 660);
 /// The picture brings its own pale ground, so that it reads the same on a dark page.
 const GROUND: RGBColor = RGBColor(252, 252, 250);
 const INK: RGBColor = RGBColor(45, 50, 60);
@@ -191,9 +200,13 @@ type Drawing = std::result::Result<(), Box<dyn std::error::Error>>;
 fn draw(svg: &mut String, curves: &[Curve], adapter: &str) -> Drawing {
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&GROUND)?;
-    let title = format!("A training step, ms: median (fastest: open circle), {adapter}");
-    root.draw(&Text::new(title, (16, 12), ("sans-serif", 16).into_font().color(&INK)))?;
-    let (_, panels) = root.split_vertically(36);
+    let text = |size: i32, colour: &RGBColor| ("sans-serif", size).into_font().color(colour);
+    let title = format!("Milliseconds of a training step on {adapter}");
+    root.draw(&Text::new(title, (16, 12), text(16, &INK)))?;
+    let key = "dots: medians; circles: the fastest; dashed: in proportion to the largest; both axes \
+               logarithmic";
+    root.draw(&Text::new(key, (16, 34), text(12, &FAINT)))?;
+    let (_, panels) = root.split_vertically(58);
     for (curve, area) in curves.iter().zip(panels.split_evenly((2, 2))) {
         panel(curve, &area)?;
     }
@@ -249,9 +262,7 @@ fn panel(curve: &Curve, area: &DrawingArea<SVGBackend, Shift>) -> Drawing {
         let (_, floor) = chart.backend_coord(&(at.0, low));
         area_text(area, &point.at.to_string(), (x, floor + 6), below.clone())?;
     }
-    let (x, y) = chart.backend_coord(&ideal[0]);
-    let right = text(11, &FAINT).pos(Pos::new(HPos::Left, VPos::Bottom));
-    area_text(area, "proportional", (x + 10, y - 4), right)
+    Ok(())
 }
 
 /// Text at a place of the whole picture.
