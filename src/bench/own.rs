@@ -155,7 +155,8 @@ impl Own {
             why.notes.extend(e.notes().map(|n| format!("note: {n}")));
             why
         })?;
-        let mut capabilities = Capabilities::empty();
+        // Halves that are stored in words: unpack2x16float, which every backend of ours has.
+        let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
         capabilities.set(Capabilities::SUBGROUP, caps.subgroup.is_some());
         Validator::new(ValidationFlags::all(), capabilities)
             .subgroup_stages(ShaderStages::COMPUTE)
