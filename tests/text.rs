@@ -297,11 +297,9 @@ fn frozen_layers_are_kept_by_halves() {
     // The fixture's own values are halves already.
     let is_matrix = |name: &str| name.ends_with("weight") && name.contains("dense");
     place.encoder("fine", |_, tensors| {
-        let names: Vec<String> = tensors.tensors.keys().filter(|n| is_matrix(n)).cloned().collect();
-        for name in names {
-            let values: Vec<f32> = tensors.f32(&name).iter().map(|v| v * 1.0003).collect();
-            let shape = tensors.shape(&name).to_vec();
-            tensors.put_f32(&name, &shape, &values);
+        for (name, shape, values) in original(&tiny()).iter().filter(|w| is_matrix(w.0)) {
+            let values: Vec<f32> = values.iter().map(|v| v * 1.0003).collect();
+            tensors.put_f32(name, shape, &values);
         }
     });
     let train = |out: &str, more: &str| {
