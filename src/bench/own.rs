@@ -155,7 +155,7 @@ impl Own {
             why.notes.extend(e.notes().map(|n| format!("note: {n}")));
             why
         })?;
-        let mut capabilities = Capabilities::empty();
+        let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
         capabilities.set(Capabilities::SUBGROUP, caps.subgroup.is_some());
         Validator::new(ValidationFlags::all(), capabilities)
             .subgroup_stages(ShaderStages::COMPUTE)
