@@ -134,15 +134,7 @@ impl Weights {
 
 /// The value of an IEEE half: 1 sign bit, 5 exponent bits (bias 15), 10 fraction bits. Exact.
 fn f16_to_f32(bits: u16) -> f32 {
-    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
-    let fraction = u32::from(bits & 0x3ff);
-    match u32::from(bits >> 10 & 0x1f) {
-        // Zeros, and numbers too small for a leading one: multiples of 2^-24.
-        0 => sign * fraction as f32 / 16_777_216.0,
-        31 if fraction == 0 => sign * f32::INFINITY,
-        31 => f32::NAN,
-        exponent => sign * f32::from_bits((exponent + 127 - 15) << 23 | fraction << 13),
-    }
+    half::f16::from_bits(bits).to_f32()
 }
 
 /// Writes tensors of any type to a safetensors file, whole or not at all.
