@@ -201,14 +201,20 @@ fn translate(module: &Module, info: &ModuleInfo, gles: bool) -> Result<(), Strin
     Ok(())
 }
 
+/// What a text may use whatever the adapter, and whether it reads by 64-bit integers.
+fn capabilities(defines: &Defines) -> (Capabilities, bool) {
+    let long = defines.contains_key("LONG");
+    // WebGPU's own: every adapter unpacks f16 to f32.
+    let mut base = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    base.set(Capabilities::SHADER_INT64, long);
+    (base, long)
+}
+
 fn check(variant: &Variant) -> Result<(), String> {
     let text = expand(variant.kernel.source, &variant.defines)?;
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
     // What needs no subgroup operation must pass without them.
-    let long = variant.defines.contains_key("LONG");
-    // WebGPU's own: every adapter unpacks f16 to f32.
-    let mut base = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    base.set(Capabilities::SHADER_INT64, long);
+    let (base, long) = capabilities(&variant.defines);
     let plain = validate(&module, base);
     let subgroups = plain.is_err();
     let info = match plain {
@@ -322,7 +328,8 @@ fn the_kernels_of_the_roofline_translate() {
             let text = expand(source, &defines).unwrap_or_else(|e| panic!("{name}: {e}"));
             let module = naga::front::wgsl::parse_str(&text)
                 .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
-            let info = validate(&module, Capabilities::empty()).unwrap_or_else(|e| panic!("{e}"));
+            let (base, _) = capabilities(&defines);
+            let info = validate(&module, base).unwrap_or_else(|e| panic!("{e}"));
             translate(&module, &info, false).unwrap_or_else(|e| panic!("{name}: {e}"));
         }
     }

@@ -28,11 +28,13 @@ pub const ROOFLINE_KERNELS: [(&str, &str, Variants); 2] = [
 /// Sums at a time: enough to hide the time that one takes, few enough for registers.
 const FMA: [&[(&str, u32)]; 2] = [&[("ACCS", 2)], &[("ACCS", 3)]];
 
-const COPY: [&[(&str, u32)]; 4] = [
+const COPY: [&[(&str, u32)]; 6] = [
     &[("WG", 256), ("PER", 1)],
     &[("WG", 256), ("PER", 4)],
     &[("WG", 256), ("PER", 8)],
     &[("WG", 64), ("PER", 4), ("WITHIN", 1)],
+    &[("WG", 8), ("PER", 1024), ("WALK", 1)],
+    &[("WG", 8), ("PER", 1024), ("WALK", 1), ("LONG", 1)],
 ];
 
 /// Bytes of each side of the copy: beyond what caches hold.
@@ -49,7 +51,9 @@ impl Roofline {
     /// Those of the device.
     pub fn measure(gpu: &Gpu) -> Result<Self> {
         let of = |variants: &[&[(&'static str, u32)]], one: fn(&Gpu, &Defines) -> Result<f64>| {
-            variants.iter().try_fold(0.0_f64, |best, defines| -> Result<f64> {
+            let possible =
+                |v: &&&[(&'static str, u32)]| gpu.caps().long_loads || !v.contains(&("LONG", 1));
+            variants.iter().filter(possible).try_fold(0.0_f64, |best, defines| -> Result<f64> {
                 Ok(best.max(one(gpu, &defines.iter().copied().collect())?))
             })
         };
