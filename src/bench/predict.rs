@@ -259,7 +259,7 @@ pub fn assumptions() -> Vec<String> {
             RECORD[0] * 1e6,
             RECORD[1] * 1e6
         ),
-        "tried on the one adapter at hand (llvmpipe, with figures measured there, on a busy machine) \
+        "tried on the one adapter at hand (llvmpipe, with figures measured there) \
          steps took 1.3 to 2.7 times what this formula says: expect no less here (--calibrate)"
             .into(),
         "an epoch is its training batches alone, without validation; laptops hold their boost clocks"
