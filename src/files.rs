@@ -77,6 +77,17 @@ pub fn remove_leftovers(folder: impl AsRef<Path>) {
     }
 }
 
+/// Writes a file of the user's cache, and its folder. Failing to is no error, since a cache can be
+/// made again: `what` is then said not to be kept, to whoever asks (`-vv`).
+pub(crate) fn keep(path: &Path, bytes: &[u8], what: &str) {
+    if let Some(folder) = path.parent() {
+        let _ = std::fs::create_dir_all(folder);
+    }
+    if let Err(why) = write_atomic(path, bytes) {
+        log::debug!("{what} not kept: {why}");
+    }
+}
+
 /// Where what can be computed again is kept: `modalign` under `$XDG_CACHE_HOME` or the platform's
 /// equivalent.
 pub(crate) fn cache_folder() -> Option<PathBuf> {

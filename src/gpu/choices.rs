@@ -81,14 +81,9 @@ impl Choices {
         let mut choices = self.read();
         choices.extend(self.state().table.clone());
         let file = File { adapter: self.adapter.clone(), driver: self.driver.clone(), choices };
-        if let Some(folder) = path.parent() {
-            let _ = std::fs::create_dir_all(folder);
-        }
-        let written = serde_json::to_vec_pretty(&file)
-            .map_err(|why| why.to_string())
-            .and_then(|b| crate::files::write_atomic(path, &b).map_err(|why| why.to_string()));
-        if let Err(why) = written {
-            log::debug!("choices not kept: {why}");
+        match serde_json::to_vec_pretty(&file) {
+            Ok(bytes) => crate::files::keep(path, &bytes, "choices"),
+            Err(why) => log::debug!("choices not kept: {why}"),
         }
     }
 }

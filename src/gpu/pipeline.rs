@@ -129,12 +129,7 @@ impl Gpu {
         if known == data.len() as u64 {
             return;
         }
-        if let Some(folder) = path.parent() {
-            let _ = std::fs::create_dir_all(folder);
-        }
-        if let Err(why) = crate::files::write_atomic(path, &data) {
-            log::debug!("pipeline cache not kept: {why}");
-        }
+        crate::files::keep(path, &data, "pipeline cache");
     }
 }
 

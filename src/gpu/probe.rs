@@ -3,7 +3,7 @@
 
 use super::{BindingKind, Defines, Gpu, PipelineKey, read_words, storage_buffer};
 use crate::error::Result;
-use crate::files::{cache_folder, sha256_hex, write_atomic};
+use crate::files::{cache_folder, keep, sha256_hex};
 use std::path::{Path, PathBuf};
 
 /// Side of the doubly nested loop: beyond every limit seen.
@@ -60,12 +60,7 @@ fn recall(path: &Path) -> Option<Option<u64>> {
 /// Keeps an answer. Failing to is no error: the next start asks again.
 fn remember(path: &Path, limit: Option<u64>) {
     let text = limit.map_or_else(|| "none".to_string(), |limit| limit.to_string());
-    if let Some(folder) = path.parent() {
-        let _ = std::fs::create_dir_all(folder);
-    }
-    if let Err(why) = write_atomic(path, format!("{text}\n").as_bytes()) {
-        log::debug!("the answer of a self-test is not kept: {why}");
-    }
+    keep(path, format!("{text}\n").as_bytes(), "the answer of a self-test");
 }
 
 fn measured(gpu: &Gpu) -> Result<Option<u64>> {

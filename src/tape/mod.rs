@@ -138,7 +138,8 @@ impl Tape {
 
     /// One tensor over all of `vars`, and the word of it where each begins, so that a kernel that
     /// reads (or writes) many small tensors binds them once; `None` where they do not lie in one
-    /// persistent buffer, or are stored by halves. Its length is a multiple of four, as that of every buffer is.
+    /// persistent buffer, or are stored by halves. Its length is a multiple of four, as that of every
+    /// buffer is.
     pub(crate) fn cover(&mut self, vars: &[Var]) -> Option<(Var, Vec<u32>)> {
         let place = |v: &Var| match &self.recording.tensors[v.index()] {
             info if info.half => None,
