@@ -1,7 +1,7 @@
 //! `modalign demo`: four variants of the model on data whose hidden factors are known.
 
 use super::curves::{COLOURS, Panel, Series, write};
-use super::demo_report::{Carried, carried, probe_table, verdict};
+use super::demo_report::{probe_table, verdict};
 use super::progress::Progress;
 use super::train::{Entries, metrics_table};
 use super::{Global, output, run_folder};
@@ -9,8 +9,9 @@ use crate::data::{SynthConfig, SynthStream, synth};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::recipe::Config;
+use crate::train::carried::{Carried, carried};
 use crate::train::metrics::Metrics;
-use crate::train::{EpochRecord, Outcome, RunOptions, Saved, open_saved, train};
+use crate::train::{EpochRecord, Outcome, RunOptions, Saved, Session, open_saved, train};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -175,9 +176,13 @@ fn one(gpu: &Gpu, options: RunOptions, label: &str, global: &Global) -> Result<(
     let history = progress.into_history();
     let test = outcome.test.ok_or_else(|| Error::data(&options.data, "no test labels"))?;
     let mut session = open_saved(gpu, &Saved::load(&options.out)?, &options.data)?;
-    let learned = carried(&mut session)?;
+    let probes = |session: &mut Session| {
+        let none = || Error::data(&options.data, "no known factors");
+        carried(session)?.ok_or_else(none)
+    };
+    let learned = probes(&mut session)?;
     session.initialise()?;
-    let untrained = carried(&mut session)?;
+    let untrained = probes(&mut session)?;
     let (seconds, mae) = (outcome.seconds, test.mae);
     global.note(&format!("{label} test MAE {mae:.3}  Corr {:.3}  {seconds:.1} s", test.corr));
     Ok((Run { folder: options.out, outcome, test, carried: learned, history }, untrained))

@@ -1,103 +1,24 @@
 //! What the demo's representations carry, and what that shows.
 
 use super::demo::{Run, VARIANTS, Variant};
-use super::eval::head_name;
 use super::output;
-use crate::data::{Dataset, SplitName};
-use crate::error::{Error, Result};
-use crate::train::Session;
-use crate::train::probe::probe;
+use crate::train::carried::Carried;
 use comfy_table::Table;
-use serde_json::{Map, Value, json};
 
-/// The ridge penalty of the probes, on standardised inputs.
-const LAMBDA: f64 = 1.0;
 /// A smaller mean difference of R² or MAE is not worth a word, nor is one whose sign varies with
 /// the seed.
 const CLEAR: f64 = 0.02;
 
 const FACTORS: [&str; 4] = ["shared", "text", "audio", "vision"];
 
-/// R² by representation and factor, in the order of the session's representations.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Carried {
-    /// Name, then R² for each of [`FACTORS`].
-    lines: Vec<(String, [f64; 4])>,
-}
-
-impl Carried {
-    fn get(&self, name: &str, factor: &str) -> Option<f64> {
-        let at = FACTORS.iter().position(|f| *f == factor)?;
-        self.lines.iter().find(|(n, _)| n == name).map(|(_, values)| values[at])
-    }
-
-    /// The mean of several, which have the same representations.
-    pub(super) fn mean(all: &[&Carried]) -> Carried {
-        let Some(first) = all.first() else { return Carried::default() };
-        let line = |(i, (name, _)): (usize, &(String, [f64; 4]))| {
-            let value = |k: usize| all.iter().map(|c| c.lines[i].1[k]).sum::<f64>();
-            (name.clone(), [0, 1, 2, 3].map(|k| value(k) / all.len() as f64))
-        };
-        Carried { lines: first.lines.iter().enumerate().map(line).collect() }
-    }
-
-    /// As an object of objects.
-    pub(super) fn to_json(&self) -> Value {
-        let lines = self.lines.iter().map(|(name, values)| {
-            let by: Map<_, _> =
-                FACTORS.iter().zip(values).map(|(f, v)| (f.to_string(), json!(v))).collect();
-            (name.clone(), Value::Object(by))
-        });
-        Value::Object(lines.collect())
-    }
-
-    /// Mean over the encoders of what `factor` says of each.
-    fn encoders(&self, factor: impl Fn(&'static str) -> &'static str) -> f64 {
-        let senses = ["text", "audio", "vision"];
-        let values: Vec<f64> = senses
-            .into_iter()
-            .filter_map(|sense| self.get(&encoder(sense), factor(sense)))
-            .collect();
-        values.iter().sum::<f64>() / values.len().max(1) as f64
-    }
-}
-
-fn encoder(sense: &str) -> String {
-    format!("{sense} encoder")
-}
-
-/// Probes every representation of a session for every factor: fitted on train, scored on test.
-pub(super) fn carried(session: &mut Session) -> Result<Carried> {
-    let train = session.represent(SplitName::Train)?;
-    let test = session.represent(SplitName::Test)?;
-    let data = session.data().clone();
-    let lines = train.iter().zip(&test).map(|((name, size, x), (_, _, x_test))| {
-        let mut values = [0.0; 4];
-        for (value, factor) in values.iter_mut().zip(FACTORS) {
-            let (y, dim) = truth(&data, SplitName::Train, factor)?;
-            let (y_test, _) = truth(&data, SplitName::Test, factor)?;
-            *value = probe(x, *size, &y, dim, x_test, &y_test, LAMBDA)?;
-        }
-        Ok((shown_name(name), values))
-    });
-    Ok(Carried { lines: lines.collect::<Result<_>>()? })
-}
-
-fn truth(data: &Dataset, split: SplitName, factor: &str) -> Result<(Vec<f32>, usize)> {
-    let found = data.split(split).and_then(|s| s.factor(factor));
-    found.ok_or_else(|| Error::data(data.path(), format!("no '{split}.factor_{factor}'")))
-}
-
-/// The session's "encoded audio" and "feature A" in words.
-fn shown_name(name: &str) -> String {
-    match (name.strip_prefix("encoded "), name.strip_prefix("feature ")) {
-        (Some(sense), _) => encoder(sense),
-        (_, Some(letter)) => {
-            let head = head_name(letter.chars().next().unwrap_or('M'));
-            format!("{head} head")
-        }
-        _ => name.into(),
-    }
+/// Mean over the encoders of what `factor` says of each.
+fn encoders(carried: &Carried, factor: impl Fn(&'static str) -> &'static str) -> f64 {
+    let senses = ["text", "audio", "vision"];
+    let values: Vec<f64> = senses
+        .into_iter()
+        .filter_map(|sense| carried.get(&format!("{sense} encoder"), factor(sense)))
+        .collect();
+    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 /// A row for each representation and factor that belong together, a column for each variant.
@@ -129,8 +50,8 @@ pub(super) fn probe_table(before: &Carried, trained: &[Carried]) -> Table {
 
 /// What the numbers show, in sentences made from the numbers. `runs` are by variant and seed.
 pub(super) fn verdict(before: &Carried, runs: &[Vec<Run>]) -> Vec<String> {
-    let shared = |c: &Carried| c.encoders(|_| "shared");
-    let own = |c: &Carried| c.encoders(|sense| sense);
+    let shared = |c: &Carried| encoders(c, |_| "shared");
+    let own = |c: &Carried| encoders(c, |sense| sense);
     let all = |value: &dyn Fn(&Carried) -> f64| {
         let values: Vec<f64> = runs.iter().flatten().map(|r| value(&r.carried)).collect();
         values.iter().sum::<f64>() / values.len().max(1) as f64
@@ -240,19 +161,5 @@ mod tests {
         // A mean that rests on one seed is no finding.
         let luck = said([0.3, -0.1], [0.01, 0.01], [0.0, 0.01]);
         assert!(luck.contains("No clear difference") && !luck.contains("more"), "{luck}");
-    }
-
-    #[test]
-    fn names_are_words() {
-        assert_eq!(shown_name("encoded audio"), "audio encoder");
-        assert_eq!(shown_name("feature M"), "fused head");
-        assert_eq!(shown_name("feature V"), "vision head");
-    }
-
-    #[test]
-    fn means_are_of_each_cell() {
-        let one = |v: f64| Carried { lines: vec![("a".into(), [v; 4])] };
-        let mean = Carried::mean(&[&one(0.0), &one(1.0)]);
-        assert_eq!((mean.get("a", "audio"), mean.get("b", "audio")), (Some(0.5), None));
     }
 }

@@ -4,6 +4,7 @@ use super::train::metrics_table;
 use super::{Global, output, run_folder};
 use crate::data::SplitName;
 use crate::error::{Error, Result};
+use crate::train::carried::head_name;
 use crate::train::metrics::{Metrics, evaluate};
 use crate::train::{Saved, evaluate_run};
 use clap::Args;
@@ -35,16 +36,6 @@ pub(super) struct EvalArgs {
 pub(super) fn parse_split(name: &str) -> Result<SplitName, String> {
     let found = SplitName::ALL.into_iter().find(|s| s.name() == name);
     found.ok_or_else(|| "want train, valid or test".into())
-}
-
-/// The head that a task's letter stands for.
-pub(super) fn head_name(letter: char) -> &'static str {
-    match letter {
-        'T' => "text",
-        'A' => "audio",
-        'V' => "vision",
-        _ => "fused",
-    }
 }
 
 /// Prints the table.

@@ -1,10 +1,11 @@
 //! `modalign predict`: one row for each sample.
 
-use super::eval::{head_name, parse_split};
+use super::eval::parse_split;
 use super::{Global, output, run_folder};
 use crate::data::{Dataset, Modality, Split, SplitName};
 use crate::error::{Error, Result};
 use crate::recipe::TokenSource;
+use crate::train::carried::head_name;
 use crate::train::metrics::Convention;
 use crate::train::{Predictions, Saved, open_saved, sentences};
 use clap::{Args, ValueEnum};

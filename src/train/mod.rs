@@ -1,6 +1,7 @@
 //! Training and what is measured about it.
 
 mod blueprint;
+pub mod carried;
 mod checkpoint;
 mod history;
 mod lifecycle;
