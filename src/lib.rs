@@ -29,7 +29,7 @@
 //! | [`nn::Params`] | named parameters in flat arenas with optimiser groups | the tape that uses them |
 //! | [`recipe`] | a model plus its objective plus its schedule | how kernels run |
 //!
-//! Data flows one way: `cli → bench → train → recipe → nn → tape → plan → gpu`. [`ops`] is the only place
+//! Data flows one way: `cli → experiment, bench → train → recipe → nn → tape → plan → gpu`. [`ops`] is the only place
 //! where a Rust function and a shader meet; every kernel there has a CPU twin that reads like its
 //! formula.
 //!
@@ -47,6 +47,7 @@ pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod error;
+pub mod experiment;
 pub mod files;
 pub mod gpu;
 pub mod nn;

@@ -13,6 +13,7 @@ mod demo;
 mod demo_report;
 mod devices;
 mod eval;
+mod experiment;
 mod export;
 mod inspect;
 mod inspect_data;
@@ -40,6 +41,7 @@ Examples:
   modalign synth --out play.safetensors          a data set whose hidden factors are known
   modalign train --data play.safetensors         train, stop early, test
   modalign eval --model runs/play-mosi-1111      all metrics of the best epoch
+  modalign experiment ablation --data play.safetensors    what each part of the method is worth
   modalign predict --model runs/play-mosi-1111 --data new.safetensors --format csv
   modalign train --data mosi.safetensors --bert bert-base-uncased    fine-tune a text encoder
   modalign predict --model runs/mosi-mosi-1111 --text \"I really enjoyed this film\"
@@ -114,6 +116,8 @@ enum Verb {
     Synth(synth::SynthArgs),
     /// Train a model on a data set, or continue a run
     Train(train::TrainArgs),
+    /// Train a grid of settings and seeds, and compare them
+    Experiment(experiment::ExperimentArgs),
     /// All metrics of a trained model on a data set
     Eval(eval::EvalArgs),
     /// Score every sample of a data set, or a sentence
@@ -181,6 +185,7 @@ impl Verb {
             Verb::Devices(args) => devices::run(args, global),
             Verb::Synth(args) => synth::run(args, global),
             Verb::Train(args) => train::run(args, global),
+            Verb::Experiment(args) => experiment::run(args, global),
             Verb::Eval(args) => eval::run(args, global),
             Verb::Predict(args) => predict::run(args, global),
             Verb::Export(args) => export::run(args, global),

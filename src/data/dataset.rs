@@ -26,7 +26,7 @@ impl Default for Options {
 }
 
 /// A data set whose every row has been checked. Cheap to share: the values stay in the file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Dataset {
     pub(super) source: Arc<Source>,
     pub(super) splits: [Option<Split>; 3],
@@ -145,7 +145,7 @@ impl Dataset {
 }
 
 /// One part of a data set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Split {
     pub(super) source: Arc<Source>,
     /// Where the text features lie: the same, or a file made of the text.

@@ -11,6 +11,7 @@ pub mod dataset;
 pub mod loader;
 pub mod normalize;
 mod open;
+pub mod perturb;
 pub(crate) mod rng;
 mod side;
 pub mod synth;
@@ -25,6 +26,7 @@ pub use batch::{BatchShape, Layout, StreamLayout, StreamSpec, TokenSpec, bucket,
 pub use dataset::{Dataset, Options, Split, Stream, Text, TextBert};
 pub use loader::{Batch, Loader};
 pub use normalize::{FeatureStats, Standardise};
+pub use perturb::{Damage, Perturbation};
 pub use synth::{SynthConfig, SynthStream};
 pub use tokenizer::Tokenizer;
 pub use tokens::{TokenLayout, TokenRows, Tokenised, fill_tokens, packed_rows};

@@ -5,6 +5,6 @@ mod overlay;
 mod self_mm;
 
 pub use config::{Config, Pooling, TextEncoder, TokenSource};
-pub use overlay::nearest;
+pub use overlay::{nearest, value_of};
 pub(crate) use self_mm::{BERT, BERT_PREFIX, pretrained, reading};
 pub use self_mm::{Forward, Objective, PAIRS, SelfMm, TrainSpaces};

@@ -86,14 +86,15 @@ fn fit(slot: &Value, value: Value, path: &str) -> Result<Value> {
     }
 }
 
+/// What a setting's text means: a bare word is a string; anything else reads as TOML.
+pub fn value_of(text: &str) -> Value {
+    let table = format!("v = {text}").parse::<Table>().ok();
+    table.and_then(|mut t| t.remove("v")).unwrap_or_else(|| Value::String(text.into()))
+}
+
 /// Sets `section.key` to what `text` says.
 pub(super) fn set(all: &mut Table, key: &str, text: &str) -> Result<()> {
-    // A bare word is a string; anything else reads as TOML.
-    let value: Value = format!("v = {text}")
-        .parse::<Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| Value::String(text.into()));
+    let value = value_of(text);
     let whole = all.clone();
     let mut at: &mut Table = all;
     let parts: Vec<&str> = key.split('.').collect();

@@ -4,6 +4,7 @@ use super::probe::probe;
 use super::session::Session;
 use crate::data::{Dataset, SplitName};
 use crate::error::{Error, Result};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value, json};
 
 /// The ridge penalty of the probes, on standardised inputs.
@@ -59,6 +60,19 @@ impl Carried {
             Some((name.clone(), values.collect()))
         });
         Some(Carried { lines: lines.collect::<Option<_>>()? })
+    }
+}
+
+impl Serialize for Carried {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        self.to_json().serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Carried {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        Carried::from_json(&value).ok_or_else(|| de::Error::custom("want an object of objects"))
     }
 }
 

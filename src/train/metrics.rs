@@ -53,25 +53,43 @@ pub struct Metrics {
     pub f1_non0: Option<f64>,
 }
 
+/// Every score's name, in the order of the field's tables.
+pub const NAMES: [&str; 11] = [
+    "MAE",
+    "Corr",
+    "Acc-7",
+    "Acc-2",
+    "Acc-3",
+    "Acc-5",
+    "F1",
+    "Acc-2 Has0",
+    "F1 Has0",
+    "Acc-2 Non0",
+    "F1 Non0",
+];
+
+/// Whether a smaller value of a score is a better one.
+pub fn smaller_is_better(name: &str) -> bool {
+    name == "MAE"
+}
+
 impl Metrics {
     /// Names and values in the order of the field's tables; absent scores are left out.
     pub fn entries(&self) -> Vec<(&'static str, f64)> {
-        [
-            ("MAE", Some(self.mae)),
-            ("Corr", Some(self.corr)),
-            ("Acc-7", self.acc7),
-            ("Acc-2", self.acc2),
-            ("Acc-3", self.acc3),
-            ("Acc-5", self.acc5),
-            ("F1", self.f1),
-            ("Acc-2 Has0", self.acc2_has0),
-            ("F1 Has0", self.f1_has0),
-            ("Acc-2 Non0", self.acc2_non0),
-            ("F1 Non0", self.f1_non0),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect()
+        let values = [
+            Some(self.mae),
+            Some(self.corr),
+            self.acc7,
+            self.acc2,
+            self.acc3,
+            self.acc5,
+            self.f1,
+            self.acc2_has0,
+            self.f1_has0,
+            self.acc2_non0,
+            self.f1_non0,
+        ];
+        NAMES.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
 

@@ -9,6 +9,7 @@ mod limits;
 pub mod metrics;
 pub mod probe;
 mod profile;
+mod robust;
 mod session;
 mod text;
 
@@ -19,5 +20,6 @@ pub use lifecycle::{
     Observer, Outcome, RunOptions, evaluate_run, open_data, open_file, open_saved, resume, train,
 };
 pub use profile::{By, Profile, Profiled, Row, profile};
+pub use robust::NOISE;
 pub use session::{Predictions, Representations, Session};
 pub use text::{encoder_of, export, sentences};

@@ -3,7 +3,9 @@
 use super::blueprint::{Blueprint, Kind, available, full_batch, order, table_width};
 use super::checkpoint::{State, StateCard, save_state};
 use super::history::StepRecord;
-use crate::data::{Batch, BatchShape, Dataset, Loader, SplitName, Standardise};
+use crate::data::{
+    Batch, BatchShape, Dataset, FeatureStats, Loader, Modality, SplitName, Standardise,
+};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::{Params, Weights};
@@ -51,6 +53,8 @@ pub struct Session<'g> {
     pub(super) step: Step,
     pub(super) updates: u32,
     objective: Objective,
+    /// Training statistics of the modalities that were asked for.
+    pub(super) usual: HashMap<Modality, Arc<FeatureStats>>,
 }
 
 impl<'g> Session<'g> {
@@ -98,6 +102,7 @@ impl<'g> Session<'g> {
             step: Step::default(),
             updates: 0,
             objective,
+            usual: HashMap::new(),
         };
         session.set_rates();
         let kind = if session.made.train.is_some() { Kind::Train } else { Kind::Scores };
@@ -412,7 +417,13 @@ impl<'g> Session<'g> {
 
     // ---- evaluation --------------------------------------------------------------------------
 
-    fn table(&mut self, split: SplitName, kind: Kind) -> Result<(usize, Vec<f32>)> {
+    /// Runs a split through the model, each block after `change` saw it.
+    fn table(
+        &mut self,
+        split: SplitName,
+        kind: Kind,
+        change: impl Fn(&mut Batch),
+    ) -> Result<(usize, Vec<f32>)> {
         let rows =
             self.data.split(split).map(|s| s.rows()).ok_or_else(|| {
                 Error::data(self.data.path(), format!("no '{}' split", split.name()))
@@ -424,6 +435,7 @@ impl<'g> Session<'g> {
         let mut end = 0;
         for batch in self.loader(split, (0..rows as u32).collect())? {
             let mut batch = batch?;
+            change(&mut batch);
             let (first, at) = (all.len() / width, batch.layout.rows_at);
             if end + batch.layout.batch > first + room {
                 flying.clear();
@@ -456,7 +468,16 @@ impl<'g> Session<'g> {
 
     /// Scores of every row of a split, in order.
     pub fn predict(&mut self, split: SplitName) -> Result<Predictions> {
-        let (width, all) = self.table(split, Kind::Scores)?;
+        self.scores(split, |_| {})
+    }
+
+    /// The same of blocks that `change` has changed.
+    pub(super) fn scores(
+        &mut self,
+        split: SplitName,
+        change: impl Fn(&mut Batch),
+    ) -> Result<Predictions> {
+        let (width, all) = self.table(split, Kind::Scores, change)?;
         Ok(Predictions {
             tasks: self.objective.tasks.clone(),
             scores: all.chunks(width).map(<[f32]>::to_vec).collect(),
@@ -465,7 +486,7 @@ impl<'g> Session<'g> {
 
     /// Encoder outputs and the tasks' features of every row of a split.
     pub fn represent(&mut self, split: SplitName) -> Result<Representations> {
-        let (width, all) = self.table(split, Kind::Represent)?;
+        let (width, all) = self.table(split, Kind::Represent, |_| {})?;
         let encoded = self.model.encoded_sizes();
         let mut parts: Vec<(String, usize)> =
             encoded.iter().map(|(m, size)| (format!("encoded {m}"), *size)).collect();

@@ -1,0 +1,454 @@
+//! What an experiment is: cells, each a set of settings, times seeds.
+
+use super::presets::{Preset, preset_cells};
+use crate::data::Modality;
+use crate::error::{Error, Result};
+use crate::recipe::{Config, nearest, value_of};
+use crate::train::metrics::NAMES;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// A plan file.
+///
+/// ```toml
+/// data = "cmu_mosi.safetensors"    # from where the plan lies
+/// cells = "ablation"               # or weights, modalities, robustness
+/// seeds = 5                        # 1111 to 1115, or a list of seeds
+///
+/// [set]                            # of every cell, as train --set
+/// "train.max_epochs" = 30
+///
+/// [grid]                           # every combination
+/// "align.dim" = [8, 16]
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// What tables and pages call it; the file's name unless given.
+    #[serde(default)]
+    pub name: String,
+    /// The data set; from where the plan file lies.
+    pub data: PathBuf,
+    /// The settings that all cells begin with, as `train --preset`.
+    #[serde(default = "mosi")]
+    pub preset: String,
+    /// A ready-made set of cells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cells: Option<Preset>,
+    /// A number of seeds from 1111 on, or the seeds.
+    #[serde(default)]
+    pub seeds: Seeds,
+    /// The cell that the others are held against; the first unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The score that chooses the best cell (on validation) and orders the forest plot.
+    #[serde(default = "mae")]
+    pub metric: String,
+    /// Below this an adjusted p is called significant.
+    #[serde(default = "alpha")]
+    pub alpha: f64,
+    /// Whether trained models are also tested with each modality dropped, noised and truncated.
+    #[serde(default)]
+    pub robustness: bool,
+    /// Weights that `cells = "weights"` goes through.
+    #[serde(default = "weights")]
+    pub weights: Vec<f64>,
+    /// Weight of the pairs in the ablation's correlation form, whose terms are larger.
+    #[serde(default = "correlation_weight")]
+    pub correlation_weight: f64,
+    /// Settings of every cell.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    pub set: Table,
+    /// Values to combine: `"section.key" = [a, b, ...]`.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    pub grid: Table,
+    /// Cells by name.
+    #[serde(default, rename = "cell", skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<OwnCell>,
+}
+
+fn mosi() -> String {
+    "mosi".into()
+}
+fn mae() -> String {
+    "MAE".into()
+}
+fn alpha() -> f64 {
+    0.05
+}
+fn weights() -> Vec<f64> {
+    vec![0.0, 0.1, 1.0, 10.0, 100.0, 1000.0]
+}
+fn correlation_weight() -> f64 {
+    1.0
+}
+
+/// Which seeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Seeds {
+    /// So many from 1111 on, the seeds of MMSA's tables.
+    Count(u64),
+    /// These.
+    List(Vec<u64>),
+}
+
+impl Default for Seeds {
+    fn default() -> Self {
+        Seeds::Count(5)
+    }
+}
+
+impl Seeds {
+    /// All of them.
+    pub fn list(&self) -> Vec<u64> {
+        match self {
+            Seeds::Count(n) => (0..*n).map(|i| 1111 + i).collect(),
+            Seeds::List(all) => all.clone(),
+        }
+    }
+}
+
+/// A cell that the plan spells out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnCell {
+    /// In tables and folder names.
+    pub name: String,
+    /// Its settings, over those of all cells.
+    #[serde(default)]
+    pub set: Table,
+}
+
+/// One way of training, and what it is called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    /// In tables, and as the name of its folder.
+    pub name: String,
+    /// `section.key=value`, over the plan's own.
+    pub settings: Vec<String>,
+}
+
+impl Cell {
+    pub(super) fn new(name: impl Into<String>, settings: &[&str]) -> Self {
+        Cell { name: name.into(), settings: settings.iter().map(ToString::to_string).collect() }
+    }
+}
+
+impl Plan {
+    /// Reads a plan file; a relative path to data counts from its folder.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no TOML, or has a key that plans do not have.
+    pub fn read(path: &Path) -> Result<Plan> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let bad = |e: toml::de::Error| {
+            let said = e.message().split_whitespace().collect::<Vec<_>>().join(" ");
+            let line = e.span().map_or(0, |s| 1 + text[..s.start].matches('\n').count());
+            Error::Config(format!("{}, line {line}: {said}", path.display()))
+        };
+        let mut plan: Plan = toml::from_str(&text).map_err(bad)?;
+        if plan.name.is_empty() {
+            plan.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        }
+        if plan.data.is_relative() {
+            plan.data = path.parent().unwrap_or(Path::new("")).join(&plan.data);
+        }
+        Ok(plan)
+    }
+
+    /// One of the ready-made sets of cells over a data set, everything else as it comes.
+    pub fn of(cells: Preset, data: &Path) -> Plan {
+        let stem = data.file_stem().unwrap_or_default().to_string_lossy();
+        Plan {
+            name: format!("{stem}-{}", cells.name()),
+            data: data.to_path_buf(),
+            preset: mosi(),
+            cells: Some(cells),
+            seeds: Seeds::default(),
+            reference: None,
+            metric: mae(),
+            alpha: alpha(),
+            robustness: false,
+            weights: weights(),
+            correlation_weight: correlation_weight(),
+            set: Table::new(),
+            grid: Table::new(),
+            own: Vec::new(),
+        }
+    }
+
+    /// As a TOML text.
+    ///
+    /// # Errors
+    /// None that a plan that was read could have.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::Config(e.to_string()))
+    }
+
+    /// Whether trained models are tested on damaged inputs too.
+    pub fn tests_robustness(&self) -> bool {
+        self.robustness || self.cells == Some(Preset::Robustness)
+    }
+
+    /// The settings of every cell, as `--set` takes them.
+    pub fn settings(&self) -> Vec<String> {
+        flat(&self.set).into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+    }
+
+    /// Adds a `section.key=value` to the settings of every cell, over what the plan has.
+    ///
+    /// # Errors
+    /// A text without `=`.
+    pub fn add_setting(&mut self, setting: &str) -> Result<()> {
+        let (key, text) = setting
+            .split_once('=')
+            .ok_or_else(|| Error::Config(format!("--set '{setting}': want section.key=value")))?;
+        // Flat, so that it comes in place of a key however the plan nests it.
+        let all: Vec<(String, Value)> = flat(&self.set);
+        self.set = all.into_iter().filter(|(k, _)| k != key.trim()).collect();
+        self.set.insert(key.trim().into(), value_of(text.trim()));
+        Ok(())
+    }
+
+    /// The configuration of a cell at a seed.
+    ///
+    /// # Errors
+    /// An unknown key or an impossible value, with the cell's name.
+    pub fn config(&self, cell: &Cell, seed: u64) -> Result<Config> {
+        let mut all = self.settings();
+        all.extend(cell.settings.iter().cloned());
+        all.push(format!("train.seed={seed}"));
+        Config::build(&self.preset, None, &all).map_err(|e| match e {
+            Error::Config(why) => Error::Config(format!("cell {}: {why}", cell.name)),
+            other => other,
+        })
+    }
+
+    /// All cells for data with these modalities: those of the preset times the grid, then the
+    /// plan's own.
+    ///
+    /// # Errors
+    /// A plan of no cells, two cells of one name, a grid entry that is no list, a key or a value
+    /// that no configuration has, a reference that is none of them.
+    pub fn all_cells(&self, has: &[Modality]) -> Result<Vec<Cell>> {
+        let fail = |why: String| Err(Error::Config(why));
+        if self.seeds.list().is_empty() {
+            return fail("seeds: want at least one".into());
+        }
+        if !(self.alpha > 0.0 && self.alpha < 1.0) {
+            return fail(format!("alpha: want a probability, got {}", self.alpha));
+        }
+        if !NAMES.contains(&self.metric.as_str()) {
+            let close = nearest(&self.metric, NAMES.into_iter());
+            return fail(format!("metric: no score '{}', did you mean '{close}'?", self.metric));
+        }
+        let mut cells = match self.cells {
+            Some(preset) => preset_cells(preset, self, has)?,
+            None => Vec::new(),
+        };
+        if !self.grid.is_empty() {
+            let start = if cells.is_empty() { vec![Cell::new("", &[])] } else { cells };
+            cells = product(start, &flat(&self.grid))?;
+        }
+        for own in &self.own {
+            let settings = flat(&own.set).into_iter().map(|(key, value)| format!("{key}={value}"));
+            cells.push(Cell { name: own.name.clone(), settings: settings.collect() });
+        }
+        if cells.is_empty() {
+            let known = Preset::ALL.map(Preset::name).join(", ");
+            return fail(format!("no cells: give cells ({known}), [grid] or [[cell]]"));
+        }
+        for (i, cell) in cells.iter().enumerate() {
+            if cell.name.is_empty() || cell.name != folder_name(&cell.name) {
+                return fail(format!(
+                    "cell '{}': want a name of letters, digits and + - = . , _, since it is its \
+                     folder's too",
+                    cell.name
+                ));
+            }
+            if cells[..i].iter().any(|other| other.name == cell.name) {
+                return fail(format!("two cells are called '{}'", cell.name));
+            }
+            self.config(cell, 0)?;
+        }
+        if let Some(wanted) = &self.reference
+            && !cells.iter().any(|c| c.name == *wanted)
+        {
+            let close = nearest(wanted, cells.iter().map(|c| c.name.as_str()));
+            return fail(format!("reference: no cell '{wanted}', did you mean '{close}'?"));
+        }
+        Ok(cells)
+    }
+
+    /// The cell that the others are held against: the plan's choice, or the preset's, or the first.
+    pub fn reference<'a>(&'a self, cells: &'a [Cell]) -> &'a str {
+        let chosen = self.reference.as_deref();
+        let usual = self.cells.and_then(Preset::reference);
+        let usual = usual.filter(|name| cells.iter().any(|c| c.name == *name));
+        chosen.or(usual).or(cells.first().map(|c| c.name.as_str())).unwrap_or_default()
+    }
+}
+
+/// A name with nothing in it that a file system or a shell takes amiss.
+fn folder_name(name: &str) -> String {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "+-=.,_".contains(c);
+    let name: String = name.chars().map(|c| if fine(c) { c } else { '_' }).collect();
+    // Neither hidden nor a way out of the folder.
+    match name.strip_prefix(['.', '-']) {
+        Some(rest) => format!("_{rest}"),
+        None => name,
+    }
+}
+
+/// Every entry as `section.key` and its value in TOML, however the table is nested.
+fn flat(table: &Table) -> Vec<(String, Value)> {
+    let mut all = Vec::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => {
+                all.extend(flat(inner).into_iter().map(|(k, v)| (format!("{key}.{k}"), v)));
+            }
+            other => all.push((key.clone(), other.clone())),
+        }
+    }
+    all
+}
+
+/// Every cell with every combination of the grid's values.
+fn product(mut cells: Vec<Cell>, grid: &[(String, Value)]) -> Result<Vec<Cell>> {
+    for (key, values) in grid {
+        let Some(values) = values.as_array().filter(|v| !v.is_empty()) else {
+            let detail = format!("grid.{key}: want a list of values, as in \"{key}\" = [1, 2]");
+            return Err(Error::Config(detail));
+        };
+        // The last word of a key is enough where no other key ends in it.
+        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
+        let alone = grid.iter().filter(|(other, _)| last(other) == last(key)).count() == 1;
+        let short = if alone { last(key) } else { key.clone() };
+        cells = cells
+            .iter()
+            .flat_map(|cell| {
+                let short = short.as_str();
+                values.iter().map(move |value| {
+                    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+                    let comma = if cell.name.is_empty() { "" } else { "," };
+                    let name = format!("{}{comma}{short}={}", cell.name, folder_name(&shown));
+                    let mut settings = cell.settings.clone();
+                    settings.push(format!("{key}={value}"));
+                    Cell { name, settings }
+                })
+            })
+            .collect();
+    }
+    Ok(cells)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Modality::{Audio, Text, Vision};
+
+    fn plan(text: &str) -> Plan {
+        toml::from_str(text).unwrap()
+    }
+
+    fn names(text: &str, has: &[Modality]) -> Vec<String> {
+        plan(text).all_cells(has).unwrap().into_iter().map(|c| c.name).collect()
+    }
+
+    fn problem(text: &str) -> String {
+        plan(text).all_cells(&Modality::ALL).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_ablation_is_labels_by_subsets_of_pairs_and_the_correlation_form() {
+        let plan = plan("data = 'a'\ncells = 'ablation'");
+        let cells = plan.all_cells(&Modality::ALL).unwrap();
+        assert_eq!(cells.len(), 2 * 8 + 2);
+        assert_eq!(plan.reference(&cells), "labels");
+        assert_eq!(plan.seeds.list(), [1111, 1112, 1113, 1114, 1115]);
+        let config = |name: &str| {
+            let cell = cells.iter().find(|c| c.name == name).unwrap();
+            plan.config(cell, 7).unwrap()
+        };
+        let both = config("labels+ta+av");
+        let w = both.align.weight;
+        assert_eq!((w.ta, w.tv, w.av, both.labels.enabled), (100.0, 0.0, 100.0, true));
+        assert_eq!(both.train.seed, 7);
+        let none = config("fused");
+        assert!(!none.labels.enabled && none.align.weight.ta == 0.0);
+        let correlation = config("labels+correlation");
+        assert!(correlation.align.standardize && correlation.align.weight.tv == 1.0);
+        // Two modalities have one pair.
+        let cells = plan.all_cells(&[Audio, Vision]).unwrap();
+        let names: Vec<_> = cells.iter().map(|c| c.name.as_str()).collect();
+        let wanted = ["fused", "av", "correlation", "labels", "labels+av", "labels+correlation"];
+        assert_eq!(names, wanted);
+        assert!(plan.all_cells(&[Text]).unwrap_err().to_string().contains("pair"));
+    }
+
+    #[test]
+    fn the_other_presets() {
+        let found = names("data='a'\ncells='modalities'", &Modality::ALL);
+        assert_eq!(found, ["TAV", "TA", "TV", "AV", "T", "A", "V"]);
+        assert_eq!(names("data='a'\ncells='modalities'", &[Text, Vision]), ["TV", "T", "V"]);
+        let found = names("data='a'\ncells='weights'\nweights=[0, 2.5]", &[Text, Audio]);
+        assert_eq!(found, ["weight=0", "weight=2.5"]);
+        let plan = plan("data='a'\ncells='robustness'");
+        let found = plan.all_cells(&[Text, Audio]).unwrap();
+        let found: Vec<_> = found.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(found, ["fused", "align", "labels", "labels+align"]);
+        assert!(plan.tests_robustness());
+    }
+
+    #[test]
+    fn a_grid_is_every_combination() {
+        let text = "data = 'a'\n[grid]\n'align.dim' = [4, 8]\n'model.modalities' = ['TA', 'T']";
+        let found = names(text, &Modality::ALL);
+        assert_eq!(found.len(), 4);
+        assert!(found.contains(&"dim=4,modalities=TA".to_string()), "{found:?}");
+        let text = "data='a'\ncells='robustness'\n[grid.train]\nbatch_size = [8, 16]";
+        assert_eq!(names(text, &[Text, Audio]).len(), 8);
+        // Two keys of one last word are told apart.
+        let text = "data='a'\n[grid]\n'train.lr.audio'=[0.1]\n'train.decay.audio'=[0.2]";
+        assert_eq!(names(text, &[Text]), ["train.decay.audio=0.2,train.lr.audio=0.1"]);
+    }
+
+    #[test]
+    fn own_cells_and_settings() {
+        let text = "data='a'\nseeds=[3, 5]\nreference='b'\n[set.train]\nbatch_size=8\n[[cell]]\n\
+                    name='a'\n[[cell]]\nname='b'\nset={ 'align.dim' = 4 }";
+        let plan = plan(text);
+        let cells = plan.all_cells(&Modality::ALL).unwrap();
+        let config = plan.config(&cells[1], 3).unwrap();
+        assert_eq!((config.align.dim, config.train.batch_size, config.train.seed), (4, 8, 3));
+        assert_eq!(plan.reference(&cells), "b");
+        let again: Plan = toml::from_str(&plan.to_toml().unwrap()).unwrap();
+        assert_eq!(again, plan);
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        assert!(problem("data='a'").contains("no cells"));
+        assert!(problem("data='a'\n[grid]\n'align.dim'=3").contains("want a list"));
+        assert!(problem("data='a'\n[grid]\n'align.dmi'=[3]").contains("align.dim"));
+        assert!(
+            problem("data='a'\ncells='weights'\nreference='weight=3'").contains("did you mean")
+        );
+        assert!(problem("data='a'\nseeds=[]\ncells='weights'").contains("at least one"));
+        assert!(problem("data='a'\n[[cell]]\nname='../x'").contains("want a name"));
+        assert!(problem("data='a'\n[[cell]]\nname='x'\n[[cell]]\nname='x'").contains("two cells"));
+        assert!(problem("data='a'\nalpha=2\ncells='weights'").contains("probability"));
+        assert!(problem("data='a'\ncells='weights'\nmetric='mse'\n").contains("metric"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        std::fs::write(&path, "data = 'a'\n\nsead = 3\n").unwrap();
+        let message = Plan::read(&path).unwrap_err().to_string();
+        assert!(message.contains("line 3") && message.contains("sead"), "{message}");
+        std::fs::write(&path, "data = 'a'").unwrap();
+        let plan = Plan::read(&path).unwrap();
+        assert_eq!((plan.name.as_str(), plan.data), ("x", folder.path().join("a")));
+    }
+}

@@ -1,0 +1,154 @@
+//! Ready-made sets of cells.
+
+use super::plan::{Cell, Plan};
+use crate::data::Modality;
+use crate::error::{Error, Result};
+use crate::recipe::Config;
+use serde::{Deserialize, Serialize};
+
+/// A ready-made set of cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// Label generation on and off, times every subset of the pairs, and the correlation form.
+    Ablation,
+    /// One weight for all pairs, over orders of magnitude.
+    Weights,
+    /// Every non-empty subset of the modalities.
+    Modalities,
+    /// The method's four corners, tested with each modality dropped, noised and truncated.
+    Robustness,
+}
+
+impl Preset {
+    /// All of them.
+    pub const ALL: [Preset; 4] =
+        [Preset::Ablation, Preset::Weights, Preset::Modalities, Preset::Robustness];
+
+    /// As plans write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::Ablation => "ablation",
+            Preset::Weights => "weights",
+            Preset::Modalities => "modalities",
+            Preset::Robustness => "robustness",
+        }
+    }
+
+    /// The cell that the others are held against: Self-MM without alignment, or all modalities,
+    /// which come first.
+    pub(super) fn reference(self) -> Option<&'static str> {
+        match self {
+            Preset::Ablation | Preset::Robustness => Some("labels"),
+            Preset::Weights => Some("weight=0"),
+            Preset::Modalities => None,
+        }
+    }
+}
+
+const LABELS_OFF: &str = "labels.enabled=false";
+
+/// The cells of a preset for data with these modalities.
+///
+/// # Errors
+/// Data of one modality, which has no pair; base settings that leave nothing to compare.
+pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Result<Vec<Cell>> {
+    let base = Config::build(&plan.preset, None, &plan.settings())?;
+    let used: Vec<Modality> =
+        has.iter().copied().filter(|m| base.model.modalities.contains(m.letter())).collect();
+    if preset == Preset::Modalities {
+        return Ok(subsets(used.len())
+            .filter(|subset| !subset.is_empty())
+            .map(|subset| {
+                let letters: String = subset.iter().map(|i| used[*i].letter()).collect();
+                Cell::new(&*letters, &[&format!("model.modalities={letters}")])
+            })
+            .collect());
+    }
+    let pairs = pairs(&used);
+    if pairs.is_empty() {
+        let have: Vec<&str> = used.iter().map(|m| m.name()).collect();
+        return Err(Error::Config(format!(
+            "cells = \"{}\" wants a pair of modalities to align; {} has {}",
+            preset.name(),
+            plan.data.display(),
+            if have.is_empty() { "none".into() } else { have.join(", ") }
+        )));
+    }
+    Ok(match preset {
+        Preset::Weights => plan
+            .weights
+            .iter()
+            .map(|w| Cell::new(format!("weight={w}"), &[&format!("align.weight={w:?}")]))
+            .collect(),
+        Preset::Ablation => {
+            let weight = base.align.weight;
+            let of = |pair: &str| match pair {
+                "ta" => weight.ta,
+                "tv" => weight.tv,
+                _ => weight.av,
+            };
+            if let Some(pair) = pairs.iter().find(|pair| of(pair) == 0.0) {
+                return Err(Error::Config(format!(
+                    "[set] has align.weight.{pair} = 0: the ablation has nothing to switch on"
+                )));
+            }
+            ablation(&pairs, plan.correlation_weight)
+        }
+        _ => {
+            let cell = |name: &str, settings: &[&str]| Cell::new(name, settings);
+            vec![
+                cell("fused", &["align.weight=0", LABELS_OFF]),
+                cell("align", &[LABELS_OFF]),
+                cell("labels", &["align.weight=0"]),
+                cell("labels+align", &[]),
+            ]
+        }
+    })
+}
+
+fn ablation(pairs: &[&str], correlation_weight: f64) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for labels in [false, true] {
+        let named = |what: String| match (labels, what.is_empty()) {
+            (false, true) => "fused".into(),
+            (true, true) => "labels".into(),
+            (false, false) => what,
+            (true, false) => format!("labels+{what}"),
+        };
+        let switch = (!labels).then(|| LABELS_OFF.to_string());
+        // From none to all, the smaller first.
+        let mut chosen: Vec<Vec<usize>> = subsets(pairs.len()).collect();
+        chosen.sort_by_key(Vec::len);
+        for on in chosen {
+            let off = (0..pairs.len()).filter(|i| !on.contains(i));
+            let settings = off.map(|i| format!("align.weight.{}=0", pairs[i]));
+            let name = on.iter().map(|i| pairs[*i]).collect::<Vec<_>>().join("+");
+            cells.push(Cell {
+                name: named(name),
+                settings: switch.iter().cloned().chain(settings).collect(),
+            });
+        }
+        let correlation =
+            ["align.standardize=true".into(), format!("align.weight={correlation_weight:?}")];
+        cells.push(Cell {
+            name: named("correlation".into()),
+            settings: switch.into_iter().chain(correlation).collect(),
+        });
+    }
+    cells
+}
+
+/// The pairs of these modalities, in the order of the settings.
+fn pairs(used: &[Modality]) -> Vec<&'static str> {
+    let has = |letter: char| used.iter().any(|m| m.letter() == letter.to_ascii_uppercase());
+    ["ta", "tv", "av"].into_iter().filter(|pair| pair.chars().all(has)).collect()
+}
+
+/// Every subset of 0..n: the whole first, each in ascending order, larger ones before smaller.
+fn subsets(n: usize) -> impl Iterator<Item = Vec<usize>> {
+    let mut all: Vec<Vec<usize>> =
+        (0..1usize << n).map(|bits| (0..n).filter(|i| bits >> i & 1 == 1).collect()).collect();
+    all.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+    all.into_iter()
+}

@@ -1,0 +1,474 @@
+//! What came of an experiment: every run, every cell's mean and spread, and its comparison with the
+//! reference.
+
+use super::plan::{Cell, Plan};
+use super::published::{Published, published};
+use super::stats::{Comparison, Summary, holm};
+use crate::data::{Damage, Perturbation};
+use crate::train::carried::Carried;
+use crate::train::metrics::{Convention, Metrics, smaller_is_better};
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// How much of the factor that all modalities know the encoders carry: R² of a linear probe on test
+/// rows, mean over encoders.
+pub const SHARED: &str = "R2 shared";
+/// How much of the factor that its modality alone knows an encoder carries, likewise.
+pub const PRIVATE: &str = "R2 private";
+
+/// Something for each score, by its name, in the order of the field's tables.
+pub type ByScore<T> = IndexMap<String, T>;
+
+/// What was measured of one run, as `cell.json` in its folder holds it; that file is the last one
+/// written, so that a run with it is finished.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The cell's name.
+    pub cell: String,
+    /// `train.seed`.
+    pub seed: u64,
+    /// Scores of the best epoch on validation rows, which chose it.
+    pub valid: Option<Metrics>,
+    /// And on test rows.
+    pub test: Option<Metrics>,
+    /// The epoch with the best validation loss.
+    pub best_epoch: usize,
+    /// Epochs trained.
+    pub epochs: usize,
+    /// Seconds that training took (of the last call, where it was interrupted).
+    pub seconds: f64,
+    /// The adapter.
+    pub adapter: String,
+    /// Its driver.
+    pub driver: String,
+    /// The crate's version.
+    pub version: String,
+    /// SHA-256 of the data set.
+    pub data_sha256: String,
+    /// What its representations carry of the factors that made the data, where those are known.
+    pub probes: Option<Carried>,
+    /// Scores on damaged test rows.
+    pub robustness: Option<Vec<Damaged>>,
+}
+
+/// Scores with one modality damaged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Damaged {
+    /// In words.
+    pub name: String,
+    /// What was damaged how.
+    pub perturbation: Perturbation,
+    /// Scores on test rows.
+    pub test: Metrics,
+}
+
+impl RunRecord {
+    /// Test scores, and what the encoders carry where that is known.
+    pub fn scores(&self) -> ByScore<f64> {
+        let mut scores = entries(self.test.as_ref());
+        if let Some(probes) = &self.probes {
+            let senses = ["text", "audio", "vision"];
+            let mean = |factor: &dyn Fn(&'static str) -> &'static str| {
+                let all =
+                    senses.iter().filter_map(|s| probes.get(&format!("{s} encoder"), factor(s)));
+                Summary::of(&all.collect::<Vec<_>>()).map(|s| s.mean)
+            };
+            for (name, value) in [(SHARED, mean(&|_| "shared")), (PRIVATE, mean(&|sense| sense))] {
+                scores.extend(value.map(|v| (name.to_string(), v)));
+            }
+        }
+        scores
+    }
+}
+
+fn entries(metrics: Option<&Metrics>) -> ByScore<f64> {
+    let all = metrics.map(Metrics::entries).unwrap_or_default();
+    all.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+/// A run within a cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellRun {
+    /// Its folder, from the experiment's.
+    pub run: String,
+    /// What was measured.
+    #[serde(flatten)]
+    pub record: RunRecord,
+}
+
+/// Means with one modality damaged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DamagedMeans {
+    /// In words.
+    pub name: String,
+    /// What was damaged how.
+    pub perturbation: Perturbation,
+    /// Scores on test rows.
+    pub test: ByScore<Summary>,
+}
+
+/// One way of training, over its seeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellResult {
+    /// Its name.
+    pub cell: String,
+    /// What sets it apart.
+    pub settings: Vec<String>,
+    /// Its finished runs.
+    pub runs: Vec<CellRun>,
+    /// Means and spreads on validation rows.
+    pub valid: ByScore<Summary>,
+    /// And on test rows, with [`SHARED`] and [`PRIVATE`] where they are known.
+    pub test: ByScore<Summary>,
+    /// Against the reference, on test rows; absent for the reference itself, and without a common
+    /// seed.
+    pub against_reference: Option<ByScore<Comparison>>,
+    /// Mean over runs.
+    pub probes: Option<Carried>,
+    /// With modalities damaged.
+    pub robustness: Option<Vec<DamagedMeans>>,
+}
+
+/// The cell that validation chooses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Its name.
+    pub cell: String,
+    /// By what: "valid MAE".
+    pub by: String,
+    /// Whether it is better than the reference on test rows after correction; only then do tables
+    /// mark it.
+    pub significant: bool,
+}
+
+/// Everything that an experiment found, as `results.json` holds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// The plan's name.
+    pub name: String,
+    /// The ready-made set of cells, where the plan names one.
+    pub preset: Option<String>,
+    /// The data set.
+    pub data: String,
+    /// Its SHA-256.
+    pub data_sha256: String,
+    /// Its name.
+    pub data_name: String,
+    /// How scores are computed.
+    pub convention: Convention,
+    /// The crate's version.
+    pub version: String,
+    /// The adapters that runs were trained on.
+    pub adapter: String,
+    /// Their drivers.
+    pub driver: String,
+    /// The plan's seeds.
+    pub seeds: Vec<u64>,
+    /// The cell that the others are held against.
+    pub reference: String,
+    /// The score that chooses and orders.
+    pub metric: String,
+    /// The level of significance.
+    pub alpha: f64,
+    /// How p values are corrected for the number of cells.
+    pub correction: String,
+    /// Cells times seeds.
+    pub expected_runs: usize,
+    /// How many of them are there.
+    pub finished_runs: usize,
+    /// By the plan's order; those without a finished run are left out.
+    pub cells: Vec<CellResult>,
+    /// The cell with the best mean on validation rows.
+    pub best: Option<Best>,
+    /// Published figures of this data set, for comparison.
+    pub published: Vec<Published>,
+}
+
+impl Results {
+    /// Of the finished runs of a plan: `runs` are by cell.
+    pub(super) fn gather(
+        plan: &Plan,
+        cells: &[Cell],
+        runs: Vec<Vec<CellRun>>,
+        about: About,
+    ) -> Self {
+        let seeds = plan.seeds.list();
+        let reference = plan.reference(cells).to_string();
+        let finished_runs = runs.iter().map(Vec::len).sum();
+        let mut results: Vec<CellResult> = cells
+            .iter()
+            .zip(runs)
+            .filter(|(_, runs)| !runs.is_empty())
+            .map(|(cell, runs)| CellResult::of(cell, runs))
+            .collect();
+        compare(&mut results, &reference);
+        let all = |of: fn(&RunRecord) -> &str| {
+            let mut names: Vec<&str> = Vec::new();
+            for run in results.iter().flat_map(|c| &c.runs) {
+                let name = of(&run.record);
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            names.join("; ")
+        };
+        Results {
+            name: plan.name.clone(),
+            preset: plan.cells.map(|p| p.name().to_string()),
+            data: plan.data.display().to_string(),
+            data_sha256: about.data_sha256,
+            published: published(&about.data_name),
+            data_name: about.data_name,
+            convention: about.convention,
+            version: all(|r| &r.version),
+            adapter: all(|r| &r.adapter),
+            driver: all(|r| &r.driver),
+            expected_runs: cells.len() * seeds.len(),
+            finished_runs,
+            best: best(&results, &reference, &plan.metric, plan.alpha),
+            seeds,
+            reference,
+            metric: plan.metric.clone(),
+            alpha: plan.alpha,
+            correction: "Holm".into(),
+            cells: results,
+        }
+    }
+
+    /// The names of all scores that some cell has, in order.
+    pub fn scores(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for name in self.cells.iter().flat_map(|c| c.test.keys()) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// What the choice of the best cell comes to, in a sentence.
+    pub fn verdict(&self) -> String {
+        let Some(best) = &self.best else {
+            return "No validation scores, so no cell is chosen.".into();
+        };
+        let (name, by) = (&best.cell, &best.by);
+        if *name == self.reference {
+            return format!("Best by {by}: {name}, the reference itself.");
+        }
+        let cell = self.cells.iter().find(|c| c.cell == *name);
+        let found = cell.and_then(|c| c.against_reference.as_ref()?.get(&self.metric));
+        let Some(found) = found else {
+            return format!(
+                "Best by {by}: {name}; it has no seed in common with {}.",
+                self.reference
+            );
+        };
+        let said = match (found.p_adjusted, best.significant) {
+            (None, _) => "too few seeds for a test, so it is not marked".into(),
+            (Some(p), true) => format!("adjusted p = {p:.3}: significant"),
+            (Some(p), false) => {
+                format!("adjusted p = {p:.3}: not significantly better, so it is not marked")
+            }
+        };
+        format!(
+            "Best by {by}: {name}; its test {} differs from {}'s by {:+.3} over {} seeds ({said}).",
+            self.metric, self.reference, found.difference, found.n
+        )
+    }
+}
+
+/// What the plan does not say.
+pub(super) struct About {
+    pub(super) data_sha256: String,
+    pub(super) data_name: String,
+    pub(super) convention: Convention,
+}
+
+impl CellResult {
+    fn of(cell: &Cell, runs: Vec<CellRun>) -> Self {
+        let records = || runs.iter().map(|r| &r.record);
+        let probes: Vec<&Carried> = records().filter_map(|r| r.probes.as_ref()).collect();
+        let damaged: Vec<&Vec<Damaged>> = records().filter_map(|r| r.robustness.as_ref()).collect();
+        let robustness = damaged.first().map(|first| {
+            let means = |one: &Damaged| {
+                let same = damaged.iter().flat_map(|all| all.iter().filter(|d| d.name == one.name));
+                DamagedMeans {
+                    name: one.name.clone(),
+                    perturbation: one.perturbation,
+                    test: summaries(same.map(|d| entries(Some(&d.test)))),
+                }
+            };
+            first.iter().map(means).collect()
+        });
+        CellResult {
+            cell: cell.name.clone(),
+            settings: cell.settings.clone(),
+            valid: summaries(records().map(|r| entries(r.valid.as_ref()))),
+            test: summaries(records().map(RunRecord::scores)),
+            against_reference: None,
+            probes: (!probes.is_empty()).then(|| Carried::mean(&probes)),
+            robustness,
+            runs,
+        }
+    }
+
+    /// The value of a score at a seed.
+    fn at(&self, score: &str, seed: u64) -> Option<f64> {
+        let run = self.runs.iter().find(|r| r.record.seed == seed)?;
+        run.record.scores().get(score).copied()
+    }
+}
+
+fn summaries(runs: impl Iterator<Item = ByScore<f64>>) -> ByScore<Summary> {
+    let mut all: ByScore<Vec<f64>> = IndexMap::new();
+    for (name, value) in runs.flatten() {
+        all.entry(name).or_default().push(value);
+    }
+    all.into_iter().filter_map(|(name, values)| Some((name, Summary::of(&values)?))).collect()
+}
+
+/// Holds every cell against the reference, score by score, corrected for the number of cells.
+fn compare(cells: &mut [CellResult], reference: &str) {
+    let Some(fixed) = cells.iter().find(|c| c.cell == reference).cloned() else { return };
+    for score in fixed.test.keys() {
+        let found: Vec<Option<Comparison>> = cells
+            .iter()
+            .map(|cell| {
+                if cell.cell == reference {
+                    return None;
+                }
+                let seeds = cell.runs.iter().map(|r| r.record.seed);
+                let pairs = seeds.filter_map(|s| Some((cell.at(score, s)?, fixed.at(score, s)?)));
+                Comparison::of(&pairs.collect::<Vec<_>>())
+            })
+            .collect();
+        let adjusted = holm(&found.iter().map(|c| c.and_then(|c| c.p)).collect::<Vec<_>>());
+        for ((cell, found), p_adjusted) in cells.iter_mut().zip(found).zip(adjusted) {
+            let Some(found) = found else { continue };
+            let all = cell.against_reference.get_or_insert_default();
+            all.insert(score.clone(), Comparison { p_adjusted, ..found });
+        }
+    }
+}
+
+/// By validation alone; test rows only say whether the choice may be called better.
+fn best(cells: &[CellResult], reference: &str, metric: &str, alpha: f64) -> Option<Best> {
+    let sign = if smaller_is_better(metric) { 1.0 } else { -1.0 };
+    let value = |c: &CellResult| c.valid.get(metric).map(|s| sign * s.mean);
+    let chosen = cells
+        .iter()
+        .filter_map(|c| Some((c, value(c)?)))
+        .min_by(|a, b| a.1.total_cmp(&b.1))
+        .map(|(c, _)| c)?;
+    let found = chosen.against_reference.as_ref().and_then(|all| all.get(metric));
+    Some(Best {
+        cell: chosen.cell.clone(),
+        by: format!("valid {metric}"),
+        significant: chosen.cell != reference
+            && found.is_some_and(|c| c.significant(alpha) && sign * c.difference < 0.0),
+    })
+}
+
+/// Damages in the order in which tables list them: by modality, dropped first.
+pub fn damage_order(p: &Perturbation) -> (usize, u64) {
+    let rank = match p.damage {
+        Damage::Dropped => 0,
+        Damage::Noise(level) => 1 + (level * 1000.0) as u64,
+        Damage::Truncated => u64::MAX,
+    };
+    (p.modality.index(), rank)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::train::metrics::evaluate;
+
+    /// Results of made-up predictions: by cell, the shift of every prediction at each seed.
+    pub(in super::super) fn made_up(cells: &[(&str, &[f32])]) -> Results {
+        let truth: Vec<f32> = (0..40).map(|i| (i % 7) as f32 - 3.0).collect();
+        let mut plan: Plan = toml::from_str("data = 'cmu_mosi.safetensors'\nname = 'x'").unwrap();
+        let seeds = cells.iter().map(|(_, shifts)| shifts.len() as u64).max().unwrap_or(0);
+        plan.seeds = super::super::plan::Seeds::Count(seeds);
+        let named: Vec<Cell> = cells.iter().map(|(name, _)| Cell::new(*name, &[])).collect();
+        let runs = cells.iter().map(|(name, shifts)| {
+            let run = |(i, shift): (usize, &f32)| {
+                let noisy = |(k, t): (usize, &f32)| t + shift * (1.0 + (k % 3) as f32 / 3.0);
+                let pred: Vec<f32> = truth.iter().enumerate().map(noisy).collect();
+                let scores = evaluate(&pred, &truth, Convention::Mosi).unwrap();
+                let record = RunRecord {
+                    cell: name.to_string(),
+                    seed: 1111 + i as u64,
+                    valid: Some(scores),
+                    test: Some(scores),
+                    best_epoch: 1,
+                    epochs: 2,
+                    seconds: 1.0,
+                    adapter: "a".into(),
+                    driver: "d".into(),
+                    version: "0".into(),
+                    data_sha256: String::new(),
+                    probes: None,
+                    robustness: None,
+                };
+                CellRun { run: format!("runs/{name}/{}", 1111 + i), record }
+            };
+            shifts.iter().enumerate().map(run).collect()
+        });
+        let runs: Vec<Vec<CellRun>> = runs.collect();
+        let about = About {
+            data_sha256: String::new(),
+            data_name: "cmu_mosi".into(),
+            convention: Convention::Mosi,
+        };
+        Results::gather(&plan, &named, runs, about)
+    }
+
+    #[test]
+    fn a_cell_is_marked_only_when_it_is_better_beyond_luck() {
+        let r = made_up(&[
+            ("labels", &[0.5, 0.52, 0.48, 0.51]),
+            ("good", &[0.30, 0.33, 0.29, 0.30]),
+            ("same", &[0.49, 0.53, 0.47, 0.52]),
+        ]);
+        let best = r.best.clone().unwrap();
+        assert_eq!((best.cell.as_str(), best.significant), ("good", true));
+        assert!(r.cells[0].against_reference.is_none());
+        let good = r.cells[1].against_reference.as_ref().unwrap()["MAE"];
+        // The smaller of two p counts twice.
+        assert!((good.p_adjusted.unwrap() - 2.0 * good.p.unwrap()).abs() < 1e-12);
+        let same = r.cells[2].against_reference.as_ref().unwrap()["MAE"];
+        assert!(same.p_adjusted.unwrap() > 0.3, "{same:?}");
+        assert!(r.verdict().contains("significant") && r.verdict().contains("good"));
+
+        // The best by luck is named, and not marked.
+        let r = made_up(&[("labels", &[0.5, 0.52, 0.40]), ("luck", &[0.3, 0.33, 0.6])]);
+        let best = r.best.clone().unwrap();
+        assert!(best.cell == "luck" && !best.significant, "{best:?}");
+        assert!(r.verdict().contains("not marked"), "{}", r.verdict());
+    }
+
+    #[test]
+    fn pairs_are_by_seed_and_what_is_missing_is_left_out() {
+        let r = made_up(&[("labels", &[0.5, 0.4, 0.3]), ("one", &[0.6]), ("none", &[])]);
+        assert_eq!((r.expected_runs, r.finished_runs, r.cells.len()), (9, 4, 2));
+        let one = r.cells[1].against_reference.as_ref().unwrap()["MAE"];
+        assert_eq!((one.n, one.p), (1, None));
+        assert!(one.difference > 0.0);
+        let text = serde_json::to_string(&r).unwrap();
+        assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), r);
+    }
+
+    #[test]
+    fn encoders_are_scored_on_their_own_factor() {
+        let carried = serde_json::json!({
+            "text encoder": {"shared": 0.8, "text": 0.4, "audio": 0.0},
+            "audio encoder": {"shared": 0.4, "text": 0.0, "audio": 0.2},
+            "fused head": {"shared": 1.0}
+        });
+        let mut record = made_up(&[("labels", &[0.5])]).cells[0].runs[0].record.clone();
+        record.probes = Carried::from_json(&carried);
+        let scores = record.scores();
+        assert!((scores[SHARED] - 0.6).abs() < 1e-12 && (scores[PRIVATE] - 0.3).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,319 @@
+//! Running an experiment: what is finished is left alone, what was interrupted goes on.
+
+use super::plan::{Cell, Plan};
+use super::results::{About, CellRun, Damaged, Results, RunRecord};
+use super::tables;
+use crate::data::{Dataset, Modality, SplitName};
+use crate::error::{Error, Result};
+use crate::files::write_atomic;
+use crate::gpu::Gpu;
+use crate::recipe::{Config, TextEncoder};
+use crate::train::carried::carried;
+use crate::train::metrics::evaluate;
+use crate::train::{
+    Observer, Outcome, RunOptions, Saved, Session, open_file, open_saved, resume, train,
+};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The file that a finished run holds.
+const RECORD: &str = "cell.json";
+
+/// A part of an experiment's runs, for one of several machines: every n-th run, from the k-th on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// From 1.
+    pub part: usize,
+    /// Of so many.
+    pub of: usize,
+}
+
+impl Shard {
+    /// All runs.
+    pub const WHOLE: Shard = Shard { part: 1, of: 1 };
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(part, of)| {
+            Some(Shard { part: part.trim().parse().ok()?, of: of.trim().parse().ok()? })
+        });
+        let fits = |s: &Shard| (1..=s.of).contains(&s.part);
+        parts.filter(fits).ok_or_else(|| "want k/n with k from 1 to n, as in 3/8".into())
+    }
+}
+
+/// One run of an experiment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// Its cell.
+    pub cell: Cell,
+    /// Its seed.
+    pub seed: u64,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// Nothing is there.
+    New,
+    /// It was interrupted.
+    Begun,
+    /// It is done.
+    Finished(Box<RunRecord>),
+}
+
+/// An experiment and its folder.
+pub struct Experiment {
+    plan: Plan,
+    cells: Vec<Cell>,
+    out: PathBuf,
+    data: Dataset,
+}
+
+impl Experiment {
+    /// Checks a plan against its data and takes `out` as its folder, which may hold some of its
+    /// runs.
+    ///
+    /// # Errors
+    /// Bad data, a plan that [`Plan::all_cells`] refuses, a folder that cannot be written.
+    pub fn open(plan: Plan, out: &Path) -> Result<Self> {
+        let base = Config::build(&plan.preset, None, &plan.settings())?;
+        let data = open_file(&plan.data, &base)?;
+        let mut has = data.modalities();
+        if base.model.text_encoder == TextEncoder::Bert && !has.contains(&Modality::Text) {
+            has.insert(0, Modality::Text);
+        }
+        let cells = plan.all_cells(&has)?;
+        Ok(Experiment { plan, cells, out: out.to_path_buf(), data })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Its cells.
+    pub fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
+    /// The folder.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// The runs of a shard: seed by seed, so that the cells can be compared early.
+    pub fn runs(&self, shard: Shard) -> Vec<Run> {
+        let seeds = self.plan.seeds.list();
+        let all = seeds.iter().flat_map(|seed| self.cells.iter().map(move |cell| (cell, *seed)));
+        all.skip(shard.part - 1)
+            .step_by(shard.of)
+            .map(|(cell, seed)| self.run(cell, seed))
+            .collect()
+    }
+
+    fn run(&self, cell: &Cell, seed: u64) -> Run {
+        let folder = self.out.join("runs").join(&cell.name).join(seed.to_string());
+        Run { cell: cell.clone(), seed, folder }
+    }
+
+    /// The configuration of a run, as its folder records it.
+    fn config(&self, run: &Run) -> Result<Config> {
+        let mut config = self.plan.config(&run.cell, run.seed)?;
+        if !config.bert.path.is_empty() {
+            let path = PathBuf::from(&config.bert.path);
+            let path = std::path::absolute(&path).unwrap_or(path);
+            config.bert.path = path.to_string_lossy().into_owned();
+        }
+        Ok(config)
+    }
+
+    /// How far a run is.
+    ///
+    /// # Errors
+    /// A folder with a run of other settings or data, or a file of it that cannot be read.
+    pub fn progress(&self, run: &Run) -> Result<Progress> {
+        let path = run.folder.join("config.toml");
+        if !path.exists() {
+            return Ok(Progress::New);
+        }
+        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let there = Config::build("mosi", Some(&text), &[])?.keys()?;
+        let wanted = self.config(run)?.keys()?;
+        // The encoder is another folder on another machine.
+        let differs = |((key, a), (_, b)): &(&(String, String), &(String, String))| {
+            a != b && key != "bert.path"
+        };
+        if let Some(((key, a), (_, b))) = there.iter().zip(&wanted).find(differs) {
+            return Err(Error::Config(format!(
+                "{} was trained with {key} = {a}, and the plan has {b}: remove that folder, or give \
+                 another --out",
+                run.folder.display()
+            )));
+        }
+        let path = run.folder.join(RECORD);
+        let record = match std::fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str::<RunRecord>(&text).map_err(|e| {
+                Error::checkpoint(&path, format!("no record of a run ({e}): remove it"))
+            })?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Progress::Begun),
+            Err(e) => return Err(Error::io("read", &path)(e)),
+        };
+        if record.data_sha256 != self.data.digest() {
+            return Err(Error::Config(format!(
+                "{} was trained on other data than {} is now (another SHA-256): remove that folder, \
+                 or give another --out",
+                run.folder.display(),
+                self.plan.data.display()
+            )));
+        }
+        Ok(Progress::Finished(Box::new(record)))
+    }
+
+    /// Trains a run to its end and measures it; one that was begun goes on where it stopped.
+    ///
+    /// # Errors
+    /// Those of [`train`] and [`resume`]; whatever was complete stays.
+    pub fn train(&self, gpu: &Gpu, run: &Run, observer: &mut dyn Observer) -> Result<RunRecord> {
+        let outcome = match self.progress(run)? {
+            Progress::Finished(record) => return Ok(*record),
+            Progress::Begun => resume(gpu, &run.folder, Some(&self.plan.data), None, observer)?,
+            Progress::New => {
+                let folder = run.folder.parent().unwrap_or(&self.out);
+                std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+                let config = self.config(run)?;
+                let (data, out) = (self.plan.data.clone(), run.folder.clone());
+                train(gpu, &RunOptions { data, out, config, init: None }, observer)?
+            }
+        };
+        let record = self.measure(gpu, run, outcome)?;
+        let path = run.folder.join(RECORD);
+        write_atomic(&path, &json(&record, &path)?)?;
+        // All that --resume needs, and by far the largest part of a run; it will not go on.
+        let _ = std::fs::remove_dir_all(run.folder.join("state"));
+        Ok(record)
+    }
+
+    /// What the trained model shows beyond its scores.
+    fn measure(&self, gpu: &Gpu, run: &Run, outcome: Outcome) -> Result<RunRecord> {
+        let known = self.data.splits().next().is_some_and(|s| !s.factor_names().is_empty());
+        let damage = self.plan.tests_robustness();
+        let (mut probes, mut robustness) = (None, None);
+        if known || damage {
+            let saved = Saved::load(&run.folder)?;
+            let mut session = open_saved(gpu, &saved, &self.plan.data)?;
+            probes = if known { carried(&mut session)? } else { None };
+            if damage {
+                robustness = Some(damaged(&mut session, &saved.card.config)?);
+            }
+        }
+        Ok(RunRecord {
+            cell: run.cell.name.clone(),
+            seed: run.seed,
+            valid: outcome.valid,
+            test: outcome.test,
+            best_epoch: outcome.best_epoch,
+            epochs: outcome.epochs,
+            seconds: outcome.seconds,
+            adapter: outcome.adapter,
+            driver: gpu.caps().driver.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            data_sha256: self.data.digest().to_string(),
+            probes,
+            robustness,
+        })
+    }
+
+    /// What the finished runs in the folder come to.
+    ///
+    /// # Errors
+    /// Those of [`progress`](Self::progress).
+    pub fn gather(&self) -> Result<Results> {
+        let mut runs = Vec::new();
+        for cell in &self.cells {
+            let mut finished = Vec::new();
+            for seed in self.plan.seeds.list() {
+                let run = self.run(cell, seed);
+                if let Progress::Finished(record) = self.progress(&run)? {
+                    let run = format!("runs/{}/{seed}", cell.name);
+                    finished.push(CellRun { run, record: *record });
+                }
+            }
+            runs.push(finished);
+        }
+        let base = Config::build(&self.plan.preset, None, &self.plan.settings())?;
+        let about = About {
+            data_sha256: self.data.digest().to_string(),
+            data_name: self.plan.data.file_stem().unwrap_or_default().to_string_lossy().into(),
+            convention: base.data.convention,
+        };
+        Ok(Results::gather(&self.plan, &self.cells, runs, about))
+    }
+
+    /// Writes `plan.toml`, so that the folder says what it is of.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn begin(&self) -> Result<()> {
+        std::fs::create_dir_all(&self.out).map_err(Error::io("create", &self.out))?;
+        let mut plan = self.plan.clone();
+        plan.data = std::path::absolute(&plan.data).unwrap_or(plan.data);
+        write_atomic(self.out.join("plan.toml"), plan.to_toml()?.as_bytes())
+    }
+
+    /// Writes `results.json`, `results.csv`, `runs.csv`, `results.md` and `results.tex`.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn write(&self, results: &Results) -> Result<()> {
+        let path = self.out.join("results.json");
+        write_atomic(&path, &json(results, &path)?)?;
+        for (name, text) in [
+            ("results.csv", tables::csv(results)?),
+            ("runs.csv", tables::runs_csv(results)?),
+            ("results.md", tables::markdown(results)),
+            ("results.tex", tables::latex(results)),
+        ] {
+            write_atomic(self.out.join(name), text.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn json(value: &impl serde::Serialize, path: &Path) -> Result<Vec<u8>> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::io("write", path)(std::io::Error::other(e)))?;
+    Ok(format!("{text}\n").into_bytes())
+}
+
+/// Test scores with each modality damaged in turn.
+fn damaged(session: &mut Session, config: &Config) -> Result<Vec<Damaged>> {
+    let data = session.data().clone();
+    let Some(truth) = data.split(SplitName::Test).and_then(|s| s.labels()) else {
+        return Ok(Vec::new());
+    };
+    let measured = session.perturbations().into_iter().map(|perturbation| {
+        let scores = session.predict_under(SplitName::Test, &perturbation)?.fused();
+        let test = evaluate(&scores, truth, config.data.convention)?;
+        Ok(Damaged { name: perturbation.to_string(), perturbation, test })
+    });
+    measured.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_written_k_of_n() {
+        assert_eq!("3/8".parse(), Ok(Shard { part: 3, of: 8 }));
+        for bad in ["0/8", "9/8", "3", "a/b", "1/0", ""] {
+            assert!(bad.parse::<Shard>().is_err(), "{bad}");
+        }
+    }
+}

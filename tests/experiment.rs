@@ -1,0 +1,285 @@
+//! Experiments from outside: grids, what is finished is never repeated, shards, damage, tables.
+#![cfg(feature = "cli")]
+
+mod ran;
+
+use ran::{Ran, fails};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A folder for all tests of this run, with a small data set.
+fn root() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("experiment");
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        let line = "synth --out small.safetensors --train 96 --valid 32 --test 40 \
+                    --audio steps=6,min_steps=2 --vision steps=5,min_steps=2";
+        let made = command(line).current_dir(&path).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        path
+    })
+}
+
+fn command(line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modalign"));
+    command.args(line.split_whitespace());
+    command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
+    command.env_remove("RUST_LOG");
+    command
+}
+
+fn run(line: &str) -> Ran {
+    command(line).current_dir(root()).output().unwrap().into()
+}
+
+fn ok(line: &str) -> String {
+    let ran = run(line);
+    assert_eq!(ran.code, Some(0), "{line}: {}", ran.err);
+    ran.out
+}
+
+fn json(line: &str) -> Value {
+    let out = ok(line);
+    serde_json::from_str(&out).unwrap_or_else(|e| panic!("{line}: {e}: {out}"))
+}
+
+fn plan(name: &str, text: &str) {
+    std::fs::write(root().join(name), text).unwrap();
+}
+
+/// Four cells of two seeds, a second or two of work.
+const GRID: &str = "data = 'small.safetensors'\nseeds = 2\n[set]\n'train.max_epochs' = 2\n\
+                    [grid]\n'align.weight' = [0, 1]\n'labels.enabled' = [true, false]\n";
+
+/// What a finished run must not lose or change: its model and its record, with the time they were
+/// written.
+fn finished(folder: &str) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
+    let mut all = BTreeMap::new();
+    let Ok(cells) = std::fs::read_dir(root().join(folder).join("runs")) else { return all };
+    for cell in cells.flatten() {
+        for seed in std::fs::read_dir(cell.path()).unwrap().flatten() {
+            if !seed.path().join("cell.json").exists() {
+                continue;
+            }
+            for name in ["model.safetensors", "epochs.jsonl", "cell.json"] {
+                let path = seed.path().join(name);
+                let at = path.metadata().unwrap().modified().unwrap();
+                all.insert(path.clone(), (std::fs::read(&path).unwrap(), at));
+            }
+        }
+    }
+    all
+}
+
+/// The bits of every finished model, by cell and seed.
+fn models(folder: &str) -> BTreeMap<String, Vec<u8>> {
+    let base = root().join(folder);
+    let named = |path: &PathBuf| path.strip_prefix(&base).unwrap().display().to_string();
+    let all = finished(folder).into_iter();
+    all.filter(|(p, _)| p.ends_with("model.safetensors"))
+        .map(|(p, (b, _))| (named(&p), b))
+        .collect()
+}
+
+/// An uninterrupted experiment that several tests read.
+fn whole() -> &'static Value {
+    static WHOLE: OnceLock<Value> = OnceLock::new();
+    WHOLE.get_or_init(|| {
+        plan("grid.toml", GRID);
+        json("experiment grid.toml --out whole --json --quiet")
+    })
+}
+
+#[test]
+fn a_grid_compares_every_cell_with_the_reference() {
+    let results = whole();
+    assert_eq!(
+        (results["expected_runs"].as_u64(), results["finished_runs"].as_u64()),
+        (Some(8), Some(8))
+    );
+    let cells = results["cells"].as_array().unwrap();
+    let names: Vec<&str> = cells.iter().map(|c| c["cell"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "weight=0,enabled=true",
+            "weight=0,enabled=false",
+            "weight=1,enabled=true",
+            "weight=1,enabled=false"
+        ]
+    );
+    assert_eq!(results["reference"], "weight=0,enabled=true");
+    assert!(cells[0]["against_reference"].is_null());
+    for cell in cells {
+        assert_eq!(cell["test"]["MAE"]["n"], 2);
+        // Means are of the runs' own metrics.json.
+        let runs = cell["runs"].as_array().unwrap();
+        let of = |run: &Value| -> f64 {
+            let path = root().join("whole").join(run["run"].as_str().unwrap()).join("metrics.json");
+            let text = std::fs::read_to_string(path).unwrap();
+            serde_json::from_str::<Value>(&text).unwrap()["test"]["MAE"].as_f64().unwrap()
+        };
+        let mean = runs.iter().map(of).sum::<f64>() / 2.0;
+        assert!((cell["test"]["MAE"]["mean"].as_f64().unwrap() - mean).abs() < 1e-12);
+        // The factors of synthetic data are known.
+        for score in ["R2 shared", "R2 private"] {
+            assert!(cell["test"][score]["mean"].is_f64(), "{cell}");
+        }
+        assert!(cell["robustness"].is_null());
+    }
+    // The best cell is chosen on validation rows.
+    let valid = |c: &Value| c["valid"]["MAE"]["mean"].as_f64().unwrap();
+    let best = cells.iter().min_by(|a, b| valid(a).total_cmp(&valid(b))).unwrap();
+    assert_eq!(results["best"]["cell"], best["cell"]);
+    for name in
+        ["results.json", "results.csv", "runs.csv", "results.md", "results.tex", "plan.toml"]
+    {
+        assert!(root().join("whole").join(name).metadata().unwrap().len() > 100, "{name}");
+    }
+    // Its table, for people.
+    let shown = ok("experiment grid.toml --out whole");
+    assert!(
+        shown.contains("weight=0,enabled=true (reference)") && shown.contains("Best by valid MAE")
+    );
+    assert!(shown.contains("R2 shared") && shown.contains("8 of 8 runs"), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "no colours in a pipe");
+}
+
+#[test]
+fn a_kill_repeats_no_run_and_changes_no_bit() {
+    whole();
+    let child = command("experiment grid.toml --out killed --quiet")
+        .current_dir(root())
+        .stdout(Stdio::null())
+        .spawn();
+    let mut child = child.unwrap();
+    let began = Instant::now();
+    // After a few runs, in the middle of one.
+    while finished("killed").len() < 3 * 3 && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = finished("killed");
+    let done = before.len() / 3;
+    assert!((3..8).contains(&done), "{done} runs were finished");
+    let listed = json("experiment grid.toml --out killed --list --json");
+    let states: Vec<&str> =
+        listed["runs"].as_array().unwrap().iter().map(|r| r["state"].as_str().unwrap()).collect();
+    assert_eq!(states.iter().filter(|s| **s == "finished").count(), done, "{states:?}");
+
+    let ran = run("experiment grid.toml --out killed");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains(&format!("8 runs, {done} of them finished")), "{}", ran.err);
+    let after = finished("killed");
+    assert_eq!(after.len(), 3 * 8);
+    for (path, kept) in &before {
+        assert!(after[path] == *kept, "{} was written again", path.display());
+    }
+    assert_eq!(models("killed"), models("whole"));
+}
+
+#[test]
+fn shards_that_are_copied_together_are_the_whole() {
+    let results = whole();
+    let mut seen = 0;
+    for part in 1..=3 {
+        let listed =
+            json(&format!("experiment grid.toml --out merged --shard {part}/3 --list --json"));
+        seen += listed["runs"].as_array().unwrap().len();
+        let ran = run(&format!("experiment grid.toml --out shard{part} --shard {part}/3 --quiet"));
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        std::fs::create_dir_all(root().join("merged")).unwrap();
+        let copied = Command::new("cp")
+            .args(["-r", &format!("shard{part}/."), "merged"])
+            .current_dir(root())
+            .status();
+        assert!(copied.unwrap().success());
+    }
+    assert_eq!(seen, 8);
+    let mut merged = json("experiment grid.toml --out merged --collect --json");
+    let mut wanted = results.clone();
+    // All but how long each run took is the same.
+    for r in [&mut merged, &mut wanted] {
+        for cell in r["cells"].as_array_mut().unwrap() {
+            cell["runs"]
+                .as_array_mut()
+                .unwrap()
+                .iter_mut()
+                .for_each(|run| run["seconds"] = 0.into());
+        }
+    }
+    assert_eq!(merged, wanted);
+}
+
+#[test]
+fn damage_is_measured_where_a_plan_asks_for_it() {
+    let line = "experiment robustness --data small.safetensors --seeds 1 --out robust --json --quiet \
+                --set train.max_epochs=2";
+    let results = json(line);
+    for cell in results["cells"].as_array().unwrap() {
+        let all = cell["robustness"].as_array().unwrap();
+        let names: Vec<&str> = all.iter().map(|d| d["name"].as_str().unwrap()).collect();
+        // Text is one vector here, which cannot be truncated.
+        assert_eq!(names.len(), 4 + 5 + 5, "{names:?}");
+        assert!(names.contains(&"vision truncated") && !names.contains(&"text truncated"));
+        let intact = &cell["test"]["MAE"]["mean"];
+        assert!(all.iter().all(|d| d["test"]["MAE"]["mean"] != *intact), "{cell}");
+    }
+    let table = std::fs::read_to_string(root().join("robust/results.md")).unwrap();
+    assert!(table.contains("| audio noise 0.5 |") && table.contains("| intact |"), "{table}");
+}
+
+#[test]
+fn every_modality_subset_is_a_cell() {
+    let listed = json("experiment modalities --data small.safetensors --seeds 7,9 --list --json");
+    let runs = listed["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 7 * 2);
+    assert!(runs.iter().all(|r| r["state"] == "to do"));
+    assert_eq!((&runs[0]["cell"], &runs[0]["seed"]), (&"TAV".into(), &7.into()));
+    assert!(!root().join("runs").exists(), "--list writes nothing");
+}
+
+#[test]
+fn one_cell_that_diverges_does_not_stop_the_others() {
+    plan(
+        "steep.toml",
+        "data = 'small.safetensors'\nseeds = 1\n[set]\n'train.max_epochs' = 1\n[[cell]]\nname = 'steep'\n\
+         set = { 'train.lr' = 1e30 }\n[[cell]]\nname = 'flat'\n",
+    );
+    let ran = run("experiment steep.toml --out steep --quiet");
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("steep/1111") && ran.err.contains("not finite"), "{}", ran.err);
+    assert!(ran.out.contains(" flat ") && !ran.out.contains(" steep "), "{}", ran.out);
+}
+
+#[test]
+fn what_cannot_be_run_is_said_in_a_line() {
+    whole();
+    let says = |line: &str, code: i32, words: &[&str]| fails(run(line), code, words);
+    says("experiment nowhere.toml", 1, &["nowhere.toml"]);
+    says("experiment ablation", 2, &["--data"]);
+    says("experiment ablation --data nowhere.safetensors", 1, &["nowhere.safetensors"]);
+    says("experiment grid.toml --shard 4/3", 2, &["k/n"]);
+    says("experiment grid.toml --out empty --collect", 2, &["no finished run"]);
+    says(
+        "experiment grid.toml --out whole --set align.dim=8",
+        2,
+        &["align.dim = 16", "remove that"],
+    );
+    says("experiment grid.toml --set align.dmi=8", 2, &["align.dim"]);
+    let single = root().join("whole/runs/weight=0,enabled=true/1111");
+    says(&format!("experiment grid.toml --out {}", single.display()), 2, &["single run"]);
+    // The data that finished runs are of must be the data that is there.
+    std::fs::copy(root().join("small.safetensors"), root().join("other.safetensors")).unwrap();
+    plan("other.toml", &GRID.replace("small", "other"));
+    ok("experiment other.toml --out other --shard 1/8 --quiet");
+    ok("synth --out other.safetensors --train 96 --valid 32 --test 40 --seed 5");
+    says("experiment other.toml --out other", 2, &["other data", "SHA-256"]);
+}
