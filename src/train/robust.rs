@@ -39,7 +39,7 @@ impl Session<'_> {
         let text = self.data().text().filter(|_| self.model.bert().is_some()).cloned();
         if let (Modality::Text, Some(text)) = (perturbation.modality, text) {
             let tokens = perturbation.of_tokens(&text.tokens, split)?;
-            let damaged = Text { tokens, shape: text.shape.clone() };
+            let damaged = Text { tokens, shape: text.shape };
             let whole = self.data.clone();
             self.data = Arc::new(Dataset::clone(&whole).with_text(damaged));
             let found = self.predict(split);
