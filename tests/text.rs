@@ -6,10 +6,10 @@ mod common;
 mod text_place;
 
 use common::{TensorFile, bits, gpu, largest_gap};
-use modalign::data::SplitName;
+use modalign::data::{Damage, Modality, Perturbation, SplitName};
 use modalign::nn::{Pretrained, Weights};
 use modalign::plan::{pack_halves, unpack_halves};
-use modalign::train::{Saved, open_saved};
+use modalign::train::{Saved, Session, open_saved};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
@@ -496,4 +496,29 @@ fn transformers_reads_an_export() {
         println!("{pooling}: {gap:.2e} of the largest");
         assert!(gap < 2e-6, "{pooling}: {gap:e}");
     }
+}
+
+#[test]
+fn sentences_can_be_dropped_and_cut_at_test_time() {
+    let place = Place::new();
+    let saved = place.tuned("run", "");
+    let mut session = open_saved(gpu(), &saved, &place.at("data.safetensors")).expect("a model");
+    let intact = session.predict(SplitName::Test).expect("scores").scores;
+    let named: Vec<String> = session.perturbations().iter().map(ToString::to_string).collect();
+    assert_eq!(named.len(), 2 * 5, "{named:?}");
+    let under = |session: &mut Session, modality, damage| {
+        let found = session.predict_under(SplitName::Test, &Perturbation { modality, damage });
+        found.expect("scores").scores
+    };
+    // Columns: fused, text, audio. Without its words every sentence is the same one.
+    let dropped = under(&mut session, Modality::Text, Damage::Dropped);
+    assert!(dropped.iter().all(|row| row[1].to_bits() == dropped[0][1].to_bits()));
+    assert!(dropped.iter().zip(&intact).all(|(a, b)| a[2] == b[2]), "audio is what it was");
+    let cut = under(&mut session, Modality::Text, Damage::Truncated);
+    let changed = cut.iter().zip(&intact).filter(|(a, b)| a[1] != b[1]).count();
+    assert!((1..ROWS[2]).contains(&changed), "the shortest have nothing to lose: {changed}");
+    let audio = under(&mut session, Modality::Audio, Damage::Dropped);
+    assert!(audio.iter().all(|row| row[2].to_bits() == audio[0][2].to_bits()));
+    assert!(audio.iter().zip(&intact).all(|(a, b)| a[1] == b[1]), "text is what it was");
+    assert_eq!(session.predict(SplitName::Test).expect("scores").scores, intact);
 }

@@ -81,7 +81,7 @@ fn weights() -> Vec<f64> {
     vec![0.0, 0.1, 1.0, 10.0, 100.0, 1000.0]
 }
 fn correlation_weight() -> f64 {
-    1.0
+    0.1
 }
 
 /// Which seeds.
@@ -380,7 +380,7 @@ mod tests {
         let none = config("fused");
         assert!(!none.labels.enabled && none.align.weight.ta == 0.0);
         let correlation = config("labels+correlation");
-        assert!(correlation.align.standardize && correlation.align.weight.tv == 1.0);
+        assert!(correlation.align.standardize && correlation.align.weight.tv == 0.1);
         // Two modalities have one pair.
         let cells = plan.all_cells(&[Audio, Vision]).unwrap();
         let names: Vec<_> = cells.iter().map(|c| c.name.as_str()).collect();

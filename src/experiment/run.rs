@@ -3,16 +3,13 @@
 use super::plan::{Cell, Plan};
 use super::results::{About, CellRun, Damaged, Results, RunRecord};
 use super::tables;
-use crate::data::{Dataset, Modality, SplitName};
+use crate::data::{Dataset, Modality, Perturbation, SplitName};
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::gpu::Gpu;
 use crate::recipe::{Config, TextEncoder};
 use crate::train::carried::carried;
-use crate::train::metrics::evaluate;
-use crate::train::{
-    Observer, Outcome, RunOptions, Saved, Session, open_file, open_saved, resume, train,
-};
+use crate::train::{Observer, Outcome, RunOptions, Saved, open_file, open_saved, resume, train};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -205,11 +202,16 @@ impl Experiment {
         let damage = self.plan.tests_robustness();
         let (mut probes, mut robustness) = (None, None);
         if known || damage {
-            let saved = Saved::load(&run.folder)?;
-            let mut session = open_saved(gpu, &saved, &self.plan.data)?;
+            let mut session = open_saved(gpu, &Saved::load(&run.folder)?, &self.plan.data)?;
             probes = if known { carried(&mut session)? } else { None };
             if damage {
-                robustness = Some(damaged(&mut session, &saved.card.config)?);
+                let all = session.robustness(SplitName::Test)?.into_iter();
+                let named = |(perturbation, test): (Perturbation, _)| Damaged {
+                    name: perturbation.to_string(),
+                    perturbation,
+                    test,
+                };
+                robustness = Some(all.map(named).collect());
             }
         }
         Ok(RunRecord {
@@ -289,20 +291,6 @@ fn json(value: &impl serde::Serialize, path: &Path) -> Result<Vec<u8>> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::io("write", path)(std::io::Error::other(e)))?;
     Ok(format!("{text}\n").into_bytes())
-}
-
-/// Test scores with each modality damaged in turn.
-fn damaged(session: &mut Session, config: &Config) -> Result<Vec<Damaged>> {
-    let data = session.data().clone();
-    let Some(truth) = data.split(SplitName::Test).and_then(|s| s.labels()) else {
-        return Ok(Vec::new());
-    };
-    let measured = session.perturbations().into_iter().map(|perturbation| {
-        let scores = session.predict_under(SplitName::Test, &perturbation)?.fused();
-        let test = evaluate(&scores, truth, config.data.convention)?;
-        Ok(Damaged { name: perturbation.to_string(), perturbation, test })
-    });
-    measured.collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A trained model on damaged inputs: each modality dropped, noised, truncated at test time.
 
+use super::metrics::{Metrics, evaluate};
 use super::session::{Predictions, Session};
 use crate::data::{
     Damage, Dataset, FeatureStats, Layout, Modality, Perturbation, SplitName, Standardise, Text,
@@ -51,6 +52,22 @@ impl Session<'_> {
         self.scores(split, |batch| {
             perturbation.apply(&batch.layout, standardise.as_ref(), &stats, &mut batch.words);
         })
+    }
+
+    /// Scores on a split with each modality damaged in turn, in every way that applies; nothing where
+    /// the split has no labels.
+    ///
+    /// # Errors
+    /// Those of [`predict_under`](Self::predict_under).
+    pub fn robustness(&mut self, split: SplitName) -> Result<Vec<(Perturbation, Metrics)>> {
+        let data = self.data().clone();
+        let Some(truth) = data.split(split).and_then(|s| s.labels()) else { return Ok(Vec::new()) };
+        let convention = self.model.config().data.convention;
+        let measured = self.perturbations().into_iter().map(|perturbation| {
+            let scores = self.predict_under(split, &perturbation)?.fused();
+            Ok((perturbation, evaluate(&scores, truth, convention)?))
+        });
+        measured.collect()
     }
 
     /// What a modality's features look like in training.
