@@ -232,6 +232,18 @@ fn damage_is_measured_where_a_plan_asks_for_it() {
         let intact = &cell["test"]["MAE"]["mean"];
         assert!(all.iter().all(|d| d["test"]["MAE"]["mean"] != *intact), "{cell}");
     }
+    // The four corners are made of two parts.
+    let effects = results["effects"].as_array().unwrap();
+    let named: Vec<_> =
+        effects.iter().map(|e| (e["part"].as_str().unwrap(), &e["couples"])).collect();
+    assert_eq!(named, [("align", &2.into()), ("labels", &2.into())]);
+    let mean = |name: &str| {
+        let cell = results["cells"].as_array().unwrap().iter().find(|c| c["cell"] == name);
+        cell.unwrap()["test"]["MAE"]["mean"].as_f64().unwrap()
+    };
+    let wanted = (mean("labels") + mean("labels+align") - mean("fused") - mean("align")) / 2.0;
+    let found = effects[1]["test"]["MAE"]["difference"].as_f64().unwrap();
+    assert!((found - wanted).abs() < 1e-12, "{found} {wanted}");
     let table = std::fs::read_to_string(root().join("robust/results.md")).unwrap();
     assert!(table.contains("| audio noise 0.5 |") && table.contains("| intact |"), "{table}");
 }

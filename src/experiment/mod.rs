@@ -5,6 +5,7 @@
 //! what one of several machines does. [`Results`] compare every cell with the reference, paired by
 //! seed; what is called best is chosen on validation rows alone.
 
+mod effects;
 mod plan;
 mod presets;
 mod published;
@@ -13,6 +14,7 @@ mod run;
 pub mod stats;
 pub mod tables;
 
+pub use effects::Effect;
 pub use plan::{Cell, OwnCell, Plan, Seeds};
 pub use presets::Preset;
 pub use published::{Published, published};

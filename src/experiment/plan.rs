@@ -128,11 +128,20 @@ pub struct Cell {
     pub name: String,
     /// `section.key=value`, over the plan's own.
     pub settings: Vec<String>,
+    /// The parts of the method that are on, where cells are made of such.
+    pub parts: Vec<String>,
+    /// What a grid adds to its name; cells of one group differ in their parts alone.
+    pub group: String,
 }
 
 impl Cell {
     pub(super) fn new(name: impl Into<String>, settings: &[&str]) -> Self {
-        Cell { name: name.into(), settings: settings.iter().map(ToString::to_string).collect() }
+        let settings = settings.iter().map(ToString::to_string).collect();
+        Cell { name: name.into(), settings, parts: Vec::new(), group: String::new() }
+    }
+
+    pub(super) fn with(self, parts: &[&str]) -> Self {
+        Cell { parts: parts.iter().map(ToString::to_string).collect(), ..self }
     }
 }
 
@@ -254,7 +263,7 @@ impl Plan {
         }
         for own in &self.own {
             let settings = flat(&own.set).into_iter().map(|(key, value)| format!("{key}={value}"));
-            cells.push(Cell { name: own.name.clone(), settings: settings.collect() });
+            cells.push(Cell { settings: settings.collect(), ..Cell::new(&*own.name, &[]) });
         }
         if cells.is_empty() {
             let known = Preset::ALL.map(Preset::name).join(", ");
@@ -334,10 +343,12 @@ fn product(mut cells: Vec<Cell>, grid: &[(String, Value)]) -> Result<Vec<Cell>> 
                 values.iter().map(move |value| {
                     let shown = value.as_str().map_or_else(|| value.to_string(), str::to_string);
                     let comma = if cell.name.is_empty() { "" } else { "," };
-                    let name = format!("{}{comma}{short}={}", cell.name, folder_name(&shown));
-                    let mut settings = cell.settings.clone();
-                    settings.push(format!("{key}={value}"));
-                    Cell { name, settings }
+                    let added = format!("{comma}{short}={}", folder_name(&shown));
+                    let mut cell = cell.clone();
+                    cell.name += &added;
+                    cell.group += &added;
+                    cell.settings.push(format!("{key}={value}"));
+                    cell
                 })
             })
             .collect();

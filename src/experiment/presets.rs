@@ -99,9 +99,9 @@ pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Res
             let cell = |name: &str, settings: &[&str]| Cell::new(name, settings);
             vec![
                 cell("fused", &["align.weight=0", LABELS_OFF]),
-                cell("align", &[LABELS_OFF]),
-                cell("labels", &["align.weight=0"]),
-                cell("labels+align", &[]),
+                cell("align", &[LABELS_OFF]).with(&["align"]),
+                cell("labels", &["align.weight=0"]).with(&["labels"]),
+                cell("labels+align", &[]).with(&["labels", "align"]),
             ]
         }
     })
@@ -116,24 +116,25 @@ fn ablation(pairs: &[&str], correlation_weight: f64) -> Vec<Cell> {
             (false, false) => what,
             (true, false) => format!("labels+{what}"),
         };
+        let own: &[&str] = if labels { &["labels"] } else { &[] };
         let switch = (!labels).then(|| LABELS_OFF.to_string());
         // From none to all, the smaller first.
         let mut chosen: Vec<Vec<usize>> = subsets(pairs.len()).collect();
         chosen.sort_by_key(Vec::len);
         for on in chosen {
-            let off = (0..pairs.len()).filter(|i| !on.contains(i));
-            let settings = off.map(|i| format!("align.weight.{}=0", pairs[i]));
-            let name = on.iter().map(|i| pairs[*i]).collect::<Vec<_>>().join("+");
+            let on: Vec<&str> = on.iter().map(|i| pairs[*i]).collect();
+            let off = pairs.iter().filter(|pair| !on.contains(pair));
+            let settings = off.map(|pair| format!("align.weight.{pair}=0"));
             cells.push(Cell {
-                name: named(name),
                 settings: switch.iter().cloned().chain(settings).collect(),
+                ..Cell::new(named(on.join("+")), &[]).with(&[&own[..], &on].concat())
             });
         }
         let correlation =
             ["align.standardize=true".into(), format!("align.weight={correlation_weight:?}")];
         cells.push(Cell {
-            name: named("correlation".into()),
             settings: switch.into_iter().chain(correlation).collect(),
+            ..Cell::new(named("correlation".into()), &[]).with(&[own, &["correlation"]].concat())
         });
     }
     cells

@@ -1,6 +1,7 @@
 //! What came of an experiment: every run, every cell's mean and spread, and its comparison with the
 //! reference.
 
+use super::effects::{Effect, effects};
 use super::plan::{Cell, Plan};
 use super::published::{Published, published};
 use super::stats::{Comparison, Summary, holm};
@@ -178,6 +179,8 @@ pub struct Results {
     pub finished_runs: usize,
     /// By the plan's order; those without a finished run are left out.
     pub cells: Vec<CellResult>,
+    /// What each part of the method does by itself, where cells are made of parts.
+    pub effects: Vec<Effect>,
     /// The cell with the best mean on validation rows.
     pub best: Option<Best>,
     /// Published figures of this data set, for comparison.
@@ -225,6 +228,7 @@ impl Results {
             driver: all(|r| &r.driver),
             expected_runs: cells.len() * seeds.len(),
             finished_runs,
+            effects: effects(cells, &results),
             best: best(&results, &reference, &plan.metric, plan.alpha),
             seeds,
             reference,
@@ -313,7 +317,7 @@ impl CellResult {
     }
 
     /// The value of a score at a seed.
-    fn at(&self, score: &str, seed: u64) -> Option<f64> {
+    pub(super) fn at(&self, score: &str, seed: u64) -> Option<f64> {
         let run = self.runs.iter().find(|r| r.record.seed == seed)?;
         run.record.scores().get(score).copied()
     }

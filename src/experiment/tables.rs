@@ -1,5 +1,6 @@
 //! Results as rows of text, and those as CSV, Markdown and LaTeX.
 
+use super::effects::Effect;
 use super::results::{CellResult, PRIVATE, Results, SHARED, damage_order};
 use super::stats::{Comparison, Summary};
 use crate::error::{Error, Result};
@@ -139,6 +140,29 @@ pub fn recovered(r: &Results) -> Option<Grid> {
     })
 }
 
+/// What each part of the method does by itself; `None` where cells are not made of parts.
+pub fn effects(r: &Results) -> Option<Grid> {
+    let all = r.scores();
+    let wanted = [r.metric.as_str(), "Corr", SHARED, PRIVATE];
+    let scores: Vec<&str> = all.into_iter().filter(|s| wanted.contains(s)).collect();
+    let header = scores.iter().flat_map(|s| [format!("Δ {s}"), "p adj.".into(), "g".into()]);
+    let row = |e: &Effect| {
+        let values = scores.iter().flat_map(|s| comparison(s, e.test.get(*s)));
+        [e.part.clone(), e.couples.to_string()].into_iter().chain(values).collect()
+    };
+    (!r.effects.is_empty()).then(|| Grid {
+        title: format!(
+            "{}: what each part does, over all couples of cells that differ in it alone; paired by \
+             seed, {} for the number of parts",
+            r.name, r.correction
+        ),
+        header: ["part", "couples"].map(String::from).into_iter().chain(header).collect(),
+        rows: r.effects.iter().map(row).collect(),
+        marked: None,
+        words: 1,
+    })
+}
+
 /// The main score of every cell under every damage; `None` where nothing was damaged.
 pub fn robustness(r: &Results) -> Option<Grid> {
     let tested: Vec<&CellResult> = r.cells.iter().filter(|c| c.robustness.is_some()).collect();
@@ -202,7 +226,10 @@ pub fn published(r: &Results) -> Option<Grid> {
 
 /// All tables, the first of them given.
 pub fn all(r: &Results, cells: Grid) -> Vec<Grid> {
-    [Some(cells), recovered(r), robustness(r), published(r)].into_iter().flatten().collect()
+    [Some(cells), effects(r), recovered(r), robustness(r), published(r)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// How the numbers came about, in a line.
