@@ -3,7 +3,7 @@
 
 mod ran;
 
-use ran::{Ran, fails};
+use ran::{Place, SMALL, fails};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,45 +12,17 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A folder for all tests of this run, with a small data set.
-fn root() -> &'static Path {
-    static ROOT: OnceLock<PathBuf> = OnceLock::new();
-    ROOT.get_or_init(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("experiment");
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        let line = "synth --out small.safetensors --train 96 --valid 32 --test 40 \
-                    --audio steps=6,min_steps=2 --vision steps=5,min_steps=2";
-        let made = command(line).current_dir(&path).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        path
+fn place() -> &'static Place {
+    static PLACE: OnceLock<Place> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let place = Place::fresh("experiment");
+        place.ok(SMALL);
+        place
     })
 }
 
-fn command(line: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_modalign"));
-    command.args(line.split_whitespace());
-    command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
-    command.env_remove("RUST_LOG");
-    command
-}
-
-fn run(line: &str) -> Ran {
-    command(line).current_dir(root()).output().unwrap().into()
-}
-
-fn ok(line: &str) -> String {
-    let ran = run(line);
-    assert_eq!(ran.code, Some(0), "{line}: {}", ran.err);
-    ran.out
-}
-
-fn json(line: &str) -> Value {
-    let out = ok(line);
-    serde_json::from_str(&out).unwrap_or_else(|e| panic!("{line}: {e}: {out}"))
-}
-
 fn plan(name: &str, text: &str) {
-    std::fs::write(root().join(name), text).unwrap();
+    std::fs::write(place().at(name), text).unwrap();
 }
 
 /// Four cells of two seeds, a second or two of work.
@@ -61,7 +33,7 @@ const GRID: &str = "data = 'small.safetensors'\nseeds = 2\n[set]\n'train.max_epo
 /// written.
 fn finished(folder: &str) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
     let mut all = BTreeMap::new();
-    let Ok(cells) = std::fs::read_dir(root().join(folder).join("runs")) else { return all };
+    let Ok(cells) = std::fs::read_dir(place().at(folder).join("runs")) else { return all };
     for cell in cells.flatten() {
         for seed in std::fs::read_dir(cell.path()).unwrap().flatten() {
             if !seed.path().join("cell.json").exists() {
@@ -79,7 +51,7 @@ fn finished(folder: &str) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
 
 /// The bits of every finished model, by cell and seed.
 fn models(folder: &str) -> BTreeMap<String, Vec<u8>> {
-    let base = root().join(folder);
+    let base = place().at(folder);
     let named = |path: &PathBuf| path.strip_prefix(&base).unwrap().display().to_string();
     let all = finished(folder).into_iter();
     all.filter(|(p, _)| p.ends_with("model.safetensors"))
@@ -92,7 +64,7 @@ fn whole() -> &'static Value {
     static WHOLE: OnceLock<Value> = OnceLock::new();
     WHOLE.get_or_init(|| {
         plan("grid.toml", GRID);
-        json("experiment grid.toml --out whole --json --quiet")
+        place().json("experiment grid.toml --out whole --json --quiet")
     })
 }
 
@@ -121,7 +93,7 @@ fn a_grid_compares_every_cell_with_the_reference() {
         // Means are of the runs' own metrics.json.
         let runs = cell["runs"].as_array().unwrap();
         let of = |run: &Value| -> f64 {
-            let path = root().join("whole").join(run["run"].as_str().unwrap()).join("metrics.json");
+            let path = place().at("whole").join(run["run"].as_str().unwrap()).join("metrics.json");
             let text = std::fs::read_to_string(path).unwrap();
             serde_json::from_str::<Value>(&text).unwrap()["test"]["MAE"].as_f64().unwrap()
         };
@@ -140,10 +112,10 @@ fn a_grid_compares_every_cell_with_the_reference() {
     for name in
         ["results.json", "results.csv", "runs.csv", "results.md", "results.tex", "plan.toml"]
     {
-        assert!(root().join("whole").join(name).metadata().unwrap().len() > 100, "{name}");
+        assert!(place().at("whole").join(name).metadata().unwrap().len() > 100, "{name}");
     }
     // Its table, for people.
-    let shown = ok("experiment grid.toml --out whole");
+    let shown = place().ok("experiment grid.toml --out whole");
     assert!(
         shown.contains("weight=0,enabled=true (reference)") && shown.contains("Best by valid MAE")
     );
@@ -154,10 +126,8 @@ fn a_grid_compares_every_cell_with_the_reference() {
 #[test]
 fn a_kill_repeats_no_run_and_changes_no_bit() {
     whole();
-    let child = command("experiment grid.toml --out killed --quiet")
-        .current_dir(root())
-        .stdout(Stdio::null())
-        .spawn();
+    let child =
+        place().command("experiment grid.toml --out killed --quiet").stdout(Stdio::null()).spawn();
     let mut child = child.unwrap();
     let began = Instant::now();
     // After a few runs, in the middle of one.
@@ -169,12 +139,12 @@ fn a_kill_repeats_no_run_and_changes_no_bit() {
     let before = finished("killed");
     let done = before.len() / 3;
     assert!((3..8).contains(&done), "{done} runs were finished");
-    let listed = json("experiment grid.toml --out killed --list --json");
+    let listed = place().json("experiment grid.toml --out killed --list --json");
     let states: Vec<&str> =
         listed["runs"].as_array().unwrap().iter().map(|r| r["state"].as_str().unwrap()).collect();
     assert_eq!(states.iter().filter(|s| **s == "finished").count(), done, "{states:?}");
 
-    let ran = run("experiment grid.toml --out killed");
+    let ran = place().run("experiment grid.toml --out killed");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.err.contains(&format!("8 runs, {done} of them finished")), "{}", ran.err);
     let after = finished("killed");
@@ -190,20 +160,21 @@ fn shards_that_are_copied_together_are_the_whole() {
     let results = whole();
     let mut seen = 0;
     for part in 1..=3 {
-        let listed =
-            json(&format!("experiment grid.toml --out merged --shard {part}/3 --list --json"));
+        let listed = place()
+            .json(&format!("experiment grid.toml --out merged --shard {part}/3 --list --json"));
         seen += listed["runs"].as_array().unwrap().len();
-        let ran = run(&format!("experiment grid.toml --out shard{part} --shard {part}/3 --quiet"));
+        let ran = place()
+            .run(&format!("experiment grid.toml --out shard{part} --shard {part}/3 --quiet"));
         assert_eq!(ran.code, Some(0), "{}", ran.err);
-        std::fs::create_dir_all(root().join("merged")).unwrap();
+        std::fs::create_dir_all(place().at("merged")).unwrap();
         let copied = Command::new("cp")
             .args(["-r", &format!("shard{part}/."), "merged"])
-            .current_dir(root())
+            .current_dir(place().root())
             .status();
         assert!(copied.unwrap().success());
     }
     assert_eq!(seen, 8);
-    let mut merged = json("experiment grid.toml --out merged --collect --json");
+    let mut merged = place().json("experiment grid.toml --out merged --collect --json");
     let mut wanted = results.clone();
     // All but how long each run took is the same.
     for r in [&mut merged, &mut wanted] {
@@ -222,7 +193,7 @@ fn shards_that_are_copied_together_are_the_whole() {
 fn damage_is_measured_where_a_plan_asks_for_it() {
     let line = "experiment robustness --data small.safetensors --seeds 1 --out robust --json --quiet \
                 --set train.max_epochs=2";
-    let results = json(line);
+    let results = place().json(line);
     for cell in results["cells"].as_array().unwrap() {
         let all = cell["robustness"].as_array().unwrap();
         let names: Vec<&str> = all.iter().map(|d| d["name"].as_str().unwrap()).collect();
@@ -244,18 +215,19 @@ fn damage_is_measured_where_a_plan_asks_for_it() {
     let wanted = (mean("labels") + mean("labels+align") - mean("fused") - mean("align")) / 2.0;
     let found = effects[1]["test"]["MAE"]["difference"].as_f64().unwrap();
     assert!((found - wanted).abs() < 1e-12, "{found} {wanted}");
-    let table = std::fs::read_to_string(root().join("robust/results.md")).unwrap();
+    let table = std::fs::read_to_string(place().at("robust/results.md")).unwrap();
     assert!(table.contains("| audio noise 0.5 |") && table.contains("| intact |"), "{table}");
 }
 
 #[test]
 fn every_modality_subset_is_a_cell() {
-    let listed = json("experiment modalities --data small.safetensors --seeds 7,9 --list --json");
+    let listed =
+        place().json("experiment modalities --data small.safetensors --seeds 7,9 --list --json");
     let runs = listed["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 7 * 2);
     assert!(runs.iter().all(|r| r["state"] == "to do"));
     assert_eq!((&runs[0]["cell"], &runs[0]["seed"]), (&"TAV".into(), &7.into()));
-    assert!(!root().join("runs").exists(), "--list writes nothing");
+    assert!(!place().at("runs").exists(), "--list writes nothing");
 }
 
 #[test]
@@ -265,7 +237,7 @@ fn one_cell_that_diverges_does_not_stop_the_others() {
         "data = 'small.safetensors'\nseeds = 1\n[set]\n'train.max_epochs' = 1\n[[cell]]\nname = 'steep'\n\
          set = { 'train.lr' = 1e30 }\n[[cell]]\nname = 'flat'\n",
     );
-    let ran = run("experiment steep.toml --out steep --quiet");
+    let ran = place().run("experiment steep.toml --out steep --quiet");
     assert_eq!(ran.code, Some(1), "{}", ran.err);
     assert!(ran.err.contains("steep/1111") && ran.err.contains("not finite"), "{}", ran.err);
     assert!(ran.out.contains(" flat ") && !ran.out.contains(" steep "), "{}", ran.out);
@@ -274,7 +246,7 @@ fn one_cell_that_diverges_does_not_stop_the_others() {
 #[test]
 fn what_cannot_be_run_is_said_in_a_line() {
     whole();
-    let says = |line: &str, code: i32, words: &[&str]| fails(run(line), code, words);
+    let says = |line: &str, code: i32, words: &[&str]| fails(place().run(line), code, words);
     says("experiment nowhere.toml", 1, &["nowhere.toml"]);
     says("experiment ablation", 2, &["--data"]);
     says("experiment ablation --data nowhere.safetensors", 1, &["nowhere.safetensors"]);
@@ -286,12 +258,12 @@ fn what_cannot_be_run_is_said_in_a_line() {
         &["align.dim = 16", "remove that"],
     );
     says("experiment grid.toml --set align.dmi=8", 2, &["align.dim"]);
-    let single = root().join("whole/runs/weight=0,enabled=true/1111");
+    let single = place().at("whole/runs/weight=0,enabled=true/1111");
     says(&format!("experiment grid.toml --out {}", single.display()), 2, &["single run"]);
     // The data that finished runs are of must be the data that is there.
-    std::fs::copy(root().join("small.safetensors"), root().join("other.safetensors")).unwrap();
+    std::fs::copy(place().at("small.safetensors"), place().at("other.safetensors")).unwrap();
     plan("other.toml", &GRID.replace("small", "other"));
-    ok("experiment other.toml --out other --shard 1/8 --quiet");
-    ok("synth --out other.safetensors --train 96 --valid 32 --test 40 --seed 5");
+    place().ok("experiment other.toml --out other --shard 1/8 --quiet");
+    place().ok("synth --out other.safetensors --train 128 --valid 32 --test 40 --seed 5");
     says("experiment other.toml --out other", 2, &["other data", "SHA-256"]);
 }

@@ -14,10 +14,9 @@ use modalign::ops::{Act, KERNELS, embed, random, run_twin};
 use modalign::plan::{Access, CaseArg, Clock, Moves, Plan, Planned, Spaces, Stage};
 use modalign::train::{By, typical_step};
 use modalign::{Tape, Var};
-use ran::{Ran, fails};
+use ran::{Place, Ran, SMALL, fails};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::OnceLock;
 
 // ---- accounts ---------------------------------------------------------------------------------
@@ -300,35 +299,18 @@ fn a_cost_is_its_longest_part_and_the_launch() {
 
 // ---- the command ------------------------------------------------------------------------------
 
-fn root() -> &'static Path {
-    static ROOT: OnceLock<PathBuf> = OnceLock::new();
-    ROOT.get_or_init(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("profile");
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        let made = "synth --out small.safetensors --train 128 --valid 32 --test 40 \
-                    --audio steps=6,min_steps=2 --vision steps=5,min_steps=2";
-        let ran: Ran = command(made, &path).output().unwrap().into();
-        assert_eq!(ran.code, Some(0), "{}", ran.err);
-        path
+fn place() -> &'static Place {
+    static PLACE: OnceLock<Place> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let place = Place::fresh("profile");
+        place.ok(SMALL);
+        place
     })
-}
-
-fn command(line: &str, folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_modalign"));
-    command.args(line.split_whitespace()).current_dir(folder);
-    command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
-    command.env_remove("RUST_LOG");
-    command
-}
-
-fn run(line: &str) -> Ran {
-    command(line, root()).output().unwrap().into()
 }
 
 /// The same where there is no adapter.
 fn run_without(line: &str) -> Ran {
-    let mut command = command(line, root());
+    let mut command = place().command(line);
     command.env("WGPU_BACKEND", "vulkan").env("VK_ICD_FILENAMES", "/nowhere.json");
     command.env("VK_DRIVER_FILES", "/nowhere.json").output().unwrap().into()
 }
@@ -340,8 +322,9 @@ fn parsed(ran: Ran) -> Value {
 
 #[test]
 fn the_table_is_of_the_step_that_inspect_plans() {
-    let plan = parsed(run("inspect small.safetensors --plan --json"));
-    let found = parsed(run("profile --data small.safetensors --steps 2 --calibrate --json"));
+    let plan = parsed(place().run("inspect small.safetensors --plan --json"));
+    let found =
+        parsed(place().run("profile --data small.safetensors --steps 2 --calibrate --json"));
     let planned = plan["dispatches"].as_array().unwrap().len();
     assert_eq!(found["dispatches"].as_u64().unwrap() as usize, planned);
     assert_eq!(found["all"]["flops"], plan["flops"]);
@@ -360,12 +343,12 @@ fn the_table_is_of_the_step_that_inspect_plans() {
 
 #[test]
 fn tables_say_what_was_measured() {
-    let ran = run("profile --data small.safetensors --steps 1 --top 2 --waits");
+    let ran = place().run("profile --data small.safetensors --steps 1 --top 2 --waits");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     for word in ["kernel", "roofline", "others", "all", "(by wall)", "encode", "every 4th batch"] {
         assert!(ran.out.contains(word), "no '{word}' in {}", ran.out);
     }
-    let ran = run("profile --data small.safetensors --steps 1 --by stage");
+    let ran = place().run("profile --data small.safetensors --steps 1 --by stage");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(["forward", "backward", "state", "update"].iter().all(|s| ran.out.contains(s)));
 }
@@ -389,12 +372,12 @@ fn predicting_needs_no_adapter() {
 
 #[test]
 fn what_cannot_be_profiled_is_told_in_a_sentence() {
-    fails(run("profile --data none.safetensors"), 1, &["none.safetensors"]);
-    fails(run("profile --data none.safetensors --predict"), 1, &["none.safetensors"]);
-    fails(run("profile"), 2, &["--data"]);
-    fails(run("profile --data small.safetensors --steps 0"), 2, &["--steps"]);
-    fails(run("profile --data small.safetensors --predict --top 3"), 2, &["--predict"]);
-    fails(run("profile --data small.safetensors --preset none"), 2, &["none"]);
-    std::fs::write(root().join("empty.safetensors"), "").unwrap();
-    fails(run("profile --data empty.safetensors --predict"), 1, &["empty.safetensors"]);
+    fails(place().run("profile --data none.safetensors"), 1, &["none.safetensors"]);
+    fails(place().run("profile --data none.safetensors --predict"), 1, &["none.safetensors"]);
+    fails(place().run("profile"), 2, &["--data"]);
+    fails(place().run("profile --data small.safetensors --steps 0"), 2, &["--steps"]);
+    fails(place().run("profile --data small.safetensors --predict --top 3"), 2, &["--predict"]);
+    fails(place().run("profile --data small.safetensors --preset none"), 2, &["none"]);
+    std::fs::write(place().root().join("empty.safetensors"), "").unwrap();
+    fails(place().run("profile --data empty.safetensors --predict"), 1, &["empty.safetensors"]);
 }

@@ -127,7 +127,7 @@ fn ablation(pairs: &[&str], correlation_weight: f64) -> Vec<Cell> {
             let settings = off.map(|pair| format!("align.weight.{pair}=0"));
             cells.push(Cell {
                 settings: switch.iter().cloned().chain(settings).collect(),
-                ..Cell::new(named(on.join("+")), &[]).with(&[&own[..], &on].concat())
+                ..Cell::new(named(on.join("+")), &[]).with(&[own, &on[..]].concat())
             });
         }
         let correlation =
