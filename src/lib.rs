@@ -55,6 +55,8 @@ pub mod ops;
 mod phase;
 pub mod plan;
 pub mod recipe;
+#[cfg(feature = "cli")]
+pub mod report;
 pub mod tape;
 pub mod train;
 

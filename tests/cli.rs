@@ -243,6 +243,7 @@ fn from_data_to_predictions() {
         "config.toml",
         "curves.svg",
         "epochs.jsonl",
+        "labels.jsonl",
         "labels.safetensors",
         "last.safetensors",
         "metrics.json",

@@ -16,13 +16,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What a run must leave behind to the byte, however often it was interrupted.
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "config.toml",
     "last.safetensors",
     "model.safetensors",
     "labels.safetensors",
     "steps.jsonl",
     "epochs.jsonl",
+    "labels.jsonl",
 ];
 
 /// Labels change, dropout draws, and the validation loss falls every epoch.
@@ -153,7 +154,7 @@ fn what_a_kill_left_in_the_logs_is_discarded() {
     let (torn, steps) = (place.train("torn", 2), "steps.jsonl");
     // As if killed in epoch 3 after all but the state was written, in the middle of a line.
     fs::copy(three.join("model.safetensors"), torn.join("model.safetensors")).expect("a copy");
-    for log in [steps, "epochs.jsonl"] {
+    for log in [steps, "labels.jsonl", "epochs.jsonl"] {
         let text = fs::read_to_string(three.join(log)).expect("a log");
         fs::write(torn.join(log), &text[..text.len() - 9]).expect("written");
     }
@@ -161,7 +162,7 @@ fn what_a_kill_left_in_the_logs_is_discarded() {
     assert_equal_runs(&whole, &torn, "torn lines");
 
     let garbage = place.train("garbage", 2);
-    for log in [steps, "epochs.jsonl"] {
+    for log in [steps, "labels.jsonl", "epochs.jsonl"] {
         let mut text = fs::read(garbage.join(log)).expect("a log");
         text.extend(b"{\"epoch\":3,\"batch\":1}\nnot JSON at all\n{\"epoch\": ");
         fs::write(garbage.join(log), text).expect("written");

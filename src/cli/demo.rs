@@ -1,6 +1,6 @@
 //! `modalign demo`: four variants of the model on data whose hidden factors are known.
 
-use super::curves::{COLOURS, Panel, Series, write};
+use super::curves::write;
 use super::demo_report::{probe_table, verdict};
 use super::progress::Progress;
 use super::train::{Entries, metrics_table};
@@ -9,6 +9,8 @@ use crate::data::{SynthConfig, SynthStream, synth};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::recipe::Config;
+use crate::report::charts::{Line, Lines};
+use crate::report::theme::Ink;
 use crate::train::carried::{Carried, carried};
 use crate::train::metrics::Metrics;
 use crate::train::{EpochRecord, Outcome, RunOptions, Saved, Session, open_saved, train};
@@ -257,33 +259,30 @@ fn tables(folder: &Path, seconds: f64, before: &Carried, runs: &[Vec<Run>]) -> R
 }
 
 /// Means over seeds by epoch.
-fn panels(runs: &[Vec<Run>]) -> Vec<Panel> {
-    let series = |value: &dyn Fn(&EpochRecord) -> Option<f64>| -> Vec<Series> {
-        let each = VARIANTS.iter().zip(runs).zip(COLOURS);
-        each.map(|((variant, runs), colour)| {
+fn panels(runs: &[Vec<Run>]) -> [(String, Lines); 2] {
+    let chart = |value: &dyn Fn(&EpochRecord) -> Option<f64>| -> Lines {
+        let each = VARIANTS.iter().zip(runs).enumerate();
+        let lines = each.map(|(i, (variant, runs))| {
             let epochs = runs.iter().map(|r| r.history.len()).min().unwrap_or(0);
             let mean = |i: usize| {
                 let all: Vec<f64> = runs.iter().filter_map(|r| value(&r.history[i])).collect();
                 ((i + 1) as f64, all.iter().sum::<f64>() / all.len().max(1) as f64)
             };
-            Series {
+            Line {
                 name: variant.name.into(),
-                colour,
+                ink: Ink::Series(i),
                 thick: variant.align && variant.labels,
                 points: (0..epochs).map(mean).collect(),
                 best: None,
             }
-        })
-        .collect()
+        });
+        Lines { lines: lines.collect(), ..Lines::default() }
     };
-    vec![
-        Panel {
-            title: "Training loss of the fused head, by epoch (mean of three seeds)".into(),
-            series: series(&|r| r.parts.get("M")?.as_f64()),
-        },
-        Panel {
-            title: "Validation MAE by epoch (mean of three seeds)".into(),
-            series: series(&|r| Some(r.valid?.mae)),
-        },
+    [
+        (
+            "Training loss of the fused head, by epoch (mean of three seeds)".into(),
+            chart(&|r| r.parts.get("M")?.as_f64()),
+        ),
+        ("Validation MAE by epoch (mean of three seeds)".into(), chart(&|r| Some(r.valid?.mae))),
     ]
 }

@@ -21,6 +21,7 @@ mod output;
 mod predict;
 mod profile;
 mod progress;
+mod report;
 mod run_folder;
 mod synth;
 mod train;
@@ -45,6 +46,7 @@ Examples:
   modalign predict --model runs/play-mosi-1111 --data new.safetensors --format csv
   modalign train --data mosi.safetensors --bert bert-base-uncased    fine-tune a text encoder
   modalign predict --model runs/mosi-mosi-1111 --text \"I really enjoyed this film\"
+  modalign report runs/play-mosi-1111 --out play.html    what came of it, as a page
   modalign inspect play.safetensors --plan       what a training step will run and need
   modalign profile --data play.safetensors       where its time goes
   modalign bench softmax --with mine.wgsl        a kernel of your own against ours
@@ -130,6 +132,8 @@ enum Verb {
     Profile(profile::ProfileArgs),
     /// Train four variants on synthetic data and show what each one learned
     Demo(demo::DemoArgs),
+    /// A page about runs or an experiment: curves, predictions, labels, covariances
+    Report(report::ReportArgs),
     /// Time the kernels on this adapter, or one of your own in the place of ours
     Bench(bench::BenchArgs),
 }
@@ -149,7 +153,7 @@ pub fn run_from(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(problem) => {
-            report(&usage_line(&problem.to_string()));
+            complain(&usage_line(&problem.to_string()));
             return ExitCode::from(2);
         }
     };
@@ -163,7 +167,7 @@ pub fn run_from(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             .map(ToString::to_string)
             .or_else(|| what.downcast_ref::<String>().cloned())
             .unwrap_or_default();
-        report(&format!("this is a bug in modalign ({place}): {what}"));
+        complain(&format!("this is a bug in modalign ({place}): {what}"));
     }));
     match std::panic::catch_unwind(|| cli.verb.run(&cli.global)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -172,7 +176,7 @@ pub fn run_from(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Err(error)) => {
-            report(&error.to_string());
+            complain(&error.to_string());
             ExitCode::from(if matches!(error, Error::Config(_)) { 2 } else { 1 })
         }
         Err(_) => ExitCode::FAILURE,
@@ -192,13 +196,14 @@ impl Verb {
             Verb::Inspect(args) => inspect::run(args, global),
             Verb::Profile(args) => profile::run(args, global),
             Verb::Demo(args) => demo::run(args, global),
+            Verb::Report(args) => report::run(args, global),
             Verb::Bench(args) => bench::run(args, global),
         }
     }
 }
 
 /// `error: …`, always one line; a closed stderr is no reason to fail.
-fn report(message: &str) {
+fn complain(message: &str) {
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let _ = writeln!(std::io::stderr(), "error: {line}");
 }

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 /// Options of `train`.
 #[derive(Args)]
 #[command(after_help = "\
-A run folder holds config.toml, steps.jsonl, epochs.jsonl, metrics.json, model.safetensors (best
-epoch), last.safetensors, labels.safetensors (generated labels), curves.svg and state/ (all that
---resume needs). A killed run goes on where its last epoch ended, bit for bit.
+A run folder holds config.toml, steps.jsonl, epochs.jsonl, labels.jsonl (how far the generated
+labels have moved, by epoch), metrics.json, model.safetensors (best epoch), last.safetensors,
+labels.safetensors (generated labels), curves.svg and state/ (all that --resume needs). A killed run goes on where its last epoch ended, bit for bit.
 
 Settings that are often changed (modalign inspect --keys lists all):
   train.batch_size  train.accumulate  train.shuffle  train.early_stop  train.normalize  train.lr

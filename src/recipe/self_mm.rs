@@ -49,6 +49,11 @@ fn mmsa(modality: Modality) -> &'static str {
     }
 }
 
+/// The parameter by which a modality's representation is aligned.
+pub(crate) fn projection_name(modality: Modality) -> String {
+    format!("align_{}.weight", mmsa(modality))
+}
+
 /// How a modality becomes its representation.
 #[derive(Clone, Debug)]
 enum Encoder {
@@ -360,14 +365,22 @@ impl SelfMm {
         if self.config.labels.enabled {
             specs.extend(self.senses.iter().flat_map(|s| s.head.specs()));
         }
-        if train && self.aligned() && self.config.align.layer == AlignLayer::Projection {
-            for sense in &self.senses {
-                let name = format!("align_{}", mmsa(sense.modality));
-                let sizes = (sense.out, sense.out, self.config.align.dim);
-                specs.extend(linear_specs(&name, sizes, false, OTHER));
-            }
+        if train {
+            specs.extend(self.projections());
         }
         specs
+    }
+
+    /// The alignment projections among its parameters; only training needs them.
+    pub fn projections(&self) -> Vec<ParamSpec> {
+        if !self.aligned() || self.config.align.layer == AlignLayer::Post {
+            return Vec::new();
+        }
+        let specs = self.senses.iter().flat_map(|sense| {
+            let name = format!("align_{}", mmsa(sense.modality));
+            linear_specs(&name, (sense.out, sense.out, self.config.align.dim), false, OTHER)
+        });
+        specs.collect()
     }
 
     /// Declares the buffers of training over `total` samples.
@@ -460,8 +473,7 @@ impl SelfMm {
             }
             AlignLayer::Projection => {
                 let side = |(modality, out): &(Modality, Var)| {
-                    let weight = format!("align_{}.weight", mmsa(*modality));
-                    Ok((*out, params.var(tape, &weight)?))
+                    Ok((*out, params.var(tape, &projection_name(*modality))?))
                 };
                 let sides = f.encoded.iter().map(side).collect::<Result<Vec<_>>>()?;
                 tape.project(&sides)?

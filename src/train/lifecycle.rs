@@ -1,11 +1,12 @@
 //! A run from its first file to its last: train, stop early, evaluate, resume.
 //!
 //! Everything that a later epoch depends on is on disk when an epoch ends, in this order: the
-//! micro-batch lines, the best model, the epoch line, the state. Whatever a kill leaves behind the
+//! micro-batch lines, the line of the generated labels, the best model, the epoch line, the state. Whatever a kill leaves behind the
 //! state is discarded on resume and computed again, bit for bit.
 
 use super::blueprint::available;
 use super::checkpoint::{ModelCard, Saved, State};
+use super::generated::LabelRecord;
 use super::history::{EpochRecord, StepRecord};
 use super::metrics::{Metrics, evaluate};
 use super::session::{Predictions, Session};
@@ -303,13 +304,29 @@ pub fn resume(
 /// Initial parameters: PyTorch's, under those of a pretrained encoder and of `init` where those
 /// have them.
 fn begin(session: &mut Session, init: Option<&Path>) -> Result<()> {
+    if session.model().bert().is_none() && init.is_none() {
+        return session.initialise();
+    }
+    let (weights, path) = initial_weights(session, init)?;
+    session.load(&weights, &path)?;
+    session.reset_labels()
+}
+
+/// What a run of this session's model begins with, the alignment projections included also where
+/// the session does not train; `init` are the weights that the run was given. And the file to
+/// blame where they do not fit.
+///
+/// # Errors
+/// An encoder or weights that cannot be read.
+pub fn initial_weights(session: &Session, init: Option<&Path>) -> Result<(Weights, PathBuf)> {
     let config = session.model().config().clone();
     let encoder = session.model().bert().map(|_| Pretrained::open(Path::new(&config.bert.path)));
     let encoder = encoder.transpose()?;
-    if encoder.is_none() && init.is_none() {
-        return session.initialise();
-    }
     let mut weights = session.params().initial(config.train.seed);
+    for spec in session.model().projections() {
+        let values = spec.init.values(config.train.seed, &spec.name, spec.len());
+        weights.insert(&spec.name, spec.shape, values);
+    }
     let mut path = Path::new(&config.bert.path);
     if let Some(encoder) = &encoder {
         weights.extend(encoder.weights()?.prefixed(BERT_PREFIX));
@@ -342,8 +359,7 @@ fn begin(session: &mut Session, init: Option<&Path>) -> Result<()> {
         weights.extend(given);
         missing.iter().for_each(|name| weights.remove(name));
     }
-    session.load(&weights, path)?;
-    session.reset_labels()
+    Ok((weights, path.to_path_buf()))
 }
 
 fn continue_run(
@@ -356,6 +372,7 @@ fn continue_run(
     let config = session.model().config().clone();
     let limits = &config.train;
     files.keep_until("steps.jsonl", done)?;
+    files.keep_until("labels.jsonl", done)?;
     let mut history: Vec<EpochRecord> = files
         .keep_until("epochs.jsonl", done)?
         .into_iter()
@@ -458,6 +475,13 @@ fn one_epoch(
         )));
     }
     let config = session.model().config().clone();
+    if config.labels.enabled {
+        let tasks = &session.objective().tasks;
+        let labels = LabelRecord::new(epoch, config.labels.clamp, tasks, &session.labels()?);
+        let line = serde_json::to_value(&labels)
+            .map_err(|e| Error::checkpoint(files.at("labels.jsonl"), e.to_string()))?;
+        files.append("labels.jsonl", &[line])?;
+    }
     record.best = match labels_of(session.data(), SplitName::Valid) {
         Some(truth) => {
             let scores = session.predict(SplitName::Valid)?.fused();

@@ -123,6 +123,31 @@ fn check(pred: &[f32], truth: &[f32]) -> Result<()> {
     Ok(())
 }
 
+/// The names of a convention's finest classes: the seven of Acc-7, or CH-SIMS's five of Acc-5.
+pub fn classes(convention: Convention) -> &'static [&'static str] {
+    match convention {
+        Convention::Mosi => &["−3", "−2", "−1", "0", "1", "2", "3"],
+        Convention::Sims => &["≤ −0.7", "≤ −0.1", "≤ 0.1", "≤ 0.7", "> 0.7"],
+    }
+}
+
+/// Which of [`classes`] a value falls in.
+pub fn class(value: f32, convention: Convention) -> usize {
+    match convention {
+        Convention::Mosi => (value.clamp(-3.0, 3.0).round_ties_even() + 3.0) as usize,
+        Convention::Sims => bin(value.clamp(-1.0, 1.0), &FIVE),
+    }
+}
+
+/// Edges of CH-SIMS's five bins.
+const FIVE: [f32; 4] = [-0.7, -0.1, 0.1, 0.7];
+
+/// Bins are open on the left and closed on the right: the bin is the number of edges below x.
+/// Edges are f32 because numpy compares an f32 array with them in f32.
+fn bin(x: f32, edges: &[f32]) -> usize {
+    edges.iter().filter(|&&edge| x > edge).count()
+}
+
 fn mosi(pred: &[f32], truth: &[f32]) -> Metrics {
     let rounded = |limit: f32| {
         let class = move |&x: &f32| x.clamp(-limit, limit).round_ties_even() as i32;
@@ -148,17 +173,14 @@ fn mosi(pred: &[f32], truth: &[f32]) -> Metrics {
 fn sims(pred: &[f32], truth: &[f32]) -> Metrics {
     let clip = |values: &[f32]| values.iter().map(|x| x.clamp(-1.0, 1.0)).collect::<Vec<_>>();
     let (pred, truth) = (clip(pred), clip(truth));
-    // Bins are open on the left and closed on the right: the bin is the number of edges below x.
-    // Edges are f32 because numpy compares an f32 array with them in f32.
     let binned = |edges: &[f32]| {
-        let bin = |x: &f32| edges.iter().filter(|&edge| x > edge).count();
-        accuracy(pred.iter().map(bin), truth.iter().map(bin))
+        accuracy(pred.iter().map(|x| bin(*x, edges)), truth.iter().map(|x| bin(*x, edges)))
     };
     let pairs: Vec<_> = pred.iter().zip(&truth).map(|(&p, &t)| (p > 0.0, t > 0.0)).collect();
     Metrics {
         acc2: pair_accuracy(&pairs),
         acc3: binned(&[-0.1, 0.1]),
-        acc5: binned(&[-0.7, -0.1, 0.1, 0.7]),
+        acc5: binned(&FIVE),
         f1: weighted_f1(&pairs),
         ..errors(&pred, &truth)
     }
@@ -267,6 +289,19 @@ mod tests {
         near(m.acc7, 1.0 / 3.0);
         near(m.acc5, 1.0);
         assert_relative_eq!(m.mae, (6.0 + 0.6 + 5.0) / 3.0, epsilon = 1e-7);
+    }
+
+    #[test]
+    fn classes_are_those_of_the_scores() {
+        for (convention, score) in [(Convention::Mosi, "Acc-7"), (Convention::Sims, "Acc-5")] {
+            let of =
+                |values: &[f32]| values.iter().map(|x| class(*x, convention)).collect::<Vec<_>>();
+            let (p, t) = (of(&PRED), of(&TRUTH));
+            assert!(p.iter().chain(&t).all(|c| *c < classes(convention).len()));
+            let equal = p.iter().zip(&t).filter(|(p, t)| p == t).count() as f64 / 8.0;
+            let all = evaluate(&PRED, &TRUTH, convention).unwrap().entries();
+            assert_eq!(all.iter().find(|e| e.0 == score).unwrap().1, equal);
+        }
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Training and what is measured about it.
 
+pub mod aligned;
 mod blueprint;
 pub mod carried;
 mod checkpoint;
+pub mod folder;
+mod generated;
 mod history;
 mod lifecycle;
 mod limits;
@@ -15,9 +18,11 @@ mod text;
 
 pub use blueprint::{Outline, TypicalStep, outline, typical_step};
 pub use checkpoint::{CardStream, ModelCard, Saved};
+pub use generated::{BINS, LabelRecord, TaskLabels};
 pub use history::{EpochRecord, StepRecord};
 pub use lifecycle::{
-    Observer, Outcome, RunOptions, evaluate_run, open_data, open_file, open_saved, resume, train,
+    Observer, Outcome, RunOptions, evaluate_run, initial_weights, open_data, open_file, open_saved,
+    resume, train,
 };
 pub use profile::{By, Profile, Profiled, Row, profile};
 pub use robust::NOISE;

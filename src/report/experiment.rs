@@ -1,0 +1,466 @@
+//! The sections of an experiment.
+
+use super::charts::{Bars, Dots, Forest, ForestRow, Line, Lines};
+use super::curves;
+use super::number::{fixed, or_dash, p_value, short, signed};
+use super::page::{Grid, HALF, Part, Section, both, facts, figure, legend, size};
+use super::results::{Cell, Results, Stat};
+use super::run::Run;
+use super::theme::{Ink, SERIES};
+use crate::train::carried::Carried;
+use crate::train::folder;
+use maud::{Markup, html};
+use std::path::Path;
+
+/// Its own sections; those of its runs come after them.
+pub fn part(results: &Results, at: &Path) -> Part {
+    let mut sections = vec![Section::new("table", "All cells", table(results))];
+    let forests = forests(results);
+    if !forests.is_empty() {
+        let body = html! {
+            p { "Each cell minus the reference, " code { (results.reference.as_deref().unwrap_or("–")) }
+                ", on the test split, paired by seed. Bars are 95 % intervals of the mean difference; \
+                 in colour where the adjusted p is below " (short(results.alpha.unwrap_or(0.05))) "." }
+            @for forest in &forests { (forest) }
+        };
+        sections.push(Section::new("forest", "Differences from the reference", body));
+    }
+    if !results.published.is_empty() {
+        sections.push(Section::new("published", "Beside published figures", published(results)));
+    }
+    sections.extend(validation(results, at));
+    sections.extend(probes(results));
+    sections.extend(robustness(results));
+    sections.push(Section::new("repeat", "To repeat this", repeat(results, at)));
+    Part { id: "experiment".into(), title: title(results), lead: lead(results), sections }
+}
+
+/// The experiment and its data.
+fn title(results: &Results) -> String {
+    match &results.data_name {
+        Some(data) => format!("{} on {data}", results.name),
+        None => results.name.clone(),
+    }
+}
+
+fn lead(results: &Results) -> Markup {
+    let metric = results.metric();
+    let stat = |cell: Option<&Cell>| cell.and_then(|c| c.test.get(metric)).copied();
+    let tile = |what: String, cell: Option<&Cell>| {
+        html! { @if let (Some(cell), Some(stat)) = (cell, stat(cell)) {
+            div { dt { (what) } dd { (or_dash(stat.mean, |v| fixed(v, 3))) small class="note" { " ± " (or_dash(stat.std, |v| fixed(v, 3))) } }
+                dt { code { (cell.cell) } } }
+        } }
+    };
+    let by = results.best.as_ref().and_then(|b| b.by.as_deref()).unwrap_or("valid MAE");
+    html! {
+        p class="lead" {
+            (results.cells.len()) " ways of training from " (results.seeds.len()) " seeds each: "
+            (results.finished_runs) " of " (results.expected_runs) " runs are finished. "
+            @match &results.best {
+                Some(best) if results.reference.as_deref() == Some(best.cell.as_str()) => {
+                    "By " (by) " nothing is better than the reference, " code { (best.cell) } "."
+                }
+                Some(best) if best.significant => {
+                    "The best by " (by) " is " code { (best.cell) } ", and on test it can be told from the reference."
+                }
+                Some(best) => {
+                    "The best by " (by) " is " code { (best.cell) } "; on test it cannot be told from the reference."
+                }
+                None => {}
+            }
+        }
+        dl class="tiles" {
+            (tile(format!("best by {by}: test {metric}"), results.best_cell()))
+            @if results.best.as_ref().map(|b| b.cell.as_str()) != results.reference.as_deref() {
+                (tile(format!("reference: test {metric}"), results.reference_cell()))
+            }
+            div { dt { "runs" } dd { (results.finished_runs) } }
+            div { dt { "seeds" } dd { (results.seeds.len()) } }
+        }
+    }
+}
+
+/// A score with its spread.
+fn spread(stat: Option<&Stat>, digits: usize) -> Markup {
+    html! { @match stat {
+        Some(Stat { mean: Some(mean), std, .. }) => {
+            (fixed(*mean, digits))
+            @if let Some(std) = std { small { " ± " (fixed(*std, digits)) } }
+        }
+        _ => "–",
+    } }
+}
+
+fn table(results: &Results) -> Markup {
+    let scores = results.scores();
+    let metric = results.metric();
+    let alpha = results.alpha.unwrap_or(0.05);
+    html! {
+        p {
+            "Means ± population standard deviation over seeds, on the test split, at each run's best \
+             validation epoch; then the difference of " (metric) " from the reference with its p by a \
+             paired test" @if let Some(c) = &results.correction { " (" (c) "-corrected over the cells)" }
+            " and its effect size, Hedges’ g. A cell is marked best only where p is below " (short(alpha)) "."
+        }
+        div class="scroll" tabindex="0" role="group" aria-label="all cells" { table {
+            thead { tr {
+                th scope="col" { "cell" }
+                @for s in &scores { th scope="col" { (s.replace(' ', "\n")) } }
+                th scope="col" { "Δ " (metric) } th scope="col" { "p adj." } th scope="col" { "g" } th scope="col" { "n" }
+            } }
+            tbody { @for cell in &results.cells {
+                tr class=[results.is_clearly_best(cell).then_some("mark")] {
+                    th scope="row" { (cell.cell)
+                        @if results.is_reference(cell) { " " small class="note" { "reference" } }
+                        @if results.is_clearly_best(cell) { " " small { "best" } } }
+                    @for s in &scores { td { (spread(cell.test.get(*s), 3)) } }
+                    @let a = cell.against(metric);
+                    td { (or_dash(a.and_then(|a| a.difference), |v| signed(v, 3))) }
+                    td { (or_dash(a.and_then(|a| a.p_adjusted), p_value)) }
+                    td { (or_dash(a.and_then(|a| a.effect), |v| signed(v, 2))) }
+                    td { (cell.test.get(metric).map_or(cell.runs.len(), |s| s.n)) }
+                }
+            } }
+        } }
+    }
+}
+
+/// A plot for the score that decides, and one for the correlation.
+fn forests(results: &Results) -> Vec<Markup> {
+    let mut names = vec![results.metric()];
+    if results.metric() != "Corr" {
+        names.push("Corr");
+    }
+    names.into_iter().filter_map(|name| forest(results, name)).collect()
+}
+
+fn forest(results: &Results, metric: &str) -> Option<Markup> {
+    let alpha = results.alpha.unwrap_or(0.05);
+    let mut rows = Vec::new();
+    let mut numbers = Vec::new();
+    for cell in results.cells.iter().filter(|c| !results.is_reference(c)) {
+        let Some(against) = cell.against(metric) else { continue };
+        let Some(value) = against.difference else { continue };
+        let interval = against.ci95.and_then(|[a, b]| a.zip(b));
+        let interval_said = interval.map(|(a, b)| format!("{} to {}", signed(a, 4), signed(b, 4)));
+        let p = or_dash(against.p_adjusted, p_value);
+        let interval_said = interval_said.unwrap_or_else(|| "–".into());
+        rows.push(ForestRow {
+            name: cell.cell.clone(),
+            value,
+            interval,
+            clear: against.p_adjusted.is_some_and(|p| p < alpha),
+            says: format!(
+                "{}\n{}\n95 % {interval_said}\np adjusted {p}",
+                cell.cell,
+                signed(value, 4)
+            ),
+        });
+        numbers.push(vec![
+            cell.cell.clone(),
+            signed(value, 4),
+            interval_said,
+            or_dash(against.t, |v| fixed(v, 2)),
+            or_dash(against.p, p_value),
+            p,
+            or_dash(against.effect, |v| signed(v, 2)),
+            against.n.to_string(),
+        ]);
+    }
+    if rows.is_empty() {
+        return None;
+    }
+    let better = if metric == "MAE" { "left is better" } else { "right is better" };
+    let chart = Forest { rows, x: format!("difference of test {metric}") };
+    let header = ["cell", "difference", "95 % interval", "t", "p", "p adjusted", "g", "n"];
+    let body = both(&format!("Differences of {metric} from the reference"), |w| chart.draw(w));
+    Some(figure(metric, better, body, &Grid::new(header, numbers)))
+}
+
+fn published(results: &Results) -> Markup {
+    let ours = [results.best_cell(), results.reference_cell()];
+    let mut ours: Vec<&Cell> = ours.into_iter().flatten().collect();
+    ours.dedup_by(|a, b| a.cell == b.cell);
+    let mut scores = results.scores();
+    scores.retain(|s| {
+        results.published.iter().any(|p| p.scores.get(*s).is_some_and(Option::is_some))
+    });
+    // What the field reports under names that no run here has still belongs in the table.
+    let mut others: Vec<&str> =
+        results.published.iter().flat_map(|p| p.scores.keys().map(String::as_str)).collect();
+    others.retain(|name| !scores.contains(name));
+    others.sort_unstable();
+    others.dedup();
+    scores.extend(others);
+    html! {
+        p {
+            "Figures that others report, each by its own convention, beside this experiment’s. They are \
+             not from these runs: features, splits, seeds and what was selected on differ."
+        }
+        div class="scroll" tabindex="0" role="group" aria-label="published figures" { table {
+            thead { tr {
+                th scope="col" { "model" }
+                @for s in &scores { th scope="col" { (s.replace(' ', "\n")) } }
+                th scope="col" { "data" } th scope="col" { "convention" } th scope="col" { "source" }
+            } }
+            tbody {
+                @for cell in ours { tr class="mark" {
+                    th scope="row" { "here: " (cell.cell) }
+                    @for s in &scores { td { (spread(cell.test.get(*s), 3)) } }
+                    td { (results.data_name.as_deref().unwrap_or("–")) }
+                    td { (results.convention.as_deref().unwrap_or("–")) } td { "these runs" }
+                } }
+                @for p in &results.published { tr {
+                    th scope="row" { (p.model) }
+                    @for s in &scores { td { (or_dash(p.scores.get(*s).copied().flatten(), |v| fixed(v, 3))) } }
+                    td { (p.data.as_deref().unwrap_or("–")) }
+                    td { (p.convention.as_deref().unwrap_or("–")) }
+                    td { (p.source.as_deref().unwrap_or("–")) }
+                } }
+            }
+        } }
+    }
+}
+
+/// How cells are told apart: all by colour where there are few, else the best and the reference.
+fn ink(results: &Results, i: usize) -> (Ink, bool) {
+    let cell = &results.cells[i];
+    let best = results.best.as_ref().is_some_and(|b| b.cell == cell.cell);
+    if best {
+        (Ink::Valid, true)
+    } else if results.is_reference(cell) {
+        (Ink::Text, true)
+    } else if results.cells.len() <= SERIES {
+        (Ink::Series(i), false)
+    } else {
+        (Ink::Series(6), false)
+    }
+}
+
+/// What the colours are.
+fn names(results: &Results) -> Markup {
+    let all = (0..results.cells.len()).map(|i| (i, ink(results, i)));
+    let few = results.cells.len() <= SERIES;
+    let mut entries: Vec<(String, Ink)> = all
+        .filter(|(_, (_, out))| few || *out)
+        .map(|(i, (ink, _))| {
+            let cell = &results.cells[i];
+            let best = results.best.as_ref().is_some_and(|b| b.cell == cell.cell);
+            let word = match (best, results.is_reference(cell)) {
+                (true, true) => ", best and reference",
+                (true, _) => ", best",
+                (_, true) => ", reference",
+                _ => "",
+            };
+            (format!("{}{word}", cell.cell), ink)
+        })
+        .collect();
+    if !few {
+        entries.push(("other cells".into(), Ink::Series(6)));
+    }
+    legend(entries.iter().map(|(n, i)| (n.as_str(), *i)), false)
+}
+
+/// Validation MAE by epoch, the mean over a cell's runs for as long as all of them went on.
+fn validation(results: &Results, at: &Path) -> Option<Section> {
+    let mut lines: Vec<Line> = Vec::new();
+    for (i, cell) in results.cells.iter().enumerate() {
+        let histories = cell.runs.iter().map(|r| folder::epochs(&at.join(&r.run)));
+        let runs: Vec<Vec<f64>> = histories
+            .map(|h| h.iter().map_while(|r| Some(r.valid?.mae)).collect())
+            .filter(|h: &Vec<f64>| !h.is_empty())
+            .collect();
+        let epochs = runs.iter().map(Vec::len).min().unwrap_or(0);
+        let mean = |e: usize| runs.iter().map(|r| r[e]).sum::<f64>() / runs.len() as f64;
+        let (ink, thick) = ink(results, i);
+        lines.push(Line {
+            name: cell.cell.clone(),
+            ink,
+            thick,
+            points: (0..epochs).map(|e| ((e + 1) as f64, mean(e))).collect(),
+            best: None,
+        });
+    }
+    lines.retain(|l| !l.points.is_empty());
+    // What stands out is drawn over the rest.
+    lines.sort_by_key(|l| l.thick);
+    if lines.is_empty() {
+        return None;
+    }
+    let chart = Lines { lines, x: String::new(), y: "validation MAE".into(), diagonal: false };
+    let body = html! {
+        (names(results))
+        (both("Validation MAE of all cells by epoch", |w| chart.draw(size(w))))
+    };
+    let note = "Means over seeds, for as long as every run of a cell went on.";
+    let numbers = curves::numbers(&chart, "epoch");
+    Some(Section::new(
+        "validation",
+        "Validation by epoch",
+        figure("Validation MAE", note, body, &numbers),
+    ))
+}
+
+/// For each representation, the bars of all cells.
+fn probes(results: &Results) -> Option<Section> {
+    let all: Vec<(&str, Carried)> = results
+        .cells
+        .iter()
+        .filter_map(|c| Some((c.cell.as_str(), Carried::from_json(&c.probes)?)))
+        .filter(|(_, c)| !c.lines.is_empty())
+        .collect();
+    let mut representations: Vec<&str> = Vec::new();
+    for (name, _) in all.iter().flat_map(|(_, c)| &c.lines) {
+        if !representations.contains(&name.as_str()) {
+            representations.push(name);
+        }
+    }
+    if representations.is_empty() {
+        return None;
+    }
+    let low = all.iter().flat_map(|(_, c)| c.lines.iter().flat_map(|l| l.1.iter().map(|v| v.1)));
+    let low = low.fold(0.0, f64::min);
+    let one = |name: &str| {
+        let own = name.split(' ').next().unwrap_or_default();
+        // Of the fused head, which has none of its own, all that each modality alone knows.
+        let factors: Vec<&str> = match own {
+            "fused" => vec!["shared", "text", "audio", "vision"],
+            own => vec!["shared", own],
+        };
+        let there = |f: &&str| all.iter().any(|(_, c)| c.get(name, f).is_some());
+        let factors: Vec<&str> = factors.into_iter().filter(there).collect();
+        let inks = factors.iter().enumerate().map(|(i, f)| {
+            let said = if *f == own { "own".to_string() } else { f.to_string() };
+            (said, if *f == "shared" { Ink::Accent } else { Ink::Series(i) })
+        });
+        let inks: Vec<(String, Ink)> = inks.collect();
+        let groups = all.iter().filter(|(_, c)| factors.iter().any(|f| c.get(name, f).is_some()));
+        let groups: Vec<(String, Vec<Option<f64>>)> = groups
+            .map(|(cell, c)| (cell.to_string(), factors.iter().map(|f| c.get(name, f)).collect()))
+            .collect();
+        let rows = groups.iter().map(|(cell, values)| {
+            let cells = values.iter().map(|v| or_dash(*v, |v| fixed(v, 3)));
+            std::iter::once(cell.clone()).chain(cells).collect()
+        });
+        let header =
+            std::iter::once("cell".to_string()).chain(factors.iter().map(|f| f.to_string()));
+        let numbers = Grid::new(header, rows.collect());
+        let chart = Bars {
+            groups,
+            inks: inks.clone(),
+            x: "R² on test rows".into(),
+            range: Some((low, 1.0)),
+        };
+        let body = html! {
+            (legend(inks.iter().map(|(n, i)| (n.as_str(), *i)), true))
+            (chart.draw(HALF).markup(&format!("Probes of the {name} by cell"), ""))
+        };
+        figure(name, "By cell, means over seeds.", body, &numbers)
+    };
+    let body = html! {
+        p {
+            "The factors that made this data are known. A linear probe says how much of each can be read \
+             from a representation, R² on test rows: 1 for all of it, 0 for nothing."
+        }
+        div class="grid" { @for name in &representations { (one(name)) } }
+    };
+    Some(Section::new("probes", "What the representations carry", body))
+}
+
+/// The deciding score in every condition.
+fn robustness(results: &Results) -> Option<Section> {
+    let metric = results.metric();
+    let mut conditions: Vec<&str> = Vec::new();
+    for name in results.cells.iter().flat_map(|c| c.robustness.iter().flatten()).map(|r| &r.name) {
+        if !conditions.contains(&name.as_str()) {
+            conditions.push(name);
+        }
+    }
+    if conditions.is_empty() {
+        return None;
+    }
+    let stat = |cell: &Cell, name: &str| -> Option<Stat> {
+        let found = cell.robustness.iter().flatten().find(|r| r.name == name)?;
+        found.test.get(metric).copied()
+    };
+    let series = results.cells.iter().enumerate().filter(|(_, c)| c.robustness.is_some()).map(
+        |(i, cell)| {
+            let (ink, out) = ink(results, i);
+            let clean = cell.test.get(metric).and_then(|s| s.mean);
+            let worse = conditions.iter().map(|name| stat(cell, name).and_then(|s| s.mean));
+            (cell.cell.clone(), ink, out, std::iter::once(clean).chain(worse).collect())
+        },
+    );
+    let mut series: Vec<_> = series.collect();
+    series.sort_by_key(|s: &(String, Ink, bool, Vec<Option<f64>>)| s.2);
+    let rows = std::iter::once("as it is").chain(conditions.iter().copied());
+    let chart =
+        Dots { rows: rows.map(String::from).collect(), series, x: format!("test {metric}") };
+    let header = std::iter::once("cell".to_string())
+        .chain(std::iter::once("as it is".to_string()))
+        .chain(conditions.iter().map(|c| c.to_string()));
+    let said = |s: Option<Stat>| {
+        let mean = or_dash(s.and_then(|s| s.mean), |v| fixed(v, 3));
+        match s.and_then(|s| s.std) {
+            Some(std) => format!("{mean} ± {}", fixed(std, 3)),
+            None => mean,
+        }
+    };
+    let lines = results.cells.iter().filter(|c| c.robustness.is_some()).map(|cell| {
+        let worse = conditions.iter().map(|name| said(stat(cell, name)));
+        [cell.cell.clone(), said(cell.test.get(metric).copied())].into_iter().chain(worse).collect()
+    });
+    let numbers = Grid::new(header, lines.collect());
+    let body = html! {
+        (names(results))
+        (both(&format!("{metric} of all cells in each condition"), |w| chart.draw(w)))
+    };
+    let note = "Trained on the data as it is, tested on data that is worse; means over seeds.";
+    Some(Section::new(
+        "robustness",
+        "Robustness",
+        figure(&format!("Test {metric}"), note, body, &numbers),
+    ))
+}
+
+fn repeat(results: &Results, at: &Path) -> Markup {
+    let text =
+        |value: &Option<String>| html! { @match value { Some(v) => code { (v) }, None => "–" } };
+    let plain = |value: &Option<String>| html! { (value.as_deref().unwrap_or("–")) };
+    let seeds: Vec<String> = results.seeds.iter().map(u64::to_string).collect();
+    let rows = [
+        ("experiment", html! { code { (at.display()) } }),
+        ("preset", plain(&results.preset)),
+        ("data", text(&results.data)),
+        ("SHA-256 of it", text(&results.data_sha256)),
+        ("convention", plain(&results.convention)),
+        ("seeds", html! { (seeds.join(", ")) }),
+        ("adapter", plain(&results.adapter)),
+        ("driver", plain(&results.driver)),
+        ("modalign", plain(&results.version)),
+    ];
+    let settings = results.cells.iter().map(|c| {
+        let settings = if c.settings.is_empty() { "–".into() } else { c.settings.join("  ") };
+        (c, settings)
+    });
+    html! {
+        (facts(&rows))
+        p { "The plan, as it was resolved, is " code { "plan.toml" } " in that folder:" }
+        pre class="command" tabindex="0" { "modalign experiment plan.toml --out DIR" }
+        div class="scroll" tabindex="0" role="group" aria-label="settings of the cells" { table class="words" {
+            thead { tr { th scope="col" { "cell" } th scope="col" { "settings" } th scope="col" { "runs" } } }
+            tbody { @for (cell, settings) in settings { tr {
+                th scope="row" { (cell.cell) }
+                td { code { (settings) } }
+                td { @for r in &cell.runs { code { (r.run) } " " small { "(seed " (r.seed) ")" } " " } }
+            } } }
+        } }
+    }
+}
+
+/// The first run of a cell, if it can still be read.
+pub fn first_run(cell: &Cell, at: &Path) -> Option<Run> {
+    let first = cell.runs.iter().min_by_key(|r| r.seed)?;
+    Run::read(&at.join(&first.run)).ok()
+}

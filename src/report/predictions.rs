@@ -1,0 +1,162 @@
+//! Predicted against true: the cloud, the confusion of classes, the error by class, the worst.
+
+use super::charts::{Bars, Scatter};
+use super::number::{fixed, signed};
+use super::page::{Grid, HALF, Section, figure};
+use super::run::Scored;
+use super::theme::Ink;
+use crate::recipe::Config;
+use crate::train::carried::head_name;
+use crate::train::metrics::{Convention, class, classes};
+use maud::{Markup, html};
+
+/// How many of the worst are shown.
+const WORST: usize = 12;
+
+/// The section of predictions.
+pub fn section(scored: &Scored, config: &Config) -> Section {
+    let body = html! {
+        p { "The fused head at the best epoch, on the " (scored.truth.len()) " " (scored.split) " rows." }
+        div class="grid" { (scatter(scored, config)) div { (confusion(scored, config)) (errors(scored, config)) } }
+    };
+    Section::new("predictions", "Predicted against true", body)
+}
+
+fn scatter(scored: &Scored, config: &Config) -> Markup {
+    let rows = scored.truth.iter().zip(&scored.scores).zip(&scored.ids);
+    let points = rows.map(|((y, scores), id)| {
+        let (y, p) = (f64::from(*y), f64::from(scores[0]));
+        (y, p, format!("{id}\nlabel {}\npredicted {}", fixed(y, 2), fixed(p, 2)))
+    });
+    let chart = Scatter {
+        points: points.collect(),
+        reach: config.data.label_range,
+        titles: ("label".into(), "predicted".into()),
+    };
+    let names = scored.tasks.iter().map(|t| head_name(*t).to_string());
+    let header = ["id".to_string(), "label".into()].into_iter().chain(names);
+    let rows = scored.truth.iter().zip(&scored.scores).zip(&scored.ids);
+    let rows = rows.map(|((y, scores), id)| {
+        let scores = scores.iter().map(|p| fixed(f64::from(*p), 3));
+        [id.clone(), fixed(f64::from(*y), 3)].into_iter().chain(scores).collect()
+    });
+    let note = match chart.points.len() > Scatter::TELLING {
+        true => "A point for each row; on the grey line a prediction is exact.",
+        false => {
+            "A point for each row, which says what it is; on the grey line a prediction is exact."
+        }
+    };
+    let body = chart.draw(HALF).markup("Predictions against labels", "");
+    figure("Every row", note, body, &Grid::new(header, rows.collect()))
+}
+
+/// Counts by class of the label (rows) and of the prediction (columns).
+fn counts(scored: &Scored, convention: Convention) -> Vec<Vec<usize>> {
+    let n = classes(convention).len();
+    let mut all = vec![vec![0; n]; n];
+    for (y, scores) in scored.truth.iter().zip(&scored.scores) {
+        all[class(*y, convention)][class(scores[0], convention)] += 1;
+    }
+    all
+}
+
+fn confusion(scored: &Scored, config: &Config) -> Markup {
+    let convention = config.data.convention;
+    let names = classes(convention);
+    let score = match convention {
+        Convention::Mosi => "Acc-7",
+        Convention::Sims => "Acc-5",
+    };
+    let all = counts(scored, convention);
+    let right: usize = (0..names.len()).map(|i| all[i][i]).sum();
+    let share = right as f64 / scored.truth.len().max(1) as f64;
+    let cell = |row: &[usize], k: usize| {
+        let total: usize = row.iter().sum();
+        let part = row[k] as f64 / total.max(1) as f64;
+        format!("background:color-mix(in srgb,var(--c0) {:.0}%,var(--ground))", 55.0 * part)
+    };
+    html! { figure {
+        figcaption {
+            b { "Confusion of the classes of " (score) }
+            "Rows by class of the label, across by class of the prediction; shading is the share of its \
+             row. Framed: right, " (right) " of " (scored.truth.len()) ", " (score) " " (fixed(share, 4)) "."
+        }
+        div class="scroll" tabindex="0" role="group" aria-label="confusion matrix" { table class="heat" {
+            thead { tr { th scope="col" { "label" } @for name in names { th scope="col" { (name) } } } }
+            tbody { @for (i, row) in all.iter().enumerate() { tr {
+                th scope="row" { (names[i]) }
+                @for k in 0..names.len() {
+                    td class=[(i == k).then_some("hold")] style=(cell(row, k)) { (row[k]) }
+                }
+            } } }
+        } }
+    } }
+}
+
+fn errors(scored: &Scored, config: &Config) -> Markup {
+    let convention = config.data.convention;
+    let names = classes(convention);
+    let mut sums = vec![(0usize, 0.0, 0.0); names.len()];
+    for (y, scores) in scored.truth.iter().zip(&scored.scores) {
+        let sum = &mut sums[class(*y, convention)];
+        let off = f64::from(scores[0]) - f64::from(*y);
+        *sum = (sum.0 + 1, sum.1 + off.abs(), sum.2 + off);
+    }
+    let mean = |n: usize, sum: f64| (n > 0).then(|| sum / n as f64);
+    let groups = names.iter().zip(&sums);
+    let chart = Bars {
+        groups: groups.clone().map(|(n, s)| (n.to_string(), vec![mean(s.0, s.1)])).collect(),
+        inks: vec![(String::new(), Ink::Accent)],
+        x: "mean absolute error".into(),
+        range: None,
+    };
+    let rows = groups.map(|(name, (n, error, bias))| {
+        let say =
+            |v: Option<f64>, f: fn(f64, usize) -> String| super::number::or_dash(v, |v| f(v, 3));
+        vec![
+            name.to_string(),
+            n.to_string(),
+            say(mean(*n, *error), fixed),
+            say(mean(*n, *bias), signed),
+        ]
+    });
+    let grid = Grid::new(["class of the label", "rows", "MAE", "mean error"], rows.collect());
+    let body = chart.draw(HALF).markup("Mean absolute error by class of the label", "");
+    figure("Error by class of the label", "Where the label is.", body, &grid)
+}
+
+/// The section of the rows that the fused head is furthest from.
+pub fn hardest(scored: &Scored) -> Section {
+    let off = |row: &usize| (scored.scores[*row][0] - scored.truth[*row]).abs();
+    let mut order: Vec<usize> = (0..scored.truth.len()).collect();
+    order.sort_by(|a, b| off(b).total_cmp(&off(a)));
+    order.truncate(WORST);
+    let number = |v: f32| fixed(f64::from(v), 2);
+    let body = html! {
+        p {
+            "The " (order.len()) " " (scored.split) " rows that the fused head is furthest from"
+            @if scored.tasks.len() > 1 { ", beside what each modality's own head says of them" }
+            "."
+            @if scored.texts.is_none() { " The data has no texts beside it (raw_text in its JSON file)." }
+        }
+        div class="scroll" tabindex="0" role="group" aria-label="hardest samples" { table class="hard" {
+            thead { tr {
+                th scope="col" { "id" }
+                @if scored.texts.is_some() { th scope="col" { "text" } }
+                th scope="col" { "label" }
+                @for t in &scored.tasks { th scope="col" { (head_name(*t)) } }
+                th scope="col" { "off by" }
+            } }
+            tbody { @for row in &order { tr {
+                th scope="row" { (scored.ids[*row]) }
+                @if let Some(texts) = &scored.texts { td class="text" { (texts[*row]) } }
+                td { (number(scored.truth[*row])) }
+                @for (k, score) in scored.scores[*row].iter().enumerate() {
+                    td { @if k == 0 { b { (number(*score)) } } @else { (number(*score)) } }
+                }
+                td { (number(off(row))) }
+            } } }
+        } }
+    };
+    Section::new("hardest", "Hardest samples", body)
+}

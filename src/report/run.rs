@@ -1,0 +1,170 @@
+//! Reading a run: what its folder says, and what its model says of its data.
+
+use crate::data::SplitName;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::recipe::Config;
+use crate::train::aligned::{Aligned, aligned};
+use crate::train::carried::{Carried, carried};
+use crate::train::metrics::{Metrics, evaluate};
+use crate::train::{EpochRecord, LabelRecord, Saved, folder, initial_weights, open_saved};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// What a run folder holds.
+pub struct Run {
+    /// Where it is.
+    pub folder: PathBuf,
+    /// The folder's name.
+    pub name: String,
+    /// Its configuration.
+    pub config: Config,
+    /// run.json.
+    pub card: Value,
+    /// metrics.json; null where the run has not ended.
+    pub outcome: Value,
+    /// Its epochs.
+    pub history: Vec<EpochRecord>,
+    /// Its generated labels.
+    pub labels: Vec<LabelRecord>,
+}
+
+impl Run {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// No run there; a run in which no epoch has ended.
+    pub fn read(path: &Path) -> Result<Run> {
+        let history = folder::epochs(path);
+        let run = Run {
+            folder: path.to_path_buf(),
+            name: name_of(path),
+            config: folder::config(path)?,
+            card: folder::json(path, "run.json")?,
+            outcome: match path.join("metrics.json").exists() {
+                true => folder::json(path, "metrics.json")?,
+                false => Value::Null,
+            },
+            history,
+            labels: folder::labels(path),
+        };
+        if run.history.is_empty() {
+            let detail = "no epoch has ended: there is nothing to report yet";
+            return Err(Error::checkpoint(path.join("epochs.jsonl"), detail));
+        }
+        Ok(run)
+    }
+
+    /// Scores on `valid` or `test`, of the best epoch.
+    pub fn metrics(&self, split: &str) -> Option<Metrics> {
+        serde_json::from_value(self.outcome.get(split)?.clone()).ok()
+    }
+
+    /// The epoch that the model is of.
+    pub fn best(&self) -> Option<&EpochRecord> {
+        self.history.iter().rev().find(|r| r.best)
+    }
+
+    /// A string of run.json.
+    pub fn said(&self, key: &str) -> Option<&str> {
+        self.card.get(key)?.as_str()
+    }
+
+    /// The data file's name without its ending.
+    pub fn data_name(&self) -> String {
+        let path = PathBuf::from(self.said("data").unwrap_or("data"));
+        path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+/// The last words of a path that tell it from others.
+fn name_of(path: &Path) -> String {
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Scores of a split beside its labels.
+pub struct Scored {
+    /// Test, or valid where test has no labels.
+    pub split: SplitName,
+    /// Letters, fused first.
+    pub tasks: Vec<char>,
+    /// `[rows][tasks]`.
+    pub scores: Vec<Vec<f32>>,
+    /// The labels.
+    pub truth: Vec<f32>,
+    /// Of the rows.
+    pub ids: Vec<String>,
+    /// What is said in them, where that is known.
+    pub texts: Option<Vec<String>>,
+    /// Of the fused head.
+    pub metrics: Metrics,
+}
+
+/// What the model says of its data, now.
+pub struct Live {
+    /// Predictions.
+    pub scored: Scored,
+    /// Covariances, before training and of the best epoch.
+    pub aligned: Option<[Aligned; 2]>,
+    /// Probes, before training and of the best epoch.
+    pub carried: Option<[Carried; 2]>,
+    /// Why the state before training is not here, where it is not.
+    pub without: Option<String>,
+}
+
+impl Live {
+    /// Runs the model of a run over its data.
+    ///
+    /// # Errors
+    /// Whatever is missing: the data file as it was, a model, labels.
+    pub fn of(gpu: &Gpu, run: &Run) -> Result<Live> {
+        let path = folder::data(&run.folder)?;
+        let saved = Saved::load(&run.folder)?;
+        let mut session = open_saved(gpu, &saved, &path)?;
+        let data = session.data().clone();
+        if run.said("data_sha256").is_some_and(|digest| digest != data.digest()) {
+            let detail = "is not the file that the run was trained on (another SHA-256)";
+            return Err(Error::data(&path, detail));
+        }
+        let labelled = |name: &SplitName| data.split(*name).is_some_and(|s| s.labels().is_some());
+        let split = [SplitName::Test, SplitName::Valid].into_iter().find(labelled);
+        let rows = split.and_then(|name| data.split(name));
+        let (Some(split), Some(rows)) = (split, rows) else {
+            return Err(Error::data(&path, "has no labels in test or valid to compare with"));
+        };
+        let predictions = session.predict(split)?;
+        let truth = rows.labels().unwrap_or_default().to_vec();
+        let metrics = evaluate(&predictions.fused(), &truth, run.config.data.convention)?;
+        let scored = Scored {
+            split,
+            tasks: predictions.tasks,
+            scores: predictions.scores,
+            truth,
+            ids: (0..rows.rows()).map(|row| rows.id(row)).collect(),
+            texts: rows.raw_text().map(<[String]>::to_vec),
+            metrics,
+        };
+        let after = (aligned(&mut session, &saved.weights, split)?, carried(&mut session)?);
+        if after.0.is_none() && after.1.is_none() {
+            return Ok(Live { scored, aligned: None, carried: None, without: None });
+        }
+        let mut before = || {
+            let init = run.said("init").map(Path::new);
+            let (weights, file) = initial_weights(&session, init)?;
+            session.load(&weights, &file)?;
+            Ok::<_, Error>((aligned(&mut session, &weights, split)?, carried(&mut session)?))
+        };
+        match before() {
+            Ok(before) => Ok(Live {
+                scored,
+                aligned: before.0.zip(after.0).map(|(a, b)| [a, b]),
+                carried: before.1.zip(after.1).map(|(a, b)| [a, b]),
+                without: None,
+            }),
+            Err(why) => {
+                Ok(Live { scored, aligned: None, carried: None, without: Some(why.to_string()) })
+            }
+        }
+    }
+}
