@@ -14,6 +14,7 @@ mod demo_report;
 mod devices;
 mod eval;
 mod export;
+mod import;
 mod inspect;
 mod inspect_data;
 mod output;
@@ -38,6 +39,7 @@ Examples:
   modalign demo                                  see it work, no data needed
   modalign devices                               which adapters there are
   modalign synth --out play.safetensors          a data set whose hidden factors are known
+  modalign import mosi.pkl --out mosi.safetensors    MMSA's features, read without Python
   modalign train --data play.safetensors         train, stop early, test
   modalign eval --model runs/play-mosi-1111      all metrics of the best epoch
   modalign predict --model runs/play-mosi-1111 --data new.safetensors --format csv
@@ -112,6 +114,8 @@ enum Verb {
     Devices(devices::DevicesArgs),
     /// Write a synthetic data set whose shared and private factors are known
     Synth(synth::SynthArgs),
+    /// Make a data set of other people's feature files: pickles, .npz, .npy, .csv
+    Import(import::ImportArgs),
     /// Train a model on a data set, or continue a run
     Train(train::TrainArgs),
     /// All metrics of a trained model on a data set
@@ -180,6 +184,7 @@ impl Verb {
         match self {
             Verb::Devices(args) => devices::run(args, global),
             Verb::Synth(args) => synth::run(args, global),
+            Verb::Import(args) => import::run(args, global),
             Verb::Train(args) => train::run(args, global),
             Verb::Eval(args) => eval::run(args, global),
             Verb::Predict(args) => predict::run(args, global),

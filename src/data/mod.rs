@@ -8,6 +8,7 @@
 
 pub mod batch;
 pub mod dataset;
+pub mod import;
 pub mod loader;
 pub mod normalize;
 mod open;
