@@ -12,8 +12,10 @@ pub mod import;
 pub mod loader;
 pub mod normalize;
 mod open;
+pub(crate) mod ridge;
 pub(crate) mod rng;
 mod side;
+pub mod survey;
 pub mod synth;
 #[cfg(test)]
 mod testkit;

@@ -41,7 +41,8 @@ impl Store {
         let mut entries = BTreeMap::new();
         for at in 0..zip.len() {
             let mut file = zip.by_index(at).map_err(fail)?;
-            let Some(name) = file.name().strip_suffix(".npy").map(String::from) else { continue };
+            let name = file.name().map_err(fail)?;
+            let Some(name) = name.strip_suffix(".npy").map(String::from) else { continue };
             let place = |fault: Fault| fault.within(&name);
             let entry = match (file.compression(), file.data_start()) {
                 (zip::CompressionMethod::Stored, Some(start)) => {
