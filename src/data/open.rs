@@ -89,7 +89,9 @@ fn unreadable(path: &Path, map: &[u8], error: SafeTensorError) -> Error {
         error if looks_right => {
             format!("its safetensors header is damaged ({error}); write the file again")
         }
-        _ => "not a safetensors file; convert the data set first (a pickle cannot be read)".into(),
+        _ => "not a safetensors file; make one of it first: modalign import FILE --out \
+              NAME.safetensors (pickles, .npz)"
+            .into(),
     };
     Error::data(path, detail)
 }

@@ -2,14 +2,13 @@
 
 use crate::data::{Modality, Standardise, StreamSpec};
 use crate::error::{Error, Result};
-use crate::files::write_atomic_with;
+use crate::files::{tensor_header, write_atomic_with};
 use crate::nn::Weights;
 use crate::plan::SpaceId;
 use crate::recipe::Config;
 use memmap2::Mmap;
 use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// What a model file says of itself, in its header: all that is needed to run it.
@@ -120,22 +119,12 @@ pub(super) fn save_state(
     mut read: impl FnMut(SpaceId, usize) -> Result<Vec<u32>>,
 ) -> Result<()> {
     let text = serde_json::to_string(card).map_err(|e| Error::checkpoint(path, e.to_string()))?;
-    let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({ KEY: text }));
-    let mut end = 0;
-    for (name, _, words) in buffers {
-        let start = end;
-        end += words * 4;
-        let about = json!({ "dtype": "U32", "shape": [words], "data_offsets": [start, end] });
-        header.insert(name.clone(), about);
-    }
-    let mut header = Value::Object(header).to_string();
-    // The format's own padding: tensors begin at a multiple of 8.
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let tensors =
+        buffers.iter().map(|(name, _, n)| (name.as_str(), "U32", vec![*n], 4 * *n as u64));
+    let header = tensor_header(&[(KEY, text)], tensors);
     let mut failed = None;
     let written = write_atomic_with(path, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(header.as_bytes())?;
+        out.write_all(&header)?;
         for (_, space, words) in buffers {
             let data = read(*space, *words).map_err(|error| {
                 failed = Some(error);

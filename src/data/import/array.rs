@@ -60,6 +60,7 @@ impl DType {
         let (letter, digits) = (name.chars().next()?, name.get(1..)?);
         let size: usize = match digits {
             "" if letter == '?' => 1,
+            "" if letter == 'O' => 8,
             _ => digits.parse().ok()?,
         };
         let kind = match (letter, size) {

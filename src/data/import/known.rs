@@ -60,3 +60,23 @@ pub(super) fn preset(plan: &Plan) -> &'static str {
         None => "mosi",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Config;
+
+    #[test]
+    fn published_sums_lead_to_presets_that_there_are() {
+        for (sum, name, preset) in PUBLISHED {
+            assert!(sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit()), "{name}");
+            assert_eq!(published(sum), Some((name, preset)));
+            Config::preset(preset).unwrap();
+        }
+        assert_eq!(published(&"0".repeat(64)), None);
+        for (preset, audio, vision) in WIDTHS {
+            assert_eq!(family(Some(audio), Some(vision)), Some(preset));
+            Config::preset(preset).unwrap();
+        }
+    }
+}

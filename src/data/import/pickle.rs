@@ -300,7 +300,12 @@ impl<'a> Machine<'a, '_> {
         let rest = &self.bytes[self.at..];
         // Names of modules are short; a longer line is no name.
         let end = rest.iter().take(512).position(|b| *b == b'\n');
-        let Some(end) = end else { return Err(self.fault("a name without an end")) };
+        let Some(end) = end else {
+            return Err(match rest.len() {
+                0..512 => self.fault("the file is cut short in a name; copy it again"),
+                _ => self.fault("a name without an end: the pickle is damaged"),
+            });
+        };
         self.at += end + 1;
         std::str::from_utf8(&rest[..end]).map_err(|_| self.fault("a name that is not UTF-8"))
     }

@@ -3,14 +3,12 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
-
 use super::array::block_rows;
 use super::budget::Budget;
 use super::convert::{Fill, Plan, Rule, Stream};
 use super::{Fault, Progress};
 use crate::error::{Error, Result};
-use crate::files::write_atomic_with;
+use crate::files::{tensor_header, write_atomic_with};
 
 /// Writes the safetensors file, whole or not at all, and adds what was changed to the plan.
 pub(super) fn tensors(
@@ -25,8 +23,7 @@ pub(super) fn tensors(
     let mut stop = None;
     let written = write_atomic_with(path, |out| {
         let mut sink = Sink { out, done: 0, total, progress };
-        sink.out.write_all(&(header.len() as u64).to_le_bytes())?;
-        sink.out.write_all(header.as_bytes())?;
+        sink.out.write_all(&header)?;
         let mut lengths = Vec::new();
         for tensor in &mut plan.tensors {
             match &tensor.fill {
@@ -52,30 +49,22 @@ pub(super) fn tensors(
     });
     match stop {
         Some(fault) => Err(failed(fault)),
-        None => written.map(|()| 8 + header.len() as u64 + total),
+        None => written.map(|()| header.len() as u64 + total),
     }
 }
 
-/// The header, padded to a multiple of 8, and the bytes of all tensors.
-fn header(plan: &Plan, metadata: &[(&str, String)]) -> (String, u64) {
-    let mut header = Map::new();
-    let notes: Map<String, Value> =
-        metadata.iter().map(|(k, v)| (k.to_string(), json!(v))).collect();
-    header.insert("__metadata__".into(), Value::Object(notes));
-    let mut end = 0u64;
-    for tensor in &plan.tensors {
-        let start = end;
-        end += 4 * tensor.shape.iter().map(|axis| *axis as u64).product::<u64>();
-        let dtype = match tensor.fill {
+/// The header, and the bytes of all tensors.
+fn header(plan: &Plan, metadata: &[(&str, String)]) -> (Vec<u8>, u64) {
+    let bytes = |shape: &[usize]| 4 * shape.iter().map(|axis| *axis as u64).product::<u64>();
+    let tensors = plan.tensors.iter().map(|t| {
+        let dtype = match t.fill {
             Fill::Floats(_) | Fill::Stream(_) => "F32",
             Fill::Ints(_) | Fill::Lengths => "I32",
         };
-        let about = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] });
-        header.insert(tensor.name.clone(), about);
-    }
-    let mut header = Value::Object(header).to_string();
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-    (header, end)
+        (t.name.as_str(), dtype, t.shape.clone(), bytes(&t.shape))
+    });
+    let total = plan.tensors.iter().map(|t| bytes(&t.shape)).sum();
+    (tensor_header(metadata, tensors), total)
 }
 
 struct Sink<'a, 'b> {

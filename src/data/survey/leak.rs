@@ -70,8 +70,10 @@ const GAP: f64 = 0.3;
 const SIGMA: f64 = 4.0;
 /// The same for a feature, of which there are hundreds.
 const SIGMA_FEATURE: f64 = 5.0;
-/// What knows labels predicts them this well at least.
-const KNOWS: f64 = 0.4;
+/// What knows labels predicts them this well at least. (The rows of a split are fewer than they
+/// seem, being of a few speakers: one of 95 honest features reaches 0.44 on the 3 speakers of
+/// RAVDESS's validation split and 0 elsewhere.)
+const KNOWS: f64 = 0.55;
 /// A feature that correlates so with the labels is the label.
 const IS_LABEL: f64 = 0.98;
 /// Rows below which a split says nothing.
@@ -166,21 +168,24 @@ type Scores = Vec<(SplitName, f64, usize)>;
 
 /// Looks at every modality and every feature.
 pub fn suspicions(data: &Dataset, streams: &[StreamSurvey]) -> Vec<Suspicion> {
-    let mut found = Vec::new();
-    for modality in Modality::ALL {
+    let one = |modality: Modality| {
         let own = streams.iter().filter(|s| s.modality == modality);
         let parts: Vec<Part> = own.filter_map(|s| Part::of(data, s)).collect();
         if parts.is_empty() {
-            continue;
+            return Vec::new();
         }
-        let single = features(&parts, modality);
-        // A leak of a feature is one of its modality, too; it is said once, of the feature.
-        if single.is_empty() {
-            found.extend(judge(&whole(&parts), SIGMA, modality, None));
-        }
-        found.extend(single);
-    }
-    found
+        let mut found: Vec<Suspicion> =
+            judge(&whole(&parts), SIGMA, modality, None).into_iter().collect();
+        found.extend(features(&parts, modality));
+        found
+    };
+    // A thread for each: wide features take seconds.
+    std::thread::scope(|scope| {
+        let one = &one;
+        let all = Modality::ALL.map(|modality| (modality, scope.spawn(move || one(modality))));
+        let each = all.into_iter().map(|(m, thread)| thread.join().unwrap_or_else(|_| one(m)));
+        each.flatten().collect()
+    })
 }
 
 /// The modality as a whole.
@@ -206,7 +211,7 @@ fn whole(parts: &[Part]) -> Scores {
 
 /// The features by themselves; the most telling ones where there are many.
 fn features(parts: &[Part], modality: Modality) -> Vec<Suspicion> {
-    const SHOWN: usize = 5;
+    const SHOWN: usize = 3;
     let dim = parts[0].dim;
     let mut found: Vec<Suspicion> = Vec::new();
     for k in 0..dim {
@@ -325,6 +330,7 @@ mod tests {
                 audio[6 * row] = 2.0 * known + rng.normal() as f32 * 0.5;
             }
         });
+        let found: Vec<_> = found.into_iter().filter(|s| s.feature.is_some()).collect();
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((found[0].feature, found[0].knows[0].0), (Some(0), SplitName::Train));
         assert_eq!(
