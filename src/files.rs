@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use memmap2::Mmap;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -84,6 +85,18 @@ pub(crate) fn tensor_header<'a>(
     let mut text = Value::Object(header).to_string().into_bytes();
     text.resize(text.len().next_multiple_of(8), b' ');
     [&(text.len() as u64).to_le_bytes(), text.as_slice()].concat()
+}
+
+/// Maps a file for reading as plain bytes.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`.
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
+    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    // SAFETY: the map is only read, and as plain bytes, so any content is valid. Another program
+    // that changes the file in place could change values under us, or shorten it and end this
+    // program by a signal; our own writers never do that, they replace files by a rename.
+    unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
 }
 
 /// Removes what [`write_atomic`] could not when it was killed in the middle of a write. Only for a

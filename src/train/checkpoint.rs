@@ -2,7 +2,7 @@
 
 use crate::data::{Modality, Standardise, StreamSpec};
 use crate::error::{Error, Result};
-use crate::files::{tensor_header, write_atomic_with};
+use crate::files::{self, tensor_header, write_atomic_with};
 use crate::nn::Weights;
 use crate::plan::SpaceId;
 use crate::recipe::Config;
@@ -67,9 +67,9 @@ impl Saved {
     /// Missing, damaged, or written by another program.
     pub fn load(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() };
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        let weights = Weights::parse(&bytes, &path)?;
-        let card = metadata(&bytes, &path)?.ok_or_else(|| {
+        let map = files::map(&path)?;
+        let weights = Weights::parse(&map, &path)?;
+        let card = metadata(&map, &path)?.ok_or_else(|| {
             let why = "has no model card: it was not written by modalign; \
                        start from it with train --init";
             Error::checkpoint(&path, why)
@@ -150,9 +150,7 @@ impl State {
     /// # Errors
     /// Missing, damaged, or no state.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-        // SAFETY: only read, as plain bytes; a state is replaced by a rename, never changed.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))?;
+        let map = files::map(path)?;
         let card = metadata(&map, path)?
             .ok_or_else(|| Error::checkpoint(path, "it is no state of a modalign run"))?;
         Ok(State { card, path: path.into(), map })

@@ -226,3 +226,20 @@ fn ten_thousand_models() {
     });
     assert!((100..9_500).contains(&taken), "{taken}");
 }
+
+/// Half floats double in memory; the file itself is not held besides.
+#[test]
+fn halves_are_widened_within_twice_the_file() {
+    let folder = folder();
+    let path = folder.path().join("halves.safetensors");
+    let words = 24 << 20;
+    let header =
+        format!(r#"{{"w":{{"dtype":"F16","shape":[{words}],"data_offsets":[0,{}]}}}}"#, 2 * words);
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + 2 * words, 0);
+    std::fs::write(&path, &bytes).unwrap();
+    let (weights, held) = peak(|| Weights::load(&path).unwrap());
+    assert_eq!(weights.get("w").unwrap().1.len(), words);
+    assert!(held <= 2 * bytes.len() + (1 << 20), "{held} bytes for a file of {}", bytes.len());
+}

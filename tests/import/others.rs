@@ -134,8 +134,8 @@ fn what_a_folder_lacks_is_named() {
         let error = without(from, to);
         assert!(error.contains(words) && !error.contains('\n'), "no '{words}' in: {error}");
     }
-    std::fs::write(folder.path().join("meta.csv"), "id,split,label,text\n../a1,train,1,x\n")
-        .unwrap();
+    let meta = format!("id,split,label,text\n{}", "../a1,train,1,x\n".repeat(5));
+    std::fs::write(folder.path().join("meta.csv"), meta).unwrap();
     let error = mapped(folder.path(), RECORDINGS).unwrap_err();
     assert!(error.contains("leads out of the folder"), "{error}");
     let empty = crate::place::folder();

@@ -288,6 +288,16 @@ impl Array {
         }
     }
 
+    /// Lets go of the pages that hold its first `bytes` bytes.
+    fn forget(&self, bytes: usize) {
+        #[cfg(unix)]
+        if let Payload::Mapped { map, range, .. } = &self.payload {
+            forget(map, range.start..range.start + bytes.min(range.len()));
+        }
+        #[cfg(not(unix))]
+        let _ = bytes;
+    }
+
     /// Items of all rows lie one after the other.
     fn is_plain(&self) -> bool {
         let packed = c_strides(&self.shape);
@@ -386,12 +396,8 @@ impl Reader<'_> {
 
     /// Lets go of the pages that were read: they would count as memory of ours.
     pub(super) fn forget(&self) {
-        #[cfg(unix)]
-        if let Payload::Mapped { map, range, .. } = &self.array.payload {
-            let seen = if self.latin { self.text } else { self.at * self.row_bytes };
-            let seen = if self.array.is_plain() { seen.min(range.len()) } else { range.len() };
-            forget(map, range.start..range.start + seen);
-        }
+        let seen = if self.latin { self.text } else { self.at * self.row_bytes };
+        self.array.forget(if self.array.is_plain() { seen } else { usize::MAX });
     }
 
     /// Decodes `bytes` bytes of latin text.
@@ -422,7 +428,7 @@ impl Reader<'_> {
 
 /// Pages of a map that are no longer needed.
 #[cfg(unix)]
-pub(super) fn forget(map: &Mmap, range: Range<usize>) {
+fn forget(map: &Mmap, range: Range<usize>) {
     // SAFETY: the map is of a file and never written through; a dropped page is read from the file
     // again when it is touched.
     let done = unsafe {
@@ -438,6 +444,8 @@ fn gather(array: &Array, source: &[u8], rows: Range<usize>, out: &mut [u8]) -> O
     let (inner, strides) = (array.inner(), array.strides.get(1..)?);
     let row_stride = *array.strides.first()?;
     let items = array.row_items();
+    // In Fortran's order every item is on a page of its own: after so many, 64 MiB were touched.
+    const PAGES: usize = 1 << 14;
     let mut index = vec![0usize; inner.len()];
     let mut offset = 0usize;
     for item in 0..items {
@@ -450,6 +458,9 @@ fn gather(array: &Array, source: &[u8], rows: Range<usize>, out: &mut [u8]) -> O
             let from = (row.checked_mul(row_stride)?.checked_add(offset)?).checked_mul(size)?;
             let to = (k * items + item) * size;
             out.get_mut(to..to + size)?.copy_from_slice(source.get(from..from + size)?);
+        }
+        if item % PAGES == PAGES - 1 {
+            array.forget(usize::MAX);
         }
         for axis in (0..inner.len()).rev() {
             index[axis] += 1;

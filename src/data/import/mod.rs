@@ -36,7 +36,7 @@ use self::store::Store;
 use self::table::Table;
 use super::SplitName;
 use crate::error::{Error, Result};
-use crate::files::hex;
+use crate::files::{self, hex};
 
 /// What can be chosen about an import.
 #[derive(Clone, Debug, Default)]
@@ -164,7 +164,7 @@ impl Opened {
         if about.len() == 0 {
             return Err(Error::data(path, "the file is empty; copy it again"));
         }
-        map_file(path).map(|map| Opened { map: Some(map) })
+        files::map(path).map(|map| Opened { map: Some(Arc::new(map)) })
     }
 
     /// A folder's files are what they are: their sizes are real, and only headers make claims.
@@ -183,6 +183,14 @@ impl Opened {
                         "a single array: give the folder that it is in, and --map MAP.toml";
                     return Err(Error::data(path, detail));
                 }
+                [0x89, b'H', b'D', b'F', ..] => {
+                    let detail = "an HDF5 file (.csd, .h5, .mat); save its arrays as .npy files, or \
+                                  as an .npz archive by numpy.savez";
+                    return Err(Error::data(path, detail));
+                }
+                [0x1f, 0x8b, ..] | [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', ..] => {
+                    return Err(Error::data(path, "a compressed file; unpack it first"));
+                }
                 _ if options.map.is_some() => {
                     let detail = "--map is for .npz files and folders; a pickle says itself what \
                                   is what";
@@ -194,15 +202,6 @@ impl Opened {
         let mapping = options.map.as_deref().map(Mapping::read).transpose()?;
         mapping::read(&store, mapping.as_ref(), budget).map_err(fail)
     }
-}
-
-/// Maps a file of somebody else's for reading.
-fn map_file(path: &Path) -> Result<Arc<Mmap>> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    // SAFETY: the map is only read, and as plain bytes, so any content is valid. Another program
-    // that shortens the file meanwhile could end this one by a signal, as with any mapped file.
-    let map = unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))?;
-    Ok(Arc::new(map))
 }
 
 /// SHA-256 of a file, read piece by piece.

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
+use super::Fault;
 use super::array::{Array, DType, Payload};
 use super::budget::Budget;
 use super::csv::{self, Columns};
 use super::npy::{self, Header};
 use super::table::{Column, strings};
-use super::{Fault, map_file};
+use crate::files;
 
 /// Arrays by name.
 pub(super) enum Store {
@@ -127,7 +128,8 @@ impl Store {
                 }
                 match (kind_of(file)?, texts) {
                     (FileKind::Npy, _) => {
-                        let map = map_file(&path).map_err(|e| Fault::new(e.to_string()))?;
+                        let map = files::map(&path).map_err(|e| Fault::new(e.to_string()))?;
+                        let map = Arc::new(map);
                         npy::column(&map, 0..map.len(), budget)
                     }
                     (FileKind::Csv, true) => csv::texts(&path, &columns).map(Column::Texts),

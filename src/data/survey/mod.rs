@@ -145,9 +145,7 @@ pub fn ranges(numbers: &[usize]) -> String {
 /// Which tensors of a safetensors file hold NaN or infinities, in words; none where the file cannot
 /// be read or has none. Opening a data set stops at the first; this looks at them all.
 pub fn not_numbers(path: &Path) -> Option<String> {
-    let file = std::fs::File::open(path).ok()?;
-    // SAFETY: only read, as plain bytes; see `data/open.rs`.
-    let map = unsafe { memmap2::Mmap::map(&file) }.ok()?;
+    let map = crate::files::map(path).ok()?;
     let tensors = SafeTensors::deserialize(&map).ok()?;
     let mut found = Vec::new();
     let named: BTreeMap<String, _> = tensors.tensors().into_iter().collect();
