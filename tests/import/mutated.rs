@@ -9,7 +9,7 @@ use modalign::recipe::Config;
 use modalign::train::{CardStream, ModelCard, Saved};
 
 use crate::bombs::{FIXED, peak};
-use crate::place::{convert, folder, pickles};
+use crate::place::{convert, fixture, folder, pickles};
 
 const FILES: u64 = 10_000;
 
@@ -157,6 +157,27 @@ fn ten_thousand_pickles() {
     );
     // Enough of them are broken to say something, and enough whole to reach the writer.
     assert!((300..9_000).contains(&taken), "{taken}");
+}
+
+/// The archives' own format is read by a library, their arrays by us.
+#[test]
+fn ten_thousand_archives() {
+    let bases = ["stored.npz", "deflated.npz"].map(|name| std::fs::read(fixture(name)).unwrap());
+    let out = folder();
+    let out = out.path().join("out.safetensors");
+    let tokens: [&[u8]; 9] = [
+        b"PK\x01\x02",
+        b"PK\x03\x04",
+        b"PK\x05\x06",
+        b"\x93NUMPY\x01\x00",
+        b"'descr': '<f8'",
+        b"'|O'",
+        b"(9999999999,",
+        b"True",
+        b"\xff\xff\xff\xff",
+    ];
+    let taken = hammer(&bases, &tokens, 3_000_000, |path| convert(path, &out).is_ok());
+    assert!((300..9_500).contains(&taken), "{taken}");
 }
 
 const TOKENS: [&[u8]; 14] = [

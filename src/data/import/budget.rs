@@ -22,6 +22,11 @@ impl Budget {
         Budget { left: usize::MAX }
     }
 
+    /// Room for what was unpacked, which is a file now.
+    pub(super) fn unpacked(&mut self, bytes: usize) {
+        self.left = self.left.saturating_add(bytes);
+    }
+
     /// Takes `bytes`.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), Fault> {
         match self.left.checked_sub(bytes) {

@@ -30,11 +30,16 @@ pub(super) fn read(map: &Arc<Mmap>, budget: &mut Budget) -> Result<Table, Fault>
         if !columns.is_empty() {
             return Err(Fault::new(format!("the {name} split is there twice; remove one")));
         }
-        for (key, value) in fields {
+        for &(key, value) in &fields {
             let Some(field) = field_named(key) else {
                 table.left.push(format!("{name}.{}", shown(key)));
                 continue;
             };
+            // A field by its own name goes before one that only may be it.
+            if key != field && fields.iter().any(|(other, _)| *other == field) {
+                table.left.push(format!("{name}.{}", shown(key)));
+                continue;
+            }
             let place = |fault: Fault| fault.within(&format!("{name}.{}", shown(key)));
             let column = match TEXTS.contains(&field) {
                 true => Column::Texts(source.texts(value, budget).map_err(place)?),

@@ -25,6 +25,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use memmap2::Mmap;
 use serde::Serialize;
@@ -105,12 +106,15 @@ pub fn import(source: &Path, out: &Path, options: &Options, progress: Progress) 
     let mut plan = convert::plan(table, options, &mut budget).map_err(fail)?;
     let preset = known::preset(&plan);
 
+    let given_up = AtomicBool::new(false);
     let (bytes, sha256) = std::thread::scope(|scope| {
-        let summing = opened.map.is_some().then(|| scope.spawn(|| sum(source)));
-        let metadata = [("imported_by", format!("modalign {}", env!("CARGO_PKG_VERSION")))];
-        let bytes = write::tensors(&mut plan, out, &metadata, &mut budget, progress, fail)?;
-        let sha256 = summing.map(|thread| thread.join().unwrap_or_else(|_| sum(source)));
-        Ok::<_, Error>((bytes, sha256.transpose()?))
+        let summing = opened.map.is_some().then(|| scope.spawn(|| sum(source, &given_up)));
+        // One key only, and no version: the same source gives the same bytes.
+        let metadata = [("imported_by", "modalign".to_string())];
+        let written = write::tensors(&mut plan, out, &metadata, &mut budget, progress, fail);
+        given_up.store(written.is_err(), Ordering::Relaxed);
+        let sha256 = summing.map(|thread| thread.join().unwrap_or_else(|_| sum(source, &given_up)));
+        Ok::<_, Error>((written?, sha256.transpose()?))
     })?;
     let published = sha256.as_deref().and_then(known::published);
     let name = source.file_name().unwrap_or_default().to_string_lossy();
@@ -177,7 +181,7 @@ impl Opened {
         let store = match &self.map {
             None => Store::Folder(path.into()),
             Some(map) => match map[..map.len().min(6)] {
-                [b'P', b'K', ..] => Store::archive(map).map_err(fail)?,
+                [b'P', b'K', ..] => Store::archive(map, budget).map_err(fail)?,
                 [0x93, b'N', b'U', b'M', b'P', b'Y'] => {
                     let detail =
                         "a single array: give the folder that it is in, and --map MAP.toml";
@@ -204,8 +208,8 @@ impl Opened {
     }
 }
 
-/// SHA-256 of a file, read piece by piece.
-fn sum(path: &Path) -> Result<String> {
+/// SHA-256 of a file, read piece by piece; of its beginning once nobody wants it any more.
+fn sum(path: &Path, given_up: &AtomicBool) -> Result<String> {
     let fail = |e| Error::io("read", path)(e);
     let mut file = File::open(path).map_err(fail)?;
     let mut hash = Sha256::new();
@@ -213,6 +217,7 @@ fn sum(path: &Path) -> Result<String> {
     loop {
         match file.read(&mut piece).map_err(fail)? {
             0 => return Ok(hex(&hash.finalize())),
+            _ if given_up.load(Ordering::Relaxed) => return Ok(hex(&hash.finalize())),
             n => hash.update(&piece[..n]),
         }
     }

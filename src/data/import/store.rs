@@ -34,7 +34,7 @@ pub(super) struct Entry {
 impl Store {
     /// The arrays of an archive. Compressed ones are unpacked into temporary files, which go with
     /// the store.
-    pub(super) fn archive(map: &Arc<Mmap>) -> Result<Store, Fault> {
+    pub(super) fn archive(map: &Arc<Mmap>, budget: &mut Budget) -> Result<Store, Fault> {
         let fail = |e: zip::result::ZipError| {
             Fault::new(format!("no whole .npz archive ({e}); copy it again"))
         };
@@ -53,7 +53,11 @@ impl Store {
                     let end = end.ok_or_else(|| place(Fault::new("it ends past the archive")))?;
                     Entry { map: map.clone(), range: start..end }
                 }
-                _ => unpacked(&mut file).map_err(place)?,
+                _ => {
+                    let entry = unpacked(&mut file).map_err(place)?;
+                    budget.unpacked(entry.range.len());
+                    entry
+                }
             };
             entries.insert(name, entry);
         }
