@@ -47,6 +47,9 @@ pub(super) fn show_data(data: &Dataset, global: &Global) -> Result<()> {
         if let Some(bert) = split.text_bert() {
             let shape = format!("3x{}", bert.len);
             rows.push([first, vec!["text_bert".into(), shape]].concat());
+        } else if rows.is_empty() {
+            // Sentences alone, for whoever has a tokenizer.
+            rows.push([first, vec!["raw_text".into(), "-".into()]].concat());
         }
         rows
     });

@@ -444,8 +444,9 @@ fn gather(array: &Array, source: &[u8], rows: Range<usize>, out: &mut [u8]) -> O
     let (inner, strides) = (array.inner(), array.strides.get(1..)?);
     let row_stride = *array.strides.first()?;
     let items = array.row_items();
-    // In Fortran's order every item is on a page of its own: after so many, 64 MiB were touched.
-    const PAGES: usize = 1 << 14;
+    // In Fortran's order every item is on a page of its own, and systems map some 16 pages at once:
+    // after so many, 64 MiB were touched.
+    const PAGES: usize = 1 << 10;
     let mut index = vec![0usize; inner.len()];
     let mut offset = 0usize;
     for item in 0..items {
