@@ -181,6 +181,20 @@ fn lengths_are_found_where_a_file_has_none() {
     let data = Dataset::open(&out).unwrap();
     let stream = data.split(SplitName::Train).unwrap().stream(Modality::Audio).unwrap();
     assert_eq!([stream.len(0), stream.len(1)], [1, 2]);
+    // Zeros at the beginning may be data: they stay, and are said.
+    small(
+        folder.path(),
+        &[0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        "(2, 3, 2)",
+    );
+    let report = convert(folder.path(), &out).unwrap();
+    assert_eq!(
+        report.tensors[0].changes,
+        [
+            "lengths up to the last step that is not zero",
+            "1 row begins with zeros (kept; padded at the front? then give lengths)",
+        ]
+    );
 }
 
 #[test]

@@ -149,3 +149,38 @@ fn the_files_of_all_protocols_are_equal() {
         assert!(*first.get_or_insert_with(|| bytes.clone()) == bytes, "{}", path.display());
     }
 }
+
+/// Other people's dictionaries: `labels` of shape (N, 1, 1), a list of arrays, other split names.
+#[test]
+fn other_names_and_lists_are_understood() {
+    // {'Training': {'labels': [0.5, -1, True], 'acoustic': [a, a, a], 'weights': None}}
+    let array =
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01K";
+    let dtype = b"cnumpy\ndtype\n\x8c\x02i1\x89\x88\x87R";
+    let mut file = b"\x80\x04}(\x8c\x08Training}(\x8c\x06labels](G\x3f\xe0\0\0\0\0\0\0".to_vec();
+    file.extend(b"J\xff\xff\xff\xff\x88e\x8c\x08acoustic](");
+    for steps in 1..=3u8 {
+        file.extend(array);
+        file.extend([steps, b'K', 2, 0x86]);
+        file.extend(dtype);
+        file.extend([0x89, b'C', 2 * steps]);
+        file.extend((0..2 * steps).map(|i| i + steps));
+        file.extend(b"tb");
+    }
+    file.extend(b"e\x8c\x07weightsNuu.");
+    let folder = folder();
+    let (source, out) = (folder.path().join("in.pkl"), folder.path().join("out.safetensors"));
+    std::fs::write(&source, file).unwrap();
+    let report = convert(&source, &out).unwrap();
+    assert_eq!(
+        report.notes,
+        ["labels was taken for regression_labels", "acoustic was taken for audio"]
+    );
+    assert_eq!(report.left, ["train.weights"]);
+    let data = Dataset::open(&out).unwrap();
+    let train = data.split(SplitName::Train).unwrap();
+    assert_eq!(train.labels().unwrap(), [0.5, -1.0, 1.0]);
+    assert_eq!(lengths(train, Modality::Audio), [1, 2, 3]);
+    let audio = train.stream(Modality::Audio).unwrap();
+    assert_eq!(audio.row(1), [2.0, 3.0, 4.0, 5.0, 0.0, 0.0]);
+}

@@ -40,6 +40,9 @@ pub(super) fn read(map: &Arc<Mmap>, budget: &mut Budget) -> Result<Table, Fault>
                 table.left.push(format!("{name}.{}", shown(key)));
                 continue;
             }
+            if key != field && key != "classification_labels" {
+                table.notes.push(format!("{} was taken for {field}", shown(key)));
+            }
             let place = |fault: Fault| fault.within(&format!("{name}.{}", shown(key)));
             let column = match TEXTS.contains(&field) {
                 true => Column::Texts(source.texts(value, budget).map_err(place)?),

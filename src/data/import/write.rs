@@ -112,6 +112,8 @@ struct Rows<'a> {
     short: u64,
     moved: u64,
     beyond: u64,
+    /// Rows without lengths that begin with zeros and do not end so.
+    front: u64,
 }
 
 impl<'a> Rows<'a> {
@@ -126,6 +128,7 @@ impl<'a> Rows<'a> {
             short: 0,
             moved: 0,
             beyond: 0,
+            front: 0,
         }
     }
 
@@ -196,6 +199,8 @@ impl<'a> Rows<'a> {
                 }
             };
             self.lengths.push(valid as i32);
+            let ends = matches!(self.stream.rule, Rule::LastFrame) && valid == steps && steps > 1;
+            self.front += u64::from(ends && row[..dim].iter().all(|x| *x == 0.0));
             if row[valid * dim..].iter().all(|x| *x == 0.0) {
                 continue;
             }
@@ -274,6 +279,11 @@ impl<'a> Rows<'a> {
             self.beyond,
             "row has values past its length (kept, never read)",
             "rows have values past their lengths (kept, never read)",
+        );
+        say(
+            self.front,
+            "row begins with zeros (kept; padded at the front? then give lengths)",
+            "rows begin with zeros (kept; padded at the front? then give lengths)",
         );
         changes
     }
