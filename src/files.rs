@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use memmap2::Mmap;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -61,6 +63,40 @@ pub fn write_atomic_with(
     temporary.persist(&target).map_err(|e| failed(e.error))?;
     sync_folder(&folder);
     Ok(())
+}
+
+/// What a safetensors file begins with: the header's length and the header, padded to a multiple of
+/// 8. `tensors` are name, type, shape and bytes, in the order in which their values will follow.
+pub(crate) fn tensor_header<'a>(
+    metadata: &[(&str, String)],
+    tensors: impl Iterator<Item = (&'a str, &'static str, Vec<usize>, u64)>,
+) -> Vec<u8> {
+    let mut header = Map::new();
+    let notes: Map<String, Value> =
+        metadata.iter().map(|(k, v)| (k.to_string(), json!(v))).collect();
+    header.insert("__metadata__".into(), Value::Object(notes));
+    let mut end = 0;
+    for (name, dtype, shape, bytes) in tensors {
+        let start = end;
+        end += bytes;
+        let about = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        header.insert(name.into(), about);
+    }
+    let mut text = Value::Object(header).to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    [&(text.len() as u64).to_le_bytes(), text.as_slice()].concat()
+}
+
+/// Maps a file for reading as plain bytes.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`.
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
+    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    // SAFETY: the map is only read, and as plain bytes, so any content is valid. Another program
+    // that changes the file in place could change values under us, or shorten it and end this
+    // program by a signal; our own writers never do that, they replace files by a rename.
+    unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
 }
 
 /// Removes what [`write_atomic`] could not when it was killed in the middle of a write. Only for a

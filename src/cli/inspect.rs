@@ -1,7 +1,7 @@
 //! `modalign inspect`: what a data set, a run or a model file holds, and what a step would run.
 
 use super::config_args::ConfigArgs;
-use super::inspect_data::show_data;
+use super::inspect_data::{explained, show_data};
 use super::train::metrics_table;
 use super::{Global, output, run_folder};
 use crate::error::{Error, Result};
@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 /// Options of `inspect`.
 #[derive(Args)]
 #[command(after_help = "\
-Of a data set: its parts, shapes, lengths and labels. Of a run: its settings, best epoch, metrics.
+Of a data set: its parts, shapes, lengths and labels; features and rows that say nothing; and a
+warning where a modality or a feature alone predicts the labels of one split far better than those of
+another, as features do that were made with those labels. Of a run: its settings, best epoch, metrics.
 Of a model file: what it reads, its settings and its tensors.
 
 --plan prints what one training step of a full batch will do, before anything trains: every
@@ -68,7 +70,7 @@ pub(super) fn run(args: &InspectArgs, global: &Global) -> Result<()> {
     if args.plan {
         show_plan(target, &config, Path::new(&config.bert.path), global)
     } else {
-        show_data(&open_file(target, &config)?, global)
+        show_data(&open_file(target, &config).map_err(explained)?, global)
     }
 }
 

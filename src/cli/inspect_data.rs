@@ -1,40 +1,66 @@
 //! What `modalign inspect` shows of a data set.
 
 use super::{Global, output};
-use crate::data::{Dataset, Modality, Split, Stream};
-use crate::error::Result;
+use crate::data::survey::{StreamSurvey, Survey, not_numbers, ranges};
+use crate::data::{Dataset, Split};
+use crate::error::{Error, Result};
 use serde_json::{Value, json};
 
-/// Prints parts, shapes, lengths, and how the labels are spread.
+/// What is wrong with a file that cannot be opened: all values that are no numbers, where those
+/// are the reason.
+pub(super) fn explained(error: Error) -> Error {
+    match error {
+        Error::Data { path, detail } => {
+            let more =
+                not_numbers(&path).map_or_else(String::new, |all| format!("; in all, {all}"));
+            Error::Data { detail: detail + &more, path }
+        }
+        other => other,
+    }
+}
+
+/// Prints parts, shapes, lengths, how the labels are spread, and what looks wrong.
 pub(super) fn show_data(data: &Dataset, global: &Global) -> Result<()> {
+    let survey = Survey::of(data);
     if global.json {
         let splits: serde_json::Map<String, Value> =
-            data.splits().map(|s| (s.name().name().into(), split_json(s))).collect();
+            data.splits().map(|s| (s.name().name().into(), split_json(s, &survey))).collect();
         return output::json(&json!({
             "data": data.path().display().to_string(),
             "sha256": data.digest(),
             "splits": splits,
+            "suspicions": survey.suspicions,
+            "warnings": survey.suspicions.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }));
     }
     let shapes = data.splits().flat_map(|split| {
         let first = vec![split.name().to_string(), split.rows().to_string()];
-        let mut rows: Vec<Vec<String>> = streams(split)
+        let mut rows: Vec<Vec<String>> = streams(split, &survey)
             .map(|stream| {
                 let mut row = first.clone();
                 row.push(stream.modality.to_string());
                 row.push(format!("{}x{}", stream.steps, stream.dim));
-                row.push(if stream.has_lengths() { span(&stream).text() } else { "-".into() });
+                row.extend(valid_steps(stream));
                 row
             })
             .collect();
         if let Some(bert) = split.text_bert() {
             let shape = format!("3x{}", bert.len);
-            rows.push([first, vec!["text_bert".into(), shape, "-".into()]].concat());
+            rows.push([first, vec!["text_bert".into(), shape]].concat());
+        } else if rows.is_empty() {
+            // Sentences alone, for whoever has a tokenizer.
+            rows.push([first, vec!["raw_text".into(), "-".into()]].concat());
         }
         rows
     });
-    let shapes = output::table(["split", "rows", "field", "shape", "valid steps"], 5, shapes);
+    let header = ["split", "rows", "field", "shape", "valid steps", "(median)"];
+    let shapes = output::table(header, 5, shapes);
     let mut parts = vec![("", shapes)];
+    let idle = idle(&survey);
+    if !idle.is_empty() {
+        let table = output::table(["split", "field", "what says nothing"], 3, idle);
+        parts.push(("Features and rows that say nothing:", table));
+    }
     if let Some(histogram) = histogram(data) {
         parts.push(("Labels, by the nearest of seven values:", histogram));
     }
@@ -43,43 +69,63 @@ pub(super) fn show_data(data: &Dataset, global: &Global) -> Result<()> {
     if !factors.is_empty() {
         output::print(&format!("Known factors: {}", factors.join(", ")))?;
     }
+    for suspicion in &survey.suspicions {
+        output::print(&format!("\nwarning: {suspicion}"))?;
+    }
     Ok(())
 }
 
-fn streams(split: &Split) -> impl Iterator<Item = Stream<'_>> {
-    Modality::ALL.into_iter().filter_map(|m| split.stream(m))
+/// The modalities of a split.
+fn streams<'s>(
+    split: &Split,
+    survey: &'s Survey,
+) -> impl Iterator<Item = &'s StreamSurvey> + use<'s> {
+    let name = split.name();
+    survey.streams.iter().filter(move |s| s.split == name)
 }
 
-struct Span {
-    min: usize,
-    mean: f64,
-    max: usize,
-}
-
-impl Span {
-    fn text(&self) -> String {
-        format!("{} to {}, mean {:.1}", self.min, self.max, self.mean)
+fn valid_steps(stream: &StreamSurvey) -> [String; 2] {
+    match stream.lengths {
+        Some(l) => [format!("{} to {}, mean {:.1}", l.min, l.max, l.mean), l.median.to_string()],
+        None => ["-".into(), String::new()],
     }
 }
 
-fn span(stream: &Stream<'_>) -> Span {
-    let lengths = || (0..stream.rows).map(|row| stream.len(row));
-    Span {
-        min: lengths().min().unwrap_or(0),
-        mean: lengths().sum::<usize>() as f64 / stream.rows.max(1) as f64,
-        max: lengths().max().unwrap_or(0),
-    }
+/// A line for each modality that has constant features or rows without any.
+fn idle(survey: &Survey) -> Vec<Vec<String>> {
+    let lines = survey.streams.iter().filter_map(|s| {
+        let mut words = Vec::new();
+        let features = |numbers: &[usize]| {
+            let one = if numbers.len() == 1 { "feature" } else { "features" };
+            format!("{} {one} ({})", numbers.len(), ranges(numbers))
+        };
+        if !s.missing.is_empty() {
+            words.push(format!("{} always 0", features(&s.missing)));
+        }
+        if !s.constant.is_empty() {
+            words.push(format!("{} constant", features(&s.constant)));
+        }
+        if s.empty_rows > 0 {
+            words.push(format!("{} of {} rows are all 0", s.empty_rows, s.rows));
+        }
+        (!words.is_empty())
+            .then(|| vec![s.split.to_string(), s.modality.to_string(), words.join("; ")])
+    });
+    lines.collect()
 }
 
-fn split_json(split: &Split) -> Value {
-    let fields: serde_json::Map<String, Value> = streams(split)
+fn split_json(split: &Split, survey: &Survey) -> Value {
+    let fields: serde_json::Map<String, Value> = streams(split, survey)
         .map(|s| {
-            let Span { min, mean, max } = span(&s);
-            let lengths = s.has_lengths().then(|| json!({ "min": min, "mean": mean, "max": max }));
-            (
-                s.modality.name().into(),
-                json!({ "steps": s.steps, "dim": s.dim, "lengths": lengths }),
-            )
+            let about = json!({
+                "steps": s.steps,
+                "dim": s.dim,
+                "lengths": s.lengths,
+                "missing_features": s.missing,
+                "constant_features": s.constant,
+                "empty_rows": s.empty_rows,
+            });
+            (s.modality.name().into(), about)
         })
         .collect();
     let labels = split.labels().map(|labels| {

@@ -15,6 +15,7 @@ mod devices;
 mod eval;
 mod experiment;
 mod export;
+mod import;
 mod inspect;
 mod inspect_data;
 mod output;
@@ -40,6 +41,7 @@ Examples:
   modalign demo                                  see it work, no data needed
   modalign devices                               which adapters there are
   modalign synth --out play.safetensors          a data set whose hidden factors are known
+  modalign import mosi.pkl --out mosi.safetensors    MMSA's features, read without Python
   modalign train --data play.safetensors         train, stop early, test
   modalign eval --model runs/play-mosi-1111      all metrics of the best epoch
   modalign experiment ablation --data play.safetensors    what each part of the method is worth
@@ -116,6 +118,8 @@ enum Verb {
     Devices(devices::DevicesArgs),
     /// Write a synthetic data set whose shared and private factors are known
     Synth(synth::SynthArgs),
+    /// Make a data set of other people's feature files: pickles, .npz, .npy, .csv
+    Import(import::ImportArgs),
     /// Train a model on a data set, or continue a run
     Train(train::TrainArgs),
     /// Train a grid of settings and seeds, and compare them
@@ -188,6 +192,7 @@ impl Verb {
         match self {
             Verb::Devices(args) => devices::run(args, global),
             Verb::Synth(args) => synth::run(args, global),
+            Verb::Import(args) => import::run(args, global),
             Verb::Train(args) => train::run(args, global),
             Verb::Experiment(args) => experiment::run(args, global),
             Verb::Eval(args) => eval::run(args, global),

@@ -8,12 +8,15 @@
 
 pub mod batch;
 pub mod dataset;
+pub mod import;
 pub mod loader;
 pub mod normalize;
 mod open;
 pub mod perturb;
+pub(crate) mod ridge;
 pub(crate) mod rng;
 mod side;
+pub mod survey;
 pub mod synth;
 #[cfg(test)]
 mod testkit;

@@ -1,7 +1,6 @@
 //! Opening a data set: the header, then every row once, streaming over the map.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -14,6 +13,7 @@ use super::dataset::{Dataset, Field, Options, Source, Split, floats, ints};
 use super::side::{self, Side};
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};
+use crate::files;
 
 pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
     let map = map(path)?;
@@ -58,18 +58,14 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
 }
 
 fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(|e| match e.kind() {
+    let about = std::fs::metadata(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => Error::data(path, "there is no such file; check the path"),
         _ => Error::io("read", path)(e),
     })?;
-    let about = file.metadata().map_err(Error::io("read", path))?;
     if !about.is_file() {
         return Err(Error::data(path, "not a regular file; give the .safetensors file itself"));
     }
-    // SAFETY: the map is only read, and as plain bytes, so any content is valid. Another program
-    // that changes the file in place could change values under us, or shorten it and end this
-    // program by a signal; our own writers never do that, they replace files by a rename.
-    unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
+    files::map(path)
 }
 
 /// Says whether a file is cut short or another kind of file altogether.
@@ -89,7 +85,9 @@ fn unreadable(path: &Path, map: &[u8], error: SafeTensorError) -> Error {
         error if looks_right => {
             format!("its safetensors header is damaged ({error}); write the file again")
         }
-        _ => "not a safetensors file; convert the data set first (a pickle cannot be read)".into(),
+        _ => "not a safetensors file; make one of it first: modalign import FILE --out \
+              NAME.safetensors (pickles, .npz)"
+            .into(),
     };
     Error::data(path, detail)
 }

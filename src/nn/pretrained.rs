@@ -1,13 +1,12 @@
 //! A pretrained BERT on disk, as Hugging Face lays it out: `config.json`, `model.safetensors`.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use serde_json::{Map, Value};
 
 use super::{Bert, Weights};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::ops::Act;
 
 /// The sizes of a BERT and what it was pretrained with, from `config.json`.
@@ -136,10 +135,7 @@ impl Pretrained {
     fn read(&self, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
         self.check_weights_file()?;
         let path = self.weights_path();
-        let file = File::open(&path).map_err(Error::io("read", &path))?;
-        // SAFETY: the map is only read, as plain bytes, and dropped before this returns. Whoever
-        // shortens the file meanwhile ends this program by a signal.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("read", &path))?;
+        let map = files::map(&path)?;
         Weights::parse_as(&map, &path, |name| {
             let name = plain_name(name);
             wanted(&name).then_some(name)

@@ -70,7 +70,8 @@ impl Weights {
     /// # Errors
     /// [`Checkpoint`](Error::Checkpoint): missing, truncated, not safetensors, other floats.
     pub fn load(path: &Path) -> Result<Self> {
-        Self::parse(&std::fs::read(path).map_err(Error::io("read", path))?, path)
+        // Mapped, so that half floats, twice as large in memory, are all that is held.
+        Self::parse(&files::map(path)?, path)
     }
 
     /// The same of a file's contents; `path` names them in errors.

@@ -2,14 +2,13 @@
 
 use crate::data::{Modality, Standardise, StreamSpec};
 use crate::error::{Error, Result};
-use crate::files::write_atomic_with;
+use crate::files::{self, tensor_header, write_atomic_with};
 use crate::nn::Weights;
 use crate::plan::SpaceId;
 use crate::recipe::Config;
 use memmap2::Mmap;
 use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// What a model file says of itself, in its header: all that is needed to run it.
@@ -68,9 +67,9 @@ impl Saved {
     /// Missing, damaged, or written by another program.
     pub fn load(path: &Path) -> Result<Self> {
         let path = if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() };
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        let weights = Weights::parse(&bytes, &path)?;
-        let card = metadata(&bytes, &path)?.ok_or_else(|| {
+        let map = files::map(&path)?;
+        let weights = Weights::parse(&map, &path)?;
+        let card = metadata(&map, &path)?.ok_or_else(|| {
             let why = "has no model card: it was not written by modalign; \
                        start from it with train --init";
             Error::checkpoint(&path, why)
@@ -120,22 +119,12 @@ pub(super) fn save_state(
     mut read: impl FnMut(SpaceId, usize) -> Result<Vec<u32>>,
 ) -> Result<()> {
     let text = serde_json::to_string(card).map_err(|e| Error::checkpoint(path, e.to_string()))?;
-    let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({ KEY: text }));
-    let mut end = 0;
-    for (name, _, words) in buffers {
-        let start = end;
-        end += words * 4;
-        let about = json!({ "dtype": "U32", "shape": [words], "data_offsets": [start, end] });
-        header.insert(name.clone(), about);
-    }
-    let mut header = Value::Object(header).to_string();
-    // The format's own padding: tensors begin at a multiple of 8.
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let tensors =
+        buffers.iter().map(|(name, _, n)| (name.as_str(), "U32", vec![*n], 4 * *n as u64));
+    let header = tensor_header(&[(KEY, text)], tensors);
     let mut failed = None;
     let written = write_atomic_with(path, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(header.as_bytes())?;
+        out.write_all(&header)?;
         for (_, space, words) in buffers {
             let data = read(*space, *words).map_err(|error| {
                 failed = Some(error);
@@ -161,9 +150,7 @@ impl State {
     /// # Errors
     /// Missing, damaged, or no state.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-        // SAFETY: only read, as plain bytes; a state is replaced by a rename, never changed.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))?;
+        let map = files::map(path)?;
         let card = metadata(&map, path)?
             .ok_or_else(|| Error::checkpoint(path, "it is no state of a modalign run"))?;
         Ok(State { card, path: path.into(), map })

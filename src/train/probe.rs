@@ -1,5 +1,6 @@
 //! Linear probes: how much of a known factor can be read linearly from a representation.
 
+use crate::data::ridge::{Normal, moments};
 use crate::error::{Error, Result};
 
 /// Fits a ridge regression on the training rows and reports R² on the test rows, averaged over the
@@ -39,28 +40,14 @@ pub fn probe(
     let (x, x_test) = (standard(train_x), standard(test_x));
     let (y_mean, _) = moments(train_y, dim_y, train);
 
-    let mut gram = vec![0.0; dim_x * dim_x];
-    let mut target = vec![0.0; dim_y * dim_x];
+    let mut normal = Normal::new(dim_x, dim_y);
     for (row, y) in x.chunks_exact(dim_x).zip(train_y.chunks_exact(dim_y)) {
-        for (i, a) in row.iter().enumerate() {
-            for (g, b) in gram[i * dim_x..][..=i].iter_mut().zip(row) {
-                *g += a * b;
-            }
-        }
-        for ((y, mean), line) in y.iter().zip(&y_mean).zip(target.chunks_exact_mut(dim_x)) {
-            let y = f64::from(*y) - mean;
-            line.iter_mut().zip(row).for_each(|(t, a)| *t += a * y);
-        }
+        normal.add(row, y.iter().zip(&y_mean).map(|(y, mean)| f64::from(*y) - mean));
     }
-    let penalty = lambda.max(1e-9 * train as f64);
-    (0..dim_x).for_each(|i| gram[i * dim_x + i] += penalty);
-    if !cholesky(&mut gram, dim_x) {
-        return Err(Error::Config("the probe cannot be solved; give a larger lambda".into()));
-    }
-    for line in target.chunks_exact_mut(dim_x) {
-        solve(&gram, dim_x, line);
-    }
-    Ok(r_squared(&x_test, dim_x, &target, &y_mean, test_y, test))
+    let weights = normal
+        .solve(lambda.max(1e-9 * train as f64))
+        .ok_or_else(|| Error::Config("the probe cannot be solved; give a larger lambda".into()))?;
+    Ok(r_squared(&x_test, dim_x, &weights, &y_mean, test_y, test))
 }
 
 fn rows(name: &str, x: &[f32], dim_x: usize, y: &[f32], dim_y: usize) -> Result<usize> {
@@ -84,61 +71,6 @@ fn rows(name: &str, x: &[f32], dim_x: usize, y: &[f32], dim_y: usize) -> Result<
         return bad(format!("a {name} value is not finite"));
     }
     Ok(count)
-}
-
-/// Mean and standard deviation per column; 1 for a constant column.
-fn moments(values: &[f32], dim: usize, rows: usize) -> (Vec<f64>, Vec<f64>) {
-    let mut mean = vec![0.0; dim];
-    for row in values.chunks_exact(dim) {
-        mean.iter_mut().zip(row).for_each(|(m, &x)| *m += f64::from(x) / rows as f64);
-    }
-    let mut std = vec![0.0; dim];
-    for row in values.chunks_exact(dim) {
-        for ((s, m), &x) in std.iter_mut().zip(&mean).zip(row) {
-            *s += (f64::from(x) - m).powi(2) / rows as f64;
-        }
-    }
-    for (s, m) in std.iter_mut().zip(&mean) {
-        *s = s.sqrt();
-        if *s <= 1e-7 * m.abs() || *s < f64::from(f32::MIN_POSITIVE) {
-            *s = 1.0;
-        }
-    }
-    (mean, std)
-}
-
-/// Replaces the lower triangle of a symmetric positive matrix by its factor L, L Lᵀ = A; false if
-/// the matrix is not positive.
-fn cholesky(a: &mut [f64], n: usize) -> bool {
-    for i in 0..n {
-        for j in 0..=i {
-            let (before, line) = a.split_at_mut(i * n);
-            let other = if j < i { &before[j * n..j * n + j] } else { &line[..j] };
-            let dot: f64 = line[..j].iter().zip(other).map(|(x, y)| x * y).sum();
-            let rest = line[j] - dot;
-            if i == j {
-                if rest <= 0.0 || !rest.is_finite() {
-                    return false;
-                }
-                line[j] = rest.sqrt();
-            } else {
-                line[j] = rest / before[j * n + j];
-            }
-        }
-    }
-    true
-}
-
-/// Solves L Lᵀ w = b in place.
-fn solve(l: &[f64], n: usize, b: &mut [f64]) {
-    for i in 0..n {
-        let dot: f64 = l[i * n..][..i].iter().zip(&*b).map(|(x, y)| x * y).sum();
-        b[i] = (b[i] - dot) / l[i * n + i];
-    }
-    for i in (0..n).rev() {
-        let dot: f64 = (i + 1..n).map(|k| l[k * n + i] * b[k]).sum();
-        b[i] = (b[i] - dot) / l[i * n + i];
-    }
 }
 
 fn r_squared(

@@ -1,0 +1,124 @@
+//! What every kind of source is turned into: for each split, columns by the names of our format.
+
+use std::collections::BTreeMap;
+
+use super::Fault;
+use super::array::{Array, Kind};
+use super::budget::Budget;
+use crate::data::SplitName;
+
+/// The values of a field, a row per sample.
+pub(super) enum Column {
+    /// Numbers of one shape.
+    Array(Array),
+    /// Numbers whose rows differ in their steps: steps x features each.
+    Ragged(Vec<Array>),
+    /// Strings.
+    Texts(Vec<String>),
+}
+
+impl Column {
+    /// How many samples.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Column::Array(array) => array.rows(),
+            Column::Ragged(arrays) => arrays.len(),
+            Column::Texts(texts) => texts.len(),
+        }
+    }
+}
+
+/// The columns of a split.
+pub(super) type Fields = BTreeMap<&'static str, Column>;
+
+/// A source, read as far as its headers.
+#[derive(Default)]
+pub(super) struct Table {
+    /// By [`SplitName::index`]; empty where the source has no such split.
+    pub(super) splits: [Fields; 3],
+    /// What a user should know.
+    pub(super) notes: Vec<String>,
+    /// Fields of the source that have no place here.
+    pub(super) left: Vec<String>,
+}
+
+/// Fields whose values are strings.
+pub(super) const TEXTS: [&str; 3] = ["id", "raw_text", "annotations"];
+
+/// Fields whose values are numbers: the names of our format and MMSA's.
+pub(super) const NUMBERS: [&str; 13] = [
+    "text",
+    "text_bert",
+    "audio",
+    "vision",
+    "text_lengths",
+    "audio_lengths",
+    "vision_lengths",
+    "regression_labels",
+    "regression_labels_T",
+    "regression_labels_A",
+    "regression_labels_V",
+    "class_labels",
+    "split",
+];
+
+/// Our name of a field that goes by `name` elsewhere.
+pub(super) fn field_named(name: &str) -> Option<&'static str> {
+    let known = TEXTS.into_iter().chain(NUMBERS).find(|known| *known == name);
+    known.or_else(|| {
+        Some(match name {
+            "classification_labels" | "class_label" | "classes" => "class_labels",
+            "labels" | "label" | "regression_label" => "regression_labels",
+            "visual" | "video" => "vision",
+            "acoustic" => "audio",
+            "ids" => "id",
+            "texts" | "sentence" | "sentences" | "transcript" => "raw_text",
+            "annotation" => "annotations",
+            _ => return None,
+        })
+    })
+}
+
+/// The split that goes by `name`, in any case.
+pub(super) fn split_named(name: &str) -> Option<SplitName> {
+    match name.trim().to_ascii_lowercase().as_str() {
+        "train" | "training" => Some(SplitName::Train),
+        "valid" | "val" | "dev" | "validation" => Some(SplitName::Valid),
+        "test" | "testing" => Some(SplitName::Test),
+        _ => None,
+    }
+}
+
+/// The strings of an array of them; rows of several are joined as MMSA joins video and clip.
+pub(super) fn strings(array: &Array, budget: &mut Budget) -> Result<Vec<String>, Fault> {
+    let (dtype, each) = (array.dtype, array.row_items());
+    let mut reader = array.reader(budget)?;
+    let mut texts = Vec::new();
+    for _ in 0..array.rows() {
+        let row = reader.next(1)?;
+        let parts: Vec<String> = match dtype.size {
+            0 => vec![String::new(); each.min(1)],
+            size => {
+                row.chunks_exact(size).map(|item| string(dtype.kind, dtype.big, item)).collect()
+            }
+        };
+        budget.text(&mut texts, &parts.join("$_$"))?;
+    }
+    Ok(texts)
+}
+
+/// One string of numpy's, without its padding.
+pub(super) fn string(kind: Kind, big: bool, item: &[u8]) -> String {
+    if kind != Kind::Unicode {
+        return String::from_utf8_lossy(item).trim_end_matches('\0').to_string();
+    }
+    let text: String = item
+        .chunks_exact(4)
+        .map(|b| match big {
+            true => u32::from_be_bytes([b[0], b[1], b[2], b[3]]),
+            false => u32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+        })
+        .map(|code| char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect();
+    text.trim_end_matches('\0').to_string()
+}

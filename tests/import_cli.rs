@@ -1,0 +1,105 @@
+//! `modalign import` and what `modalign inspect` says of the result, from outside.
+#![cfg(feature = "cli")]
+
+mod ran;
+
+use ran::{Ran, fails};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("import_cli").join(name);
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).unwrap();
+    let pickles = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pickles");
+    std::fs::copy(pickles.join("numpy2_protocol4.pkl"), path.join("set.pkl")).unwrap();
+    path
+}
+
+fn run(folder: &Path, line: &str) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modalign"));
+    command.args(line.split_whitespace()).current_dir(folder).env_remove("RUST_LOG");
+    command.output().unwrap().into()
+}
+
+fn ok(folder: &Path, line: &str) -> String {
+    let ran = run(folder, line);
+    assert_eq!(ran.code, Some(0), "{line}: {}", ran.err);
+    ran.out
+}
+
+#[test]
+fn a_pickle_becomes_a_data_set_that_can_be_inspected() {
+    let folder = folder("good");
+    let out = ok(&folder, "import set.pkl --out set.safetensors");
+    for part in [
+        "rows: 4 train, 3 valid, 2 test",
+        " audio               6x2     f8, i2, f4",
+        "train: 1 value of -inf set to 0",
+        "set.json: train.annotations, train.id",
+        "next: modalign inspect set.safetensors",
+    ] {
+        assert!(out.contains(part), "no '{part}' in: {out}");
+    }
+    let out = ok(&folder, "import set.pkl --out set.safetensors --json");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["tensors"][0]["shape"], serde_json::json!([4, 5, 3]));
+    assert_eq!((&report["preset"], &report["published"]), (&"mosi".into(), &Value::Null));
+    assert_eq!(report["next"], "modalign inspect set.safetensors");
+    let out = ok(&folder, "inspect set.safetensors --json");
+    let about: Value = serde_json::from_str(&out).unwrap();
+    let lengths = &about["splits"]["train"]["fields"]["audio"]["lengths"];
+    assert_eq!(
+        (&lengths["min"], &lengths["median"], &lengths["max"]),
+        (&1.into(), &6.into(), &6.into())
+    );
+    assert_eq!(about["suspicions"], serde_json::json!([]));
+}
+
+#[test]
+fn what_cannot_be_read_fails_in_one_line() {
+    let folder = folder("bad");
+    fails(run(&folder, "import no.pkl --out set.safetensors"), 1, &["no.pkl", "no such file"]);
+    fails(run(&folder, "import set.pkl --out set.pkl"), 2, &["--out", "safetensors"]);
+    fails(run(&folder, "import set.pkl --out set.safetensors --map m.toml"), 2, &["--map"]);
+    std::fs::write(folder.join("evil.pkl"), b"\x80\x02cposix\nsystem\n.").unwrap();
+    let evil = run(&folder, "import evil.pkl --out set.safetensors");
+    fails(evil, 1, &["evil.pkl: byte 2: it calls posix.system"]);
+    fails(run(&folder, "inspect set.pkl"), 1, &["not a safetensors file", "modalign import"]);
+    assert!(!folder.join("set.safetensors").exists());
+}
+
+/// Opening stops at the first value that is no number; inspect tells of them all.
+#[test]
+fn inspect_tells_where_values_are_no_numbers() {
+    let folder = folder("nan");
+    ok(&folder, "import set.pkl --out set.safetensors");
+    let path = folder.join("set.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let about: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    for (tensor, at) in [("train.audio", 3), ("test.vision", 0), ("test.vision", 4)] {
+        let start = about[tensor]["data_offsets"][0].as_u64().unwrap() as usize + 8 + header;
+        bytes[start + 4 * at..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    }
+    std::fs::write(&path, bytes).unwrap();
+    fails(
+        run(&folder, "inspect set.safetensors"),
+        1,
+        &[
+            "train.audio, row 0, step 1, feature 1 is NaN",
+            "test.vision has 2 NaN and 0 infinities in feature 0-1",
+            "train.audio has 1 NaN and 0 infinities in feature 1",
+        ],
+    );
+}
+
+#[test]
+fn the_help_has_a_mapping_that_can_be_used() {
+    let folder = folder("help");
+    let help = ok(&folder, "import --help");
+    for part in ["[fields]", "{split}", "{id}", "split = \"meta.csv:split\"", "--nan-to-zero"] {
+        assert!(help.contains(part), "no '{part}' in: {help}");
+    }
+}
