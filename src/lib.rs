@@ -47,6 +47,7 @@ pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod error;
+pub mod features;
 pub mod files;
 pub mod gpu;
 pub mod nn;
