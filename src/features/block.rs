@@ -51,7 +51,8 @@ impl Block {
         let mut lengths = [0; OCTAVES];
         for level in (0..OCTAVES).rev() {
             let own = before(level) + (frames - 1) * (HOP >> level) + Q_FRAME / 2;
-            let below = lengths.get(level + 1).map_or(0, |n| 2 * n + taps.len().next_multiple_of(4));
+            let below =
+                lengths.get(level + 1).map_or(0, |n| 2 * n + taps.len().next_multiple_of(4));
             lengths[level] = own.max(below).next_multiple_of(8);
         }
         let mut starts = [0; OCTAVES];

@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::signal::Signal;
-use super::tables::{self, BINS, MELS};
+use super::tables::{self, BINS};
 use super::tuning::Peaks;
 use super::{CHROMA, COLUMNS, FRAME, HOP, MFCC};
 use crate::error::{Error, Result};
@@ -29,9 +29,9 @@ impl Features {
 /// Frames of a block; a recording takes the first that holds all of it, or many of the last.
 const SIZES: [usize; 3] = [32, 128, 512];
 
-/// 8 significant digits below the largest power a band does not count: 80 dB.
+/// A band does not count below this share of the recording's largest power: 80 dB.
 const RANGE: f32 = 1e-8;
-/// Nor does a band below this power.
+/// Nor does it below this power.
 const LEAST: f32 = 1e-10;
 
 /// Computes features on a device; its plans are made on first use and kept.
@@ -79,15 +79,16 @@ impl<'g> Extractor<'g> {
             block.spectra(gpu, &window.samples, first, samples)?;
             let count = block.frames.min(rows - first);
             let (power, mel) = block.powers(gpu, count)?;
-            largest = mel[..count * MELS].iter().copied().fold(largest, f32::max);
+            if !mel.iter().all(|m| m.is_finite()) {
+                let detail = "the samples are too large: their powers overflow; scale them to ±1";
+                return Err(Error::Config(detail.into()));
+            }
+            largest = mel.iter().copied().fold(largest, f32::max);
             power.chunks_exact(BINS).for_each(|row| peaks.add(row));
             for frame in first..first + count {
                 values.push(window.crossings(frame));
                 values.resize(values.len() + COLUMNS - 1, 0.0);
             }
-        }
-        if !largest.is_finite() {
-            return Err(Error::Config("the samples are too large: their powers overflow".into()));
         }
         let tuning = peaks.tuning();
         block.settle(gpu, &tables::octave(tuning), LEAST.max(largest * RANGE));

@@ -38,8 +38,8 @@ impl Resampler {
         let chunks = CHUNK.div_ceil(from_step.min(to_step)).next_multiple_of(2);
         let window = WindowFunction::BlackmanHarris2;
         let size = chunks * from_step;
-        let inner = Fft::new_custom(from, to, size, 1, 1, window, FixedSync::Both)
-            .map_err(|e| bad(&e))?;
+        let inner =
+            Fft::new_custom(from, to, size, 1, 1, window, FixedSync::Both).map_err(|e| bad(&e))?;
         let (input, output) = (inner.input_frames_max(), inner.output_frames_max());
         let delay = inner.output_delay();
         Ok(Resampler {
@@ -118,9 +118,13 @@ mod tests {
 
     #[test]
     fn a_tone_keeps_its_place_and_its_height() {
-        for (from, to) in
-            [(16_000, 22_050), (44_100, 22_050), (48_000, 22_050), (8_000, 22_050), (22_051, 22_050)]
-        {
+        for (from, to) in [
+            (16_000, 22_050),
+            (44_100, 22_050),
+            (48_000, 22_050),
+            (8_000, 22_050),
+            (22_051, 22_050),
+        ] {
             let hz = 0.35 * f64::from(from.min(to));
             let input: Vec<f32> =
                 (0..from).map(|n| tone(f64::from(n) / f64::from(from), hz) as f32).collect();
@@ -137,9 +141,10 @@ mod tests {
                 };
                 resampler.read_from(piece, source).unwrap();
             }
-            let off = output.iter().enumerate().map(|(n, y)| {
-                (f64::from(*y) - tone(n as f64 / f64::from(to), hz)).abs()
-            });
+            let off = output
+                .iter()
+                .enumerate()
+                .map(|(n, y)| (f64::from(*y) - tone(n as f64 / f64::from(to), hz)).abs());
             let off = off.fold(0.0, f64::max);
             assert!(off < 1e-4, "{from} to {to}: off by {off}");
         }

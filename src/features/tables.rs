@@ -140,9 +140,7 @@ pub(super) fn notes() -> Vec<f32> {
     let merged = PER_OCTAVE / CHROMA;
     let note = |filter: usize| (filter % PER_OCTAVE + merged / 2) / merged % CHROMA;
     (0..CHROMA)
-        .flat_map(|c| {
-            (0..OCTAVES * PER_OCTAVE).map(move |f| if note(f) == c { 1.0 } else { 0.0 })
-        })
+        .flat_map(|c| (0..OCTAVES * PER_OCTAVE).map(move |f| if note(f) == c { 1.0 } else { 0.0 }))
         .collect()
 }
 

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// Rates that are taken for rates, and not for damage.
 const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
 
+/// Floats beyond this are damage, too: their powers would overflow.
+const LOUDEST: f32 = 1e6;
+
 /// An open wav file: PCM of 8, 16, 24 or 32 bits, or 32-bit floats.
 pub struct Wav {
     path: PathBuf,
@@ -120,10 +123,11 @@ impl Wav {
             }
         };
         decoded.map_err(|e| unusable(&self.path, e))?;
-        if let Some(at) = to.iter().position(|x| !x.is_finite()) {
+        if let Some(at) = to.iter().position(|x| !x.is_finite() || x.abs() > LOUDEST) {
             let seconds = (self.read + at) as f64 / f64::from(self.rate());
             let detail = format!(
-                "the sample at {seconds:.3} s is {}; mend the recording, or leave it out",
+                "the sample at {seconds:.3} s is {}, where full scale is 1; mend the recording, or \
+                 leave it out",
                 to[at]
             );
             return Err(Error::data(&self.path, detail));

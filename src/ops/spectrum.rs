@@ -88,7 +88,9 @@ impl Tape {
             let end = at + (count - 1) * hop + size;
             if at % 2 + hop % 2 > 0 || end > self.len(x) {
                 let shape = self.shape(x);
-                return bad(format!("{count} frames {hop} apart from {at} on do not fit {shape:?}"));
+                return bad(format!(
+                    "{count} frames {hop} apart from {at} on do not fit {shape:?}"
+                ));
             }
         }
         if window.is_some_and(|w| self.len(w) != size) {
