@@ -32,6 +32,15 @@ fn main(
 ) {
     let item = (wid.y * count.x + wid.x) * ${WG}u + id;
     if (item >= P.count / 8u) { return; }
+    let range = RANGE[P.level];
+    let m = vec4<i32>(i32(item * 8u)) + vec4<i32>(0, 1, 2, 3);
+    let to = P.y_at / 4u + item * 2u;
+    // A short recording leaves most of a buffer empty.
+    if (m.x + 8 <= range.x || m.x >= range.y) {
+        X[to] = pack(vec4<f32>());
+        X[to + 1u] = pack(vec4<f32>());
+        return;
+    }
     let at = P.x_at / 4u + item * 4u;
 #for r in 0..4
     var even${r} = 0.0;
@@ -49,13 +58,10 @@ fn main(
         odd${r} += dot(vec4<f32>(h${r + 1}.zw, h${r}.xy), x);
 #endfor
     }
-    let range = RANGE[P.level];
-    let m = vec4<i32>(i32(item * 8u)) + vec4<i32>(0, 1, 2, 3);
     let low = vec4<f32>(even0, odd0, even1, odd1);
     let high = vec4<f32>(even2, odd2, even3, odd3);
     let lo = vec4<i32>(range.x);
     let hi = vec4<i32>(range.y);
-    let to = P.y_at / 4u + item * 2u;
     X[to] = pack(select(vec4<f32>(), low, m >= lo & m < hi));
     X[to + 1u] = pack(select(vec4<f32>(), high, m + 4 >= lo & m + 4 < hi));
 }

@@ -27,7 +27,7 @@ impl Features {
 }
 
 /// Frames of a block; a recording takes the first that holds all of it, or many of the last.
-const SIZES: [usize; 3] = [32, 128, 512];
+const SIZES: [usize; 8] = [32, 64, 96, 128, 192, 256, 384, 512];
 
 /// A band does not count below this share of the recording's largest power: 80 dB.
 const RANGE: f32 = 1e-8;

@@ -47,6 +47,7 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
         .with("WG", wg)
         .iterations(u64::from((size / 2).div_ceil(wg)))
         .rounds(rounds)
+        .long()
 }
 
 /// What [`Tape::spectrum`] makes of each frame.
