@@ -47,7 +47,7 @@ impl Peaks {
             return 0.0;
         }
         let mut heights: Vec<f32> = self.list.iter().map(|p| p.1).collect();
-        let (half, even) = (heights.len() / 2, heights.len() % 2 == 0);
+        let (half, even) = (heights.len() / 2, heights.len().is_multiple_of(2));
         let (below, upper, _) = heights.select_nth_unstable_by(half, f32::total_cmp);
         let median = match below.iter().copied().max_by(f32::total_cmp) {
             Some(lower) if even => (lower + *upper) / 2.0,
