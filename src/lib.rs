@@ -48,6 +48,7 @@ pub mod cli;
 pub mod data;
 pub mod error;
 pub mod experiment;
+pub mod features;
 pub mod files;
 pub mod gpu;
 pub mod nn;

@@ -59,6 +59,10 @@ pub static KERNELS: &[&Kernel] = &[
     &embed::EMBED_BACKWARD,
     &pool::POOL,
     &pool::POOL_BACKWARD,
+    &spectrum::SPECTRUM,
+    &decimate::DECIMATE,
+    &decibels::DECIBELS,
+    &modulus::MODULUS,
 ];
 
 /// The kernel of a name.

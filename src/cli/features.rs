@@ -1,0 +1,306 @@
+//! `modalign features`: acoustic features of recordings, as a table or as a data set.
+
+use super::eval::parse_split;
+use super::{Global, output};
+use crate::data::SplitName;
+use crate::error::{Error, Result};
+use crate::features::{
+    COLUMNS, Clip, Collection, Extractor, Features, Label, RATE, Recording, column_names,
+    read_labels,
+};
+use crate::files::write_atomic_with;
+use crate::gpu::Gpu;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Options of `features`.
+#[derive(Args)]
+#[command(after_help = "\
+The features are those of the SIMS data sets, as librosa computes them: 33 numbers for every 512
+samples at 22,050 Hz. Column 0 is the zero-crossing rate, 1 to 20 are MFCC (HTK mel scale), 21 to
+32 the chroma of a constant-Q transform. Wav files of any rate and number of channels are resampled
+and averaged on the way. A folder stands for the wav files in it.
+
+FILE.csv and FILE.npy hold one recording, a row for each step. NAME.safetensors is a data set as
+train, eval and predict read it: test.audio (rows x steps x 33, zeros after a recording's end) and
+test.audio_lengths; NAME.json beside it has the ids, which are the files' names without .wav.
+
+A table of labels has the columns id and label, and perhaps split and text; with it every recording
+must have a line. A model that reads audio alone is trained with --set model.modalities=A.
+
+Examples:
+  modalign features talk.wav --out talk.csv
+  modalign features new/ --out new.safetensors
+  modalign predict --model runs/mine-sims-1111 --data new.safetensors
+  modalign features clips/ --labels labels.csv --out mine.safetensors
+  modalign train --data mine.safetensors --preset sims --set model.modalities=A")]
+pub(super) struct FeaturesArgs {
+    /// Wav files, and folders of them
+    #[arg(required = true, value_name = "AUDIO")]
+    audio: Vec<PathBuf>,
+    /// The file to write: NAME.safetensors, or FILE.csv or FILE.npy for one recording
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The part of the data set that recordings without one in the table go to [default: test]
+    #[arg(long, value_parser = parse_split)]
+    split: Option<SplitName>,
+    /// A table of labels: id,label and perhaps split,text
+    #[arg(long, value_name = "FILE.csv")]
+    labels: Option<PathBuf>,
+    /// Steps that a recording keeps at most; 0 keeps all [default: mean + 3 standard deviations]
+    #[arg(long, value_name = "STEPS")]
+    max_steps: Option<usize>,
+    /// Leave out files that cannot be read, and say which
+    #[arg(long)]
+    skip_bad: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Csv,
+    Npy,
+    DataSet,
+}
+
+/// One recording to read.
+struct Wanted {
+    path: PathBuf,
+    id: String,
+    label: Option<Label>,
+}
+
+/// Computes and writes.
+pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
+    let kind = args.kind()?;
+    let wanted = args.wanted()?;
+    if kind != Kind::DataSet && wanted.len() != 1 {
+        return Err(Error::Config(format!(
+            "--out {}: {} recordings go into a data set, NAME.safetensors",
+            args.out.display(),
+            wanted.len()
+        )));
+    }
+    let gpu = global.gpu()?;
+    let began = Instant::now();
+    let (collection, bad) = args.extract(&gpu, wanted, global)?;
+    let took = began.elapsed().as_secs_f64();
+    gpu.save_pipeline_cache();
+    let most = match args.max_steps {
+        Some(0) => usize::MAX,
+        Some(most) => most,
+        None => collection.usual_frames(),
+    };
+    match kind {
+        Kind::DataSet => collection.write(&args.out, most)?,
+        _ => {
+            let features = &collection.clips[0].features;
+            write_atomic_with(&args.out, |out| match kind {
+                Kind::Npy => npy(features, out),
+                _ => csv(features, out),
+            })?;
+        }
+    }
+    let most = if kind == Kind::DataSet { most } else { usize::MAX };
+    args.report(&collection, &bad, most, took, global)
+}
+
+impl FeaturesArgs {
+    fn kind(&self) -> Result<Kind> {
+        let data_set = match self.out.extension().and_then(|e| e.to_str()) {
+            Some("safetensors") => return Ok(Kind::DataSet),
+            Some("csv") => Kind::Csv,
+            Some("npy") => Kind::Npy,
+            _ => {
+                return Err(Error::Config(format!(
+                    "--out {}: want NAME.safetensors, FILE.csv or FILE.npy",
+                    self.out.display()
+                )));
+            }
+        };
+        match (&self.labels, self.split, self.max_steps) {
+            (None, None, None) => Ok(data_set),
+            _ => Err(Error::Config(
+                "--labels, --split and --max-steps are for a data set: --out NAME.safetensors"
+                    .into(),
+            )),
+        }
+    }
+
+    /// The files, each with its id and label, in the order they are to have.
+    fn wanted(&self) -> Result<Vec<Wanted>> {
+        let mut paths = Vec::new();
+        for given in &self.audio {
+            match given.is_dir() {
+                true => paths.extend(wavs_in(given)?),
+                false => paths.push(given.clone()),
+            }
+        }
+        let mut labels = self.labels.as_ref().map(read_labels).transpose()?;
+        let mut seen = BTreeSet::new();
+        let mut wanted = Vec::with_capacity(paths.len());
+        for path in paths {
+            let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if !seen.insert(id.clone()) {
+                return Err(Error::Config(format!(
+                    "{}: another recording is called '{id}', too; rename one",
+                    path.display()
+                )));
+            }
+            let label = match (&mut labels, &self.labels) {
+                (Some(labels), Some(table)) => Some(labels.remove(&id).ok_or_else(|| {
+                    Error::data(table, format!("no line for '{id}' ({})", path.display()))
+                })?),
+                _ => None,
+            };
+            wanted.push(Wanted { path, id, label });
+        }
+        if let Some((id, left)) = labels.as_ref().and_then(|l| Some((l.keys().next()?, l.len()))) {
+            log::warn!("{left} labels have no recording among those given, '{id}' for one");
+        }
+        Ok(wanted)
+    }
+
+    /// Features of all that can be read, and what is wrong with the others.
+    fn extract(
+        &self,
+        gpu: &Gpu,
+        wanted: Vec<Wanted>,
+        global: &Global,
+    ) -> Result<(Collection, BTreeMap<String, String>)> {
+        let bar = match !global.quiet && std::io::stderr().is_terminal() {
+            true => ProgressBar::new(wanted.len() as u64),
+            false => ProgressBar::hidden(),
+        };
+        let style = ProgressStyle::with_template("{bar:24.cyan} {pos}/{len} {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let mut extractor = Extractor::new(gpu);
+        let (mut collection, mut bad) = (Collection::default(), BTreeMap::new());
+        for Wanted { path, id, label } in wanted {
+            bar.set_message(id.clone());
+            let features = Recording::open(&path).and_then(|mut r| extractor.extract(&mut r));
+            bar.inc(1);
+            match features {
+                Ok(features) => {
+                    let own = label.as_ref().and_then(|l| l.split);
+                    let split = own.or(self.split).unwrap_or(SplitName::Test);
+                    collection.clips.push(Clip { id, split, features, label });
+                }
+                Err(why @ (Error::Data { .. } | Error::Io { .. })) if self.skip_bad => {
+                    bar.suspend(|| log::warn!("left out: {why}"));
+                    bad.insert(path.display().to_string(), why.to_string());
+                }
+                Err(why) => {
+                    bar.finish_and_clear();
+                    return Err(why);
+                }
+            }
+        }
+        bar.finish_and_clear();
+        if collection.clips.is_empty() {
+            return Err(Error::Config("none of the recordings can be read".into()));
+        }
+        Ok((collection, bad))
+    }
+
+    /// What was written: a line for each part.
+    fn report(
+        &self,
+        collection: &Collection,
+        bad: &BTreeMap<String, String>,
+        most: usize,
+        took: f64,
+        global: &Global,
+    ) -> Result<()> {
+        let seconds = |f: &Features| f.samples as f64 / f64::from(RATE);
+        let total: f64 = collection.clips.iter().map(|c| seconds(&c.features)).sum();
+        let steps = collection.most_frames().min(most);
+        if global.json {
+            let clips: Vec<_> = collection
+                .clips
+                .iter()
+                .map(|c| {
+                    json!({ "id": c.id, "split": c.split, "seconds": seconds(&c.features),
+                        "steps": c.features.frames(), "tuning": c.features.tuning,
+                        "label": c.label.as_ref().map(|l| l.value) })
+                })
+                .collect();
+            return output::json(&json!({
+                "path": self.out.display().to_string(), "steps": steps, "columns": COLUMNS,
+                "seconds": total, "took": took, "recordings": clips, "left_out": bad,
+            }));
+        }
+        let rows = SplitName::ALL.into_iter().filter_map(|split| {
+            let of: Vec<&Features> =
+                collection.clips.iter().filter(|c| c.split == split).map(|c| &c.features).collect();
+            let frames = || of.iter().map(|f| f.frames());
+            let longest = frames().max()?;
+            let mean = frames().sum::<usize>() as f64 / of.len() as f64;
+            Some(vec![
+                split.to_string(),
+                of.len().to_string(),
+                format!("{:.1} s", of.iter().map(|f| seconds(f)).sum::<f64>()),
+                format!("{mean:.0}"),
+                longest.to_string(),
+                frames().filter(|n| *n > steps).count().to_string(),
+            ])
+        });
+        let header = ["part", "recordings", "length", "mean steps", "longest", "cut"];
+        output::print(&output::text(&output::table(header, 1, rows)))?;
+        output::print(&format!(
+            "{}: {} recordings of at most {steps} steps x {COLUMNS}; {total:.1} s of sound in \
+             {took:.1} s",
+            self.out.display(),
+            collection.clips.len()
+        ))?;
+        match bad.len() {
+            0 => Ok(()),
+            left => output::print(&format!("{left} left out: they cannot be read")),
+        }
+    }
+}
+
+/// The wav files of a folder, by name.
+fn wavs_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("wav")) {
+            found.push(path);
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::data(folder, "there is no .wav file in it"));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A header, and a line for each step.
+fn csv(features: &Features, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(out, "{}", column_names().join(","))?;
+    for row in features.values.chunks_exact(COLUMNS) {
+        let fields: Vec<String> = row.iter().map(ToString::to_string).collect();
+        writeln!(out, "{}", fields.join(","))?;
+    }
+    Ok(())
+}
+
+/// An array of steps × columns, as numpy loads it.
+fn npy(features: &Features, out: &mut dyn Write) -> std::io::Result<()> {
+    let shape = format!("({}, {COLUMNS})", features.frames());
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    // Magic, version and length are 10 bytes; the data begin at a multiple of 64.
+    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    header.push_str(&" ".repeat(padded - header.len() - 1));
+    header.push('\n');
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&(header.len() as u16).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    features.values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes()))
+}

@@ -1,0 +1,199 @@
+//! Recordings as a data set: features side by side, padded at the end, with labels where there are
+//! any.
+
+use super::{COLUMNS, Features, HOP, RATE};
+use crate::data::SplitName;
+use crate::error::{Error, Result};
+use crate::files;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Map, json};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// What a table says about a recording.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Label {
+    /// The sentiment.
+    pub value: f32,
+    /// The part it belongs to, where the table says so.
+    pub split: Option<SplitName>,
+    /// What is said, where the table says so.
+    pub text: Option<String>,
+}
+
+/// One recording of a data set.
+#[derive(Clone, Debug)]
+pub struct Clip {
+    /// Its name; no two have the same.
+    pub id: String,
+    /// The part it belongs to.
+    pub split: SplitName,
+    /// What it sounds like.
+    pub features: Features,
+    /// Its label; all recordings have one, or none has.
+    pub label: Option<Label>,
+}
+
+/// Recordings that are to be written together.
+#[derive(Clone, Debug, Default)]
+pub struct Collection {
+    /// In the order of rows.
+    pub clips: Vec<Clip>,
+}
+
+impl Collection {
+    /// As many frames as most recordings have: the mean and three standard deviations, as the SIMS
+    /// features were cut.
+    pub fn usual_frames(&self) -> usize {
+        let n = self.clips.len().max(1) as f64;
+        let lengths = || self.clips.iter().map(|c| c.features.frames() as f64);
+        let mean = lengths().sum::<f64>() / n;
+        let variance = lengths().map(|l| (l - mean).powi(2)).sum::<f64>() / n;
+        ((mean + 3.0 * variance.sqrt()) as usize).max(1)
+    }
+
+    /// Frames of the longest recording.
+    pub fn most_frames(&self) -> usize {
+        self.clips.iter().map(|c| c.features.frames()).max().unwrap_or(0)
+    }
+
+    /// Writes `NAME.safetensors` with `SPLIT.audio` (rows × steps × 33, zero past a recording's
+    /// end), `SPLIT.audio_lengths` and, where there are labels, `SPLIT.regression_labels`; and
+    /// beside it `NAME.json` with the ids, and the texts where all have one. No recording gets more
+    /// than `most` steps; what is later is left out.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that does not end in `.safetensors` or for no recording at all,
+    /// [`Error::Io`] where a file cannot be written.
+    pub fn write(&self, path: impl AsRef<Path>, most: usize) -> Result<()> {
+        let path = path.as_ref();
+        if path.extension().is_none_or(|e| e != "safetensors") {
+            let detail = format!("{}: a data set is called NAME.safetensors", path.display());
+            return Err(Error::Config(detail));
+        }
+        // All parts of a data set have as many steps.
+        let steps = self.most_frames().min(most);
+        if steps == 0 {
+            return Err(Error::Config("there is no recording to write".into()));
+        }
+        let (mut tensors, mut side) = (BTreeMap::new(), Map::new());
+        for split in SplitName::ALL {
+            let clips: Vec<&Clip> = self.clips.iter().filter(|c| c.split == split).collect();
+            if clips.is_empty() {
+                continue;
+            }
+            let mut audio = vec![0.0_f32; clips.len() * steps * COLUMNS];
+            let mut lengths = Vec::with_capacity(clips.len());
+            for (row, clip) in audio.chunks_exact_mut(steps * COLUMNS).zip(&clips) {
+                let values = &clip.features.values;
+                let count = values.len().min(row.len());
+                row[..count].copy_from_slice(&values[..count]);
+                lengths.push((count / COLUMNS) as i32);
+            }
+            let name = |field: &str| format!("{split}.{field}");
+            let shape = vec![clips.len(), steps, COLUMNS];
+            tensors.insert(name("audio"), (Dtype::F32, shape, bytes(&audio)));
+            let rows = vec![clips.len()];
+            tensors.insert(name("audio_lengths"), (Dtype::I32, rows.clone(), bytes(&lengths)));
+            let labels: Option<Vec<f32>> =
+                clips.iter().map(|c| c.label.as_ref().map(|l| l.value)).collect();
+            if let Some(labels) = labels {
+                tensors.insert(name("regression_labels"), (Dtype::F32, rows, bytes(&labels)));
+            }
+            let ids: Vec<&str> = clips.iter().map(|c| c.id.as_str()).collect();
+            let texts: Option<Vec<&str>> =
+                clips.iter().map(|c| c.label.as_ref().and_then(|l| l.text.as_deref())).collect();
+            let mut fields = json!({ "id": ids });
+            if let Some(texts) = texts {
+                fields["raw_text"] = json!(texts);
+            }
+            side.insert(split.name().into(), fields);
+        }
+        let views: Result<Vec<_>, _> = tensors
+            .iter()
+            .map(|(name, (dtype, shape, bytes))| {
+                TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
+            })
+            .collect();
+        let about = HashMap::from([
+            ("audio_features".into(), "zero-crossing rate, 20 MFCC, 12 chroma".into()),
+            ("audio_rate".into(), RATE.to_string()),
+            ("audio_hop".into(), HOP.to_string()),
+        ]);
+        let written = views.and_then(|views| safetensors::serialize(views, Some(about)));
+        let written = written.map_err(|e| Error::data(path, e.to_string()))?;
+        files::write_atomic(path, &written)?;
+        files::write_atomic(path.with_extension("json"), json!(side).to_string().as_bytes())
+    }
+}
+
+/// Little-endian bytes, as the files have them.
+fn bytes<T: Copy + LittleEndian>(values: &[T]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.bytes()).collect()
+}
+
+trait LittleEndian {
+    fn bytes(self) -> [u8; 4];
+}
+
+impl LittleEndian for f32 {
+    fn bytes(self) -> [u8; 4] {
+        self.to_le_bytes()
+    }
+}
+
+impl LittleEndian for i32 {
+    fn bytes(self) -> [u8; 4] {
+        self.to_le_bytes()
+    }
+}
+
+/// Reads a table `id,label[,split][,text]` of recordings; its first line names the columns, others
+/// than these are left alone.
+///
+/// # Errors
+/// [`Error::Io`] and, naming the line, [`Error::Data`].
+pub fn read_labels(path: impl AsRef<Path>) -> Result<BTreeMap<String, Label>> {
+    let path = path.as_ref();
+    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(std::io::BufReader::new(file));
+    let bad = |line: u64, what: String| Error::data(path, format!("line {line}: {what}"));
+    let unreadable = |e: csv::Error| {
+        let line = e.position().map_or(1, csv::Position::line);
+        bad(line, format!("{e}; mend the table"))
+    };
+    let header = reader.headers().map_err(unreadable)?.clone();
+    let column = |name: &str| header.iter().position(|h| h.trim_start_matches('\u{feff}') == name);
+    let (Some(id), Some(label)) = (column("id"), column("label")) else {
+        let found = header.iter().collect::<Vec<_>>().join(", ");
+        let detail = format!("columns {found}: wanted id and label, and perhaps split and text");
+        return Err(bad(1, detail));
+    };
+    let (split, text) = (column("split"), column("text"));
+    let mut rows = BTreeMap::new();
+    for record in reader.records() {
+        let record = record.map_err(unreadable)?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let field = |at: Option<usize>| at.and_then(|i| record.get(i)).filter(|f| !f.is_empty());
+        let name = field(Some(id)).ok_or_else(|| bad(line, "no id".into()))?;
+        let value = field(Some(label)).and_then(|l| l.parse::<f32>().ok());
+        let value = value.filter(|v| v.is_finite()).ok_or_else(|| {
+            bad(line, format!("'{}' is no label", field(Some(label)).unwrap_or_default()))
+        })?;
+        let split = match field(split) {
+            None => None,
+            Some(given) => {
+                let found = SplitName::ALL.into_iter().find(|s| s.name() == given);
+                Some(found.ok_or_else(|| {
+                    bad(line, format!("split '{given}': want train, valid or test"))
+                })?)
+            }
+        };
+        let label = Label { value, split, text: field(text).map(Into::into) };
+        if rows.insert(name.to_string(), label).is_some() {
+            return Err(bad(line, format!("'{name}' comes a second time")));
+        }
+    }
+    Ok(rows)
+}

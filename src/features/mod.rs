@@ -1,0 +1,43 @@
+//! Acoustic features of recordings: 33 numbers for every 512 samples at 22,050 Hz, as the SIMS data
+//! sets have them. Column 0 is the zero-crossing rate, columns 1 to 20 are mel-frequency cepstral
+//! coefficients, columns 21 to 32 the chroma of a constant-Q transform, C first.
+//!
+//! A recording comes as a [`Signal`]: decoded and resampled as it is read, block by block, so that
+//! its length does not matter. An [`Extractor`] has a few plans, for blocks of different lengths;
+//! a block is one upload, a dispatch for each step, and one reading back.
+
+mod block;
+mod collect;
+mod extract;
+mod resample;
+mod signal;
+mod tables;
+mod tuning;
+mod wav;
+
+pub use collect::{Clip, Collection, Label, read_labels};
+pub use extract::{Extractor, Features};
+pub use resample::Resampler;
+pub use signal::{Memory, Recording, Signal};
+pub use wav::Wav;
+
+/// Samples a second that features are made of.
+pub const RATE: u32 = 22_050;
+/// Samples from one row of features to the next.
+pub const HOP: usize = 512;
+/// Samples that a row looks at, but for the chroma.
+pub const FRAME: usize = 2048;
+/// Numbers in a row.
+pub const COLUMNS: usize = 1 + MFCC + CHROMA;
+
+const MFCC: usize = 20;
+const CHROMA: usize = 12;
+
+/// The names of the columns.
+pub fn column_names() -> Vec<String> {
+    const NOTES: [&str; CHROMA] =
+        ["c", "c_sharp", "d", "d_sharp", "e", "f", "f_sharp", "g", "g_sharp", "a", "a_sharp", "b"];
+    let mfcc = (0..MFCC).map(|k| format!("mfcc_{k}"));
+    let chroma = NOTES.iter().map(|note| format!("chroma_{note}"));
+    std::iter::once("zero_crossing_rate".to_string()).chain(mfcc).chain(chroma).collect()
+}
