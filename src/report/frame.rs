@@ -94,7 +94,7 @@ impl Picture {
         let [left, top, right, bottom] = inner.map(px);
         // An empty range would divide by zero.
         let open = |(a, b): (f64, f64)| if b > a { a..b } else { a - 0.5..a + 0.5 };
-        let plane = Plane::new(open(x), open(y), (left..right, top..bottom));
+        let plane = Plane::new(open(x), open(y), (left..right, bottom..top));
         let (hits, cells, spot) = {
             let units = (px(size.0) as u32, px(size.1) as u32);
             let page = SVGBackend::with_string(&mut svg, units).into_drawing_area();

@@ -142,19 +142,19 @@ pub fn hardest(scored: &Scored) -> Section {
         div class="scroll" tabindex="0" role="group" aria-label="hardest samples" { table class="hard" {
             thead { tr {
                 th scope="col" { "id" }
-                @if scored.texts.is_some() { th scope="col" { "text" } }
                 th scope="col" { "label" }
                 @for t in &scored.tasks { th scope="col" { (head_name(*t)) } }
                 th scope="col" { "off by" }
+                @if scored.texts.is_some() { th scope="col" class="text" { "text" } }
             } }
             tbody { @for row in &order { tr {
                 th scope="row" { (scored.ids[*row]) }
-                @if let Some(texts) = &scored.texts { td class="text" { (texts[*row]) } }
                 td { (number(scored.truth[*row])) }
                 @for (k, score) in scored.scores[*row].iter().enumerate() {
                     td { @if k == 0 { b { (number(*score)) } } @else { (number(*score)) } }
                 }
                 td { (number(off(row))) }
+                @if let Some(texts) = &scored.texts { td class="text" { (texts[*row]) } }
             } } }
         } }
     };
