@@ -48,7 +48,7 @@ addEventListener('load', () => {
   const ground = () => getComputedStyle(document.body).backgroundColor;
   const at = (hit) => { const b = hit.getBoundingClientRect(); return { clientX: b.left + b.width / 2, clientY: b.top + b.height / 2, bubbles: true }; };
   const shown = [...document.querySelectorAll('svg')].filter((s) => s.getBoundingClientRect().width > 0);
-  const hit = shown.map((s) => s.querySelector('.hits > rect:not(.spot)')).find((h) => h);
+  const hit = shown.map((s) => s.querySelector('.hits > rect:not(.spot)')).find((h) => h?.nextElementSibling);
   const spot = shown.map((s) => s.querySelector('.spot')).find((h) => h);
   const tip = document.getElementById('tip');
   const found = { scroll: document.documentElement.scrollWidth, width: document.documentElement.clientWidth,
@@ -78,7 +78,7 @@ fn asked(browser: &Path, name: &str, width: usize, scheme: &str) -> (Value, Vec<
     let wrapper = root().join(format!("frame-{width}-{scheme}-{name}"));
     let frame = format!(
         "<!doctype html><meta charset=utf-8><body style=margin:0><pre id=said></pre>\
-         <script>addEventListener('message', (e) => {{ said.textContent = '@@' + e.data + '@@'; }});</script>\
+         <script>addEventListener('message', (e) => {{ said.textContent = e.data; }});</script>\
          <iframe src={copy} style='width:{width}px;height:900px;border:0;color-scheme:{scheme}'></iframe>"
     );
     fs::write(&wrapper, frame).unwrap();
@@ -87,7 +87,8 @@ fn asked(browser: &Path, name: &str, width: usize, scheme: &str) -> (Value, Vec<
         &wrapper,
         &["--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom"],
     );
-    let said = seen.dom.split("@@").nth(3).or_else(|| seen.dom.split("@@").nth(1));
+    let said = seen.dom.split("<pre id=\"said\">").nth(1).and_then(|s| s.split("</pre>").next());
+    let said = said.filter(|s| !s.is_empty());
     let said = said.unwrap_or_else(|| panic!("{name} says nothing: {:?}", seen.console));
     let said = said.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
     (serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}")), seen.console)
