@@ -139,11 +139,6 @@ impl Lines {
         if self.diagonal { (first, last) } else { (1.0f64.min(first), last.max(2.0)) }
     }
 
-    /// Whether its heights are on a logarithmic axis.
-    pub fn logarithmic(&self) -> bool {
-        self.heights(5).logarithmic
-    }
-
     /// In a page.
     pub fn draw(&self, size: Size) -> Picture {
         let heights = self.heights(5);

@@ -1,7 +1,7 @@
 //! What charts are made of: a picture of plotters' with axes, and places that answer to a pointer.
 //!
 //! All lengths are CSS pixels. plotters' coordinates are whole numbers, so a picture is drawn
-//! [`FINE`] times as large as it is shown.
+//! `FINE` times as large as it is shown.
 
 use super::theme::{Ink, light, themed};
 use maud::{Markup, PreEscaped, html};
@@ -187,7 +187,7 @@ pub fn file(pictures: &[Picture]) -> String {
     for picture in pictures {
         let body = picture.body();
         // Writing to a String cannot fail.
-        let _ = write!(svg, "<g transform=\"translate(0 {})\">{body}</g>\n", px(top));
+        let _ = writeln!(svg, "<g transform=\"translate(0 {})\">{body}</g>", px(top));
         top += picture.size.1;
     }
     svg.push_str("</svg>\n");
