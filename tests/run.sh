@@ -14,6 +14,7 @@ need fmt rustfmt
 need clippy clippy
 . ./.ci/driver.sh
 . ./.ci/bert.sh
+. ./.ci/browser.sh
 
 step() {
     echo "== $*" >&2

@@ -30,6 +30,8 @@ pub struct Lines {
     pub y: String,
     /// A line of equal values, where places and heights are in the same unit.
     pub diagonal: bool,
+    /// Heights from the smallest value, not from zero: for lines that lie close together.
+    pub near: bool,
 }
 
 /// Where a chart begins, ends, and has its ticks.
@@ -119,7 +121,7 @@ impl Lines {
 
     fn heights(&self, count: usize) -> Heights {
         let values = self.lines.iter().flat_map(|l| l.points.iter().map(|p| p.1));
-        Heights::of(values, !self.diagonal, count)
+        Heights::of(values, !self.diagonal && !self.near, count)
     }
 
     fn places(&self) -> Vec<f64> {
@@ -135,11 +137,6 @@ impl Lines {
         let first = places.first().copied().unwrap_or(1.0);
         let last = places.last().copied().unwrap_or(2.0);
         if self.diagonal { (first, last) } else { (1.0f64.min(first), last.max(2.0)) }
-    }
-
-    /// Whether its heights are on a logarithmic axis.
-    pub fn logarithmic(&self) -> bool {
-        self.heights(5).logarithmic
     }
 
     /// In a page.

@@ -23,6 +23,7 @@ pub fn part(runs: &[(String, Run)]) -> Part {
         x: String::new(),
         y: "validation MAE".into(),
         diagonal: false,
+        near: true,
     };
     chart.lines.iter_mut().for_each(|l| l.thick = false);
     if !chart.lines.is_empty() {

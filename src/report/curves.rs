@@ -64,7 +64,7 @@ pub fn panels(history: &[EpochRecord]) -> Vec<Panel> {
     let panel = |title, note, y: &str, lines: Vec<Line>| Panel {
         title,
         note,
-        chart: Lines { lines, x: String::new(), y: y.into(), diagonal: false },
+        chart: Lines { lines, x: String::new(), y: y.into(), diagonal: false, near: false },
     };
     let all = [
         panel(
@@ -77,7 +77,7 @@ pub fn panels(history: &[EpochRecord]) -> Vec<Panel> {
         panel(
             "Alignment terms by epoch",
             "Unweighted, by pair of modalities; means over batches.",
-            "‖Cₐ − C_b‖² / 4d²",
+            "‖ΔC‖² / 4d²",
             terms,
         ),
         panel(

@@ -2,7 +2,7 @@
 
 use super::charts::{Bars, Dots, Forest, ForestRow, Line, Lines};
 use super::curves;
-use super::number::{fixed, or_dash, p_value, short, signed};
+use super::number::{fixed, or_dash, p_value, signed};
 use super::page::{Grid, HALF, Part, Section, both, facts, figure, legend, size};
 use super::results::{Cell, Results, Stat};
 use super::run::Run;
@@ -20,7 +20,7 @@ pub fn part(results: &Results, at: &Path) -> Part {
         let body = html! {
             p { "Each cell minus the reference, " code { (results.reference.as_deref().unwrap_or("–")) }
                 ", on the test split, paired by seed. Bars are 95 % intervals of the mean difference; \
-                 in colour where the adjusted p is below " (short(results.alpha.unwrap_or(0.05))) "." }
+                 in colour where the adjusted p is below " (results.alpha.unwrap_or(0.05)) "." }
             @for forest in &forests { (forest) }
         };
         sections.push(Section::new("forest", "Differences from the reference", body));
@@ -48,8 +48,8 @@ fn lead(results: &Results) -> Markup {
     let stat = |cell: Option<&Cell>| cell.and_then(|c| c.test.get(metric)).copied();
     let tile = |what: String, cell: Option<&Cell>| {
         html! { @if let (Some(cell), Some(stat)) = (cell, stat(cell)) {
-            div { dt { (what) } dd { (or_dash(stat.mean, |v| fixed(v, 3))) small class="note" { " ± " (or_dash(stat.std, |v| fixed(v, 3))) } }
-                dt { code { (cell.cell) } } }
+            div { dt { (what) } dd { (or_dash(stat.mean, |v| fixed(v, 3))) small class="note" { " ± " (or_dash(stat.std, |v| fixed(v, 3))) }
+                code { (cell.cell) } } }
         } }
     };
     let by = results.best.as_ref().and_then(|b| b.by.as_deref()).unwrap_or("valid MAE");
@@ -93,32 +93,36 @@ fn spread(stat: Option<&Stat>, digits: usize) -> Markup {
 }
 
 fn table(results: &Results) -> Markup {
-    let scores = results.scores();
     let metric = results.metric();
+    let mut scores = results.scores();
+    scores.retain(|s| *s != metric);
     let alpha = results.alpha.unwrap_or(0.05);
     html! {
         p {
             "Means ± population standard deviation over seeds, on the test split, at each run's best \
              validation epoch; then the difference of " (metric) " from the reference with its p by a \
              paired test" @if let Some(c) = &results.correction { " (" (c) "-corrected over the cells)" }
-            " and its effect size, Hedges’ g. A cell is marked best only where p is below " (short(alpha)) "."
+            " and its effect size, Hedges’ g. A cell is marked best only where p is below " (alpha) "."
         }
-        div class="scroll" tabindex="0" role="group" aria-label="all cells" { table {
+        div class="scroll" tabindex="0" role="group" aria-label="all cells" { table class="dense" {
             thead { tr {
                 th scope="col" { "cell" }
+                th scope="col" { (metric) }
+                th scope="col" { "Δ " (metric) } th scope="col" { "p adj." } th scope="col" { "g" }
                 @for s in &scores { th scope="col" { (s.replace(' ', "\n")) } }
-                th scope="col" { "Δ " (metric) } th scope="col" { "p adj." } th scope="col" { "g" } th scope="col" { "n" }
+                th scope="col" { "n" }
             } }
             tbody { @for cell in &results.cells {
                 tr class=[results.is_clearly_best(cell).then_some("mark")] {
                     th scope="row" { (cell.cell)
                         @if results.is_reference(cell) { " " small class="note" { "reference" } }
                         @if results.is_clearly_best(cell) { " " small { "best" } } }
-                    @for s in &scores { td { (spread(cell.test.get(*s), 3)) } }
+                    td { (spread(cell.test.get(metric), 3)) }
                     @let a = cell.against(metric);
                     td { (or_dash(a.and_then(|a| a.difference), |v| signed(v, 3))) }
                     td { (or_dash(a.and_then(|a| a.p_adjusted), p_value)) }
                     td { (or_dash(a.and_then(|a| a.effect), |v| signed(v, 2))) }
+                    @for s in &scores { td { (spread(cell.test.get(*s), 3)) } }
                     td { (cell.test.get(metric).map_or(cell.runs.len(), |s| s.n)) }
                 }
             } }
@@ -205,7 +209,7 @@ fn published(results: &Results) -> Markup {
                 th scope="col" { "data" } th scope="col" { "convention" } th scope="col" { "source" }
             } }
             tbody {
-                @for cell in ours { tr class="mark" {
+                @for cell in ours { tr class="ours" {
                     th scope="row" { "here: " (cell.cell) }
                     @for s in &scores { td { (spread(cell.test.get(*s), 3)) } }
                     td { (results.data_name.as_deref().unwrap_or("–")) }
@@ -288,7 +292,8 @@ fn validation(results: &Results, at: &Path) -> Option<Section> {
     if lines.is_empty() {
         return None;
     }
-    let chart = Lines { lines, x: String::new(), y: "validation MAE".into(), diagonal: false };
+    let chart =
+        Lines { lines, x: String::new(), y: "validation MAE".into(), diagonal: false, near: true };
     let body = html! {
         (names(results))
         (both("Validation MAE of all cells by epoch", |w| chart.draw(size(w))))

@@ -1,7 +1,7 @@
 //! What charts are made of: a picture of plotters' with axes, and places that answer to a pointer.
 //!
 //! All lengths are CSS pixels. plotters' coordinates are whole numbers, so a picture is drawn
-//! [`FINE`] times as large as it is shown.
+//! `FINE` times as large as it is shown.
 
 use super::theme::{Ink, light, themed};
 use maud::{Markup, PreEscaped, html};
@@ -94,7 +94,7 @@ impl Picture {
         let [left, top, right, bottom] = inner.map(px);
         // An empty range would divide by zero.
         let open = |(a, b): (f64, f64)| if b > a { a..b } else { a - 0.5..a + 0.5 };
-        let plane = Plane::new(open(x), open(y), (left..right, top..bottom));
+        let plane = Plane::new(open(x), open(y), (left..right, bottom..top));
         let (hits, cells, spot) = {
             let units = (px(size.0) as u32, px(size.1) as u32);
             let page = SVGBackend::with_string(&mut svg, units).into_drawing_area();
@@ -187,7 +187,7 @@ pub fn file(pictures: &[Picture]) -> String {
     for picture in pictures {
         let body = picture.body();
         // Writing to a String cannot fail.
-        let _ = write!(svg, "<g transform=\"translate(0 {})\">{body}</g>\n", px(top));
+        let _ = writeln!(svg, "<g transform=\"translate(0 {})\">{body}</g>", px(top));
         top += picture.size.1;
     }
     svg.push_str("</svg>\n");

@@ -74,7 +74,11 @@ fn shifts(records: &[LabelRecord], tasks: &[char]) -> Lines {
         best: None,
     });
     Lines {
-        lines: lines.collect(), x: String::new(), y: "mean |yₛ − yₘ|".into(), diagonal: false
+        lines: lines.collect(),
+        x: String::new(),
+        y: "mean |yₛ − yₘ|".into(),
+        diagonal: false,
+        near: false,
     }
 }
 
@@ -94,6 +98,7 @@ fn against(record: &LabelRecord, tasks: &[char]) -> Lines {
         x: "multimodal label".into(),
         y: "generated label".into(),
         diagonal: true,
+        near: false,
     }
 }
 

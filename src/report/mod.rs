@@ -1,24 +1,24 @@
 //! A page about runs and experiments: one file that holds everything and loads nothing.
 //!
-//! Charts are drawn by plotters as SVG ([`charts`]) in stand-in colours ([`theme`]), so that one
+//! Charts are drawn by plotters as SVG (`charts`) in stand-in colours (`theme`), so that one
 //! picture serves the light and the dark theme; maud escapes whatever comes from data. What a run's
-//! model says of its data is computed when the page is made ([`run::Live`]); where that cannot be,
+//! model says of its data is computed when the page is made (`run::Live`); where that cannot be,
 //! the page says why and goes on.
 
-pub mod charts;
+pub(crate) mod charts;
 mod compare;
 mod covariances;
-pub mod curves;
+pub(crate) mod curves;
 mod experiment;
-pub mod frame;
+pub(crate) mod frame;
 mod labels;
-pub mod number;
+mod number;
 mod page;
 mod predictions;
 mod results;
-pub mod run;
+mod run;
 mod run_page;
-pub mod theme;
+pub(crate) mod theme;
 
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;

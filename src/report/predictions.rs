@@ -1,9 +1,10 @@
 //! Predicted against true: the cloud, the confusion of classes, the error by class, the worst.
 
 use super::charts::{Bars, Scatter};
-use super::number::{fixed, signed};
+use super::number::{fixed, score, signed};
 use super::page::{Grid, HALF, Section, figure};
 use super::run::Scored;
+use super::run_page::heads;
 use super::theme::Ink;
 use crate::recipe::Config;
 use crate::train::carried::head_name;
@@ -16,7 +17,14 @@ const WORST: usize = 12;
 /// The section of predictions.
 pub fn section(scored: &Scored, config: &Config) -> Section {
     let body = html! {
-        p { "The fused head at the best epoch, on the " (scored.truth.len()) " " (scored.split) " rows." }
+        p {
+            "The fused head at the best epoch, on the " (scored.truth.len()) " " (scored.split)
+            " rows, computed again for this page: "
+            @for (i, (name, value)) in heads(&scored.metrics, config.data.convention).iter().enumerate() {
+                @if i > 0 { ", " } (name) " " (score(*value))
+            }
+            "."
+        }
         div class="grid" { (scatter(scored, config)) div { (confusion(scored, config)) (errors(scored, config)) } }
     };
     Section::new("predictions", "Predicted against true", body)
@@ -63,7 +71,7 @@ fn counts(scored: &Scored, convention: Convention) -> Vec<Vec<usize>> {
 fn confusion(scored: &Scored, config: &Config) -> Markup {
     let convention = config.data.convention;
     let names = classes(convention);
-    let score = match convention {
+    let named = match convention {
         Convention::Mosi => "Acc-7",
         Convention::Sims => "Acc-5",
     };
@@ -77,9 +85,9 @@ fn confusion(scored: &Scored, config: &Config) -> Markup {
     };
     html! { figure {
         figcaption {
-            b { "Confusion of the classes of " (score) }
+            b { "Confusion of the classes of " (named) }
             "Rows by class of the label, across by class of the prediction; shading is the share of its \
-             row. Framed: right, " (right) " of " (scored.truth.len()) ", " (score) " " (fixed(share, 4)) "."
+             row. Framed: right, " (right) " of " (scored.truth.len()) ", " (named) " " (fixed(share, 4)) "."
         }
         div class="scroll" tabindex="0" role="group" aria-label="confusion matrix" { table class="heat" {
             thead { tr { th scope="col" { "label" } @for name in names { th scope="col" { (name) } } } }
@@ -142,19 +150,19 @@ pub fn hardest(scored: &Scored) -> Section {
         div class="scroll" tabindex="0" role="group" aria-label="hardest samples" { table class="hard" {
             thead { tr {
                 th scope="col" { "id" }
-                @if scored.texts.is_some() { th scope="col" { "text" } }
                 th scope="col" { "label" }
                 @for t in &scored.tasks { th scope="col" { (head_name(*t)) } }
                 th scope="col" { "off by" }
+                @if scored.texts.is_some() { th scope="col" class="text" { "text" } }
             } }
             tbody { @for row in &order { tr {
                 th scope="row" { (scored.ids[*row]) }
-                @if let Some(texts) = &scored.texts { td class="text" { (texts[*row]) } }
                 td { (number(scored.truth[*row])) }
                 @for (k, score) in scored.scores[*row].iter().enumerate() {
                     td { @if k == 0 { b { (number(*score)) } } @else { (number(*score)) } }
                 }
                 td { (number(off(row))) }
+                @if let Some(texts) = &scored.texts { td class="text" { (texts[*row]) } }
             } } }
         } }
     };

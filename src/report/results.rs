@@ -56,8 +56,6 @@ pub struct Cell {
     #[serde(default)]
     pub runs: Vec<CellRun>,
     #[serde(default)]
-    pub valid: BTreeMap<String, Stat>,
-    #[serde(default)]
     pub test: BTreeMap<String, Stat>,
     #[serde(default)]
     pub against_reference: Option<BTreeMap<String, Option<Against>>>,

@@ -3,7 +3,7 @@
 use crate::data::SplitName;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::recipe::Config;
+use crate::recipe::{Config, TextEncoder};
 use crate::train::aligned::{Aligned, aligned};
 use crate::train::carried::{Carried, carried};
 use crate::train::metrics::{Metrics, evaluate};
@@ -27,6 +27,8 @@ pub struct Run {
     pub history: Vec<EpochRecord>,
     /// Its generated labels.
     pub labels: Vec<LabelRecord>,
+    /// Letters of the modalities that its model reads.
+    pub modalities: String,
 }
 
 impl Run {
@@ -36,10 +38,13 @@ impl Run {
     /// No run there; a run in which no epoch has ended.
     pub fn read(path: &Path) -> Result<Run> {
         let history = folder::epochs(path);
+        let config = folder::config(path)?;
+        let modalities = modalities(path, &config);
         let run = Run {
+            modalities,
             folder: path.to_path_buf(),
             name: name_of(path),
-            config: folder::config(path)?,
+            config,
             card: folder::json(path, "run.json")?,
             outcome: match path.join("metrics.json").exists() {
                 true => folder::json(path, "metrics.json")?,
@@ -75,6 +80,16 @@ impl Run {
         let path = PathBuf::from(self.said("data").unwrap_or("data"));
         path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
+}
+
+/// Letters of the modalities that a run's model reads: those that its data had, of those wanted.
+fn modalities(path: &Path, config: &Config) -> String {
+    let Ok(saved) = Saved::load(path) else { return config.model.modalities.clone() };
+    let streams: Vec<char> = saved.card.streams.iter().map(|s| s.modality.letter()).collect();
+    // A text that comes as tokens is no stream.
+    let tokens = config.model.text_encoder == TextEncoder::Bert && config.bert.finetune;
+    let there = |c: &char| streams.contains(c) || (*c == 'T' && tokens);
+    "TAV".chars().filter(|c| config.model.modalities.contains(*c)).filter(there).collect()
 }
 
 /// The last words of a path that tell it from others.

@@ -51,7 +51,7 @@ fn headline(run: &Run) -> Markup {
     let split = if run.metrics("test").is_some() { "test" } else { "validation" };
     let best = run.best().map_or(run.history.len(), |r| r.epoch);
     html! {
-        p class="lead" { (model(&run.config)) }
+        p class="lead" { (model(&run.config, &run.modalities)) }
         @if let Some(metrics) = test {
             dl class="tiles" {
                 @for (name, value) in heads(&metrics, run.config.data.convention) {
@@ -91,9 +91,8 @@ fn scores(run: &Run) -> Markup {
     html! { (Grid::new(header, rows).markup()) p class="note" { (note) } }
 }
 
-/// What the model is, in a sentence or two.
-pub fn model(config: &Config) -> String {
-    let letters = &config.model.modalities;
+/// What the model is, in a sentence or two; `letters` are those of its modalities.
+fn model(config: &Config, letters: &str) -> String {
     let text = match config.model.text_encoder {
         TextEncoder::Features => "text (features)",
         TextEncoder::Lstm => "text (LSTM)",
@@ -106,7 +105,7 @@ pub fn model(config: &Config) -> String {
         .map(|p| p.1)
         .collect();
     let labels = match config.labels.enabled {
-        true => "with a label generated for each",
+        true => "with a label generated for each modality",
         false => "the fused head alone",
     };
     let w = config.align.weight;
@@ -124,7 +123,7 @@ pub fn model(config: &Config) -> String {
         true => "No alignment.".into(),
         false => format!("Alignment of {form} {layer}: {}.", pairs.join(", ")),
     };
-    format!("Self-MM over what the data has of {}, {labels}. {align}", parts.join(", "))
+    format!("Self-MM over {}, {labels}. {align}", parts.join(", "))
 }
 
 fn curves_body(run: &Run) -> Markup {
@@ -295,6 +294,8 @@ mod tests {
         let settings = ["align.weight.ta=0", "train.seed=7"].map(String::from);
         let config = Config::build("sims", None, &settings).unwrap();
         assert_eq!(changed(&config), [("align.weight.ta".to_string(), "0.0".to_string())]);
-        assert!(model(&config).contains("TV × 100, AV × 100"), "{}", model(&config));
+        let said = model(&config, "TAV");
+        assert!(said.contains("TV × 100, AV × 100"), "{said}");
+        assert!(model(&config, "TA").contains("No alignment"));
     }
 }
