@@ -157,6 +157,7 @@ impl Own {
         })?;
         // Halves that are stored in words: unpack2x16float, which every backend of ours has.
         let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        capabilities.set(Capabilities::SHADER_INT64, caps.long_loads);
         capabilities.set(Capabilities::SUBGROUP, caps.subgroup.is_some());
         Validator::new(ValidationFlags::all(), capabilities)
             .subgroup_stages(ShaderStages::COMPUTE)

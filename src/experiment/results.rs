@@ -6,10 +6,12 @@ use super::plan::{Cell, Plan};
 use super::published::{Published, published};
 use super::stats::{Comparison, Summary, holm};
 use crate::data::{Damage, Perturbation};
+use crate::error::{Error, Result};
 use crate::train::carried::Carried;
 use crate::train::metrics::{Convention, Metrics, smaller_is_better};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// How much of the factor that all modalities know the encoders carry: R² of a linear probe on test
 /// rows, mean over encoders.
@@ -239,6 +241,41 @@ impl Results {
         }
     }
 
+    /// Reads an experiment's `results.json`.
+    ///
+    /// # Errors
+    /// Missing, of another form, or without a finished run.
+    pub fn read(folder: &Path) -> Result<Results> {
+        let path = folder.join("results.json");
+        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let results: Results = serde_json::from_str(&text)
+            .map_err(|e| Error::checkpoint(&path, format!("no results of an experiment ({e})")))?;
+        match results.cells.is_empty() {
+            true => Err(Error::checkpoint(&path, "holds no cell: no run has finished yet")),
+            false => Ok(results),
+        }
+    }
+
+    /// A cell by its name.
+    pub fn cell(&self, name: &str) -> Option<&CellResult> {
+        self.cells.iter().find(|c| c.cell == name)
+    }
+
+    /// The cell that was best on validation.
+    pub fn best_cell(&self) -> Option<&CellResult> {
+        self.cell(&self.best.as_ref()?.cell)
+    }
+
+    /// The cell that the others are held against.
+    pub fn reference_cell(&self) -> Option<&CellResult> {
+        self.cell(&self.reference)
+    }
+
+    /// Whether this is the best cell, and better than the reference beyond luck.
+    pub fn is_clearly_best(&self, cell: &CellResult) -> bool {
+        self.best.as_ref().is_some_and(|b| b.significant && b.cell == cell.cell)
+    }
+
     /// The names of all scores that some cell has, in order.
     pub fn scores(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
@@ -259,9 +296,7 @@ impl Results {
         if *name == self.reference {
             return format!("Best by {by}: {name}, the reference itself.");
         }
-        let cell = self.cells.iter().find(|c| c.cell == *name);
-        let found = cell.and_then(|c| c.against_reference.as_ref()?.get(&self.metric));
-        let Some(found) = found else {
+        let Some(found) = self.cell(name).and_then(|c| c.against(&self.metric)) else {
             return format!(
                 "Best by {by}: {name}; it has no seed in common with {}.",
                 self.reference
@@ -316,6 +351,11 @@ impl CellResult {
         }
     }
 
+    /// How a score compares with the reference's.
+    pub fn against(&self, score: &str) -> Option<&Comparison> {
+        self.against_reference.as_ref()?.get(score)
+    }
+
     /// The value of a score at a seed.
     pub(super) fn at(&self, score: &str, seed: u64) -> Option<f64> {
         let run = self.runs.iter().find(|r| r.record.seed == seed)?;
@@ -364,7 +404,7 @@ fn best(cells: &[CellResult], reference: &str, metric: &str, alpha: f64) -> Opti
         .filter_map(|c| Some((c, value(c)?)))
         .min_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(c, _)| c)?;
-    let found = chosen.against_reference.as_ref().and_then(|all| all.get(metric));
+    let found = chosen.against(metric);
     Some(Best {
         cell: chosen.cell.clone(),
         by: format!("valid {metric}"),

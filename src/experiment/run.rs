@@ -9,6 +9,7 @@ use crate::files::write_atomic;
 use crate::gpu::Gpu;
 use crate::recipe::{Config, TextEncoder};
 use crate::train::carried::carried;
+use crate::train::folder;
 use crate::train::{Observer, Outcome, RunOptions, Saved, open_file, open_saved, resume, train};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -135,12 +136,10 @@ impl Experiment {
     /// # Errors
     /// A folder with a run of other settings or data, or a file of it that cannot be read.
     pub fn progress(&self, run: &Run) -> Result<Progress> {
-        let path = run.folder.join("config.toml");
-        if !path.exists() {
+        if !folder::is_run(&run.folder) {
             return Ok(Progress::New);
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let there = Config::build("mosi", Some(&text), &[])?.keys()?;
+        let there = folder::config(&run.folder)?.keys()?;
         let wanted = self.config(run)?.keys()?;
         // The encoder is another folder on another machine.
         let differs = |((key, a), (_, b)): &(&(String, String), &(String, String))| {

@@ -100,16 +100,15 @@ fn compared(r: &Results, scores: &[&str]) -> Grid {
     let compared = [format!("Δ {}", r.metric), "p adj.".into(), "g".into()];
     let row = |c: &CellResult| {
         let values = scores.iter().map(|s| summary(s, c.test.get(*s)));
-        let found = c.against_reference.as_ref().and_then(|all| all.get(&r.metric));
+        let found = c.against(&r.metric);
         let name = [named(r, c), c.runs.len().to_string()];
         name.into_iter().chain(values).chain(comparison(&r.metric, found)).collect()
     };
-    let best = r.best.as_ref().filter(|b| b.significant);
     Grid {
         title: format!("{}: test scores, mean ± population deviation over seeds", r.name),
         header: header.chain(compared).collect(),
         rows: r.cells.iter().map(row).collect(),
-        marked: best.and_then(|b| r.cells.iter().position(|c| c.cell == b.cell)),
+        marked: r.cells.iter().position(|c| r.is_clearly_best(c)),
         words: 1,
     }
 }
@@ -122,7 +121,7 @@ pub fn recovered(r: &Results) -> Option<Grid> {
     let header = scores.iter().flat_map(|s| [s, "Δ", "p adj.", "g"]).map(String::from);
     let row = |c: &CellResult| {
         let values = scores.iter().flat_map(|s| {
-            let found = c.against_reference.as_ref().and_then(|all| all.get(*s));
+            let found = c.against(s);
             [vec![summary(s, c.test.get(*s))], comparison(s, found)].concat()
         });
         std::iter::once(named(r, c)).chain(values).collect()
@@ -278,7 +277,7 @@ pub fn csv(r: &Results) -> Result<String> {
     let rows = r.cells.iter().flat_map(|c| {
         c.test.iter().map(move |(score, test)| {
             let valid = c.valid.get(score);
-            let found = c.against_reference.as_ref().and_then(|all| all.get(score));
+            let found = c.against(score);
             let of = |value: fn(&Comparison) -> Option<f64>| text(found.and_then(value));
             vec![
                 c.cell.clone(),

@@ -4,12 +4,15 @@ use super::charts::{Bars, Dots, Forest, ForestRow, Line, Lines};
 use super::curves;
 use super::number::{fixed, or_dash, p_value, signed};
 use super::page::{Grid, HALF, Part, Section, both, facts, figure, legend, size};
-use super::results::{Cell, Results, Stat};
 use super::run::Run;
 use super::theme::{Ink, SERIES};
+use crate::experiment::stats::Summary;
+use crate::experiment::{CellResult, PRIVATE, Results, SHARED, tables};
 use crate::train::carried::Carried;
 use crate::train::folder;
+use crate::train::metrics::{Convention, smaller_is_better};
 use maud::{Markup, html};
+use serde_json::Value;
 use std::path::Path;
 
 /// Its own sections; those of its runs come after them.
@@ -18,15 +21,21 @@ pub fn part(results: &Results, at: &Path) -> Part {
     let forests = forests(results);
     if !forests.is_empty() {
         let body = html! {
-            p { "Each cell minus the reference, " code { (results.reference.as_deref().unwrap_or("–")) }
+            p { "Each cell minus the reference, " code { (results.reference) }
                 ", on the test split, paired by seed. Bars are 95 % intervals of the mean difference; \
-                 in colour where the adjusted p is below " (results.alpha.unwrap_or(0.05)) "." }
+                 in colour where the adjusted p is below " (results.alpha) "." }
             @for forest in &forests { (forest) }
         };
         sections.push(Section::new("forest", "Differences from the reference", body));
     }
     if !results.published.is_empty() {
         sections.push(Section::new("published", "Beside published figures", published(results)));
+    }
+    for (id, title, grid) in [
+        ("parts", "What each part does", tables::effects(results)),
+        ("recovered", "What the encoders recover", tables::recovered(results)),
+    ] {
+        sections.extend(grid.map(|g| Section::new(id, title, words(&g))));
     }
     sections.extend(validation(results, at));
     sections.extend(probes(results));
@@ -35,30 +44,38 @@ pub fn part(results: &Results, at: &Path) -> Part {
     Part { id: "experiment".into(), title: title(results), lead: lead(results), sections }
 }
 
-/// The experiment and its data.
-fn title(results: &Results) -> String {
-    match &results.data_name {
-        Some(data) => format!("{} on {data}", results.name),
-        None => results.name.clone(),
+/// One of the experiment's own tables, its title as a sentence.
+fn words(grid: &tables::Grid) -> Markup {
+    let said = grid.title.split_once(": ").map_or(grid.title.as_str(), |(_, rest)| rest);
+    let mut letters = said.chars();
+    let first: String = letters.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
+    html! {
+        p { (first) (letters.as_str()) "." }
+        (Grid::new(grid.header.iter().cloned(), grid.rows.clone()).markup())
     }
 }
 
+/// The experiment and its data.
+fn title(results: &Results) -> String {
+    format!("{} on {}", results.name, results.data_name)
+}
+
 fn lead(results: &Results) -> Markup {
-    let metric = results.metric();
-    let stat = |cell: Option<&Cell>| cell.and_then(|c| c.test.get(metric)).copied();
-    let tile = |what: String, cell: Option<&Cell>| {
+    let metric = results.metric.as_str();
+    let stat = |cell: Option<&CellResult>| cell.and_then(|c| c.test.get(metric)).copied();
+    let tile = |what: String, cell: Option<&CellResult>| {
         html! { @if let (Some(cell), Some(stat)) = (cell, stat(cell)) {
-            div { dt { (what) } dd { (or_dash(stat.mean, |v| fixed(v, 3))) small class="note" { " ± " (or_dash(stat.std, |v| fixed(v, 3))) }
+            div { dt { (what) } dd { (fixed(stat.mean, 3)) small class="note" { " ± " (fixed(stat.std, 3)) }
                 code { (cell.cell) } } }
         } }
     };
-    let by = results.best.as_ref().and_then(|b| b.by.as_deref()).unwrap_or("valid MAE");
+    let by = results.best.as_ref().map_or("valid MAE", |b| b.by.as_str());
     html! {
         p class="lead" {
             (results.cells.len()) " ways of training from " (results.seeds.len()) " seeds each: "
             (results.finished_runs) " of " (results.expected_runs) " runs are finished. "
             @match &results.best {
-                Some(best) if results.reference.as_deref() == Some(best.cell.as_str()) => {
+                Some(best) if results.reference == best.cell => {
                     "By " (by) " nothing is better than the reference, " code { (best.cell) } "."
                 }
                 Some(best) if best.significant => {
@@ -72,7 +89,7 @@ fn lead(results: &Results) -> Markup {
         }
         dl class="tiles" {
             (tile(format!("best by {by}: test {metric}"), results.best_cell()))
-            @if results.best.as_ref().map(|b| b.cell.as_str()) != results.reference.as_deref() {
+            @if results.best.as_ref().is_none_or(|b| b.cell != results.reference) {
                 (tile(format!("reference: test {metric}"), results.reference_cell()))
             }
             div { dt { "runs" } dd { (results.finished_runs) } }
@@ -82,26 +99,30 @@ fn lead(results: &Results) -> Markup {
 }
 
 /// A score with its spread.
-fn spread(stat: Option<&Stat>, digits: usize) -> Markup {
+fn spread(stat: Option<&Summary>, digits: usize) -> Markup {
     html! { @match stat {
-        Some(Stat { mean: Some(mean), std, .. }) => {
-            (fixed(*mean, digits))
-            @if let Some(std) = std { small { " ± " (fixed(*std, digits)) } }
-        }
-        _ => "–",
+        Some(s) => { (fixed(s.mean, digits)) small { " ± " (fixed(s.std, digits)) } }
+        None => "–",
     } }
 }
 
-fn table(results: &Results) -> Markup {
-    let metric = results.metric();
+/// The field's own scores; what encoders carry is shown elsewhere.
+fn scores(results: &Results) -> Vec<&str> {
     let mut scores = results.scores();
+    scores.retain(|s| ![SHARED, PRIVATE].contains(s));
+    scores
+}
+
+fn table(results: &Results) -> Markup {
+    let metric = results.metric.as_str();
+    let mut scores = scores(results);
     scores.retain(|s| *s != metric);
-    let alpha = results.alpha.unwrap_or(0.05);
+    let alpha = results.alpha;
     html! {
         p {
             "Means ± population standard deviation over seeds, on the test split, at each run's best \
              validation epoch; then the difference of " (metric) " from the reference with its p by a \
-             paired test" @if let Some(c) = &results.correction { " (" (c) "-corrected over the cells)" }
+             paired test" " (" (results.correction) "-corrected over the cells)"
             " and its effect size, Hedges’ g. A cell is marked best only where p is below " (alpha) "."
         }
         div class="scroll" tabindex="0" role="group" aria-label="all cells" { table class="dense" {
@@ -115,11 +136,11 @@ fn table(results: &Results) -> Markup {
             tbody { @for cell in &results.cells {
                 tr class=[results.is_clearly_best(cell).then_some("mark")] {
                     th scope="row" { (cell.cell)
-                        @if results.is_reference(cell) { " " small class="note" { "reference" } }
+                        @if cell.cell == results.reference { " " small class="note" { "reference" } }
                         @if results.is_clearly_best(cell) { " " small { "best" } } }
                     td { (spread(cell.test.get(metric), 3)) }
                     @let a = cell.against(metric);
-                    td { (or_dash(a.and_then(|a| a.difference), |v| signed(v, 3))) }
+                    td { (or_dash(a.map(|a| a.difference), |v| signed(v, 3))) }
                     td { (or_dash(a.and_then(|a| a.p_adjusted), p_value)) }
                     td { (or_dash(a.and_then(|a| a.effect), |v| signed(v, 2))) }
                     @for s in &scores { td { (spread(cell.test.get(*s), 3)) } }
@@ -132,21 +153,21 @@ fn table(results: &Results) -> Markup {
 
 /// A plot for the score that decides, and one for the correlation.
 fn forests(results: &Results) -> Vec<Markup> {
-    let mut names = vec![results.metric()];
-    if results.metric() != "Corr" {
+    let mut names = vec![results.metric.as_str()];
+    if results.metric.as_str() != "Corr" {
         names.push("Corr");
     }
     names.into_iter().filter_map(|name| forest(results, name)).collect()
 }
 
 fn forest(results: &Results, metric: &str) -> Option<Markup> {
-    let alpha = results.alpha.unwrap_or(0.05);
+    let alpha = results.alpha;
     let mut rows = Vec::new();
     let mut numbers = Vec::new();
-    for cell in results.cells.iter().filter(|c| !results.is_reference(c)) {
+    for cell in results.cells.iter().filter(|c| c.cell != results.reference) {
         let Some(against) = cell.against(metric) else { continue };
-        let Some(value) = against.difference else { continue };
-        let interval = against.ci95.and_then(|[a, b]| a.zip(b));
+        let value = against.difference;
+        let interval = against.ci95.map(|[a, b]| (a, b));
         let interval_said = interval.map(|(a, b)| format!("{} to {}", signed(a, 4), signed(b, 4)));
         let p = or_dash(against.p_adjusted, p_value);
         let interval_said = interval_said.unwrap_or_else(|| "–".into());
@@ -175,7 +196,7 @@ fn forest(results: &Results, metric: &str) -> Option<Markup> {
     if rows.is_empty() {
         return None;
     }
-    let better = if metric == "MAE" { "left is better" } else { "right is better" };
+    let better = if smaller_is_better(metric) { "left is better" } else { "right is better" };
     let chart = Forest { rows, x: format!("difference of test {metric}") };
     let header = ["cell", "difference", "95 % interval", "t", "p", "p adjusted", "g", "n"];
     let body = both(&format!("Differences of {metric} from the reference"), |w| chart.draw(w));
@@ -184,12 +205,10 @@ fn forest(results: &Results, metric: &str) -> Option<Markup> {
 
 fn published(results: &Results) -> Markup {
     let ours = [results.best_cell(), results.reference_cell()];
-    let mut ours: Vec<&Cell> = ours.into_iter().flatten().collect();
+    let mut ours: Vec<&CellResult> = ours.into_iter().flatten().collect();
     ours.dedup_by(|a, b| a.cell == b.cell);
-    let mut scores = results.scores();
-    scores.retain(|s| {
-        results.published.iter().any(|p| p.scores.get(*s).is_some_and(Option::is_some))
-    });
+    let mut scores = scores(results);
+    scores.retain(|s| results.published.iter().any(|p| p.scores.contains_key(*s)));
     // What the field reports under names that no run here has still belongs in the table.
     let mut others: Vec<&str> =
         results.published.iter().flat_map(|p| p.scores.keys().map(String::as_str)).collect();
@@ -212,15 +231,15 @@ fn published(results: &Results) -> Markup {
                 @for cell in ours { tr class="ours" {
                     th scope="row" { "here: " (cell.cell) }
                     @for s in &scores { td { (spread(cell.test.get(*s), 3)) } }
-                    td { (results.data_name.as_deref().unwrap_or("–")) }
-                    td { (results.convention.as_deref().unwrap_or("–")) } td { "these runs" }
+                    td { (results.data_name) }
+                    td { (convention(results)) } td { "these runs" }
                 } }
                 @for p in &results.published { tr {
                     th scope="row" { (p.model) }
-                    @for s in &scores { td { (or_dash(p.scores.get(*s).copied().flatten(), |v| fixed(v, 3))) } }
-                    td { (p.data.as_deref().unwrap_or("–")) }
-                    td { (p.convention.as_deref().unwrap_or("–")) }
-                    td { (p.source.as_deref().unwrap_or("–")) }
+                    @for s in &scores { td { (or_dash(p.scores.get(*s).and_then(Value::as_f64), |v| fixed(v, 3))) } }
+                    td { (p.data) }
+                    td { (p.convention) }
+                    td { (p.source) }
                 } }
             }
         } }
@@ -233,7 +252,7 @@ fn ink(results: &Results, i: usize) -> (Ink, bool) {
     let best = results.best.as_ref().is_some_and(|b| b.cell == cell.cell);
     if best {
         (Ink::Valid, true)
-    } else if results.is_reference(cell) {
+    } else if cell.cell == results.reference {
         (Ink::Text, true)
     } else if results.cells.len() <= SERIES {
         (Ink::Series(i), false)
@@ -251,7 +270,7 @@ fn names(results: &Results) -> Markup {
         .map(|(i, (ink, _))| {
             let cell = &results.cells[i];
             let best = results.best.as_ref().is_some_and(|b| b.cell == cell.cell);
-            let word = match (best, results.is_reference(cell)) {
+            let word = match (best, cell.cell == results.reference) {
                 (true, true) => ", best and reference",
                 (true, _) => ", best",
                 (_, true) => ", reference",
@@ -309,10 +328,10 @@ fn validation(results: &Results, at: &Path) -> Option<Section> {
 
 /// For each representation, the bars of all cells.
 fn probes(results: &Results) -> Option<Section> {
-    let all: Vec<(&str, Carried)> = results
+    let all: Vec<(&str, &Carried)> = results
         .cells
         .iter()
-        .filter_map(|c| Some((c.cell.as_str(), Carried::from_json(&c.probes)?)))
+        .filter_map(|c| Some((c.cell.as_str(), c.probes.as_ref()?)))
         .filter(|(_, c)| !c.lines.is_empty())
         .collect();
     let mut representations: Vec<&str> = Vec::new();
@@ -375,7 +394,7 @@ fn probes(results: &Results) -> Option<Section> {
 
 /// The deciding score in every condition.
 fn robustness(results: &Results) -> Option<Section> {
-    let metric = results.metric();
+    let metric = results.metric.as_str();
     let mut conditions: Vec<&str> = Vec::new();
     for name in results.cells.iter().flat_map(|c| c.robustness.iter().flatten()).map(|r| &r.name) {
         if !conditions.contains(&name.as_str()) {
@@ -385,15 +404,15 @@ fn robustness(results: &Results) -> Option<Section> {
     if conditions.is_empty() {
         return None;
     }
-    let stat = |cell: &Cell, name: &str| -> Option<Stat> {
+    let stat = |cell: &CellResult, name: &str| -> Option<Summary> {
         let found = cell.robustness.iter().flatten().find(|r| r.name == name)?;
         found.test.get(metric).copied()
     };
     let series = results.cells.iter().enumerate().filter(|(_, c)| c.robustness.is_some()).map(
         |(i, cell)| {
             let (ink, out) = ink(results, i);
-            let clean = cell.test.get(metric).and_then(|s| s.mean);
-            let worse = conditions.iter().map(|name| stat(cell, name).and_then(|s| s.mean));
+            let clean = cell.test.get(metric).map(|s| s.mean);
+            let worse = conditions.iter().map(|name| stat(cell, name).map(|s| s.mean));
             (cell.cell.clone(), ink, out, std::iter::once(clean).chain(worse).collect())
         },
     );
@@ -405,12 +424,8 @@ fn robustness(results: &Results) -> Option<Section> {
     let header = std::iter::once("cell".to_string())
         .chain(std::iter::once("as it is".to_string()))
         .chain(conditions.iter().map(|c| c.to_string()));
-    let said = |s: Option<Stat>| {
-        let mean = or_dash(s.and_then(|s| s.mean), |v| fixed(v, 3));
-        match s.and_then(|s| s.std) {
-            Some(std) => format!("{mean} ± {}", fixed(std, 3)),
-            None => mean,
-        }
+    let said = |s: Option<Summary>| {
+        s.map_or_else(|| "–".into(), |s| format!("{} ± {}", fixed(s.mean, 3), fixed(s.std, 3)))
     };
     let lines = results.cells.iter().filter(|c| c.robustness.is_some()).map(|cell| {
         let worse = conditions.iter().map(|name| said(stat(cell, name)));
@@ -429,21 +444,27 @@ fn robustness(results: &Results) -> Option<Section> {
     ))
 }
 
+/// As settings name it.
+fn convention(results: &Results) -> &'static str {
+    match results.convention {
+        Convention::Mosi => "mosi",
+        Convention::Sims => "sims",
+    }
+}
+
 fn repeat(results: &Results, at: &Path) -> Markup {
-    let text =
-        |value: &Option<String>| html! { @match value { Some(v) => code { (v) }, None => "–" } };
-    let plain = |value: &Option<String>| html! { (value.as_deref().unwrap_or("–")) };
     let seeds: Vec<String> = results.seeds.iter().map(u64::to_string).collect();
     let rows = [
         ("experiment", html! { code { (at.display()) } }),
-        ("preset", plain(&results.preset)),
-        ("data", text(&results.data)),
-        ("SHA-256 of it", text(&results.data_sha256)),
-        ("convention", plain(&results.convention)),
+        ("cells", html! { (results.preset.as_deref().unwrap_or("its own")) }),
+        ("data", html! { code { (results.data) } }),
+        ("SHA-256 of it", html! { code { (results.data_sha256) } }),
+        ("convention", html! { (convention(results)) }),
         ("seeds", html! { (seeds.join(", ")) }),
-        ("adapter", plain(&results.adapter)),
-        ("driver", plain(&results.driver)),
-        ("modalign", plain(&results.version)),
+        ("runs", html! { code { "runs/CELL/SEED" } " in that folder" }),
+        ("adapter", html! { (results.adapter) }),
+        ("driver", html! { (results.driver) }),
+        ("modalign", html! { (results.version) }),
     ];
     let settings = results.cells.iter().map(|c| {
         let settings = if c.settings.is_empty() { "–".into() } else { c.settings.join("  ") };
@@ -454,18 +475,18 @@ fn repeat(results: &Results, at: &Path) -> Markup {
         p { "The plan, as it was resolved, is " code { "plan.toml" } " in that folder:" }
         pre class="command" tabindex="0" { "modalign experiment plan.toml --out DIR" }
         div class="scroll" tabindex="0" role="group" aria-label="settings of the cells" { table class="words" {
-            thead { tr { th scope="col" { "cell" } th scope="col" { "settings" } th scope="col" { "runs" } } }
+            thead { tr { th scope="col" { "cell" } th scope="col" { "settings" } th scope="col" { "seeds" } } }
             tbody { @for (cell, settings) in settings { tr {
                 th scope="row" { (cell.cell) }
                 td { code { (settings) } }
-                td { @for r in &cell.runs { code { (r.run) } " " small { "(seed " (r.seed) ")" } " " } }
+                td { @for r in &cell.runs { (r.record.seed) " " } }
             } } }
         } }
     }
 }
 
 /// The first run of a cell, if it can still be read.
-pub fn first_run(cell: &Cell, at: &Path) -> Option<Run> {
-    let first = cell.runs.iter().min_by_key(|r| r.seed)?;
+pub fn first_run(cell: &CellResult, at: &Path) -> Option<Run> {
+    let first = cell.runs.iter().min_by_key(|r| r.record.seed)?;
     Run::read(&at.join(&first.run)).ok()
 }

@@ -15,16 +15,15 @@ mod labels;
 mod number;
 mod page;
 mod predictions;
-mod results;
 mod run;
 mod run_page;
 pub(crate) mod theme;
 
 use crate::error::{Error, Result};
+use crate::experiment::Results;
 use crate::gpu::Gpu;
 use crate::train::folder;
 use page::{Page, Part};
-use results::Results;
 use run::{Live, Run};
 use std::path::{Path, PathBuf};
 
