@@ -107,3 +107,11 @@ impl Error {
         move |source| Error::Io { action, path, source }
     }
 }
+
+/// The candidate most like `name`, for "did you mean".
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    candidates
+        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
+        .unwrap_or_default()
+        .to_string()
+}

@@ -1,6 +1,7 @@
 //! How files and `--set` change a configuration: as TOML tables laid over the one of a preset,
 //! which holds every key there is.
 
+pub use crate::error::nearest;
 use crate::error::{Error, Result};
 use toml::{Table, Value};
 
@@ -22,14 +23,6 @@ pub(super) fn flatten(table: &Table, prefix: &str, out: &mut Vec<(String, String
             other => out.push((path, other.to_string())),
         }
     }
-}
-
-/// The candidate most like `name`.
-pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
-    candidates
-        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
-        .unwrap_or_default()
-        .to_string()
 }
 
 /// Lays `from` over `onto`, which holds every key there is.

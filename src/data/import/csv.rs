@@ -24,7 +24,7 @@ impl Columns {
     fn find(&self, header: &[String]) -> Result<Vec<usize>, Fault> {
         let at = |name: &str| {
             header.iter().position(|column| column == name).ok_or_else(|| {
-                let close = crate::recipe::nearest(name, header.iter().map(String::as_str));
+                let close = crate::error::nearest(name, header.iter().map(String::as_str));
                 Fault::new(format!("no column '{name}', did you mean '{close}'?"))
             })
         };

@@ -11,8 +11,7 @@ use super::budget::Budget;
 use super::store::Store;
 use super::table::{Column, Fields, NUMBERS, TEXTS, Table, field_named, split_named};
 use crate::data::SplitName;
-use crate::error::{Error, Result};
-use crate::recipe::nearest;
+use crate::error::{Error, Result, nearest};
 
 /// A mapping file.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
