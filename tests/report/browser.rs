@@ -1,7 +1,7 @@
 //! The pages in a browser: both themes, two widths, paper; nothing complains and nothing is loaded.
 //! The page forbids every load by its policy, and a browser that refuses one says so on its console.
 
-use crate::place::{experiment, page, root, trained};
+use crate::place::{experiment, page, place, trained};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -72,10 +72,10 @@ addEventListener('load', () => {
 
 /// What a page of that name says of itself in a frame of `width`.
 fn asked(browser: &Path, name: &str, width: usize, scheme: &str) -> (Value, Vec<String>) {
-    let html = fs::read_to_string(root().join(name)).unwrap();
+    let html = fs::read_to_string(place().at(name)).unwrap();
     let copy = format!("asked-{name}");
-    fs::write(root().join(&copy), html.replace("</body>", ASK)).unwrap();
-    let wrapper = root().join(format!("frame-{width}-{scheme}-{name}"));
+    fs::write(place().at(&copy), html.replace("</body>", ASK)).unwrap();
+    let wrapper = place().at(&format!("frame-{width}-{scheme}-{name}"));
     let frame = format!(
         "<!doctype html><meta charset=utf-8><body style=margin:0><pre id=said></pre>\
          <script>addEventListener('message', (e) => {{ said.textContent = e.data; }});</script>\
@@ -121,9 +121,9 @@ fn pages_in_a_browser() {
                 assert!(said["cell"].as_str().unwrap().starts_with("row "), "{what}: {said}");
             }
         }
-        let paper = root().join(format!("{name}.pdf"));
+        let paper = place().at(&format!("{name}.pdf"));
         let to = format!("--print-to-pdf={}", paper.display());
-        let seen = open(&browser, &root().join(name), &[&to, "--no-pdf-header-footer"]);
+        let seen = open(&browser, &place().at(name), &[&to, "--no-pdf-header-footer"]);
         assert!(seen.console.is_empty(), "{:?}", seen.console);
         assert!(fs::read(&paper).unwrap().starts_with(b"%PDF"), "{name}");
     }
@@ -134,7 +134,7 @@ fn a_load_would_be_seen() {
     let Some(browser) = browser() else { return };
     let html = fs::read_to_string(page("loads.html", trained())).unwrap();
     let bad = html.replace("</main>", "<img src=\"http://example.invalid/x.png\"></main>");
-    let path = root().join("loads-something.html");
+    let path = place().at("loads-something.html");
     fs::write(&path, bad).unwrap();
     let seen = open(&browser, &path, &["--virtual-time-budget=2000", "--dump-dom"]);
     assert!(
