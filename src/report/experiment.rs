@@ -223,22 +223,22 @@ fn published(results: &Results) -> Markup {
         }
         div class="scroll" tabindex="0" role="group" aria-label="published figures" { table {
             thead { tr {
-                th scope="col" { "model" }
+                th scope="col" { "model" } th scope="col" { "convention" }
                 @for s in &scores { th scope="col" { (s.replace(' ', "\n")) } }
-                th scope="col" { "data" } th scope="col" { "convention" } th scope="col" { "source" }
+                th scope="col" { "data" } th scope="col" { "source" }
             } }
             tbody {
                 @for cell in ours { tr class="ours" {
                     th scope="row" { "here: " (cell.cell) }
+                    td { (convention(results)) }
                     @for s in &scores { td { (spread(cell.test.get(*s), 3)) } }
-                    td { (results.data_name) }
-                    td { (convention(results)) } td { "these runs" }
+                    td { (results.data_name) } td { "these runs" }
                 } }
                 @for p in &results.published { tr {
                     th scope="row" { (p.model) }
+                    td { (p.convention) }
                     @for s in &scores { td { (or_dash(p.scores.get(*s).and_then(Value::as_f64), |v| fixed(v, 3))) } }
                     td { (p.data) }
-                    td { (p.convention) }
                     td { (p.source) }
                 } }
             }
