@@ -11,6 +11,8 @@ use std::f64::consts::TAU;
 use std::path::{Path, PathBuf};
 
 mod common;
+#[cfg(feature = "cli")]
+mod ran;
 use common::{gpu, open};
 
 fn fixture(name: &str) -> PathBuf {
@@ -346,22 +348,7 @@ fn nothing_to_write_is_an_error() {
 mod command {
     use super::*;
     use modalign::data::{Dataset, Modality, SplitName};
-    use std::process::Command;
-
-    fn run(folder: &Path, line: &str) -> (Option<i32>, String, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_modalign"));
-        command.args(line.split_whitespace()).current_dir(folder).env_remove("RUST_LOG");
-        command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
-        let ran = command.output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (ran.status.code(), text(ran.stdout), text(ran.stderr))
-    }
-
-    fn ok(folder: &Path, line: &str) -> String {
-        let (code, out, err) = run(folder, line);
-        assert_eq!(code, Some(0), "{line}: {err}");
-        out
-    }
+    use ran::{Place, fails};
 
     /// Clips whose pitch says what their label is, of 0.4 to 0.8 s.
     fn clips(folder: &Path, count: usize, name: &str) -> Vec<(String, f64)> {
@@ -381,8 +368,8 @@ mod command {
 
     #[test]
     fn from_recordings_to_a_model_and_back() {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path();
+        let place = Place::fresh("features_model");
+        let folder = place.root();
         let known = clips(folder, 44, "known");
         clips(folder, 3, "new");
         let mut table = "id,label,split\n".to_string();
@@ -398,7 +385,7 @@ mod command {
         }
         std::fs::write(folder.join("labels.csv"), table).unwrap();
 
-        let out = ok(folder, "features known --labels labels.csv --out mine.safetensors");
+        let out = place.ok("features known --labels labels.csv --out mine.safetensors");
         assert!(out.contains("train") && out.contains("44 recordings"), "{out}");
         let data = Dataset::open(folder.join("mine.safetensors")).unwrap();
         let train = data.split(SplitName::Train).unwrap();
@@ -411,13 +398,10 @@ mod command {
         let past = (audio.len(0)..audio.steps).flat_map(|step| audio.frame(0, step));
         assert!(audio.len(0) < audio.steps && past.into_iter().all(|v| v == 0.0));
 
-        ok(
-            folder,
-            "train --data mine.safetensors --preset sims --set model.modalities=A \
-             --set train.max_epochs=2 --set train.batch_size=4 --out run --quiet",
-        );
-        ok(folder, "features new --out new.safetensors --quiet");
-        let scores = ok(folder, "predict --model run --data new.safetensors --format csv");
+        place.ok("train --data mine.safetensors --preset sims --set model.modalities=A \
+             --set train.max_epochs=2 --set train.batch_size=4 --out run --quiet");
+        place.ok("features new --out new.safetensors --quiet");
+        let scores = place.ok("predict --model run --data new.safetensors --format csv");
         let rows: Vec<&str> = scores.lines().skip(1).collect();
         assert_eq!(rows.len(), 3, "{scores}");
         assert!(rows[2].starts_with("new02,"), "{scores}");
@@ -425,10 +409,10 @@ mod command {
 
     #[test]
     fn one_recording_as_a_table_and_as_an_array() {
-        let place = tempfile::tempdir().unwrap();
-        std::fs::copy(fixture("speech.wav"), place.path().join("speech.wav")).unwrap();
-        ok(place.path(), "features speech.wav --out a.csv");
-        let text = std::fs::read_to_string(place.path().join("a.csv")).unwrap();
+        let place = Place::fresh("features_table");
+        std::fs::copy(fixture("speech.wav"), place.at("speech.wav")).unwrap();
+        place.ok("features speech.wav --out a.csv");
+        let text = std::fs::read_to_string(place.at("a.csv")).unwrap();
         let mut lines = text.lines();
         let names: Vec<&str> = lines.next().unwrap().split(',').collect();
         assert_eq!((names.len(), names[0], names[32]), (COLUMNS, "zero_crossing_rate", "chroma_b"));
@@ -436,10 +420,10 @@ mod command {
             lines.flat_map(|l| l.split(',').map(|v| v.parse().unwrap())).collect();
         assert!(differences(&values, &golden("speech"))[2] < 1e-5);
 
-        let out = ok(place.path(), "features speech.wav --out a.npy --json");
+        let out = place.ok("features speech.wav --out a.npy --json");
         let said: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(said["recordings"][0]["steps"], 120);
-        let bytes = std::fs::read(place.path().join("a.npy")).unwrap();
+        let bytes = std::fs::read(place.at("a.npy")).unwrap();
         let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
         assert_eq!((header % 64, &bytes[..8]), (0, &b"\x93NUMPY\x01\x00"[..]));
         assert!(String::from_utf8_lossy(&bytes[10..header]).contains("'shape': (120, 33)"));
@@ -448,8 +432,8 @@ mod command {
 
     #[test]
     fn what_cannot_be_done_is_said() {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path();
+        let place = Place::fresh("features_bad");
+        let folder = place.root();
         clips(folder, 3, "some");
         std::fs::create_dir(folder.join("none")).unwrap();
         std::fs::write(folder.join("some/zz.wav"), b"RIFF").unwrap();
@@ -465,15 +449,11 @@ mod command {
             ("features some --out x.safetensors", 1, "zz.wav: it is cut short"),
             ("features some/zz.wav --skip-bad --out x.safetensors", 2, "none of the recordings"),
         ] {
-            let (got, _, err) = run(folder, line);
-            let errors: Vec<&str> = err.lines().filter(|l| l.starts_with("error: ")).collect();
-            assert!(got == Some(code) && errors.len() == 1, "{line}: {got:?} {err}");
-            assert!(errors[0].contains(wanted), "{line}: {err}");
+            fails(place.run(line), code, &[wanted]);
             assert!(!folder.join("x.safetensors").exists());
         }
-        let (code, out, err) =
-            run(folder, "features some --skip-bad --max-steps 20 --out x.safetensors");
-        assert!(code == Some(0) && out.contains("1 left out"), "{out} {err}");
+        let out = place.ok("features some --skip-bad --max-steps 20 --out x.safetensors");
+        assert!(out.contains("1 left out"), "{out}");
         let data = Dataset::open(folder.join("x.safetensors")).unwrap();
         let test = data.split(SplitName::Test).unwrap();
         let audio = test.stream(Modality::Audio).unwrap();

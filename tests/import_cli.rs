@@ -3,36 +3,21 @@
 
 mod ran;
 
-use ran::{Ran, fails};
+use ran::{Place, fails};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-fn folder(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("import_cli").join(name);
-    let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).unwrap();
+fn folder(name: &str) -> Place {
+    let place = Place::fresh(&format!("import_cli/{name}"));
     let pickles = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pickles");
-    std::fs::copy(pickles.join("numpy2_protocol4.pkl"), path.join("set.pkl")).unwrap();
-    path
-}
-
-fn run(folder: &Path, line: &str) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_modalign"));
-    command.args(line.split_whitespace()).current_dir(folder).env_remove("RUST_LOG");
-    command.output().unwrap().into()
-}
-
-fn ok(folder: &Path, line: &str) -> String {
-    let ran = run(folder, line);
-    assert_eq!(ran.code, Some(0), "{line}: {}", ran.err);
-    ran.out
+    std::fs::copy(pickles.join("numpy2_protocol4.pkl"), place.at("set.pkl")).unwrap();
+    place
 }
 
 #[test]
 fn a_pickle_becomes_a_data_set_that_can_be_inspected() {
     let folder = folder("good");
-    let out = ok(&folder, "import set.pkl --out set.safetensors");
+    let out = folder.ok("import set.pkl --out set.safetensors");
     for part in [
         "rows: 4 train, 3 valid, 2 test",
         " audio               6x2     f8, i2, f4",
@@ -42,12 +27,12 @@ fn a_pickle_becomes_a_data_set_that_can_be_inspected() {
     ] {
         assert!(out.contains(part), "no '{part}' in: {out}");
     }
-    let out = ok(&folder, "import set.pkl --out set.safetensors --json");
+    let out = folder.ok("import set.pkl --out set.safetensors --json");
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report["tensors"][0]["shape"], serde_json::json!([4, 5, 3]));
     assert_eq!((&report["preset"], &report["published"]), (&"mosi".into(), &Value::Null));
     assert_eq!(report["next"], "modalign inspect set.safetensors");
-    let out = ok(&folder, "inspect set.safetensors --json");
+    let out = folder.ok("inspect set.safetensors --json");
     let about: Value = serde_json::from_str(&out).unwrap();
     let lengths = &about["splits"]["train"]["fields"]["audio"]["lengths"];
     assert_eq!(
@@ -60,22 +45,22 @@ fn a_pickle_becomes_a_data_set_that_can_be_inspected() {
 #[test]
 fn what_cannot_be_read_fails_in_one_line() {
     let folder = folder("bad");
-    fails(run(&folder, "import no.pkl --out set.safetensors"), 1, &["no.pkl", "no such file"]);
-    fails(run(&folder, "import set.pkl --out set.pkl"), 2, &["--out", "safetensors"]);
-    fails(run(&folder, "import set.pkl --out set.safetensors --map m.toml"), 2, &["--map"]);
-    std::fs::write(folder.join("evil.pkl"), b"\x80\x02cposix\nsystem\n.").unwrap();
-    let evil = run(&folder, "import evil.pkl --out set.safetensors");
+    fails(folder.run("import no.pkl --out set.safetensors"), 1, &["no.pkl", "no such file"]);
+    fails(folder.run("import set.pkl --out set.pkl"), 2, &["--out", "safetensors"]);
+    fails(folder.run("import set.pkl --out set.safetensors --map m.toml"), 2, &["--map"]);
+    std::fs::write(folder.at("evil.pkl"), b"\x80\x02cposix\nsystem\n.").unwrap();
+    let evil = folder.run("import evil.pkl --out set.safetensors");
     fails(evil, 1, &["evil.pkl: byte 2: it calls posix.system"]);
-    fails(run(&folder, "inspect set.pkl"), 1, &["not a safetensors file", "modalign import"]);
-    assert!(!folder.join("set.safetensors").exists());
+    fails(folder.run("inspect set.pkl"), 1, &["not a safetensors file", "modalign import"]);
+    assert!(!folder.at("set.safetensors").exists());
 }
 
 /// Opening stops at the first value that is no number; inspect tells of them all.
 #[test]
 fn inspect_tells_where_values_are_no_numbers() {
     let folder = folder("nan");
-    ok(&folder, "import set.pkl --out set.safetensors");
-    let path = folder.join("set.safetensors");
+    folder.ok("import set.pkl --out set.safetensors");
+    let path = folder.at("set.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let about: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
@@ -85,7 +70,7 @@ fn inspect_tells_where_values_are_no_numbers() {
     }
     std::fs::write(&path, bytes).unwrap();
     fails(
-        run(&folder, "inspect set.safetensors"),
+        folder.run("inspect set.safetensors"),
         1,
         &[
             "train.audio, row 0, step 1, feature 1 is NaN",
@@ -98,7 +83,7 @@ fn inspect_tells_where_values_are_no_numbers() {
 #[test]
 fn the_help_has_a_mapping_that_can_be_used() {
     let folder = folder("help");
-    let help = ok(&folder, "import --help");
+    let help = folder.ok("import --help");
     for part in ["[fields]", "{split}", "{id}", "split = \"meta.csv:split\"", "--nan-to-zero"] {
         assert!(help.contains(part), "no '{part}' in: {help}");
     }

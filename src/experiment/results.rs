@@ -5,6 +5,7 @@ use super::effects::{Effect, effects};
 use super::plan::{Cell, Plan};
 use super::published::{Published, published};
 use super::stats::{Comparison, Summary, holm};
+use super::tables::probability;
 use crate::data::{Damage, Perturbation};
 use crate::error::{Error, Result};
 use crate::train::carried::Carried;
@@ -302,12 +303,11 @@ impl Results {
                 self.reference
             );
         };
+        let p = probability(found.p_adjusted);
         let said = match (found.p_adjusted, best.significant) {
             (None, _) => "too few seeds for a test, so it is not marked".into(),
-            (Some(p), true) => format!("adjusted p = {p:.3}: significant"),
-            (Some(p), false) => {
-                format!("adjusted p = {p:.3}: not significantly better, so it is not marked")
-            }
+            (_, true) => format!("adjusted p {p}: significant"),
+            (_, false) => format!("adjusted p {p}: not significantly better, so it is not marked"),
         };
         format!(
             "Best by {by}: {name}; its test {} differs from {}'s by {:+.3} over {} seeds ({said}).",
