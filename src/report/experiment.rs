@@ -5,6 +5,7 @@ use super::curves;
 use super::number::{fixed, or_dash, p_value, signed};
 use super::page::{Grid, HALF, Part, Section, both, facts, figure, legend, size};
 use super::run::Run;
+use super::run_page::LEAST;
 use super::theme::{Ink, SERIES};
 use crate::experiment::stats::Summary;
 use crate::experiment::{CellResult, PRIVATE, Results, SHARED, tables};
@@ -344,7 +345,7 @@ fn probes(results: &Results) -> Option<Section> {
         return None;
     }
     let low = all.iter().flat_map(|(_, c)| c.lines.iter().flat_map(|l| l.1.iter().map(|v| v.1)));
-    let low = low.fold(0.0, f64::min);
+    let low = low.fold(0.0, f64::min).max(LEAST);
     let one = |name: &str| {
         let own = name.split(' ').next().unwrap_or_default();
         // Of the fused head, which has none of its own, all that each modality alone knows.

@@ -11,6 +11,10 @@ use crate::train::carried::Carried;
 use crate::train::metrics::{Convention, Metrics};
 use maud::{Markup, html};
 
+/// Axes of R² begin here at the lowest: how far below nothing a probe fell says nothing more, and
+/// would leave no room for the rest. Its number is written at its bar.
+pub const LEAST: f64 = -0.25;
+
 /// A run with its sections; in short its headline and curves. `live` says what its model says of
 /// its data, or why it cannot.
 pub fn part(run: &Run, live: Option<&Result<Live, String>>, id: &str, title: String) -> Part {
@@ -152,7 +156,8 @@ fn probes([before, after]: &[Carried; 2]) -> Section {
             }
         }
         let inks = vec![("before".to_string(), Ink::Series(6)), ("after".to_string(), Ink::Accent)];
-        let low = groups.iter().flat_map(|g| g.1.iter().flatten().copied()).fold(0.0, f64::min);
+        let values = groups.iter().flat_map(|g| g.1.iter().flatten().copied());
+        let low = values.fold(0.0, f64::min).max(LEAST);
         let chart = Bars {
             groups,
             inks: inks.clone(),
