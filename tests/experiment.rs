@@ -220,6 +220,29 @@ fn damage_is_measured_where_a_plan_asks_for_it() {
 }
 
 #[test]
+fn what_a_plan_asks_for_later_is_measured_without_training_again() {
+    let plan_of = |more: &str| {
+        let text = "data = 'small.safetensors'\nseeds = 1\n[set]\n'train.max_epochs' = 1\n\
+                    [[cell]]\nname = 'one'\n";
+        plan("later.toml", &format!("{more}\n{text}"));
+        place().json("experiment later.toml --out later --json --quiet")
+    };
+    let path = place().at("later/runs/one/1111/model.safetensors");
+    assert!(plan_of("")["cells"][0]["robustness"].is_null());
+    let written = path.metadata().unwrap().modified().unwrap();
+    let damaged = &plan_of("robustness = true")["cells"][0]["robustness"];
+    assert!(damaged.as_array().unwrap().len() > 10);
+    assert_eq!(path.metadata().unwrap().modified().unwrap(), written);
+    // plan.toml is of the tables beside it.
+    let kept = std::fs::read_to_string(place().at("later/plan.toml")).unwrap();
+    assert!(kept.contains("robustness = true"), "{kept}");
+    // A finished run has no state to go on from, and is not begun anew by mistake.
+    let line = "train --resume later/runs/one/1111 --max-epochs 3";
+    fails(place().run(line), 1, &["state", "the run has ended", "--init"]);
+    assert!(place().at("later/runs/one/1111/metrics.json").exists());
+}
+
+#[test]
 fn every_modality_subset_is_a_cell() {
     let listed =
         place().json("experiment modalities --data small.safetensors --seeds 7,9 --list --json");

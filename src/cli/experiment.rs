@@ -246,6 +246,7 @@ fn list(experiment: &Experiment, shard: Shard, global: &Global) -> Result<()> {
         let state = match experiment.progress(&run)? {
             experiment::Progress::New => "to do",
             experiment::Progress::Begun => "interrupted",
+            experiment::Progress::Unmeasured(_) => "to measure",
             experiment::Progress::Finished(_) => "finished",
         };
         all.push((run, state));

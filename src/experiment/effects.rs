@@ -56,7 +56,8 @@ pub(super) fn effects(cells: &[Cell], results: &[CellResult]) -> Vec<Effect> {
     let scores: Vec<String> = all.iter().flat_map(|e| e.test.keys().cloned()).collect();
     for score in scores {
         let p: Vec<_> = all.iter().map(|e| e.test.get(&score).and_then(|c| c.p)).collect();
-        for (effect, p_adjusted) in all.iter_mut().zip(holm(&p)) {
+        let tests = all.len();
+        for (effect, p_adjusted) in all.iter_mut().zip(holm(&p, tests)) {
             if let Some(found) = effect.test.get_mut(&score) {
                 found.p_adjusted = p_adjusted;
             }

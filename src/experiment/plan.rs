@@ -216,8 +216,10 @@ impl Plan {
             .ok_or_else(|| Error::Config(format!("--set '{setting}': want section.key=value")))?;
         // Flat, so that it comes in place of a key however the plan nests it.
         let all: Vec<(String, Value)> = flat(&self.set);
-        self.set = all.into_iter().filter(|(k, _)| k != key.trim()).collect();
-        self.set.insert(key.trim().into(), value_of(text.trim()));
+        let whole = key.trim();
+        let part = |k: &str| k.strip_prefix(whole).is_some_and(|rest| rest.starts_with('.'));
+        self.set = all.into_iter().filter(|(k, _)| k != whole && !part(k)).collect();
+        self.set.insert(whole.into(), value_of(text.trim()));
         Ok(())
     }
 
@@ -243,8 +245,12 @@ impl Plan {
     /// that no configuration has, a reference that is none of them.
     pub fn all_cells(&self, has: &[Modality]) -> Result<Vec<Cell>> {
         let fail = |why: String| Err(Error::Config(why));
-        if self.seeds.list().is_empty() {
+        let seeds = self.seeds.list();
+        if seeds.is_empty() {
             return fail("seeds: want at least one".into());
+        }
+        if let Some((_, twice)) = seeds.iter().enumerate().find(|(i, s)| seeds[..*i].contains(s)) {
+            return fail(format!("seeds: {twice} is there twice, and one run is no two"));
         }
         if !(self.alpha > 0.0 && self.alpha < 1.0) {
             return fail(format!("alpha: want a probability, got {}", self.alpha));
@@ -269,6 +275,7 @@ impl Plan {
             let known = Preset::ALL.map(Preset::name).join(", ");
             return fail(format!("no cells: give cells ({known}), [grid] or [[cell]]"));
         }
+        let mut configs: Vec<Config> = Vec::new();
         for (i, cell) in cells.iter().enumerate() {
             if cell.name.is_empty() || cell.name != folder_name(&cell.name) {
                 return fail(format!(
@@ -280,7 +287,15 @@ impl Plan {
             if cells[..i].iter().any(|other| other.name == cell.name) {
                 return fail(format!("two cells are called '{}'", cell.name));
             }
-            self.config(cell, 0)?;
+            let config = self.config(cell, 0)?;
+            if let Some(same) = configs.iter().position(|c| *c == config) {
+                return fail(format!(
+                    "cells '{}' and '{}' have the very same settings: what sets them apart is \
+                     overridden by [set], [grid] or --set, or is of a part that they lack",
+                    cells[same].name, cell.name
+                ));
+            }
+            configs.push(config);
         }
         if let Some(wanted) = &self.reference
             && !cells.iter().any(|c| c.name == *wanted)
@@ -347,7 +362,8 @@ fn product(mut cells: Vec<Cell>, grid: &[(String, Value)]) -> Result<Vec<Cell>> 
                     let mut cell = cell.clone();
                     cell.name += &added;
                     cell.group += &added;
-                    cell.settings.push(format!("{key}={value}"));
+                    // What makes a cell what it is goes over what all of its group have.
+                    cell.settings.insert(0, format!("{key}={value}"));
                     cell
                 })
             })
@@ -422,6 +438,21 @@ mod tests {
         assert!(found.contains(&"dim=4,modalities=TA".to_string()), "{found:?}");
         let text = "data='a'\ncells='robustness'\n[grid.train]\nbatch_size = [8, 16]";
         assert_eq!(names(text, &[Text, Audio]).len(), 8);
+        // What a preset's cells switch stays switched, whatever the grid and [set] say of the rest.
+        let text = "data='a'\ncells='ablation'\n[set]\n'labels.enabled'=false\n[grid]\n\
+                    'align.weight.ta'=[5, 7]\n";
+        let plan = plan(text);
+        let cells = plan.all_cells(&[Text, Audio]);
+        assert!(cells.unwrap_err().to_string().contains("very same settings"));
+        let plan: Plan = toml::from_str(&text.replace("weight.ta", "dim")).unwrap();
+        let cells = plan.all_cells(&[Text, Audio]).unwrap();
+        assert_eq!(cells.len(), 6 * 2);
+        let config = |name: &str| {
+            let cell = cells.iter().find(|c| c.name == name).unwrap();
+            plan.config(cell, 1).unwrap()
+        };
+        assert!(config("labels+ta,dim=5").labels.enabled && !config("ta,dim=5").labels.enabled);
+        assert_eq!((config("fused,dim=7").align.weight.ta, config("ta,dim=7").align.dim), (0.0, 7));
         // Two keys of one last word are told apart.
         let text = "data='a'\n[grid]\n'train.lr.audio'=[0.1]\n'train.decay.audio'=[0.2]";
         assert_eq!(names(text, &[Text]), ["train.decay.audio=0.2,train.lr.audio=0.1"]);
@@ -436,6 +467,11 @@ mod tests {
         let config = plan.config(&cells[1], 3).unwrap();
         assert_eq!((config.align.dim, config.train.batch_size, config.train.seed), (4, 8, 3));
         assert_eq!(plan.reference(&cells), "b");
+        let mut over: Plan =
+            toml::from_str("data='a'\n[set]\n'align.weight.ta' = 1\n[[cell]]\nname='x'").unwrap();
+        over.add_setting("align.weight=5").unwrap();
+        let cell = over.all_cells(&Modality::ALL).unwrap().remove(0);
+        assert_eq!(over.config(&cell, 1).unwrap().align.weight.ta, 5.0);
         let again: Plan = toml::from_str(&plan.to_toml().unwrap()).unwrap();
         assert_eq!(again, plan);
     }
@@ -451,6 +487,11 @@ mod tests {
         assert!(problem("data='a'\nseeds=[]\ncells='weights'").contains("at least one"));
         assert!(problem("data='a'\n[[cell]]\nname='../x'").contains("want a name"));
         assert!(problem("data='a'\n[[cell]]\nname='x'\n[[cell]]\nname='x'").contains("two cells"));
+        assert!(problem("data='a'\nseeds=[7, 8, 7]\ncells='weights'").contains("7 is there twice"));
+        let same = "data='a'\n[[cell]]\nname='x'\n[[cell]]\nname='y'\nset={'align.dim' = 16}";
+        assert!(problem(same).contains("'x' and 'y' have the very same settings"));
+        let off = "data='a'\ncells='robustness'\n[set]\n'align.weight' = 0";
+        assert!(problem(off).contains("nothing to switch on"));
         assert!(problem("data='a'\nalpha=2\ncells='weights'").contains("probability"));
         assert!(problem("data='a'\ncells='weights'\nmetric='mse'\n").contains("metric"));
         let folder = tempfile::tempdir().unwrap();

@@ -47,6 +47,7 @@ impl Preset {
 }
 
 const LABELS_OFF: &str = "labels.enabled=false";
+const LABELS_ON: &str = "labels.enabled=true";
 
 /// The cells of a preset for data with these modalities.
 ///
@@ -75,33 +76,33 @@ pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Res
             if have.is_empty() { "none".into() } else { have.join(", ") }
         )));
     }
+    let weight = base.align.weight;
+    let of = |pair: &str| match pair {
+        "ta" => weight.ta,
+        "tv" => weight.tv,
+        _ => weight.av,
+    };
+    let switched = [Preset::Ablation, Preset::Robustness].contains(&preset);
+    if let Some(pair) = pairs.iter().find(|pair| switched && of(pair) == 0.0) {
+        return Err(Error::Config(format!(
+            "[set] has align.weight.{pair} = 0: {} has nothing to switch on",
+            preset.name()
+        )));
+    }
     Ok(match preset {
         Preset::Weights => plan
             .weights
             .iter()
             .map(|w| Cell::new(format!("weight={w}"), &[&format!("align.weight={w:?}")]))
             .collect(),
-        Preset::Ablation => {
-            let weight = base.align.weight;
-            let of = |pair: &str| match pair {
-                "ta" => weight.ta,
-                "tv" => weight.tv,
-                _ => weight.av,
-            };
-            if let Some(pair) = pairs.iter().find(|pair| of(pair) == 0.0) {
-                return Err(Error::Config(format!(
-                    "[set] has align.weight.{pair} = 0: the ablation has nothing to switch on"
-                )));
-            }
-            ablation(&pairs, plan.correlation_weight)
-        }
+        Preset::Ablation => ablation(&pairs, plan.correlation_weight),
         _ => {
             let cell = |name: &str, settings: &[&str]| Cell::new(name, settings);
             vec![
                 cell("fused", &["align.weight=0", LABELS_OFF]),
                 cell("align", &[LABELS_OFF]).with(&["align"]),
-                cell("labels", &["align.weight=0"]).with(&["labels"]),
-                cell("labels+align", &[]).with(&["labels", "align"]),
+                cell("labels", &["align.weight=0", LABELS_ON]).with(&["labels"]),
+                cell("labels+align", &[LABELS_ON]).with(&["labels", "align"]),
             ]
         }
     })
@@ -117,7 +118,7 @@ fn ablation(pairs: &[&str], correlation_weight: f64) -> Vec<Cell> {
             (true, false) => format!("labels+{what}"),
         };
         let own: &[&str] = if labels { &["labels"] } else { &[] };
-        let switch = (!labels).then(|| LABELS_OFF.to_string());
+        let switch = Some(if labels { LABELS_ON } else { LABELS_OFF }.to_string());
         // From none to all, the smaller first.
         let mut chosen: Vec<Vec<usize>> = subsets(pairs.len()).collect();
         chosen.sort_by_key(Vec::len);

@@ -49,6 +49,9 @@ pub struct RunRecord {
     pub version: String,
     /// SHA-256 of the data set.
     pub data_sha256: String,
+    /// SHA-256 of the pretrained text encoder that it began with, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder_sha256: Option<String>,
     /// What its representations carry of the factors that made the data, where those are known.
     pub probes: Option<Carried>,
     /// Scores on damaged test rows.
@@ -305,7 +308,8 @@ impl Results {
         };
         let p = probability(found.p_adjusted);
         let said = match (found.p_adjusted, best.significant) {
-            (None, _) => "too few seeds for a test, so it is not marked".into(),
+            (None, _) if found.n < 2 => "one seed is no test, so it is not marked".into(),
+            (None, _) => "no spread to test by, so it is not marked".into(),
             (_, true) => format!("adjusted p {p}: significant"),
             (_, false) => format!("adjusted p {p}: not significantly better, so it is not marked"),
         };
@@ -386,7 +390,8 @@ fn compare(cells: &mut [CellResult], reference: &str) {
                 Comparison::of(&pairs.collect::<Vec<_>>())
             })
             .collect();
-        let adjusted = holm(&found.iter().map(|c| c.and_then(|c| c.p)).collect::<Vec<_>>());
+        let tests = found.iter().flatten().filter(|c| c.n > 1).count();
+        let adjusted = holm(&found.iter().map(|c| c.and_then(|c| c.p)).collect::<Vec<_>>(), tests);
         for ((cell, found), p_adjusted) in cells.iter_mut().zip(found).zip(adjusted) {
             let Some(found) = found else { continue };
             let all = cell.against_reference.get_or_insert_default();
@@ -399,8 +404,12 @@ fn compare(cells: &mut [CellResult], reference: &str) {
 fn best(cells: &[CellResult], reference: &str, metric: &str, alpha: f64) -> Option<Best> {
     let sign = if smaller_is_better(metric) { 1.0 } else { -1.0 };
     let value = |c: &CellResult| c.valid.get(metric).map(|s| sign * s.mean);
+    // A cell of fewer runs than the others, unfinished or with one that diverged, is not chosen for
+    // the luck of those it has.
+    let most = cells.iter().map(|c| c.runs.len()).max().unwrap_or(0);
     let chosen = cells
         .iter()
+        .filter(|c| c.runs.len() == most)
         .filter_map(|c| Some((c, value(c)?)))
         .min_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(c, _)| c)?;
@@ -452,6 +461,7 @@ pub(super) mod tests {
                     driver: "d".into(),
                     version: "0".into(),
                     data_sha256: String::new(),
+                    encoder_sha256: None,
                     probes: None,
                     robustness: None,
                 };

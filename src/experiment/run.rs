@@ -5,7 +5,7 @@ use super::results::{About, CellRun, Damaged, Results, RunRecord};
 use super::tables;
 use crate::data::{Dataset, Modality, Perturbation, SplitName};
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::files::{map, sha256_hex, write_atomic};
 use crate::gpu::Gpu;
 use crate::recipe::{Config, TextEncoder};
 use crate::train::carried::carried;
@@ -61,6 +61,8 @@ pub enum Progress {
     New,
     /// It was interrupted.
     Begun,
+    /// It is trained, and the plan asks for more measurements than it had.
+    Unmeasured(Box<RunRecord>),
     /// It is done.
     Finished(Box<RunRecord>),
 }
@@ -71,6 +73,8 @@ pub struct Experiment {
     cells: Vec<Cell>,
     out: PathBuf,
     data: Dataset,
+    /// Of the pretrained text encoder, where the cells have one.
+    encoder: Option<String>,
 }
 
 impl Experiment {
@@ -87,7 +91,11 @@ impl Experiment {
             has.insert(0, Modality::Text);
         }
         let cells = plan.all_cells(&has)?;
-        Ok(Experiment { plan, cells, out: out.to_path_buf(), data })
+        let encoder = match base.model.text_encoder {
+            TextEncoder::Bert => Some(encoder_sha256(Path::new(&base.bert.path))?),
+            _ => None,
+        };
+        Ok(Experiment { plan, cells, out: out.to_path_buf(), data, encoder })
     }
 
     /// The plan.
@@ -168,7 +176,18 @@ impl Experiment {
                 self.plan.data.display()
             )));
         }
-        Ok(Progress::Finished(Box::new(record)))
+        if record.encoder_sha256 != self.encoder {
+            return Err(Error::Config(format!(
+                "{} was trained with another text encoder than that of the plan (another SHA-256): \
+                 remove that folder, or give another --out",
+                run.folder.display()
+            )));
+        }
+        let record = Box::new(record);
+        match self.plan.tests_robustness() && record.robustness.is_none() {
+            true => Ok(Progress::Unmeasured(record)),
+            false => Ok(Progress::Finished(record)),
+        }
     }
 
     /// Trains a run to its end and measures it; one that was begun goes on where it stopped.
@@ -176,18 +195,23 @@ impl Experiment {
     /// # Errors
     /// Those of [`train`] and [`resume`]; whatever was complete stays.
     pub fn train(&self, gpu: &Gpu, run: &Run, observer: &mut dyn Observer) -> Result<RunRecord> {
-        let outcome = match self.progress(run)? {
+        let mut record = match self.progress(run)? {
             Progress::Finished(record) => return Ok(*record),
-            Progress::Begun => resume(gpu, &run.folder, Some(&self.plan.data), None, observer)?,
+            Progress::Unmeasured(record) => *record,
+            Progress::Begun => {
+                let data = Some(self.plan.data.as_path());
+                self.record(gpu, run, resume(gpu, &run.folder, data, None, observer)?)
+            }
             Progress::New => {
                 let folder = run.folder.parent().unwrap_or(&self.out);
                 std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
                 let config = self.config(run)?;
                 let (data, out) = (self.plan.data.clone(), run.folder.clone());
-                train(gpu, &RunOptions { data, out, config, init: None }, observer)?
+                let options = RunOptions { data, out, config, init: None };
+                self.record(gpu, run, train(gpu, &options, observer)?)
             }
         };
-        let record = self.measure(gpu, run, outcome)?;
+        self.measure(gpu, run, &mut record)?;
         let path = run.folder.join(RECORD);
         write_atomic(&path, &json(&record, &path)?)?;
         // All that --resume needs, and by far the largest part of a run; it will not go on.
@@ -195,25 +219,9 @@ impl Experiment {
         Ok(record)
     }
 
-    /// What the trained model shows beyond its scores.
-    fn measure(&self, gpu: &Gpu, run: &Run, outcome: Outcome) -> Result<RunRecord> {
-        let known = self.data.splits().next().is_some_and(|s| !s.factor_names().is_empty());
-        let damage = self.plan.tests_robustness();
-        let (mut probes, mut robustness) = (None, None);
-        if known || damage {
-            let mut session = open_saved(gpu, &Saved::load(&run.folder)?, &self.plan.data)?;
-            probes = if known { carried(&mut session)? } else { None };
-            if damage {
-                let all = session.robustness(SplitName::Test)?.into_iter();
-                let named = |(perturbation, test): (Perturbation, _)| Damaged {
-                    name: perturbation.to_string(),
-                    perturbation,
-                    test,
-                };
-                robustness = Some(all.map(named).collect());
-            }
-        }
-        Ok(RunRecord {
+    /// What training says of a run.
+    fn record(&self, gpu: &Gpu, run: &Run, outcome: Outcome) -> RunRecord {
+        RunRecord {
             cell: run.cell.name.clone(),
             seed: run.seed,
             valid: outcome.valid,
@@ -225,9 +233,33 @@ impl Experiment {
             driver: gpu.caps().driver.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             data_sha256: self.data.digest().to_string(),
-            probes,
-            robustness,
-        })
+            encoder_sha256: self.encoder.clone(),
+            probes: None,
+            robustness: None,
+        }
+    }
+
+    /// What the trained model shows beyond its scores.
+    fn measure(&self, gpu: &Gpu, run: &Run, record: &mut RunRecord) -> Result<()> {
+        let known = self.data.splits().next().is_some_and(|s| !s.factor_names().is_empty());
+        let damage = self.plan.tests_robustness();
+        if !known && !damage {
+            return Ok(());
+        }
+        let mut session = open_saved(gpu, &Saved::load(&run.folder)?, &self.plan.data)?;
+        if known {
+            record.probes = carried(&mut session)?;
+        }
+        if damage {
+            let all = session.robustness(SplitName::Test)?.into_iter();
+            let named = |(perturbation, test): (Perturbation, _)| Damaged {
+                name: perturbation.to_string(),
+                perturbation,
+                test,
+            };
+            record.robustness = Some(all.map(named).collect());
+        }
+        Ok(())
     }
 
     /// What the finished runs in the folder come to.
@@ -240,7 +272,8 @@ impl Experiment {
             let mut finished = Vec::new();
             for seed in self.plan.seeds.list() {
                 let run = self.run(cell, seed);
-                if let Progress::Finished(record) = self.progress(&run)? {
+                let there = self.progress(&run)?;
+                if let Progress::Finished(record) | Progress::Unmeasured(record) = there {
                     let run = format!("runs/{}/{seed}", cell.name);
                     finished.push(CellRun { run, record: *record });
                 }
@@ -272,6 +305,7 @@ impl Experiment {
     /// # Errors
     /// A folder that cannot be written.
     pub fn write(&self, results: &Results) -> Result<()> {
+        self.begin()?;
         let path = self.out.join("results.json");
         write_atomic(&path, &json(results, &path)?)?;
         for (name, text) in [
@@ -284,6 +318,16 @@ impl Experiment {
         }
         Ok(())
     }
+}
+
+/// The SHA-256 of an encoder's sizes and weights.
+fn encoder_sha256(folder: &Path) -> Result<String> {
+    let mut all = String::new();
+    for name in ["config.json", "model.safetensors"] {
+        let path = folder.join(name);
+        all += &sha256_hex(&map(&path)?);
+    }
+    Ok(sha256_hex(all.as_bytes()))
 }
 
 fn json(value: &impl serde::Serialize, path: &Path) -> Result<Vec<u8>> {

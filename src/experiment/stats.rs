@@ -98,13 +98,14 @@ impl Comparison {
 }
 
 /// Holm's step-down correction: sorted upwards, the i-th of m is multiplied by m − i + 1, and none
-/// comes out smaller than the one before it. What is `None` is no test, and does not count.
-pub fn holm(p: &[Option<f64>]) -> Vec<Option<f64>> {
+/// comes out smaller than the one before it. m is `tests`, or how many `p` there are if that is more:
+/// a comparison that gave no p was made all the same.
+pub fn holm(p: &[Option<f64>], tests: usize) -> Vec<Option<f64>> {
     let mut order: Vec<(usize, f64)> =
         p.iter().enumerate().filter_map(|(i, p)| Some((i, (*p)?))).collect();
     order.sort_by(|a, b| a.1.total_cmp(&b.1));
     let mut adjusted = vec![None; p.len()];
-    let (tests, mut least) = (order.len(), 0.0f64);
+    let (tests, mut least) = (order.len().max(tests), 0.0f64);
     for (rank, (i, p)) in order.into_iter().enumerate() {
         least = least.max(p * (tests - rank) as f64).min(1.0);
         adjusted[i] = Some(least);
@@ -159,13 +160,14 @@ mod tests {
 
     #[test]
     fn holm_by_hand() {
-        let found = holm(&[Some(0.04), None, Some(0.01), Some(0.03)]);
+        let found = holm(&[Some(0.04), None, Some(0.01), Some(0.03)], 0);
         let wanted = [Some(0.06), None, Some(0.03), Some(0.06)];
         for (found, wanted) in found.iter().zip(wanted) {
             assert_eq!(found.is_some(), wanted.is_some());
             assert_relative_eq!(found.unwrap_or(0.0), wanted.unwrap_or(0.0), epsilon = 1e-12);
         }
-        assert_eq!(holm(&[Some(0.9), Some(0.8)]), [Some(1.0), Some(1.0)]);
-        assert!(holm(&[]).is_empty());
+        assert_eq!(holm(&[Some(0.9), Some(0.8)], 2), [Some(1.0), Some(1.0)]);
+        assert_eq!(holm(&[Some(0.01), None], 2), [Some(0.02), None]);
+        assert!(holm(&[], 0).is_empty());
     }
 }

@@ -82,6 +82,9 @@ fn lead(results: &Results) -> Markup {
                 Some(best) if best.significant => {
                     "The best by " (by) " is " code { (best.cell) } ", and on test it can be told from the reference."
                 }
+                Some(best) if results.best_cell().and_then(|c| c.against(metric)).is_some_and(|c| c.significant(results.alpha)) => {
+                    "The best by " (by) " is " code { (best.cell) } "; on test it is worse than the reference."
+                }
                 Some(best) => {
                     "The best by " (by) " is " code { (best.cell) } "; on test it cannot be told from the reference."
                 }

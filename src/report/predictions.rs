@@ -8,7 +8,7 @@ use super::run_page::heads;
 use super::theme::Ink;
 use crate::recipe::Config;
 use crate::train::carried::head_name;
-use crate::train::metrics::{Convention, class, classes};
+use crate::train::metrics::{Convention, class, classes, clipped};
 use maud::{Markup, html};
 
 /// How many of the worst are shown.
@@ -101,13 +101,18 @@ fn confusion(scored: &Scored, config: &Config) -> Markup {
     } }
 }
 
+/// Prediction minus label, as the scores count it.
+fn off(score: f32, label: f32, convention: Convention) -> f32 {
+    clipped(score, convention) - clipped(label, convention)
+}
+
 fn errors(scored: &Scored, config: &Config) -> Markup {
     let convention = config.data.convention;
     let names = classes(convention);
     let mut sums = vec![(0usize, 0.0, 0.0); names.len()];
     for (y, scores) in scored.truth.iter().zip(&scored.scores) {
         let sum = &mut sums[class(*y, convention)];
-        let off = f64::from(scores[0]) - f64::from(*y);
+        let off = f64::from(off(scores[0], *y, convention));
         *sum = (sum.0 + 1, sum.1 + off.abs(), sum.2 + off);
     }
     let mean = |n: usize, sum: f64| (n > 0).then(|| sum / n as f64);
@@ -134,8 +139,8 @@ fn errors(scored: &Scored, config: &Config) -> Markup {
 }
 
 /// The section of the rows that the fused head is furthest from.
-pub fn hardest(scored: &Scored) -> Section {
-    let off = |row: &usize| (scored.scores[*row][0] - scored.truth[*row]).abs();
+pub fn hardest(scored: &Scored, convention: Convention) -> Section {
+    let off = |row: &usize| off(scored.scores[*row][0], scored.truth[*row], convention).abs();
     let mut order: Vec<usize> = (0..scored.truth.len()).collect();
     order.sort_by(|a, b| off(b).total_cmp(&off(a)));
     order.truncate(WORST);

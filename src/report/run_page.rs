@@ -26,7 +26,7 @@ pub fn part(run: &Run, live: Option<&Result<Live, String>>, id: &str, title: Str
             sections.push(labels::section(run));
             sections.push(covariances::section(live, id, run.config.align.standardize));
             sections.extend(live.carried.as_ref().map(probes));
-            sections.push(predictions::hardest(&live.scored));
+            sections.push(predictions::hardest(&live.scored, run.config.data.convention));
         }
         Some(Err(why)) => {
             let why = format!(

@@ -251,6 +251,13 @@ pub fn resume(
         let path = files.at(name);
         std::fs::read_to_string(&path).map_err(Error::io("read", path))
     };
+    if !files.state().exists() && files.at("metrics.json").exists() {
+        return Err(Error::checkpoint(
+            files.state(),
+            "is gone, and the run has ended: experiments keep no state of finished runs; train a new \
+             one, or begin one with this one's --init model.safetensors",
+        ));
+    }
     let mut config = Config::build("mosi", Some(&read("config.toml")?), &[])?;
     if let Some(max) = max_epochs {
         config.train.max_epochs = max;

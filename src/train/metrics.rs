@@ -135,7 +135,15 @@ pub fn classes(convention: Convention) -> &'static [&'static str] {
 pub fn class(value: f32, convention: Convention) -> usize {
     match convention {
         Convention::Mosi => (value.clamp(-3.0, 3.0).round_ties_even() + 3.0) as usize,
-        Convention::Sims => bin(value.clamp(-1.0, 1.0), &FIVE),
+        Convention::Sims => bin(clipped(value, convention), &FIVE),
+    }
+}
+
+/// A value as errors see it: CH-SIMS clips everything to [-1, 1] first.
+pub fn clipped(value: f32, convention: Convention) -> f32 {
+    match convention {
+        Convention::Mosi => value,
+        Convention::Sims => value.clamp(-1.0, 1.0),
     }
 }
 
@@ -171,7 +179,9 @@ fn mosi(pred: &[f32], truth: &[f32]) -> Metrics {
 }
 
 fn sims(pred: &[f32], truth: &[f32]) -> Metrics {
-    let clip = |values: &[f32]| values.iter().map(|x| x.clamp(-1.0, 1.0)).collect::<Vec<_>>();
+    let clip = |values: &[f32]| -> Vec<f32> {
+        values.iter().map(|x| clipped(*x, Convention::Sims)).collect()
+    };
     let (pred, truth) = (clip(pred), clip(truth));
     let binned = |edges: &[f32]| {
         accuracy(pred.iter().map(|x| bin(*x, edges)), truth.iter().map(|x| bin(*x, edges)))

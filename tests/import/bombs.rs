@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::io::Write;
 
 use crate::place::{convert, folder, refused};
 
@@ -171,4 +172,44 @@ fn one_array_under_many_names() {
     (0..1000).for_each(|_| list.extend(b"h\x00"));
     list.push(b'e');
     bounded(&file("raw_text", &list), &["train.raw_text", "more memory"]);
+}
+
+/// A `.npy` header.
+fn npy(descr: &str, shape: &str) -> Vec<u8> {
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
+    out.extend((text.len() as u16).to_le_bytes());
+    out.extend(text.as_bytes());
+    out
+}
+
+#[test]
+fn archives_that_unpack_to_far_more_than_they_are() {
+    let place = folder();
+    let (source, out) = (place.path().join("in.npz"), place.path().join("out.safetensors"));
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(&source).unwrap());
+    let packed = zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Deflated);
+    zip.start_file("train_regression_labels.npy", packed).unwrap();
+    zip.write_all(&npy("<f8", "(40000000,)")).unwrap();
+    (0..320).for_each(|_| zip.write_all(&vec![0; 1_000_000]).unwrap());
+    zip.finish().unwrap();
+    let size = source.metadata().unwrap().len() as usize;
+    assert!(size < 1 << 20, "{size}");
+    let (error, peak) = peak(|| convert(&source, &out).expect_err("refused").to_string());
+    assert!(error.contains("train_regression_labels") && error.contains("200 times"), "{error}");
+    assert!(peak <= 2 * size + FIXED && !out.exists(), "{peak} for {size}");
+}
+
+#[test]
+fn strings_without_letters_are_refused_before_they_are_counted() {
+    let place = folder();
+    for descr in ["<U0", "|S0"] {
+        let array = npy(descr, "(1000000000000,)");
+        std::fs::write(place.path().join("train_id.npy"), array).unwrap();
+        let out = place.path().join("out.safetensors");
+        let (error, peak) = peak(|| convert(place.path(), &out).expect_err("refused").to_string());
+        assert!(error.contains("without room for a letter"), "{error}");
+        assert!(peak <= FIXED, "{peak}");
+    }
 }

@@ -30,7 +30,7 @@ impl Mapping {
         let wrong = |what: String| Error::Config(format!("mapping {}: {what}", path.display()));
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let mapping: Mapping = toml::from_str(&text).map_err(|e| {
-            let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+            let line = e.span().map_or(0, |span| 1 + text[..span.start].matches('\n').count());
             wrong(format!("line {line}: {}; see modalign import --help", e.message()))
         })?;
         for field in mapping.fields.keys() {

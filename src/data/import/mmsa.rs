@@ -35,8 +35,9 @@ pub(super) fn read(map: &Arc<Mmap>, budget: &mut Budget) -> Result<Table, Fault>
                 table.left.push(format!("{name}.{}", shown(key)));
                 continue;
             };
-            // A field by its own name goes before one that only may be it.
-            if key != field && fields.iter().any(|(other, _)| *other == field) {
+            // A field by its own name goes before one that only may be it, and of those the first.
+            let named = key != field && fields.iter().any(|(other, _)| *other == field);
+            if named || columns.contains_key(field) {
                 table.left.push(format!("{name}.{}", shown(key)));
                 continue;
             }

@@ -102,6 +102,9 @@ pub(super) fn column(
     if header.shape.contains(&0) || header.shape.is_empty() {
         return Err(Fault::new(format!("an array of shape {:?} has no rows", header.shape)));
     }
+    if header.dtype.size == 0 && matches!(header.dtype.kind, Kind::Unicode | Kind::Bytes) {
+        return Err(Fault::new("an array of strings without room for a letter; save them again"));
+    }
     let start = range.start + header.start;
     if header.dtype.kind == Kind::Object {
         return mmsa::object_array(map, start..range.end, budget).map(Column::Texts);

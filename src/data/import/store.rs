@@ -40,6 +40,8 @@ impl Store {
         };
         let mut zip = zip::ZipArchive::new(io::Cursor::new(&map[..])).map_err(fail)?;
         let mut entries = BTreeMap::new();
+        // Features with their padding shrink tenfold or so; what grows more is made to fill a disk.
+        let mut room = (map.len() as u64).saturating_mul(UNPACKED).saturating_add(64 << 20);
         for at in 0..zip.len() {
             let mut file = zip.by_index(at).map_err(fail)?;
             let name = file.name().map_err(fail)?;
@@ -54,7 +56,8 @@ impl Store {
                     Entry { map: map.clone(), range: start..end }
                 }
                 _ => {
-                    let entry = unpacked(&mut file).map_err(place)?;
+                    let entry = unpacked(&mut file, room).map_err(place)?;
+                    room -= entry.range.len() as u64;
                     budget.unpacked(entry.range.len());
                     entry
                 }
@@ -262,8 +265,11 @@ fn numbers_as_texts(array: &Array, budget: &mut Budget) -> Result<Column, Fault>
     Ok(Column::Texts(texts))
 }
 
-/// Unpacks an array into a temporary file: no more than its own header says.
-fn unpacked(file: &mut impl Read) -> Result<Entry, Fault> {
+/// How many times its size an archive may unpack to, beyond a fixed room.
+const UNPACKED: u64 = 200;
+
+/// Unpacks an array into a temporary file: no more than its own header says, and than `room`.
+fn unpacked(file: &mut impl Read, room: u64) -> Result<Entry, Fault> {
     let fail = |e: io::Error| Fault::new(format!("it cannot be unpacked ({e})"));
     let mut head = Vec::new();
     file.by_ref().take(npy::LONGEST as u64 + 12).read_to_end(&mut head).map_err(fail)?;
@@ -271,12 +277,20 @@ fn unpacked(file: &mut impl Read) -> Result<Entry, Fault> {
     let whole = (header.start + header.bytes()?) as u64;
     let object = header.dtype.kind == super::array::Kind::Object;
     let rest = if object { u64::MAX } else { whole.saturating_sub(head.len() as u64) };
+    // One byte more tells that there was no end to it.
+    let rest = rest.min((room + 1).saturating_sub(head.len() as u64));
     let mut out = tempfile::tempfile().map_err(fail)?;
     out.write_all(&head).map_err(fail)?;
     io::copy(&mut file.take(rest), &mut out).map_err(fail)?;
     out.flush().map_err(fail)?;
     // SAFETY: the file has no name and is ours alone.
     let map = unsafe { Mmap::map(&out) }.map_err(fail)?;
+    if map.len() as u64 > room {
+        return Err(Fault::new(format!(
+            "the archive would unpack to more than {UNPACKED} times its size, which no features do; \
+             save the arrays by numpy.savez, without compression"
+        )));
+    }
     let range = 0..map.len();
     Ok(Entry { map: Arc::new(map), range })
 }

@@ -46,7 +46,7 @@ pub(super) struct Table {
 pub(super) const TEXTS: [&str; 3] = ["id", "raw_text", "annotations"];
 
 /// Fields whose values are numbers: the names of our format and MMSA's.
-pub(super) const NUMBERS: [&str; 13] = [
+pub(super) const NUMBERS: [&str; 12] = [
     "text",
     "text_bert",
     "audio",
@@ -59,7 +59,6 @@ pub(super) const NUMBERS: [&str; 13] = [
     "regression_labels_A",
     "regression_labels_V",
     "class_labels",
-    "split",
 ];
 
 /// Our name of a field that goes by `name` elsewhere.

@@ -84,6 +84,10 @@ const FOLDS: usize = 5;
 /// The ridge penalty as a share of the rows.
 const PENALTY: f64 = 0.1;
 
+/// More features than this are looked at one by one alone: a regression's equations are square in
+/// them, and there are a dozen for each modality.
+const WIDEST: usize = 1536;
+
 /// A split's time means and labels, some of the rows where there are many.
 struct Part {
     name: SplitName,
@@ -174,8 +178,12 @@ pub fn suspicions(data: &Dataset, streams: &[StreamSurvey]) -> Vec<Suspicion> {
         if parts.is_empty() {
             return Vec::new();
         }
-        let mut found: Vec<Suspicion> =
-            judge(&whole(&parts), SIGMA, modality, None).into_iter().collect();
+        let mut found = Vec::new();
+        if parts[0].dim <= WIDEST {
+            found.extend(judge(&whole(&parts), SIGMA, modality, None));
+        } else {
+            log::info!("{modality}: too wide for a regression on all features; each is looked at");
+        }
         found.extend(features(&parts, modality));
         found
     };
