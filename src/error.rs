@@ -110,8 +110,7 @@ impl Error {
 
 /// The candidate most like `name`, for "did you mean".
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
-    candidates
-        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
-        .unwrap_or_default()
-        .to_string()
+    let wanted = name.to_lowercase();
+    let alike = |c: &str| strsim::jaro_winkler(&c.to_lowercase(), &wanted);
+    candidates.max_by(|a, b| alike(a).total_cmp(&alike(b))).unwrap_or_default().to_string()
 }

@@ -2,7 +2,7 @@
 
 use super::progress::Progress;
 use super::{Global, output, run_folder};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 use crate::experiment::{self, Experiment, Plan, Preset, Results, Run, Seeds, Shard, tables};
 use crate::gpu::Gpu;
 use clap::Args;
@@ -75,7 +75,7 @@ pub(super) struct ExperimentArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// How many seeds from 1111 on, or the seeds: 5, or 7,8,9
-    #[arg(long, value_name = "N|A,B,...", value_parser = parse_seeds)]
+    #[arg(long, value_name = "N|A,B,...", value_parser = parse_seeds, allow_negative_numbers = true)]
     seeds: Option<Seeds>,
     /// Begin with the settings of mosi, mosei, sims or simsv2, instead of the plan's
     #[arg(long, value_name = "NAME")]
@@ -119,6 +119,17 @@ impl ExperimentArgs {
                 let detail = format!("experiment {name} wants --data FILE, the set to train on");
                 return Err(Error::Config(detail));
             }
+            _ if !self.plan.exists() && self.plan.extension().is_none() => {
+                let name = self.plan.display().to_string();
+                let close = nearest(&name, Preset::ALL.into_iter().map(Preset::name));
+                return Err(Error::Config(format!(
+                    "there is no plan file '{name}'; did you mean the cells '{close}'?"
+                )));
+            }
+            _ if self.plan.is_dir() => {
+                let what = "is a folder, and a plan is a TOML file; an experiment's own is plan.toml in it";
+                return Err(Error::Config(format!("{} {what}", self.plan.display())));
+            }
             _ => Plan::read(&self.plan)?,
         };
         if let Some(data) = &self.data {
@@ -159,7 +170,7 @@ pub(super) fn run(args: &ExperimentArgs, global: &Global) -> Result<()> {
         experiment.write(&results)?;
         show(&experiment, &results, global)?;
     } else if failed.is_empty() {
-        let detail = format!("no finished run in {}", out.display());
+        let detail = format!("no finished run of this plan's cells in {}", out.display());
         return Err(Error::Config(detail));
     }
     let Some((run, why)) = failed.first() else { return Ok(()) };

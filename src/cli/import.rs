@@ -98,8 +98,12 @@ fn show(report: &Report, args: &ImportArgs, global: &Global) -> Result<()> {
     }
     let splits = report.rows.iter().map(|(split, rows)| format!("{rows} {split}"));
     output::print(&format!("rows: {}\n", splits.collect::<Vec<_>>().join(", ")))?;
-    let header = ["field", "shape", "was", "changed"];
-    output::tables(&[("", output::table(header, 4, fields(report)))])?;
+    let fields = fields(report);
+    let rows = fields.iter().map(|(row, _)| row.clone());
+    output::tables(&[("", output::table(["field", "shape", "was"], 3, rows))])?;
+    for (row, changes) in fields.iter().filter(|(_, changes)| !changes.is_empty()) {
+        output::print(&format!("{}: {}", row[0], changes.join("; ")))?;
+    }
     let size = output::bytes(report.bytes);
     let what = report.published.map_or_else(String::new, |name| format!("; the source is {name}"));
     output::print(&format!("\n{out}: {size}{what}"))?;
@@ -113,11 +117,12 @@ fn show(report: &Report, args: &ImportArgs, global: &Global) -> Result<()> {
     for note in &report.notes {
         output::print(&format!("note: {note}"))?;
     }
-    output::print(&format!("next: {next}"))
+    global.note(&format!("next: {next}"));
+    Ok(())
 }
 
-/// A line for each field: what is the same in all splits is said once.
-fn fields(report: &Report) -> Vec<Vec<String>> {
+/// A line for each field, and what was changed of it: what is the same in all splits is said once.
+fn fields(report: &Report) -> Vec<(Vec<String>, Vec<String>)> {
     let mut names: Vec<&str> = Vec::new();
     for tensor in &report.tensors {
         if !names.contains(&tensor.field.as_str()) {
@@ -144,8 +149,8 @@ fn fields(report: &Report) -> Vec<Vec<String>> {
             if all { change } else { format!("{}: {change}", splits.join(", ")) }
         });
         let shape = if shape.is_empty() { "-".into() } else { shape.join("x") };
-        let changes = changes.collect::<Vec<_>>().join("; ");
-        vec![name.to_string(), shape, types.join(", "), changes]
+        let was = if types.concat().is_empty() { "made".into() } else { types.join(", ") };
+        (vec![name.to_string(), shape, was], changes.collect())
     };
     names.into_iter().map(line).collect()
 }

@@ -70,7 +70,11 @@ pub(super) fn run(args: &InspectArgs, global: &Global) -> Result<()> {
     if args.plan {
         show_plan(target, &config, Path::new(&config.bert.path), global)
     } else {
-        show_data(&open_file(target, &config).map_err(explained)?, global)
+        // What does not fit a model is to be seen all the same.
+        let mut wide = config.clone();
+        wide.data.label_range = f64::from(f32::MAX);
+        let data = open_file(target, &wide).map_err(explained)?;
+        show_data(&data, config.data.label_range, global)
     }
 }
 

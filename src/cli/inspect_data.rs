@@ -19,9 +19,24 @@ pub(super) fn explained(error: Error) -> Error {
     }
 }
 
+/// Labels that training would refuse.
+fn beyond(data: &Dataset, range: f64) -> Option<String> {
+    let labels = data.splits().filter_map(Split::labels).flatten();
+    let most = labels.map(|l| f64::from(l.abs())).fold(0.0, f64::max);
+    (most > range + 1e-6).then(|| {
+        format!(
+            "labels go up to {most} on either side, and the settings have ±{range}: choose another \
+             --preset, rescale them, or train with --set data.label_range={}",
+            most.ceil()
+        )
+    })
+}
+
 /// Prints parts, shapes, lengths, how the labels are spread, and what looks wrong.
-pub(super) fn show_data(data: &Dataset, global: &Global) -> Result<()> {
+pub(super) fn show_data(data: &Dataset, range: f64, global: &Global) -> Result<()> {
     let survey = Survey::of(data);
+    let suspicions = survey.suspicions.iter().map(ToString::to_string);
+    let warnings: Vec<String> = beyond(data, range).into_iter().chain(suspicions).collect();
     if global.json {
         let splits: serde_json::Map<String, Value> =
             data.splits().map(|s| (s.name().name().into(), split_json(s, &survey))).collect();
@@ -30,7 +45,7 @@ pub(super) fn show_data(data: &Dataset, global: &Global) -> Result<()> {
             "sha256": data.digest(),
             "splits": splits,
             "suspicions": survey.suspicions,
-            "warnings": survey.suspicions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "warnings": warnings,
         }));
     }
     let shapes = data.splits().flat_map(|split| {
@@ -69,8 +84,8 @@ pub(super) fn show_data(data: &Dataset, global: &Global) -> Result<()> {
     if !factors.is_empty() {
         output::print(&format!("Known factors: {}", factors.join(", ")))?;
     }
-    for suspicion in &survey.suspicions {
-        output::print(&format!("\nwarning: {suspicion}"))?;
+    for warning in &warnings {
+        output::print(&format!("\nwarning: {warning}"))?;
     }
     Ok(())
 }

@@ -301,7 +301,8 @@ impl Checker<'_> {
             if f64::from(label).abs() > f64::from(range) + 1e-6 {
                 return Err(self.error(format!(
                     "{tensor}, row {row} is {label}, outside -{range}..={range}; rescale the \
-                     labels or set another label range"
+                     labels, or allow for them with --set data.label_range={}",
+                    label.abs().ceil()
                 )));
             }
         }

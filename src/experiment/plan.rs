@@ -86,7 +86,7 @@ fn correlation_weight() -> f64 {
 
 /// Which seeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "want a number of seeds or a list of seeds")]
 pub enum Seeds {
     /// So many from 1111 on, the seeds of MMSA's tables.
     Count(u64),

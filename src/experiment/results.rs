@@ -5,7 +5,7 @@ use super::effects::{Effect, effects};
 use super::plan::{Cell, Plan};
 use super::published::{Published, published};
 use super::stats::{Comparison, Summary, holm};
-use super::tables::probability;
+use super::tables::{difference, probability};
 use crate::data::{Damage, Perturbation};
 use crate::error::{Error, Result};
 use crate::train::carried::Carried;
@@ -314,8 +314,11 @@ impl Results {
             (_, false) => format!("adjusted p {p}: not significantly better, so it is not marked"),
         };
         format!(
-            "Best by {by}: {name}; its test {} differs from {}'s by {:+.3} over {} seeds ({said}).",
-            self.metric, self.reference, found.difference, found.n
+            "Best by {by}: {name}; its test {} minus that of {} is {} over {} seeds ({said}).",
+            self.metric,
+            self.reference,
+            difference(&self.metric, found.difference),
+            found.n
         )
     }
 }

@@ -50,9 +50,15 @@ fn words(grid: &tables::Grid) -> Markup {
     let said = grid.title.split_once(": ").map_or(grid.title.as_str(), |(_, rest)| rest);
     let mut letters = said.chars();
     let first: String = letters.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
+    // Numbers as the rest of the page has them; names keep their hyphens.
+    let number = |cell: &String| match cell.strip_prefix('-') {
+        Some(rest) => format!("−{rest}"),
+        None => cell.clone(),
+    };
+    let rows = grid.rows.iter().map(|row| row.iter().map(number).collect());
     html! {
         p { (first) (letters.as_str()) "." }
-        (Grid::new(grid.header.iter().cloned(), grid.rows.clone()).markup())
+        (Grid::new(grid.header.iter().cloned(), rows.collect()).markup())
     }
 }
 

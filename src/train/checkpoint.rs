@@ -66,6 +66,14 @@ impl Saved {
     /// # Errors
     /// Missing, damaged, or written by another program.
     pub fn load(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            let why = "there is no such run or model file; check the path";
+            return Err(Error::checkpoint(path, why));
+        }
+        if path.join("results.json").exists() {
+            let why = "is an experiment; give one of its runs, which are in runs/CELL/SEED";
+            return Err(Error::checkpoint(path, why));
+        }
         let path = if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() };
         let map = files::map(&path)?;
         let weights = Weights::parse(&map, &path)?;

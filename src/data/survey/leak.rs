@@ -77,7 +77,7 @@ const KNOWS: f64 = 0.55;
 /// A feature that correlates so with the labels is the label.
 const IS_LABEL: f64 = 0.98;
 /// Rows below which a split says nothing.
-const FEWEST: usize = 15;
+const FEWEST: usize = 30;
 /// Rows of a split that are used; more would take long and tell no more.
 const MOST: usize = 2048;
 const FOLDS: usize = 5;
