@@ -101,8 +101,11 @@ fn show(report: &Report, args: &ImportArgs, global: &Global) -> Result<()> {
     let fields = fields(report);
     let rows = fields.iter().map(|(row, _)| row.clone());
     output::tables(&[("", output::table(["field", "shape", "was"], 3, rows))])?;
-    for (row, changes) in fields.iter().filter(|(_, changes)| !changes.is_empty()) {
-        output::print(&format!("{}: {}", row[0], changes.join("; ")))?;
+    output::print("")?;
+    for (row, changes) in &fields {
+        for change in changes {
+            output::print(&format!("{}: {change}", row[0]))?;
+        }
     }
     let size = output::bytes(report.bytes);
     let what = report.published.map_or_else(String::new, |name| format!("; the source is {name}"));
