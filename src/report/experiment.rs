@@ -265,7 +265,8 @@ fn ink(results: &Results, i: usize) -> (Ink, bool) {
     } else if cell.cell == results.reference {
         (Ink::Text, true)
     } else if results.cells.len() <= SERIES {
-        (Ink::Series(i), false)
+        // The second colour comes last: it is too like that of the best.
+        (Ink::Series([0, 2, 3, 4, 5, 6, 1][i]), false)
     } else {
         (Ink::Series(6), false)
     }

@@ -9,6 +9,7 @@ use super::checkpoint::{ModelCard, Saved, State};
 use super::generated::LabelRecord;
 use super::history::{EpochRecord, StepRecord};
 use super::metrics::{Metrics, evaluate};
+use super::run_files::{Files, RunCard};
 use super::session::{Predictions, Session};
 use super::text;
 use crate::data::{Dataset, Modality, Options, SplitName, Standardise};
@@ -18,9 +19,8 @@ use crate::gpu::Gpu;
 use crate::nn::{Pretrained, Weights};
 use crate::phase::Phase;
 use crate::recipe::{BERT_PREFIX, Config, SelfMm};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -73,77 +73,6 @@ pub trait Observer {
 
 /// Watches nothing.
 impl Observer for () {}
-
-/// What `run.json` holds besides the configuration.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct RunCard {
-    data: PathBuf,
-    data_sha256: String,
-    /// Of the tokens, which come from another file or by way of a tokenizer.
-    #[serde(default)]
-    tokens_sha256: Option<String>,
-    init: Option<PathBuf>,
-    adapter: String,
-    driver: String,
-    version: String,
-}
-
-struct Files {
-    root: PathBuf,
-}
-
-impl Files {
-    fn at(&self, name: &str) -> PathBuf {
-        self.root.join(name)
-    }
-
-    fn state(&self) -> PathBuf {
-        self.root.join("state").join("state.safetensors")
-    }
-
-    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let path = self.at(name);
-        let text = serde_json::to_string_pretty(value)
-            .map_err(|e| Error::checkpoint(&path, e.to_string()))?;
-        write_atomic(&path, format!("{text}\n").as_bytes())
-    }
-
-    fn append(&self, name: &str, lines: &[Value]) -> Result<()> {
-        let path = self.at(name);
-        let mut text = String::new();
-        for line in lines {
-            text.push_str(&line.to_string());
-            text.push('\n');
-        }
-        std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            // The state that follows is synced: the lines it stands on must not be lost before it.
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_data()))
-            .map_err(Error::io("write", &path))
-    }
-
-    /// The lines of a log up to an epoch; later or incomplete ones are dropped from the file too.
-    fn keep_until(&self, name: &str, epoch: usize) -> Result<Vec<Value>> {
-        let path = self.at(name);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(Error::io("read", &path)(e)),
-        };
-        let lines: Vec<Value> = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|v| v["epoch"].as_u64().is_some_and(|e| e as usize <= epoch))
-            .collect();
-        let kept: String = lines.iter().map(|l| format!("{l}\n")).collect();
-        if kept != text {
-            write_atomic(&path, kept.as_bytes())?;
-        }
-        Ok(lines)
-    }
-}
 
 /// Opens a data set as it is, with labels in the range that a configuration has.
 ///

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod probe;
 mod profile;
 mod robust;
+mod run_files;
 mod session;
 mod text;
 
