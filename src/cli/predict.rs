@@ -6,7 +6,7 @@ use crate::data::{Dataset, Modality, Split, SplitName};
 use crate::error::{Error, Result};
 use crate::recipe::TokenSource;
 use crate::train::carried::head_name;
-use crate::train::metrics::Convention;
+use crate::train::metrics::{self, Convention};
 use crate::train::{Predictions, Saved, open_saved, sentences};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -236,7 +236,7 @@ fn class7(score: f32) -> &'static str {
         "positive",
         "strongly positive",
     ];
-    WORDS[(score.clamp(-3.0, 3.0).round_ties_even() + 3.0) as usize]
+    WORDS[metrics::class(score, Convention::Mosi)]
 }
 
 fn shown(value: &Value) -> String {

@@ -4,6 +4,7 @@
 use super::plan::Cell;
 use super::results::{ByScore, CellResult};
 use super::stats::{Comparison, holm};
+use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 
 /// What switching one part on changes, everything else equal.
@@ -20,12 +21,7 @@ pub struct Effect {
 /// The effect of every part that some couple of cells differs in alone; empty where cells are not
 /// made of parts.
 pub(super) fn effects(cells: &[Cell], results: &[CellResult]) -> Vec<Effect> {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in cells.iter().flat_map(|c| &c.parts) {
-        if !parts.contains(&part.as_str()) {
-            parts.push(part);
-        }
-    }
+    let parts: IndexSet<&str> = cells.iter().flat_map(|c| &c.parts).map(String::as_str).collect();
     let result = |cell: &Cell| results.iter().find(|r| r.cell == cell.name);
     let mut all: Vec<Effect> = parts
         .into_iter()
@@ -53,7 +49,7 @@ pub(super) fn effects(cells: &[Cell], results: &[CellResult]) -> Vec<Effect> {
         })
         .filter(|effect| effect.couples > 0)
         .collect();
-    let scores: Vec<String> = all.iter().flat_map(|e| e.test.keys().cloned()).collect();
+    let scores: IndexSet<String> = all.iter().flat_map(|e| e.test.keys().cloned()).collect();
     for score in scores {
         let p: Vec<_> = all.iter().map(|e| e.test.get(&score).and_then(|c| c.p)).collect();
         let tests = all.len();

@@ -223,6 +223,14 @@ impl Plan {
         Ok(())
     }
 
+    /// The configuration that all cells begin with.
+    ///
+    /// # Errors
+    /// An unknown key or an impossible value.
+    pub fn base(&self) -> Result<Config> {
+        Config::build(&self.preset, None, &self.settings())
+    }
+
     /// The configuration of a cell at a seed.
     ///
     /// # Errors

@@ -3,7 +3,6 @@
 use super::plan::{Cell, Plan};
 use crate::data::Modality;
 use crate::error::{Error, Result};
-use crate::recipe::Config;
 use serde::{Deserialize, Serialize};
 
 /// A ready-made set of cells.
@@ -54,7 +53,7 @@ const LABELS_ON: &str = "labels.enabled=true";
 /// # Errors
 /// Data of one modality, which has no pair; base settings that leave nothing to compare.
 pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Result<Vec<Cell>> {
-    let base = Config::build(&plan.preset, None, &plan.settings())?;
+    let base = plan.base()?;
     let used: Vec<Modality> =
         has.iter().copied().filter(|m| base.model.modalities.contains(m.letter())).collect();
     if preset == Preset::Modalities {

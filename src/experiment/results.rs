@@ -10,7 +10,7 @@ use crate::data::{Damage, Perturbation};
 use crate::error::{Error, Result};
 use crate::train::carried::Carried;
 use crate::train::metrics::{Convention, Metrics, smaller_is_better};
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -212,14 +212,9 @@ impl Results {
             .collect();
         compare(&mut results, &reference);
         let all = |of: fn(&RunRecord) -> &str| {
-            let mut names: Vec<&str> = Vec::new();
-            for run in results.iter().flat_map(|c| &c.runs) {
-                let name = of(&run.record);
-                if !names.contains(&name) {
-                    names.push(name);
-                }
-            }
-            names.join("; ")
+            let runs = results.iter().flat_map(|c| &c.runs);
+            let names: IndexSet<&str> = runs.map(|run| of(&run.record)).collect();
+            names.into_iter().collect::<Vec<_>>().join("; ")
         };
         Results {
             name: plan.name.clone(),
@@ -282,13 +277,9 @@ impl Results {
 
     /// The names of all scores that some cell has, in order.
     pub fn scores(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        for name in self.cells.iter().flat_map(|c| c.test.keys()) {
-            if !names.contains(&name.as_str()) {
-                names.push(name);
-            }
-        }
-        names
+        let names: IndexSet<&str> =
+            self.cells.iter().flat_map(|c| c.test.keys()).map(String::as_str).collect();
+        names.into_iter().collect()
     }
 
     /// What the choice of the best cell comes to, in a sentence.

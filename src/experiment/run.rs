@@ -7,7 +7,7 @@ use crate::data::{Dataset, Modality, Perturbation, SplitName};
 use crate::error::{Error, Result};
 use crate::files::{map, sha256_hex, write_atomic};
 use crate::gpu::Gpu;
-use crate::recipe::{Config, TextEncoder};
+use crate::recipe::TextEncoder;
 use crate::train::carried::carried;
 use crate::train::folder;
 use crate::train::{Observer, Outcome, RunOptions, Saved, open_file, open_saved, resume, train};
@@ -84,7 +84,7 @@ impl Experiment {
     /// # Errors
     /// Bad data, a plan that [`Plan::all_cells`] refuses, a folder that cannot be written.
     pub fn open(plan: Plan, out: &Path) -> Result<Self> {
-        let base = Config::build(&plan.preset, None, &plan.settings())?;
+        let base = plan.base()?;
         let data = open_file(&plan.data, &base)?;
         let mut has = data.modalities();
         if base.model.text_encoder == TextEncoder::Bert && !has.contains(&Modality::Text) {
@@ -128,17 +128,6 @@ impl Experiment {
         Run { cell: cell.clone(), seed, folder }
     }
 
-    /// The configuration of a run, as its folder records it.
-    fn config(&self, run: &Run) -> Result<Config> {
-        let mut config = self.plan.config(&run.cell, run.seed)?;
-        if !config.bert.path.is_empty() {
-            let path = PathBuf::from(&config.bert.path);
-            let path = std::path::absolute(&path).unwrap_or(path);
-            config.bert.path = path.to_string_lossy().into_owned();
-        }
-        Ok(config)
-    }
-
     /// How far a run is.
     ///
     /// # Errors
@@ -148,7 +137,7 @@ impl Experiment {
             return Ok(Progress::New);
         }
         let there = folder::config(&run.folder)?.keys()?;
-        let wanted = self.config(run)?.keys()?;
+        let wanted = self.plan.config(&run.cell, run.seed)?.keys()?;
         // The encoder is another folder on another machine.
         let differs = |((key, a), (_, b)): &(&(String, String), &(String, String))| {
             a != b && key != "bert.path"
@@ -205,7 +194,7 @@ impl Experiment {
             Progress::New => {
                 let folder = run.folder.parent().unwrap_or(&self.out);
                 std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-                let config = self.config(run)?;
+                let config = self.plan.config(&run.cell, run.seed)?;
                 let (data, out) = (self.plan.data.clone(), run.folder.clone());
                 let options = RunOptions { data, out, config, init: None };
                 self.record(gpu, run, train(gpu, &options, observer)?)
@@ -280,11 +269,10 @@ impl Experiment {
             }
             runs.push(finished);
         }
-        let base = Config::build(&self.plan.preset, None, &self.plan.settings())?;
         let about = About {
             data_sha256: self.data.digest().to_string(),
             data_name: self.plan.data.file_stem().unwrap_or_default().to_string_lossy().into(),
-            convention: base.data.convention,
+            convention: self.plan.base()?.data.convention,
         };
         Ok(Results::gather(&self.plan, &self.cells, runs, about))
     }

@@ -92,13 +92,20 @@ impl Collection {
             }
             let name = |field: &str| format!("{split}.{field}");
             let shape = vec![clips.len(), steps, COLUMNS];
-            tensors.insert(name("audio"), (Dtype::F32, shape, bytes(&audio)));
+            tensors
+                .insert(name("audio"), (Dtype::F32, shape, bytemuck::cast_slice(&audio).to_vec()));
             let rows = vec![clips.len()];
-            tensors.insert(name("audio_lengths"), (Dtype::I32, rows.clone(), bytes(&lengths)));
+            tensors.insert(
+                name("audio_lengths"),
+                (Dtype::I32, rows.clone(), bytemuck::cast_slice(&lengths).to_vec()),
+            );
             let labels: Option<Vec<f32>> =
                 clips.iter().map(|c| c.label.as_ref().map(|l| l.value)).collect();
             if let Some(labels) = labels {
-                tensors.insert(name("regression_labels"), (Dtype::F32, rows, bytes(&labels)));
+                tensors.insert(
+                    name("regression_labels"),
+                    (Dtype::F32, rows, bytemuck::cast_slice(&labels).to_vec()),
+                );
             }
             let ids: Vec<&str> = clips.iter().map(|c| c.id.as_str()).collect();
             let texts: Option<Vec<&str>> =
@@ -124,27 +131,6 @@ impl Collection {
         let written = written.map_err(|e| Error::data(path, e.to_string()))?;
         files::write_atomic(path, &written)?;
         files::write_atomic(path.with_extension("json"), json!(side).to_string().as_bytes())
-    }
-}
-
-/// Little-endian bytes, as the files have them.
-fn bytes<T: Copy + LittleEndian>(values: &[T]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.bytes()).collect()
-}
-
-trait LittleEndian {
-    fn bytes(self) -> [u8; 4];
-}
-
-impl LittleEndian for f32 {
-    fn bytes(self) -> [u8; 4] {
-        self.to_le_bytes()
-    }
-}
-
-impl LittleEndian for i32 {
-    fn bytes(self) -> [u8; 4] {
-        self.to_le_bytes()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::charts::{Bars, Dots, Forest, ForestRow, Line, Lines};
 use super::curves;
-use super::number::{fixed, or_dash, p_value, signed};
+use super::number::{fixed, or_dash, signed};
 use super::page::{Grid, HALF, Part, Section, both, facts, figure, legend, size};
 use super::run::Run;
 use super::run_page::LEAST;
@@ -151,7 +151,7 @@ fn table(results: &Results) -> Markup {
                     td { (spread(cell.test.get(metric), 3)) }
                     @let a = cell.against(metric);
                     td { (or_dash(a.map(|a| a.difference), |v| signed(v, 3))) }
-                    td { (or_dash(a.and_then(|a| a.p_adjusted), p_value)) }
+                    td { (tables::probability(a.and_then(|a| a.p_adjusted))) }
                     td { (or_dash(a.and_then(|a| a.effect), |v| signed(v, 2))) }
                     @for s in &scores { td { (spread(cell.test.get(*s), 3)) } }
                     td { (cell.test.get(metric).map_or(cell.runs.len(), |s| s.n)) }
@@ -179,7 +179,7 @@ fn forest(results: &Results, metric: &str) -> Option<Markup> {
         let value = against.difference;
         let interval = against.ci95.map(|[a, b]| (a, b));
         let interval_said = interval.map(|(a, b)| format!("{} to {}", signed(a, 4), signed(b, 4)));
-        let p = or_dash(against.p_adjusted, p_value);
+        let p = tables::probability(against.p_adjusted);
         let interval_said = interval_said.unwrap_or_else(|| "–".into());
         rows.push(ForestRow {
             name: cell.cell.clone(),
@@ -197,7 +197,7 @@ fn forest(results: &Results, metric: &str) -> Option<Markup> {
             signed(value, 4),
             interval_said,
             or_dash(against.t, |v| fixed(v, 2)),
-            or_dash(against.p, p_value),
+            tables::probability(against.p),
             p,
             or_dash(against.effect, |v| signed(v, 2)),
             against.n.to_string(),

@@ -44,11 +44,6 @@ pub fn or_dash(value: Option<f64>, say: impl Fn(f64) -> String) -> String {
     value.filter(|v| v.is_finite()).map_or_else(|| "–".into(), say)
 }
 
-/// A probability of chance.
-pub fn p_value(p: f64) -> String {
-    if p < 0.001 { "<0.001".into() } else { fixed(p, 3) }
-}
-
 /// The minus sign is as wide as a digit; the hyphen is not.
 fn minus(text: String) -> String {
     text.replace('-', "−")
