@@ -241,7 +241,7 @@ fn only_a_gradient_asks_for_what_it_needs() {
         let y = tape.attention(x, ids, 1, 0.0).unwrap();
         let loss = tape.sum(y).unwrap();
         tape.backward(&[loss]).unwrap();
-        let calls = &tape.recording().calls;
+        let calls = tape.recording().calls();
         let ours: Vec<_> =
             calls.iter().filter(|c| c.kernel.name.starts_with("attention")).collect();
         assert_eq!(ours.len(), dispatches);

@@ -529,7 +529,7 @@ fn large_sums_take_two_stages() {
         let values = random(3, m * n);
         let build = |t: &mut Tape, x| {
             let sums = vec![t.sum(x)?, t.sum_rows(x)?, t.sum_cols(x)?];
-            assert_eq!(t.recording().calls.len(), 5, "{m}x{n}: two, two and one dispatch");
+            assert_eq!(t.recording().calls().len(), 5, "{m}x{n}: two, two and one dispatch");
             Ok(sums)
         };
         let got = run(&gpu, &[m, n], &values, build).unwrap();

@@ -133,7 +133,7 @@ fn projected(gpu: &Gpu, apart: bool) -> (Vec<&'static str>, Vec<f32>) {
         })
         .collect();
     tape.backward(&losses).unwrap();
-    let calls = tape.recording().calls.iter().map(|c| c.kernel.name);
+    let calls = tape.recording().calls().iter().map(|c| c.kernel.name);
     let calls = calls.filter(|n| n.starts_with("project") || *n == "matmul").collect();
     let (program, memory) = tape.compile(gpu, &spaces).unwrap();
     let start: Vec<u32> = wave(320, 0.21).iter().map(|v| v.to_bits()).collect();

@@ -247,7 +247,7 @@ fn dispatches(plan: &Plan) -> Vec<Value> {
                 .bindings
                 .iter()
                 .zip(&d.args)
-                .filter_map(|(binding, arg)| Some((binding, plan.tensor((*arg)?))))
+                .filter_map(|(binding, arg)| Some((binding, plan.tensor((*arg)?)?)))
                 .map(|(b, t)| json!({ "binding": b.name, "tensor": t.name, "shape": t.shape }))
                 .collect();
             json!({

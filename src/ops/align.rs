@@ -285,7 +285,8 @@ impl Stack {
     /// Records the gradient of the features from `g`, that of the loss.
     pub fn backward(self, tape: &mut Tape, g: Var) {
         let Stack { x, m, n, d, mean, cov, coef, pulled } = self;
-        let Some(dx) = tape.sink(x).filter(|_| pulled) else { return };
+        // A sink that was asked for must be written, so it is not asked for where nothing pulls.
+        let Some(dx) = (if pulled { tape.sink(x) } else { None }) else { return };
         let mut words = sizes(&[n, d]);
         words.push(dx.accumulate);
         let args = [x, mean, cov, coef, g, dx.var].map(Some);

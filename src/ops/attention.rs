@@ -240,7 +240,7 @@ impl Call {
         tape.call(&BACKWARD_Q, &args, self.words(accumulate), self.defines(), self.flops(3));
         // Where both are one tensor, its other columns have got as much as those of the queries:
         // a second sink would say that there is something to add to.
-        let dkv = if self.q == self.kv { dq } else { tape.sink(self.kv) };
+        let dkv = if tape.same(self.q, self.kv) { dq } else { tape.sink(self.kv) };
         if let Some(dkv) = dkv {
             let args =
                 [q, kv, Some(self.tokens), Some(dout), Some(lse), Some(delta), Some(dkv.var)];

@@ -137,17 +137,19 @@ impl Tape {
         }
         args[MOST] = Some(y);
         self.call(&CONCAT, &args, words(rows, 0, &widths), Defines::new(), 0);
-        let mut left: Vec<Option<Var>> =
+        let pulled: Vec<Option<Var>> =
             parts.iter().map(|p| Some(*p).filter(|p| pulled.contains(p))).collect();
         self.on_backward(&[y], move |tape| {
             let Some(dy) = tape.grad(y) else { return Ok(()) };
+            let mut left = pulled.clone();
             // One dispatch; one more for each time that a tensor comes again.
             while left.iter().any(Option::is_some) {
-                let (mut args, mut accumulate, mut taken) = ([None; MOST + 1], 0, Vec::new());
+                let (mut args, mut accumulate) = ([None; MOST + 1], 0);
+                let mut taken: Vec<Var> = Vec::new();
                 args[0] = Some(dy);
                 for (k, slot) in left.iter_mut().enumerate() {
                     let Some(part) = *slot else { continue };
-                    if taken.contains(&part) {
+                    if taken.iter().any(|t| tape.same(*t, part)) {
                         continue;
                     }
                     taken.push(part);

@@ -202,7 +202,7 @@ impl Tape {
                 let v = if f.slope_of_input() { x } else { y };
                 let args = [Some(dy), (f != Unary::Scale).then_some(v), Some(dx.var)];
                 let words = vec![len as u32, factor.to_bits(), dx.accumulate];
-                tape.call(&UNARY_BACKWARD, &args, words, code, 2 * len as u64);
+                tape.call(&UNARY_BACKWARD, &args, words, code.clone(), 2 * len as u64);
             }
             Ok(())
         });
@@ -274,7 +274,7 @@ impl Tape {
         binary(self, Some(a), b, spread, (len, factor, false), Sink { var: y, accumulate: 0 });
         self.on_backward(&[y], move |tape| {
             let Some(dy) = tape.grad(y) else { return Ok(()) };
-            if a == b {
+            if tape.same(a, b) {
                 if let Some(da) = tape.sink(a) {
                     add_scaled(tape, dy, len, 1.0 + factor, da);
                 }
@@ -307,7 +307,7 @@ impl Tape {
         binary(self, Some(a), b, spread, (len, 1.0, true), Sink { var: y, accumulate: 0 });
         self.on_backward(&[y], move |tape| {
             let Some(dy) = tape.grad(y) else { return Ok(()) };
-            if a == b {
+            if tape.same(a, b) {
                 if let Some(da) = tape.sink(a) {
                     binary(tape, Some(dy), b, spread, (len, 2.0, true), da);
                 }

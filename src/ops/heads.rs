@@ -274,7 +274,7 @@ impl Tape {
         let vars: Vec<Var> =
             heads.iter().flat_map(|h| h.layers).flat_map(|(w, b)| [w, b]).collect();
         let trained = vars.iter().any(|v| self.wants_grad(*v));
-        let twice = (1..parts.len()).any(|i| parts[..i].contains(&parts[i]));
+        let twice = (1..parts.len()).any(|i| parts[..i].iter().any(|p| self.same(*p, parts[i])));
         let fits = !twice && parts.len() <= MOST.0;
         let grads = if trained && fits { self.cover_grads(&vars) } else { None };
         let values = if fits && grads.is_some() == trained { self.cover(&vars) } else { None };
@@ -312,9 +312,9 @@ impl Tape {
             args.extend(sinks);
             let words = p.words(places, accumulate, &masks, &starts);
             tape.call(&BACKWARD, &args, words, Defines::new(), p.backward_flops(&sinks));
-            if let Some((grads, starts)) = grads {
-                let args = [Some(acts), Some(dz), dscores, Some(grads)];
-                let words = p.words(places, 0, &masks, &starts);
+            if let Some((grads, starts)) = &grads {
+                let args = [Some(acts), Some(dz), dscores, Some(*grads)];
+                let words = p.words(places, 0, &masks, starts);
                 tape.call(&WEIGHTS, &args, words, Defines::new(), flops);
             }
             Ok(())

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Defines;
 use crate::plan::{Binding, Kernel};
 use crate::tape::{Tape, Var};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The recurrences; see `shaders/lstm_forward.wgsl`.
 pub static FORWARD: Kernel = Kernel {
@@ -333,31 +334,22 @@ impl Tape {
 
     /// Records recurrences whose tensors are parts of `seq`, and their gradients.
     fn recurrences(&mut self, seq: Var, mut all: Vec<Recurrence>) {
-        for r in &all {
-            let [.., width, hidden] = r.sizes;
-            let bias = Some(r.weights.bias_ih);
-            let p = Product {
-                m: r.rows(),
-                n: 4 * hidden,
-                k: width,
-                tb: true,
-                bias,
-                ..Default::default()
-            };
-            product(self, r.x, r.weights.weight_ih, r.gates, p);
-        }
         // The longest first, so that a device is not left waiting for it; what the wide kernels do
         // not take apart from what they do.
         all.sort_by_key(|r| (r.unrolled(), std::cmp::Reverse(r.flops(0))));
-        for group in all.chunk_by(|a, b| a.unrolled() == b.unrolled()) {
-            group.chunks(MOST).for_each(|group| self.recur(seq, group));
-        }
+        self.run_recurrences(seq, &all);
+        let spent = AtomicBool::new(false);
         let outputs: Vec<Var> = all.iter().flat_map(|r| [r.y, r.last]).flatten().collect();
         self.on_backward(&outputs, move |tape| {
             let above = |tape: &Tape, r: &Recurrence| {
                 [r.y, r.last].map(|out| out.and_then(|out| tape.grad(out)))
             };
-            all.retain(|r| above(tape, r).iter().any(Option::is_some));
+            // The gradients take the place of the gates, so that a second walk back needs them anew.
+            if spent.swap(true, Ordering::Relaxed) {
+                tape.run_recurrences(seq, &all);
+            }
+            let reached = |r: &&Recurrence| above(tape, r).iter().any(Option::is_some);
+            let all: Vec<Recurrence> = all.iter().filter(reached).copied().collect();
             for group in all.chunk_by(|a, b| a.unrolled() == b.unrolled()) {
                 for group in group.chunks(MOST) {
                     let ups: Vec<_> = group.iter().map(|r| above(tape, r)).collect();
@@ -384,6 +376,20 @@ impl Tape {
             }
             Ok(())
         });
+    }
+
+    /// Records the products and the recurrences themselves.
+    fn run_recurrences(&mut self, seq: Var, all: &[Recurrence]) {
+        for r in all {
+            let [.., width, hidden] = r.sizes;
+            let bias = Some(r.weights.bias_ih);
+            let (m, n, k) = (r.rows(), 4 * hidden, width);
+            let p = Product { m, n, k, tb: true, bias, ..Default::default() };
+            product(self, r.x, r.weights.weight_ih, r.gates, p);
+        }
+        for group in all.chunk_by(|a, b| a.unrolled() == b.unrolled()) {
+            group.chunks(MOST).for_each(|group| self.recur(seq, group));
+        }
     }
 
     /// Weights, biases and lengths of a group, each as one tensor, with the recurrences' words.

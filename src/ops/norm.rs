@@ -138,7 +138,7 @@ impl Tape {
         }
         // Two gradients that are written cannot be one tensor.
         let y = match y {
-            Some(y) if y == x && self.wants_grad(x) => Some(self.scale(y, 1.0)?),
+            Some(y) if self.same(y, x) && self.wants_grad(x) => Some(self.scale(y, 1.0)?),
             y => y,
         };
         let inputs: Vec<Var> = [Some(x), y, Some(gb)].into_iter().flatten().collect();

@@ -76,7 +76,7 @@ impl Tape {
             if let (Some(dy), Some(dx)) = (tape.grad(y), tape.sink(x)) {
                 let words = sizes(&[rows, cols, dx.accumulate as usize]);
                 let args = [Some(dy), Some(tokens), Some(dx.var)];
-                tape.call(&POOL_BACKWARD, &args, words, defines, (rows * cols) as u64);
+                tape.call(&POOL_BACKWARD, &args, words, defines.clone(), (rows * cols) as u64);
             }
             Ok(())
         });

@@ -190,10 +190,10 @@ impl Tape {
                 let flops = 2 * (n * d * on.iter().sum::<usize>()) as u64;
                 (sinks.iter().map(|s| s.map(|s| s.var)).collect::<Vec<_>>(), bits, on, flops)
             };
-            if let Some((dw, at)) = spans.gradients {
+            if let Some((dw, at)) = &spans.gradients {
                 let (_, bits, on, flops) = sinks(tape, inputs.iter().map(|(_, w)| *w).collect());
-                let args = [Some(dy), x0, x1, x2, x3, Some(dw)];
-                tape.call(&PROJECT_DW, &args, words(n, d, bits, &on, &at), defines, flops);
+                let args = [Some(dy), x0, x1, x2, x3, Some(*dw)];
+                tape.call(&PROJECT_DW, &args, words(n, d, bits, &on, at), defines.clone(), flops);
             }
             let (vars, bits, on, flops) = sinks(tape, inputs.iter().map(|(x, _)| *x).collect());
             if vars.iter().any(Option::is_some) {
@@ -209,7 +209,8 @@ impl Tape {
 
     /// All weights as one tensor and all their gradients as one; `None` where they cannot be had so.
     fn spans(&mut self, inputs: &[(Var, Var)]) -> Option<Spans> {
-        let twice = |list: Vec<Var>| list.iter().enumerate().any(|(i, v)| list[..i].contains(v));
+        let again = |list: &[Var], v: Var| list.iter().any(|l| self.same(*l, v));
+        let twice = |list: Vec<Var>| (1..list.len()).any(|i| again(&list[..i], list[i]));
         let trained = |tape: &Tape, v: &Var| tape.wants_grad(*v);
         let weights: Vec<Var> = inputs.iter().map(|(_, w)| *w).collect();
         let xs = inputs.iter().map(|(x, _)| *x).filter(|x| trained(self, x)).collect();

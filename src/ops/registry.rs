@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::plan::{
     Access, Call, Case, CaseArg, Kernel, Memory, Place, Plan, Pool, Recording, SpaceId, Spaces,
-    Stage, Step, TensorId, TensorInfo, Twin,
+    Stage, Step, TensorInfo, Twin,
 };
 use std::fmt;
 
@@ -131,9 +131,8 @@ pub(crate) fn record_case(kernel: &'static Kernel, case: &Case) -> CaseRecording
             continue;
         };
         let space = spaces.declare(binding.name, contents.len());
-        tensors.push(Some(TensorId(recording.tensors.len() as u32)));
         let (shape, place) = (vec![contents.len()], Place::Space { space, offset: 0 });
-        recording.tensors.push(TensorInfo::new(binding.name.into(), shape, place));
+        tensors.push(Some(recording.add(TensorInfo::new(binding.name.into(), shape, place))));
         args.push(Some((space, contents)));
     }
     recording.calls.push(Call {

@@ -1,9 +1,12 @@
 //! From a recording to dispatches and buffers: launch geometry, liveness, memory.
 
-use super::{Access, Call, Kernel, Place, Recording, Spaces, Stage, TensorId, TensorInfo};
+use super::{
+    Access, Call, Kernel, Launch, Owner, Place, Recording, Spaces, Stage, TensorId, TensorInfo,
+};
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Defines, Family, PipelineKey};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One dispatch of a plan.
@@ -82,7 +85,8 @@ impl Plan {
     /// # Errors
     /// [`OutOfMemory`](Error::OutOfMemory) where one tensor is larger than a binding may be,
     /// [`TooLarge`](Error::TooLarge) where a dispatch has more workgroups than the adapter takes,
-    /// [`Shape`](Error::Shape) where a kernel would read halves as floats.
+    /// [`Shape`](Error::Shape) where a kernel would read halves as floats, or scratch that no earlier
+    /// call has written.
     pub fn new(mut recording: Recording, caps: &Caps) -> Result<Self> {
         divide(&mut recording, caps.family);
         for tensor in &recording.tensors {
@@ -162,6 +166,7 @@ impl Plan {
                 caps.driver, most.1, most.0
             )));
         }
+        written_first(&recording)?;
         let (slot_of, slots) = assign(&recording);
         Ok(Plan { recording, dispatches, slot_of, slots })
     }
@@ -194,9 +199,9 @@ impl Plan {
         Ok(())
     }
 
-    /// The tensor that a dispatch names among its arguments.
-    pub fn tensor(&self, id: TensorId) -> &TensorInfo {
-        &self.recording.tensors[id.index()]
+    /// The tensor that a dispatch names among its arguments; `None` for one of another tape.
+    pub fn tensor(&self, id: TensorId) -> Option<&TensorInfo> {
+        self.recording.get(id)
     }
 
     /// Bytes of the scratch buffers.
@@ -217,9 +222,9 @@ impl Plan {
 
 /// Makes two calls of each that its kernel wants split on this family.
 fn divide(recording: &mut Recording, family: Family) {
-    let Recording { tensors, calls, .. } = recording;
+    let calls = std::mem::take(&mut recording.calls);
     let mut all = Vec::with_capacity(calls.len());
-    for mut call in std::mem::take(calls) {
+    for mut call in calls {
         let launch = (call.kernel.launch)(family, &call.words, &call.defines);
         let Some(split) = launch.split else {
             all.push(call);
@@ -227,8 +232,7 @@ fn divide(recording: &mut Recording, family: Family) {
         };
         let (binding, len) = split.partial;
         let (name, shape) = ("partial".into(), vec![len]);
-        tensors.push(TensorInfo::new(name, shape, Place::Scratch));
-        let partial = Some(TensorId(tensors.len() as u32 - 1));
+        let partial = Some(recording.add(TensorInfo::new(name, shape, Place::Scratch)));
         let results = split.fold_args.iter().map(|i| call.args[*i]);
         let fold = Call {
             kernel: split.fold,
@@ -242,7 +246,57 @@ fn divide(recording: &mut Recording, family: Family) {
         call.words = split.words;
         all.extend([call, fold]);
     }
-    *calls = all;
+    recording.calls = all;
+}
+
+/// Refuses a recording in which a call reads scratch before anything has written it: what is there
+/// then is left over from another tensor, and differs from one replay to the next.
+fn written_first(recording: &Recording) -> Result<()> {
+    // What has been written of each scratch tensor, as spans of words.
+    let mut written: Vec<Vec<Range<usize>>> = vec![Vec::new(); recording.tensors.len()];
+    for call in &recording.calls {
+        let named = || call.kernel.bindings.iter().zip(&call.args);
+        let given = || named().filter_map(|(b, arg)| Some((b, (*arg)?)));
+        let present: Vec<bool> = call.args.iter().map(Option::is_some).collect();
+        let defines = call.kernel.defines(&call.defines, &Launch::of([1; 3]), &present);
+        for (binding, id) in given() {
+            let (Owner::Scratch(owner), span) = recording.memory(id) else { continue };
+            let [read, _] = binding.moved(&call.words, &defines, span.len() as u64);
+            // A whole with parts may have some that only this call writes.
+            let whole = recording.tensors[id.index()].place == Place::Scratch;
+            let there = &written[owner];
+            let any = there.iter().any(|w| w.start < span.end && span.start < w.end);
+            let all = || covered(there, span.clone());
+            if read > 0 && !span.is_empty() && !(if whole { any } else { all() }) {
+                let name = &recording.tensors[id.index()].name;
+                let detail = format!(
+                    "it reads '{name}' (binding {}), which nothing has written before",
+                    binding.name
+                );
+                return Err(Error::shape(call.kernel.name, detail));
+            }
+        }
+        for (_, id) in given().filter(|(b, _)| b.access == Access::Write) {
+            if let (Owner::Scratch(owner), span) = recording.memory(id)
+                && !written[owner].contains(&span)
+            {
+                written[owner].push(span);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether spans cover another one altogether.
+fn covered(spans: &[Range<usize>], wanted: Range<usize>) -> bool {
+    let mut at = wanted.start;
+    while at < wanted.end {
+        match spans.iter().filter(|s| s.start <= at && at < s.end).map(|s| s.end).max() {
+            Some(end) => at = end,
+            None => return false,
+        }
+    }
+    true
 }
 
 /// Gives every scratch tensor a slot, reusing a slot once its tensor was used for the last time.
@@ -261,7 +315,7 @@ fn assign(recording: &Recording) -> (Vec<Option<usize>>, Vec<usize>) {
     }
     let mut kept = vec![false; count];
     for (i, info) in recording.tensors.iter().enumerate() {
-        kept[recording.owner(TensorId(i as u32)).index()] |= info.keep;
+        kept[recording.owner(recording.at(i)).index()] |= info.keep;
     }
     let mut slot_of = vec![None; count];
     let mut slots: Vec<usize> = Vec::new();
@@ -300,7 +354,7 @@ fn assign(recording: &Recording) -> (Vec<Option<usize>>, Vec<usize>) {
         free.extend(ended.into_iter().filter_map(|t| slot_of[t]));
     }
     for i in 0..count {
-        slot_of[i] = slot_of[recording.owner(TensorId(i as u32)).index()];
+        slot_of[i] = slot_of[recording.owner(recording.at(i)).index()];
     }
     (slot_of, slots)
 }

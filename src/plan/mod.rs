@@ -29,14 +29,20 @@ pub use step::{MAX_GROUPS, Step};
 pub use timing::{Clock, Times};
 
 use crate::gpu::Defines;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Index of a tensor on its tape.
+/// A tensor of one recording: its place there, and which recording that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TensorId(pub(crate) u32);
+pub struct TensorId {
+    index: u32,
+    recording: u32,
+}
 
 impl TensorId {
+    /// Its place in [`Recording::tensors`]. Only for ids that the recording has made itself; see
+    /// [`Recording::has`].
     pub(crate) fn index(self) -> usize {
-        self.0 as usize
+        self.index as usize
     }
 }
 
@@ -87,9 +93,10 @@ impl TensorInfo {
         TensorInfo { name, shape, place, keep: false, half: false }
     }
 
-    /// Number of elements.
+    /// Number of elements. One that no machine could count is the largest there is, so that a plan
+    /// refuses it.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        elements(&self.shape)
     }
 
     /// Whether it has no element.
@@ -111,6 +118,25 @@ impl TensorInfo {
         values.truncate(self.len());
         values
     }
+}
+
+/// The product of extents; the largest number there is where it would be more.
+pub(crate) fn elements(shape: &[usize]) -> usize {
+    match shape.contains(&0) {
+        true => 0,
+        false => shape.iter().fold(1, |all: usize, n| all.saturating_mul(*n)),
+    }
+}
+
+/// What memory is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The scratch tensor at this place.
+    Scratch(usize),
+    /// A persistent buffer.
+    Space(SpaceId),
+    /// The plan's constants.
+    Constants,
 }
 
 /// Which part of a step a call belongs to.
@@ -155,17 +181,77 @@ pub struct Call {
 }
 
 /// What a tape hands to a plan.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Recording {
     /// All tensors.
-    pub tensors: Vec<TensorInfo>,
+    pub(crate) tensors: Vec<TensorInfo>,
     /// All calls, in order.
-    pub calls: Vec<Call>,
+    pub(crate) calls: Vec<Call>,
     /// Constant data, uploaded once.
-    pub constants: Vec<u32>,
+    pub(crate) constants: Vec<u32>,
+    /// Tells the ids of this recording from those of others.
+    id: u32,
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Recording { tensors: Vec::new(), calls: Vec::new(), constants: Vec::new(), id }
+    }
 }
 
 impl Recording {
+    /// All tensors, in the order in which they were made.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// All calls, in order.
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// Adds a tensor.
+    pub(crate) fn add(&mut self, info: TensorInfo) -> TensorId {
+        self.tensors.push(info);
+        self.at(self.tensors.len() - 1)
+    }
+
+    /// The id of the tensor at a place.
+    pub(crate) fn at(&self, index: usize) -> TensorId {
+        TensorId { index: index as u32, recording: self.id }
+    }
+
+    /// Whether a tensor is one of this recording.
+    pub fn has(&self, id: TensorId) -> bool {
+        id.recording == self.id && id.index() < self.tensors.len()
+    }
+
+    /// The tensor of an id; `None` where it is of another recording.
+    pub fn get(&self, id: TensorId) -> Option<&TensorInfo> {
+        self.has(id).then(|| &self.tensors[id.index()])
+    }
+
+    /// Where the memory of a tensor begins and ends, in words, and in what: the scratch tensor that
+    /// owns it, a space, or the constants.
+    pub(crate) fn memory(&self, id: TensorId) -> (Owner, std::ops::Range<usize>) {
+        let info = &self.tensors[id.index()];
+        let (owner, start) = match info.place {
+            Place::Scratch => (Owner::Scratch(id.index()), 0),
+            Place::Part { of, offset } => (Owner::Scratch(of.index()), offset),
+            Place::Space { space, offset } => (Owner::Space(space), offset),
+            Place::Const { offset } => (Owner::Constants, offset),
+        };
+        (owner, start..start.saturating_add(info.words()))
+    }
+
+    /// Whether two tensors share memory.
+    pub(crate) fn overlap(&self, a: TensorId, b: TensorId) -> bool {
+        let ((of_a, a), (of_b, b)) = (self.memory(a), self.memory(b));
+        of_a == of_b && a.start < b.end && b.start < a.end
+    }
+
     /// The tensor whose memory a tensor uses: itself, or the one it is a part of.
     pub(crate) fn owner(&self, id: TensorId) -> TensorId {
         match self.tensors[id.index()].place {

@@ -236,9 +236,12 @@ impl Program {
     /// Reads a kept or persistent tensor back. Blocks.
     ///
     /// # Errors
-    /// A tensor that was neither kept nor persistent has no contents after a replay.
+    /// A tensor that was neither kept nor persistent has no contents after a replay; one of another
+    /// tape is not here.
     pub fn read(&self, gpu: &Gpu, memory: &Memory, id: TensorId) -> Result<Vec<f32>> {
-        let info = &self.plan.recording.tensors[id.index()];
+        let Some(info) = self.plan.tensor(id) else {
+            return Err(Error::shape("read", "the tensor is one of another tape"));
+        };
         let words = match (info.place, self.plan.slot_of[id.index()]) {
             (Place::Space { space, offset }, _) => memory.read(gpu, space, offset, info.words())?,
             (Place::Const { offset }, _) => read_words(gpu, &self.constants, offset, info.len())?,

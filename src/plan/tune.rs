@@ -4,7 +4,7 @@
 //! Only speed hangs on a choice, so that a run repeats, and resumes on another machine, bit for bit
 //! whatever was chosen (`tests/kernels.rs` compares the bits).
 
-use super::{PARAMS, Plan, Planned, STEP, Step, uniform};
+use super::{PARAMS, Plan, Planned, STEP, Step, TensorInfo, uniform};
 use crate::error::Result;
 use crate::gpu::{Gpu, Pipeline, storage_buffer};
 use std::sync::Arc;
@@ -70,7 +70,8 @@ impl Plan {
             .args
             .iter()
             .map(|arg| {
-                arg.map(|id| storage_buffer(gpu, "tuning", self.tensor(id).len())).transpose()
+                let len = |id| self.tensor(id).map_or(0, TensorInfo::len);
+                arg.map(|id| storage_buffer(gpu, "tuning", len(id))).transpose()
             })
             .collect::<Result<Vec<_>>>()?;
         let words = |words: &[u32]| {

@@ -3,50 +3,51 @@
 //!
 //! Operations live in [`ops`](crate::ops), one file per family, as methods of [`Tape`].
 
+mod custom;
+mod grad;
+
+pub use custom::Custom;
+pub use grad::Sink;
+
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Defines};
-use crate::ops::elementwise::Unary;
 use crate::plan::{
-    Access, Call, Kernel, Place, Plan, Recording, SpaceId, Spaces, Stage, TensorId, TensorInfo,
+    Access, Binding, Call, Kernel, Place, Plan, Recording, SpaceId, Spaces, Stage, TensorId,
+    TensorInfo, elements,
 };
+use grad::{GradState, Node};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A tensor on a tape: an index, cheap to copy.
 pub type Var = TensorId;
 
-type Backward = Box<dyn FnOnce(&mut Tape) -> Result<()>>;
-
-struct Node {
-    outputs: Vec<Var>,
-    backward: Backward,
-}
-
-#[derive(Clone, Default)]
-struct GradState {
-    wanted: bool,
-    /// Where the gradient goes; made on first use for scratch tensors.
-    at: Option<Var>,
-    /// Whether something has been added already.
-    written: bool,
-}
-
-/// Where a gradient is to be written: the tensor, and whether to add to what is there.
-#[derive(Clone, Copy, Debug)]
-pub struct Sink {
-    /// The gradient tensor.
-    pub var: Var,
-    /// 1 to add, 0 to overwrite; goes into the kernel's words.
-    pub accumulate: u32,
-}
-
 /// Records operations and their gradients.
+///
+/// A [`Var`] belongs to the tape that made it. One of another tape is found out wherever it is used:
+/// its shape reads as `[]`, and the operation that was given it, [`backward`](Self::backward) and
+/// [`plan`](Self::plan) say so.
 #[derive(Default)]
 pub struct Tape {
     recording: Recording,
     grads: Vec<GradState>,
-    nodes: Vec<Node>,
+    nodes: Vec<Arc<Node>>,
     stage: Option<Stage>,
     streams: u32,
+    /// Parameters by where they are, so that one that is asked for twice is one variable.
+    parameters: HashMap<(SpaceId, usize), Vec<Var>>,
+    /// The first thing that went wrong where no error could be returned.
+    fault: Option<(&'static str, String)>,
 }
+
+/// What stands in for a tensor of another tape.
+static FOREIGN: TensorInfo = TensorInfo {
+    name: String::new(),
+    shape: Vec::new(),
+    place: Place::Scratch,
+    keep: false,
+    half: false,
+};
 
 impl Tape {
     /// An empty tape.
@@ -57,9 +58,37 @@ impl Tape {
     // ---- tensors ----------------------------------------------------------------------------
 
     fn push(&mut self, name: String, shape: &[usize], place: Place, wanted: bool) -> Var {
-        self.recording.tensors.push(TensorInfo::new(name, shape.to_vec(), place));
+        if elements(shape) > u32::MAX as usize {
+            self.fail("tensor", format!("'{name}' {shape:?} has more than 2^32 - 1 elements"));
+        }
         self.grads.push(GradState { wanted, ..Default::default() });
-        TensorId(self.recording.tensors.len() as u32 - 1)
+        self.recording.add(TensorInfo::new(name, shape.to_vec(), place))
+    }
+
+    /// Remembers the first thing that went wrong where no error could be returned.
+    fn fail(&mut self, op: &'static str, detail: String) {
+        self.fault.get_or_insert((op, detail));
+    }
+
+    /// What went wrong earlier, if anything did.
+    fn sound(&self) -> Result<()> {
+        match &self.fault {
+            Some((op, detail)) => Err(Error::shape(op, detail.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a tensor is this tape's. Where it is not, that is remembered.
+    fn owns(&mut self, op: &'static str, var: Var) -> bool {
+        let own = self.recording.has(var);
+        if !own {
+            self.fail(op, "it was given a tensor of another tape".into());
+        }
+        own
+    }
+
+    fn info(&self, var: Var) -> &TensorInfo {
+        self.recording.get(var).unwrap_or(&FOREIGN)
     }
 
     /// A tensor in a persistent buffer: an input, a state. It has no gradient.
@@ -70,6 +99,9 @@ impl Tape {
 
     /// A parameter: its value, and its gradient in a buffer that accumulates across micro-batches
     /// until the optimiser zeroes it. Without a gradient buffer it is frozen.
+    ///
+    /// Asked for once more, a parameter is the same variable (under another shape, a
+    /// [`reshape`](Self::reshape) of it), so that layers that share one add to one gradient.
     pub fn parameter(
         &mut self,
         name: &str,
@@ -77,12 +109,33 @@ impl Tape {
         value: (SpaceId, usize),
         grad: Option<(SpaceId, usize)>,
     ) -> Var {
+        self.placed_parameter(name, shape, value, grad, false)
+    }
+
+    fn placed_parameter(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        value: (SpaceId, usize),
+        grad: Option<(SpaceId, usize)>,
+        half: bool,
+    ) -> Var {
         let place = |(space, offset)| Place::Space { space, offset };
+        let known = self.parameters.get(&value).into_iter().flatten().copied().find(|var| {
+            let info = self.info(*var);
+            let at = self.grads[var.index()].at.map(|at| self.info(at).place);
+            info.half == half && info.len() == elements(shape) && at == grad.map(place)
+        });
+        if let Some(var) = known {
+            return if self.shape(var) == shape { var } else { self.view(var, shape) };
+        }
         let var = self.push(name.into(), shape, place(value), grad.is_some());
+        self.recording.tensors[var.index()].half = half;
+        self.parameters.entry(value).or_default().push(var);
         if let Some(at) = grad {
             let grad = self.push(format!("d.{name}"), shape, place(at), false);
-            self.grads[var.index()].at = Some(grad);
-            self.grads[var.index()].written = true;
+            let state = &mut self.grads[var.index()];
+            (state.at, state.written, state.lasting) = (Some(grad), true, true);
         }
         var
     }
@@ -91,14 +144,12 @@ impl Tape {
     /// [`pack_halves`](crate::plan::pack_halves). It can be the weight of [`linear`](Self::linear)
     /// and of [`feed_forward`](Self::feed_forward); a plan that reads it elsewhere is refused.
     pub fn half_parameter(&mut self, name: &str, shape: &[usize], value: (SpaceId, usize)) -> Var {
-        let var = self.parameter(name, shape, value, None);
-        self.recording.tensors[var.index()].half = true;
-        var
+        self.placed_parameter(name, shape, value, None, true)
     }
 
     /// A constant of f32 values, uploaded once.
     pub fn constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<Var> {
-        if values.len() != shape.iter().product::<usize>() {
+        if values.len() != elements(shape) {
             let detail = format!("{} values for shape {shape:?}", values.len());
             return Err(Error::shape("constant", detail));
         }
@@ -109,8 +160,8 @@ impl Tape {
         Ok(self.push(name.into(), shape, Place::Const { offset }, false))
     }
 
-    /// A tensor that a kernel will write; its gradient is wanted if that of any of `from` is.
-    pub(crate) fn output(&mut self, name: &str, shape: &[usize], from: &[Var]) -> Var {
+    /// A tensor that a call will write; its gradient is wanted if that of any of `from` is.
+    pub fn output(&mut self, name: &str, shape: &[usize], from: &[Var]) -> Var {
         let wanted = from.iter().any(|v| self.wants_grad(*v));
         self.push(name.into(), shape, Place::Scratch, wanted)
     }
@@ -129,8 +180,9 @@ impl Tape {
             let wanted = from.iter().any(|v| self.wants_grad(*v));
             vars.push(self.push((*name).into(), shape, Place::Part { of, offset: end }, wanted));
             starts.push(end as u32);
-            end += shape.iter().product::<usize>();
-            end = end.next_multiple_of(crate::plan::ALIGN_WORDS);
+            end = end.saturating_add(elements(shape));
+            // A sum beyond all numbers stays there, and the plan refuses it.
+            end = end.checked_next_multiple_of(crate::plan::ALIGN_WORDS).unwrap_or(usize::MAX);
         }
         self.recording.tensors[of.index()].shape = vec![end];
         (of, vars, starts)
@@ -141,7 +193,7 @@ impl Tape {
     /// persistent buffer, or are stored by halves. Its length is a multiple of four, as that of every
     /// buffer is.
     pub(crate) fn cover(&mut self, vars: &[Var]) -> Option<(Var, Vec<u32>)> {
-        let place = |v: &Var| match &self.recording.tensors[v.index()] {
+        let place = |v: &Var| match self.info(*v) {
             info if info.half => None,
             TensorInfo { place: Place::Space { space, offset }, .. } => {
                 Some((Some(*space), *offset))
@@ -154,7 +206,9 @@ impl Tape {
         let first = places.iter().map(|p| p.1).min()?;
         let end =
             places.iter().zip(vars).map(|(p, v)| p.1 + self.len(*v)).max()?.next_multiple_of(4);
-        if places.iter().any(|p| p.0 != space) {
+        // A kernel that adds to what it covers must not meet the same memory twice.
+        let twice = |i: usize| vars[..i].iter().any(|v| self.recording.overlap(*v, vars[i]));
+        if places.iter().any(|p| p.0 != space) || (1..vars.len()).any(twice) {
             return None;
         }
         let place = match space {
@@ -174,14 +228,14 @@ impl Tape {
         if grads.len() == vars.len() { self.cover(&grads) } else { None }
     }
 
-    /// Extents of a tensor.
+    /// Extents of a tensor; none where it is of another tape.
     pub fn shape(&self, var: Var) -> &[usize] {
-        &self.recording.tensors[var.index()].shape
+        &self.info(var).shape
     }
 
     /// Number of elements.
     pub fn len(&self, var: Var) -> usize {
-        self.recording.tensors[var.index()].len()
+        self.info(var).len()
     }
 
     /// Whether nothing was recorded.
@@ -196,35 +250,76 @@ impl Tape {
         (self.len(var) / cols.max(1), cols)
     }
 
-    /// The same elements under another shape; costs nothing.
+    /// The same elements under another shape: a new variable over the same memory and the same
+    /// gradient, whatever becomes of `var`. Costs nothing.
+    ///
+    /// # Errors
+    /// A shape of another number of elements.
     pub fn reshape(&mut self, var: Var, shape: &[usize]) -> Result<Var> {
-        if self.len(var) != shape.iter().product::<usize>() {
+        if !self.owns("reshape", var) || self.len(var) != elements(shape) {
+            self.sound()?;
             let detail = format!("{:?} does not have the elements of {shape:?}", self.shape(var));
             return Err(Error::shape("reshape", detail));
         }
-        // A view would complicate liveness and gradients; a new shape on the tensor does not,
-        // because kernels take their sizes from words.
-        self.recording.tensors[var.index()].shape = shape.to_vec();
-        if let Some(grad) = self.grads[var.index()].at {
-            self.recording.tensors[grad.index()].shape = shape.to_vec();
+        if self.shape(var) == shape {
+            return Ok(var);
         }
-        Ok(var)
+        Ok(self.view(var, shape))
+    }
+
+    /// A variable over the memory of another one, with that one's gradient.
+    fn view(&mut self, var: Var, shape: &[usize]) -> Var {
+        let (name, place) = (self.info(var).name.clone(), self.place_of_view(var));
+        let (half, root) = (self.info(var).half, self.root(var));
+        let view = self.push(name, shape, place, false);
+        self.recording.tensors[view.index()].half = half;
+        self.grads[view.index()].root = Some(root);
+        self.grads[root.index()].views.push(view);
+        if let Some(at) = self.grads[root.index()].at {
+            self.show_grad(view, at);
+        }
+        view
+    }
+
+    /// Where a view of a tensor lies.
+    fn place_of_view(&self, var: Var) -> Place {
+        match self.info(var).place {
+            Place::Scratch => Place::Part { of: var, offset: 0 },
+            place => place,
+        }
+    }
+
+    /// Whether two variables are the same tensor: one variable, or two views of the same memory.
+    /// An operation that takes the gradients of both in one dispatch asks this, not whether the
+    /// variables are equal.
+    pub fn same(&self, a: Var, b: Var) -> bool {
+        let known = self.recording.has(a) && self.recording.has(b);
+        a == b || (known && self.recording.memory(a) == self.recording.memory(b))
     }
 
     /// Keeps a tensor after its last use, so that it can be read when a replay has ended.
     pub fn keep(&mut self, var: Var) {
-        self.recording.tensors[var.index()].keep = true;
+        if self.owns("keep", var) {
+            self.recording.tensors[var.index()].keep = true;
+        }
     }
 
     /// Names a tensor, for the printed plan.
     pub fn name(&mut self, var: Var, name: &str) {
-        self.recording.tensors[var.index()].name = name.into();
+        if self.owns("name", var) {
+            self.recording.tensors[var.index()].name = name.into();
+        }
     }
 
     /// The same values as a constant: no gradient goes through what is returned; `var` keeps its
     /// own. A tensor that a kernel writes is copied.
+    ///
+    /// # Errors
+    /// A tensor of another tape.
     pub fn detach(&mut self, var: Var) -> Result<Var> {
-        let info = self.recording.tensors[var.index()].clone();
+        self.owns("detach", var);
+        self.sound()?;
+        let info = self.info(var).clone();
         match info.place {
             Place::Scratch | Place::Part { .. } if !self.wants_grad(var) => Ok(var),
             Place::Scratch | Place::Part { .. } => {
@@ -248,7 +343,9 @@ impl Tape {
 
     // ---- calls ------------------------------------------------------------------------------
 
-    /// Appends a kernel call.
+    /// Appends a kernel call. One that cannot be right (a tensor of another tape, a binding that is
+    /// missing, memory that it writes and also reads or writes elsewhere) is remembered and refused
+    /// by [`backward`](Self::backward) and [`plan`](Self::plan).
     pub(crate) fn call(
         &mut self,
         kernel: &'static Kernel,
@@ -257,12 +354,14 @@ impl Tape {
         mut defines: Defines,
         flops: u64,
     ) {
-        let is_half = |v: &Var| self.recording.tensors[v.index()].half;
+        if let Err(detail) = self.check_call(kernel, args) {
+            return self.fail(kernel.name, detail);
+        }
+        let is_half = |v: &Var| self.info(*v).half;
         if kernel.bindings.iter().zip(args).any(|(b, v)| b.half && v.as_ref().is_some_and(is_half))
         {
             defines.insert("HALF", 1);
         }
-        debug_assert_eq!(args.len(), kernel.bindings.len(), "{}", kernel.name);
         self.recording.calls.push(Call {
             kernel,
             args: args.to_vec(),
@@ -273,143 +372,50 @@ impl Tape {
         });
     }
 
+    /// What is wrong with a call, if anything is.
+    fn check_call(&self, kernel: &Kernel, args: &[Option<Var>]) -> Result<(), String> {
+        let bindings = kernel.bindings;
+        if args.len() != bindings.len() {
+            return Err(format!("{} tensors for {} bindings", args.len(), bindings.len()));
+        }
+        let named = || bindings.iter().zip(args);
+        if let Some((binding, _)) = named().find(|(b, arg)| arg.is_none() && !b.optional) {
+            return Err(format!("binding {} must have a tensor", binding.name));
+        }
+        let given: Vec<(&Binding, Var)> =
+            named().filter_map(|(b, arg)| Some((b, (*arg)?))).collect();
+        if let Some((binding, _)) = given.iter().find(|(_, var)| !self.recording.has(*var)) {
+            return Err(format!("binding {} was given a tensor of another tape", binding.name));
+        }
+        for (i, (binding, var)) in given.iter().enumerate() {
+            let writes = |b: &Binding| b.access == Access::Write;
+            let clash = given[..i].iter().find(|(other, with)| {
+                (writes(binding) || writes(other)) && self.recording.overlap(*var, *with)
+            });
+            if let Some((other, with)) = clash {
+                return Err(format!(
+                    "bindings {} ('{}') and {} ('{}') are the same memory, and it is written: \
+                     give one of them a copy (scale by 1)",
+                    other.name,
+                    self.info(*with).name,
+                    binding.name,
+                    self.info(*var).name,
+                ));
+            }
+            let constant = matches!(self.info(*var).place, Place::Const { .. });
+            if writes(binding) && constant {
+                return Err(format!("binding {} is written, and is a constant", binding.name));
+            }
+        }
+        Ok(())
+    }
+
     /// Calls recorded inside `body` belong to `stage`.
     pub fn in_stage<T>(&mut self, stage: Stage, body: impl FnOnce(&mut Tape) -> T) -> T {
         let before = self.stage.replace(stage);
         let result = body(self);
         self.stage = before;
         result
-    }
-
-    // ---- gradients --------------------------------------------------------------------------
-
-    /// Whether a gradient of `var` is wanted.
-    pub fn wants_grad(&self, var: Var) -> bool {
-        self.grads[var.index()].wanted
-    }
-
-    /// Asks for the gradient of a tensor that is not a parameter; for tests and inspection.
-    pub fn watch(&mut self, var: Var) {
-        self.grads[var.index()].wanted = true;
-    }
-
-    /// Remembers how to append the gradient of what was just recorded. `outputs` are the tensors
-    /// whose gradients it reads; it is skipped where none of them got one.
-    pub(crate) fn on_backward(
-        &mut self,
-        outputs: &[Var],
-        backward: impl FnOnce(&mut Tape) -> Result<()> + 'static,
-    ) {
-        if outputs.iter().any(|o| self.wants_grad(*o)) {
-            self.nodes.push(Node { outputs: outputs.to_vec(), backward: Box::new(backward) });
-        }
-    }
-
-    /// Records `body`, a function of `x`, so that nothing of it but `x` is kept for the backward:
-    /// there it is recorded once more, with the same random numbers, and its gradient follows.
-    /// One more forward of `body` for the memory of everything inside it (gradient checkpointing,
-    /// arXiv:1604.06174). Whatever else `body` uses must outlive the forward: parameters, inputs.
-    ///
-    /// # Errors
-    /// Those of `body`.
-    pub fn checkpoint(
-        &mut self,
-        x: Var,
-        body: impl Fn(&mut Tape, Var) -> Result<Var> + 'static,
-    ) -> Result<Var> {
-        let (nodes, streams) = (self.nodes.len(), self.streams);
-        let y = body(self, x)?;
-        self.nodes.truncate(nodes);
-        self.on_backward(&[y], move |tape| {
-            let Some(dy) = tape.grad(y) else { return Ok(()) };
-            // backward() holds the nodes that are still to come; these are the body's own.
-            let later = std::mem::replace(&mut tape.streams, streams);
-            let again = body(tape, x)?;
-            tape.streams = later;
-            let state = &mut tape.grads[again.index()];
-            (state.at, state.written) = (Some(dy), true);
-            tape.unwind()
-        });
-        Ok(y)
-    }
-
-    /// Appends the gradients of all nodes, last first.
-    fn unwind(&mut self) -> Result<()> {
-        for node in std::mem::take(&mut self.nodes).into_iter().rev() {
-            if node.outputs.iter().any(|o| self.grad(*o).is_some()) {
-                (node.backward)(self)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The gradient of `var`, once something has contributed to it.
-    pub fn grad(&self, var: Var) -> Option<Var> {
-        let state = &self.grads[var.index()];
-        if state.written { state.at } else { None }
-    }
-
-    /// Where to add a contribution to the gradient of `var`; `None` where it is not wanted.
-    pub(crate) fn sink(&mut self, var: Var) -> Option<Sink> {
-        if !self.wants_grad(var) {
-            return None;
-        }
-        let accumulate = u32::from(self.grads[var.index()].written);
-        let is_const =
-            |at: Var| matches!(self.recording.tensors[at.index()].place, Place::Const { .. });
-        let at = match self.grads[var.index()].at {
-            // A loss that others are made of: its own share is a constant, which is only read.
-            Some(seed) if is_const(seed) => {
-                let at = self.unary("d.loss", seed, Unary::Scale, 1.0);
-                self.grads[var.index()].at = Some(at);
-                at
-            }
-            Some(at) => at,
-            None => {
-                let info = &self.recording.tensors[var.index()];
-                let (name, shape) = (format!("d.{}", info.name), info.shape.clone());
-                let at = self.push(name, &shape, Place::Scratch, false);
-                self.grads[var.index()].at = Some(at);
-                at
-            }
-        };
-        self.grads[var.index()].written = true;
-        Some(Sink { var: at, accumulate })
-    }
-
-    /// Appends the gradient of the sum of `losses` (each a single number) with respect to every
-    /// parameter that they depend on.
-    ///
-    /// # Errors
-    /// A loss of more than one element.
-    pub fn backward(&mut self, losses: &[Var]) -> Result<()> {
-        for loss in losses {
-            if self.len(*loss) != 1 {
-                let detail = format!("a loss is one number, this one is {:?}", self.shape(*loss));
-                return Err(Error::shape("backward", detail));
-            }
-            let times = losses.iter().filter(|l| *l == loss).count();
-            let seed = self.constant("seed", &[1], &[times as f32])?;
-            let state = &mut self.grads[loss.index()];
-            if state.wanted {
-                (state.at, state.written) = (Some(seed), true);
-            }
-        }
-        let first = self.recording.calls.len();
-        self.in_stage(Stage::Backward, Tape::unwind)?;
-        // The seed of a loss is a constant: a loss that another one is made of would add to it.
-        let tensors = &self.recording.tensors;
-        let seed_written = self.recording.calls[first..].iter().any(|call| {
-            let bindings = call.kernel.bindings.iter().zip(&call.args);
-            bindings.filter(|(b, _)| b.access == Access::Write).any(|(_, arg)| {
-                arg.is_some_and(|a| matches!(tensors[a.index()].place, Place::Const { .. }))
-            })
-        });
-        if seed_written {
-            let detail = "one of the losses is made of another: add them up, and give the sum";
-            return Err(Error::shape("backward", detail));
-        }
-        Ok(())
     }
 
     // ---- the end ----------------------------------------------------------------------------
@@ -422,8 +428,10 @@ impl Tape {
     /// Fits the recording to an adapter.
     ///
     /// # Errors
-    /// As [`Plan::new`]: a tensor or a dispatch that the adapter cannot hold.
+    /// As [`Plan::new`]: a tensor or a dispatch that the adapter cannot hold; and what went wrong
+    /// while recording where no error could be returned.
     pub fn plan(self, caps: &Caps) -> Result<Plan> {
+        self.sound()?;
         Plan::new(self.recording, caps)
     }
 
