@@ -199,7 +199,8 @@ impl Play<'_> {
             }
             25 => drop(self.tape.backward(&[a, b, a][..self.rng.below(4)])),
             26 => {
-                let losses: Vec<Var> = [a, b].iter().filter_map(|v| self.tape.mean(*v).ok()).collect();
+                let losses: Vec<Var> =
+                    [a, b].iter().filter_map(|v| self.tape.mean(*v).ok()).collect();
                 let _ = self.tape.backward(&losses);
             }
             27 => {
@@ -234,7 +235,9 @@ impl Play<'_> {
                 };
                 let layers = [vec![weights; i % 4], vec![weights]];
                 let made = self.tape.lstm(x, lengths, &layers[j % 2..], 0.1, i % 2 == 0);
-                self.vars.extend(made.ok().into_iter().flat_map(|l| [Some(l.last), l.sequence]).flatten());
+                self.vars.extend(
+                    made.ok().into_iter().flat_map(|l| [Some(l.last), l.sequence]).flatten(),
+                );
             }
             31 => {
                 let pairs = [(0, 1), (1, 2), (i, j)].map(|(a, b)| Pair { a, b, weight: x });

@@ -320,8 +320,20 @@ fn heads_and_projections_that_share_weights() {
     let gradients = |shared: bool| {
         let (s, k) = (4, 4);
         let layers: &[&[usize]] = &[
-            &[3, k], &[3, k], &[s, 2 * k], &[s], &[s, s], &[s], &[1, s], &[1],
-            &[s, k], &[s], &[s, s], &[s], &[1, s], &[1],
+            &[3, k],
+            &[3, k],
+            &[s, 2 * k],
+            &[s],
+            &[s, s],
+            &[s],
+            &[1, s],
+            &[1],
+            &[s, k],
+            &[s],
+            &[s, s],
+            &[s],
+            &[1, s],
+            &[1],
         ];
         let (mut bench, v) = Bench::new(layers);
         let again: Vec<Var> = (8..14).map(|i| bench.parameter(i)).collect();

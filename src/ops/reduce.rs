@@ -62,7 +62,8 @@ pub(crate) fn row_launch(family: Family, rows: usize, cols: usize, by_four: bool
 
 fn cols_launch(family: Family, words: &[u32], _: &Defines) -> Launch {
     let [rows, cols, chunk] = [0, 1, 2].map(|i| words[i] as usize);
-    let by_four = cols % 4 == 0;
+    // A sum over nothing has no chunk at all.
+    let (chunk, by_four) = (chunk.max(1), cols % 4 == 0);
     let steps = if by_four { cols / 4 } else { cols };
     let (columns, size) = match family {
         Family::Tiled if chunk > 8 => (32, 256),
@@ -120,8 +121,8 @@ pub(crate) fn all(tape: &mut Tape, sum: Sum, len: usize) {
 /// Sums of `cols` columns of `rows`; in two stages where that fills a device better.
 pub(crate) fn cols(tape: &mut Tape, sum: Sum, rows: usize, cols: usize) {
     // About 128 workgroups of 128 columns, none with fewer than 64 rows.
-    let pieces = (128 / cols.div_ceil(128).min(128)).min(rows / 64).max(1);
-    if rows * cols <= 1 << 16 || pieces == 1 {
+    let pieces = (128 / cols.div_ceil(128).clamp(1, 128)).min(rows / 64).max(1);
+    if rows.saturating_mul(cols) <= 1 << 16 || pieces == 1 {
         col_call(tape, sum, rows, cols, rows);
         return;
     }

@@ -12,8 +12,8 @@ pub use grad::Sink;
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Defines};
 use crate::plan::{
-    Access, Binding, Call, Kernel, Place, Plan, Recording, SpaceId, Spaces, Stage, TensorId,
-    TensorInfo, elements,
+    ALIGN_WORDS, Access, Binding, Call, Kernel, Place, Plan, Recording, SpaceId, Spaces, Stage,
+    TensorId, TensorInfo, elements,
 };
 use grad::{GradState, Node};
 use std::collections::HashMap;
@@ -60,6 +60,12 @@ impl Tape {
     fn push(&mut self, name: String, shape: &[usize], place: Place, wanted: bool) -> Var {
         if elements(shape) > u32::MAX as usize {
             self.fail("tensor", format!("'{name}' {shape:?} has more than 2^32 - 1 elements"));
+        }
+        if let Place::Space { offset, .. } = place
+            && !offset.is_multiple_of(ALIGN_WORDS)
+        {
+            let detail = format!("'{name}' is to begin at word {offset}: want a multiple of 64");
+            self.fail("tensor", detail);
         }
         self.grads.push(GradState { wanted, ..Default::default() });
         self.recording.add(TensorInfo::new(name, shape.to_vec(), place))
@@ -155,7 +161,7 @@ impl Tape {
         }
         let offset = self.recording.constants.len();
         self.recording.constants.extend(values.iter().map(|v| v.to_bits()));
-        let padded = self.recording.constants.len().next_multiple_of(crate::plan::ALIGN_WORDS);
+        let padded = self.recording.constants.len().next_multiple_of(ALIGN_WORDS);
         self.recording.constants.resize(padded, 0);
         Ok(self.push(name.into(), shape, Place::Const { offset }, false))
     }
@@ -182,7 +188,7 @@ impl Tape {
             starts.push(end as u32);
             end = end.saturating_add(elements(shape));
             // A sum beyond all numbers stays there, and the plan refuses it.
-            end = end.checked_next_multiple_of(crate::plan::ALIGN_WORDS).unwrap_or(usize::MAX);
+            end = end.checked_next_multiple_of(ALIGN_WORDS).unwrap_or(usize::MAX);
         }
         self.recording.tensors[of.index()].shape = vec![end];
         (of, vars, starts)
@@ -389,12 +395,18 @@ impl Tape {
         }
         for (i, (binding, var)) in given.iter().enumerate() {
             let writes = |b: &Binding| b.access == Access::Write;
+            // WebGPU has a buffer either read or written by a dispatch, all of it; what is written
+            // may be two parts of a buffer, as long as they are apart.
             let clash = given[..i].iter().find(|(other, with)| {
-                (writes(binding) || writes(other)) && self.recording.overlap(*var, *with)
+                let one_buffer = self.recording.memory(*var).0 == self.recording.memory(*with).0;
+                let overlap = self.recording.overlap(*var, *with);
+                let both = writes(binding) && writes(other);
+                one_buffer && (writes(binding) || writes(other)) && (overlap || !both)
             });
             if let Some((other, with)) = clash {
+                let what = if self.recording.overlap(*var, *with) { "memory" } else { "buffer" };
                 return Err(format!(
-                    "bindings {} ('{}') and {} ('{}') are the same memory, and it is written: \
+                    "bindings {} ('{}') and {} ('{}') are the same {what}, and it is written: \
                      give one of them a copy (scale by 1)",
                     other.name,
                     self.info(*with).name,
