@@ -22,7 +22,7 @@ impl Program {
     /// there.
     ///
     /// # Errors
-    /// Those of the device.
+    /// As [`replay`](Self::replay).
     pub fn profile(
         &self,
         gpu: &Gpu,
@@ -31,12 +31,10 @@ impl Program {
         clear: &[SpaceId],
         clock: &Clock,
     ) -> Result<Vec<DispatchTime>> {
+        self.fits(gpu, memory)?;
+        let clear = self.cleared(memory, clear)?;
         if !clear.is_empty() {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            for space in clear {
-                encoder.clear_buffer(memory.buffer(*space), 0, None);
-            }
-            gpu.queue.submit([encoder.finish()]);
+            gpu.run(|encoder| clear.iter().for_each(|b| encoder.clear_buffer(b, 0, None)))?;
             gpu.wait()?;
         }
         let all = self.dispatches.iter().enumerate();

@@ -14,10 +14,12 @@ pub mod probe;
 mod profile;
 mod robust;
 mod run_files;
+mod scorer;
 mod session;
 mod text;
 
 pub use blueprint::{Outline, TypicalStep, outline, typical_step};
+pub use scorer::{Scorer, Scoring};
 pub use checkpoint::{CardStream, ModelCard, Saved};
 pub use generated::{BINS, LabelRecord, TaskLabels};
 pub use history::{EpochRecord, StepRecord};

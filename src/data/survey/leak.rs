@@ -294,7 +294,7 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
 mod tests {
     use super::super::Survey;
     use super::*;
-    use crate::data::rng::Rng;
+    use crate::rng::Rng;
     use crate::data::testkit::TensorFile;
 
     /// Three splits whose audio has 6 features of noise and hints of the label, vision 4 the same;
