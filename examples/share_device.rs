@@ -85,7 +85,11 @@ fn main() -> Result<()> {
     let wanted = layer("second", &hidden, OUTPUTS);
     let largest = found.iter().zip(&wanted).fold(0.0, |m: f32, (f, w)| m.max((f - w).abs()));
     assert!(found.len() == wanted.len() && largest < 1e-5, "off by {largest}");
-    println!("{} scores on {}, within {largest:e} of the same by hand", found.len(), gpu.caps().name);
+    println!(
+        "{} scores on {}, within {largest:e} of the same by hand",
+        found.len(),
+        gpu.caps().name
+    );
     Ok(())
 }
 

@@ -35,7 +35,8 @@ fn a_sample_in_memory_scores_as_its_row_does() {
         let mut session = match shared {
             None => session(gpu, &config, &data),
             Some(shared) => {
-                let mut made = Session::new(gpu, &config, data.clone(), Some(shared), true).unwrap();
+                let mut made =
+                    Session::new(gpu, &config, data.clone(), Some(shared), true).unwrap();
                 made.initialise().unwrap();
                 made
             }

@@ -1,7 +1,9 @@
 //! The two limits of an adapter, measured: arithmetic and memory.
 
 use crate::error::Result;
-use crate::gpu::{BindingKind, Defines, Gpu, Pipeline, PipelineKey, storage_buffer, uniform_buffer};
+use crate::gpu::{
+    BindingKind, Defines, Gpu, Pipeline, PipelineKey, storage_buffer, uniform_buffer,
+};
 use crate::plan::{PARAMS, grid};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

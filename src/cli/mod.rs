@@ -224,7 +224,9 @@ fn advised(error: &Error) -> String {
     let text = error.to_string();
     match error {
         Error::DeviceLost(_) => format!("{text}: train --resume RUN"),
-        Error::OutOfMemory { .. } | Error::TooLarge { .. } if !text.contains("train.batch_size") => {
+        Error::OutOfMemory { .. } | Error::TooLarge { .. }
+            if !text.contains("train.batch_size") =>
+        {
             format!("{text} (--set train.batch_size=N)")
         }
         _ => text,

@@ -6,6 +6,15 @@ use crate::phase::Phase;
 use std::sync::{Arc, Mutex};
 
 /// How to choose an adapter and how to run on it.
+///
+/// More may come: begin with the default and change what matters, by a literal that ends in
+/// `..Default::default()` or by the methods.
+///
+/// ```
+/// use modalign::gpu::{Family, GpuOptions};
+/// let options = GpuOptions::default().on("llvmpipe").with_family(Family::Plain).quietly();
+/// assert!(options.quiet && options.family == Some(Family::Plain));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
     /// Part of an adapter's name, any case. Without it `WGPU_ADAPTER_NAME` is read.
@@ -22,8 +31,36 @@ pub struct GpuOptions {
     pub quiet: bool,
 }
 
+impl GpuOptions {
+    /// The same, on the first adapter whose name has this part, in any case.
+    pub fn on(self, adapter: impl Into<String>) -> Self {
+        GpuOptions { adapter: Some(adapter.into()), ..self }
+    }
+
+    /// The same, with kernels of this family.
+    pub fn with_family(self, family: Family) -> Self {
+        GpuOptions { family: Some(family), ..self }
+    }
+
+    /// The same, with shaders that check bounds and loops.
+    pub fn with_checks(self) -> Self {
+        GpuOptions { checked: true, ..self }
+    }
+
+    /// The same, measuring nothing and using no earlier measurement.
+    pub fn without_tuning(self) -> Self {
+        GpuOptions { no_tune: true, ..self }
+    }
+
+    /// The same, saying nothing of a software adapter.
+    pub fn quietly(self) -> Self {
+        GpuOptions { quiet: true, ..self }
+    }
+}
+
 /// One adapter, and what it would be used as.
 #[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct AdapterSummary {
     /// Its name.
     pub name: String,
@@ -182,11 +219,7 @@ fn needed(limits: &wgpu::Limits) -> [(&'static str, u64, u64); 6] {
     ]
 }
 
-pub(super) fn adopt(
-    device: wgpu::Device,
-    queue: wgpu::Queue,
-    options: &GpuOptions,
-) -> Result<Gpu> {
+pub(super) fn adopt(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Gpu> {
     let (info, limits) = (device.adapter_info(), device.limits());
     if let Some((name, has, wants)) = needed(&limits).into_iter().find(|(_, has, w)| has < w) {
         return Err(Error::NoAdapter(format!(

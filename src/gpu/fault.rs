@@ -138,8 +138,7 @@ fn typed(error: wgpu::Error) -> Error {
             bytes: 0,
             advice: "use a smaller batch or another adapter".into(),
         },
-        wgpu::Error::Validation { description, .. }
-        | wgpu::Error::Internal { description, .. } => {
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
             Error::Gpu(description.split_whitespace().collect::<Vec<_>>().join(" "))
         }
     }

@@ -10,8 +10,8 @@ mod probe;
 mod shader;
 
 pub use adapter::{AdapterSummary, GpuOptions, list_adapters};
-pub use buffer::{read_words, storage_buffer};
 pub(crate) use buffer::{Answer, stored, uniform_buffer};
+pub use buffer::{read_words, storage_buffer};
 pub use caps::{Caps, Family};
 pub use choices::Choices;
 pub use fault::Faults;
@@ -205,8 +205,11 @@ impl Gpu {
         self.shared.faults.wait(&self.device, wgpu::PollType::Poll)
     }
 
-    /// Waits for one submission.
-    pub(crate) fn wait_for(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+    /// Waits for one submission, such as [`replay`](crate::plan::Program::replay) gives.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn wait_for(&self, index: wgpu::SubmissionIndex) -> Result<()> {
         let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
         self.shared.faults.wait(&self.device, wait)
     }

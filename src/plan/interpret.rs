@@ -105,8 +105,11 @@ pub fn interpret(recording: &Recording, step: &Step, memory: &mut HostMemory) ->
     memory.scratch =
         recording.tensors.iter().map(|t| vec![f32::NAN.to_bits(); t.len().max(1)]).collect();
     for call in &recording.calls {
-        let mut buffers: Vec<Option<Vec<u32>>> =
-            call.args.iter().map(|a| a.map(|id| memory.get(recording, id)).transpose()).collect::<Result<_>>()?;
+        let mut buffers: Vec<Option<Vec<u32>>> = call
+            .args
+            .iter()
+            .map(|a| a.map(|id| memory.get(recording, id)).transpose())
+            .collect::<Result<_>>()?;
         (call.kernel.twin)(&mut Twin {
             words: &call.words,
             step,

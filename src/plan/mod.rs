@@ -68,6 +68,7 @@ pub enum Place {
 
 /// A tensor as the plan sees it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TensorInfo {
     /// Name, for printing.
     pub name: String,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 /// The time of one dispatch.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct DispatchTime {
     /// Its place in [`Plan::dispatches`](super::Plan::dispatches).
     pub dispatch: usize,

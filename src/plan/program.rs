@@ -281,7 +281,10 @@ impl Program {
         if self.gpu == gpu.id() {
             return Ok(());
         }
-        Err(Error::access("replay", "this program is of another Gpu; use the one it is prepared on"))
+        Err(Error::access(
+            "replay",
+            "this program is of another Gpu; use the one it is prepared on",
+        ))
     }
 
     /// The buffers of spaces that are to be zeroed.

@@ -40,7 +40,10 @@ impl Ring {
     pub fn new(gpu: &Gpu, space: SpaceId, rows: usize, width: usize) -> Result<Self> {
         let words = rows.checked_mul(width).filter(|words| (1..1 << 30).contains(words));
         let Some(words) = words else {
-            return Err(Error::access("ring", format!("{rows} rows of {width} floats are no ring")));
+            return Err(Error::access(
+                "ring",
+                format!("{rows} rows of {width} floats are no ring"),
+            ));
         };
         let free = gpu.scoped(|| {
             let buffer = || {

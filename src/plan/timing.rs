@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Times of one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Times {
     /// Of encoding: an encoder, one pass, its dispatches, until it can be submitted.
     pub encode: Duration,

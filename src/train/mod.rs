@@ -19,7 +19,6 @@ mod session;
 mod text;
 
 pub use blueprint::{Outline, TypicalStep, outline, typical_step};
-pub use scorer::{Scorer, Scoring};
 pub use checkpoint::{CardStream, ModelCard, Saved};
 pub use generated::{BINS, LabelRecord, TaskLabels};
 pub use history::{EpochRecord, StepRecord};
@@ -29,5 +28,6 @@ pub use lifecycle::{
 };
 pub use profile::{By, Profile, Profiled, Row, profile};
 pub use robust::NOISE;
+pub use scorer::{Scorer, Scoring};
 pub use session::{Predictions, Representations, Session};
 pub use text::{encoder_of, export, sentences};

@@ -85,7 +85,8 @@ impl Scorer {
         }
         let model = SelfMm::new(config, streams, None)?;
         if model.bert().is_some() {
-            let detail = "the model reads tokens: make a data set of the text, and a Session of that";
+            let detail =
+                "the model reads tokens: make a data set of the text, and a Session of that";
             return Err(Error::Config(detail.into()));
         }
         let caps = gpu.caps();
@@ -178,9 +179,14 @@ impl Scorer {
         let teller = answer.teller();
         let index = gpu.scoped(|| {
             encoder.copy_buffer_to_buffer(table, 0, &self.back, 0, bytes);
-            encoder.map_buffer_on_submit(&self.back, wgpu::MapMode::Read, 0..bytes, move |result| {
-                teller.tell(result.is_ok());
-            });
+            encoder.map_buffer_on_submit(
+                &self.back,
+                wgpu::MapMode::Read,
+                0..bytes,
+                move |result| {
+                    teller.tell(result.is_ok());
+                },
+            );
             gpu.queue.submit([encoder.finish()])
         })?;
         self.pending = Some(answer);

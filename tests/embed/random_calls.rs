@@ -3,7 +3,9 @@
 
 use super::host::gpu;
 use modalign::gpu::GpuOptions;
-use modalign::plan::{HostMemory, Memory, Plan, Pool, Program, Ring, SpaceId, Spaces, Step, interpret};
+use modalign::plan::{
+    HostMemory, Memory, Plan, Pool, Program, Ring, SpaceId, Spaces, Step, interpret,
+};
 use modalign::{Gpu, Tape, Var};
 
 /// xorshift64*: enough to choose with, and the same everywhere.
