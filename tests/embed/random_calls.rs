@@ -194,7 +194,8 @@ fn programs_run_or_refuse() {
                 }
                 6 => {
                     let program = dice.below(programs.len());
-                    let var = *dice.of(&programs[dice.below(programs.len())].1);
+                    let from = dice.below(programs.len());
+                    let var = *dice.of(&programs[from].1);
                     programs[program].0.read(gpu, memory, var).map(drop)
                 }
                 7 => memory.write_step(gpu, &Step::default()),
