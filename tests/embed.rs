@@ -114,11 +114,12 @@ fn a_tensor_beyond_its_space_is_refused_before_it_runs() {
 
 #[test]
 fn a_fault_of_the_device_is_of_the_call_that_caused_it() {
-    let gpu = gpu();
-    let model = Model::new(gpu);
     // A buffer of another device: nothing here can see that, the device can.
     let host = Host::open(true);
-    let buffer = host.buffer(64, wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC);
+    let other = host.another();
+    let gpu = &host.gpu();
+    let model = Model::new(gpu);
+    let buffer = other.buffer(64, wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC);
     let memory = Memory::bind(gpu, &model.spaces, &[(model.x, buffer)]).unwrap();
     let prepared =
         model.tape().plan(gpu.caps()).unwrap().prepare(gpu, &memory, &mut Pool::new()).map(drop);
@@ -127,7 +128,9 @@ fn a_fault_of_the_device_is_of_the_call_that_caused_it() {
     assert!(matches!(written, Err(Error::Gpu(_))), "{written:?}");
     gpu.check().expect("told once");
     model.works(gpu);
-    assert_eq!(host.faults.load(Ordering::SeqCst), 0);
+    for host in [&host, &other] {
+        assert_eq!(host.faults.load(Ordering::SeqCst), 0);
+    }
 
     // What a user submits beside this crate, without a scope, is told once at the next point.
     let alone = Gpu::with(&GpuOptions { quiet: true, ..Default::default() }).unwrap();
@@ -208,7 +211,7 @@ fn a_device_below_what_kernels_need_is_refused_by_the_limits_name() {
     let mut limits = wgpu::Limits::default();
     limits.max_compute_invocations_per_workgroup = 128;
     limits.max_compute_workgroup_size_x = 128;
-    let (device, queue) = Host::device(wgpu::Features::empty(), limits);
+    let (device, queue) = Host::device(&Host::adapter(), wgpu::Features::empty(), limits);
     let error = Gpu::from_device(device, queue, &GpuOptions::default()).err().expect("refused");
     assert!(matches!(error, Error::NoAdapter(_)), "{error}");
     let text = error.to_string();

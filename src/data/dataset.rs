@@ -88,6 +88,7 @@ impl Dataset {
 
     /// The same data with the text features of another file of the same rows, made of tokens of
     /// that digest, in place of the tokens: a model that saw both would train the encoder.
+    #[cfg(feature = "train")]
     pub(crate) fn with_features(mut self, features: &Dataset, tokens: String) -> Result<Dataset> {
         (self.text, self.tokens_digest) = (None, Some(tokens));
         for (own, other) in self.splits.iter_mut().zip(&features.splits) {

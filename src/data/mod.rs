@@ -8,6 +8,7 @@
 
 pub mod batch;
 pub mod dataset;
+#[cfg(feature = "import")]
 pub mod import;
 pub mod loader;
 pub mod normalize;

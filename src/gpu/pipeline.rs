@@ -41,7 +41,9 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Shader`](Error::Shader) with naga's message.
-    pub fn pipeline(&self, key: &PipelineKey, source: &str) -> Result<Arc<Pipeline>> {
+    ///
+    /// Only for texts of this crate: they are compiled without bounds checks.
+    pub(crate) fn pipeline(&self, key: &PipelineKey, source: &str) -> Result<Arc<Pipeline>> {
         let known =
             self.shared.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
         if let Some(pipeline) = known {

@@ -113,7 +113,8 @@ impl Memory {
     /// read their input where a host has written it, and leave their output where the host reads it.
     /// What such a buffer holds is left as it is.
     ///
-    /// A buffer must be of this device, have the usage [`STORAGE`](wgpu::BufferUsages::STORAGE) and
+    /// A buffer must be of this device (one of another device is a fault of the device, one of another
+    /// wgpu instance a panic of wgpu, which cannot tell), have the usage [`STORAGE`](wgpu::BufferUsages::STORAGE) and
     /// at least the words of its space, rounded up to a multiple of four. To be written, cleared or
     /// read by this crate it needs `COPY_DST` or `COPY_SRC` as well.
     ///

@@ -76,6 +76,7 @@ fn recorded(x: SpaceId, y: SpaceId) -> (Tape, Var) {
 
 /// A device with handlers of the host's own.
 pub struct Host {
+    adapter: wgpu::Adapter,
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     /// What the host's handlers have heard.
@@ -86,9 +87,18 @@ pub struct Host {
 impl Host {
     /// Opens a device with what kernels can make use of, or with WebGPU's defaults alone.
     pub fn open(features: bool) -> Self {
+        Self::on(Self::adapter(), features)
+    }
+
+    /// Another device of the same instance.
+    pub fn another(&self) -> Self {
+        Self::on(self.adapter.clone(), true)
+    }
+
+    fn on(adapter: wgpu::Adapter, features: bool) -> Self {
         let wanted = wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;
         let wanted = if features { wanted } else { wgpu::Features::empty() };
-        let (device, queue) = Self::device(wanted, wgpu::Limits::default());
+        let (device, queue) = Self::device(&adapter, wanted, wgpu::Limits::default());
         let (faults, losses) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (heard, lost) = (faults.clone(), losses.clone());
         device.on_uncaptured_error(Arc::new(move |_| {
@@ -97,14 +107,21 @@ impl Host {
         device.set_device_lost_callback(move |_, _| {
             lost.fetch_add(1, Ordering::SeqCst);
         });
-        Host { device, queue, faults, losses }
+        Host { adapter, device, queue, faults, losses }
     }
 
-    pub fn device(wanted: wgpu::Features, limits: wgpu::Limits) -> (wgpu::Device, wgpu::Queue) {
+    pub fn adapter() -> wgpu::Adapter {
         let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
         let instance = wgpu::Instance::new(descriptor);
         let adapter = pollster::block_on(instance.request_adapter(&Default::default()));
-        let adapter = adapter.expect("an adapter");
+        adapter.expect("an adapter")
+    }
+
+    pub fn device(
+        adapter: &wgpu::Adapter,
+        wanted: wgpu::Features,
+        limits: wgpu::Limits,
+    ) -> (wgpu::Device, wgpu::Queue) {
         pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("the host's"),
             required_features: wanted & adapter.features(),
