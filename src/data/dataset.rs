@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use memmap2::Mmap;
 
 use super::{Modality, SplitName, Tokenised, open};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::nn::BertShape;
 
@@ -97,7 +97,7 @@ impl Dataset {
             let field = fitting.and_then(|o| o.streams[Modality::Text.index()].clone());
             let Some(field) = field else {
                 let detail = "its text features are not of this data set; remove it";
-                return Err(Error::data(features.path(), detail));
+                return Err(crate::error::Error::data(features.path(), detail));
             };
             own.streams[Modality::Text.index()] = Some(field);
             own.text_source = features.source.clone();

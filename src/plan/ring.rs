@@ -69,15 +69,20 @@ impl Ring {
     /// Whether [`step`](Self::step) can be encoded: this is a ring over that memory, and a buffer
     /// is free to copy it to.
     pub(super) fn ready(&self, gpu: &Gpu, memory: &Memory) -> Result<()> {
-        if self.gpu != gpu.id() {
-            return Err(Error::access("ring", "it was made on another Gpu"));
-        }
+        self.on(gpu)?;
         let words = self.rows * self.width;
         memory.part("ring", self.space, (0, words), wgpu::BufferUsages::COPY_SRC)?;
         if self.filled + 1 >= self.rows && self.free.is_empty() {
             return Err(Error::access("ring", "it is full; drain it after each step"));
         }
         Ok(())
+    }
+
+    fn on(&self, gpu: &Gpu) -> Result<()> {
+        if self.gpu == gpu.id() {
+            return Ok(());
+        }
+        Err(Error::access("ring", "it was made on another Gpu; use that one"))
     }
 
     /// Called as a step is encoded: counts its row and copies the ring out once it is full.
@@ -109,8 +114,9 @@ impl Ring {
     /// Rows that have arrived, oldest first. Waits only when every staging buffer is in flight.
     ///
     /// # Errors
-    /// Those of the device.
+    /// [`Access`](Error::Access) on another device; those of the device.
     pub fn drain(&mut self, gpu: &Gpu) -> Result<Vec<Vec<f32>>> {
+        self.on(gpu)?;
         if self.free.is_empty() {
             gpu.wait_until(|| self.pending.front().is_none_or(Staging::arrived))?;
         }

@@ -281,24 +281,24 @@ fn encoder_layer(gpu: &'static Gpu, d: usize, train: bool) -> Result<Steps> {
     let target = tape.input("target", &[rows, d], target_at, 0);
     let tokens = tape.input("tokens", &[rows, 4], tokens_at, 0);
     let y = layer(&mut tape, &params, x, tokens, heads, d)?;
-    let fill = |memory: &Memory| {
+    let fill = |memory: &Memory| -> Result<()> {
         params.upload(gpu, memory, &weights(&all))?;
         memory.write(gpu, x_at, 0, &bits(&noise("x", rows * d)))?;
         memory.write(gpu, target_at, 0, &bits(&noise("target", rows * d)))?;
         let token = |i: usize| [1, (i % length) as u32, length as u32, (i / length) as u32];
-        memory.write(gpu, tokens_at, 0, &(0..rows).flat_map(token).collect::<Vec<u32>>())?;
+        memory.write(gpu, tokens_at, 0, &(0..rows).flat_map(token).collect::<Vec<u32>>())
     };
     if train {
         let off = tape.sub(y, target)?;
         let off = tape.square(off)?;
         let loss = tape.mean(off)?;
         let training = Training::new(gpu, tape, &spaces, &params, loss)?;
-        fill(&training.memory);
+        fill(&training.memory)?;
         return Ok(training.steps());
     }
     tape.keep(y);
     let (program, memory) = tape.compile(gpu, &spaces)?;
-    fill(&memory);
+    fill(&memory)?;
     let rig = Arc::new((program, memory));
     let run = rig.clone();
     Ok(checked(move || Ok(run.0.run(gpu, &run.1)?), move || Ok(rig.0.read(gpu, &rig.1, y)?)))
