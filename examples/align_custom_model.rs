@@ -86,12 +86,12 @@ fn train(gpu: &Gpu, weight: f32) -> Result<Vec<Row>> {
 
     let (program, memory) = tape.compile(gpu, &spaces)?;
     let start: Vec<u32> = random(9, WORDS).iter().map(|x| (0.3 * x).to_bits()).collect();
-    memory.write(gpu, value, 0, &start);
+    memory.write(gpu, value, 0, &start)?;
     let mut rows = Vec::new();
     for t in 1..=201 {
         let mut step = Step { step: t, lr: [0.01; 8], ..Step::default() };
         step.set_adam_step(t);
-        memory.write_step(gpu, &step);
+        memory.write_step(gpu, &step)?;
         program.run(gpu, &memory)?;
         if t % 20 == 1 {
             let get = |i: usize| program.read(gpu, &memory, read[i]);

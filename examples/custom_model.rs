@@ -51,9 +51,9 @@ fn main() -> Result<()> {
 
     let memory = Memory::allocate(&gpu, &spaces)?;
     let (values, targets) = spirals();
-    memory.write(&gpu, points, 0, bytemuck::cast_slice(&values));
-    memory.write(&gpu, classes, 0, &targets);
-    params.upload(&gpu, &memory, &params.initial(7));
+    memory.write(&gpu, points, 0, bytemuck::cast_slice(&values))?;
+    memory.write(&gpu, classes, 0, &targets)?;
+    params.upload(&gpu, &memory, &params.initial(7))?;
     let program = tape.plan(gpu.caps())?.prepare(&gpu, &memory, &mut Pool::new())?;
     println!("{}", program.plan());
 
@@ -62,7 +62,7 @@ fn main() -> Result<()> {
     step.lr[0] = 1e-2;
     for t in 1..=400 {
         step.set_adam_step(t);
-        memory.write_step(&gpu, &step);
+        memory.write_step(&gpu, &step)?;
         program.replay(&gpu, &memory, true, &[], None)?;
         if t == 1 || t == 400 {
             println!("step {t:>3}  cross-entropy {:.4}", program.read(&gpu, &memory, loss)?[0]);

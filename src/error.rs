@@ -7,6 +7,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong. Every variant displays as one clear line.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// No adapter at all, or none of the wanted name.
     #[error("no GPU adapter: {0}")]
@@ -17,6 +18,15 @@ pub enum Error {
         /// The operation that was being recorded.
         op: &'static str,
         /// Both shapes, and what was wanted.
+        detail: String,
+    },
+    /// A buffer, a space or a program used where it does not belong, or beyond its end; found before
+    /// anything reaches the device.
+    #[error("{op}: {detail}")]
+    Access {
+        /// What was asked for: "write", "read", "replay".
+        op: &'static str,
+        /// What does not fit, and what would.
         detail: String,
     },
     /// A plan or buffer that the adapter cannot hold.
@@ -38,7 +48,7 @@ pub enum Error {
         advice: String,
     },
     /// The device went away: driver reset, unplugged, watchdog.
-    #[error("the GPU was lost ({0}); resume the run from its last checkpoint with --resume")]
+    #[error("the GPU was lost ({0}); open it again and go on from what was saved")]
     DeviceLost(String),
     /// A kernel that did not compile or validate.
     #[error("shader {name}: {message}")]
@@ -91,6 +101,11 @@ impl Error {
         Error::Shape { op, detail: detail.into() }
     }
 
+    /// An access error of `op`.
+    pub fn access(op: &'static str, detail: impl Into<String>) -> Self {
+        Error::Access { op, detail: detail.into() }
+    }
+
     /// A data error at `path`.
     pub fn data(path: impl AsRef<Path>, detail: impl Into<String>) -> Self {
         Error::Data { path: path.as_ref().into(), detail: detail.into() }
@@ -109,6 +124,7 @@ impl Error {
 }
 
 /// The candidate most like `name`, for "did you mean".
+#[cfg(feature = "data")]
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
     let wanted = name.to_lowercase();
     let alike = |c: &str| strsim::jaro_winkler(&c.to_lowercase(), &wanted);

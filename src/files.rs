@@ -1,12 +1,10 @@
 //! Writing files so that a reader meets the old file or the new one, never half of one.
 
-use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
@@ -54,23 +52,25 @@ pub fn write_atomic_with(
     }
 
     // The file disappears by itself on every early return below.
-    let mut temporary = new_temporary(&folder, &name.to_string_lossy()).map_err(failed)?;
-    let mut buffered = BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
+    let mut temporary = Temporary::new(&folder, &name.to_string_lossy()).map_err(failed)?;
+    let mut buffered = BufWriter::with_capacity(1 << 16, &mut temporary.file);
     write(&mut buffered).and_then(|()| buffered.flush()).map_err(failed)?;
     drop(buffered);
     // Without this, a crash soon after the rename could leave an empty file under the final name.
-    temporary.as_file().sync_all().map_err(failed)?;
-    temporary.persist(&target).map_err(|e| failed(e.error))?;
+    temporary.file.sync_all().map_err(failed)?;
+    temporary.persist(&target).map_err(failed)?;
     sync_folder(&folder);
     Ok(())
 }
 
 /// What a safetensors file begins with: the header's length and the header, padded to a multiple of
 /// 8. `tensors` are name, type, shape and bytes, in the order in which their values will follow.
+#[cfg(any(feature = "import", feature = "train"))]
 pub(crate) fn tensor_header<'a>(
     metadata: &[(&str, String)],
     tensors: impl Iterator<Item = (&'a str, &'static str, Vec<usize>, u64)>,
 ) -> Vec<u8> {
+    use serde_json::{Map, Value, json};
     let mut header = Map::new();
     let notes: Map<String, Value> =
         metadata.iter().map(|(k, v)| (k.to_string(), json!(v))).collect();
@@ -134,13 +134,26 @@ pub(crate) fn cache_folder() -> Option<PathBuf> {
         .map(|folder| folder.join("modalign"))
 }
 
+/// 64 bits of FNV-1a as 16 hexadecimal digits: the name of a file that is about `bytes`, where
+/// nobody means harm.
+pub(crate) fn fingerprint(bytes: &[u8]) -> String {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
 /// The SHA-256 digest of `bytes` as 64 lower-case hexadecimal digits.
+#[cfg(feature = "data")]
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    use sha2::Digest;
+    hex(&sha2::Sha256::digest(bytes))
 }
 
 /// Bytes as lower-case hexadecimal digits.
+#[cfg(feature = "data")]
 pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
         // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
@@ -155,17 +168,41 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-fn new_temporary(folder: &Path, name: &str) -> io::Result<tempfile::NamedTempFile> {
-    let prefix = format!(".{name}.");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".tmp");
-    // Temporary files are private by default; the final file gets what the user's umask allows.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
+/// A new file beside the one that it will become; gone when dropped before that. Its name begins
+/// with a dot and ends in `.tmp`; its permissions are what the user's umask allows.
+struct Temporary {
+    path: PathBuf,
+    file: File,
+    kept: bool,
+}
+
+impl Temporary {
+    fn new(folder: &Path, name: &str) -> io::Result<Self> {
+        let process = std::process::id();
+        loop {
+            let path = folder.join(format!(".{name}.{process}-{}.tmp", crate::gpu::unique()));
+            match File::options().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok(Temporary { path, file, kept: false }),
+                // Of an earlier process of this number.
+                Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(why) => return Err(why),
+            }
+        }
     }
-    builder.tempfile_in(folder)
+
+    fn persist(mut self, target: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, target)?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Makes the rename itself durable. Best effort: some file systems refuse, and the data is safe.
@@ -222,8 +259,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.bin");
         write_atomic(&path, b"x").unwrap();
-        let (_, left) = new_temporary(folder.path(), "a.bin").unwrap().keep().unwrap();
-        assert!(left.exists());
+        let mut killed = Temporary::new(folder.path(), "a.bin").unwrap();
+        killed.kept = true;
+        assert!(killed.path.exists());
         remove_leftovers(folder.path());
         assert_eq!(names(folder.path()), ["a.bin"]);
         remove_leftovers(folder.path().join("nowhere"));
@@ -276,6 +314,13 @@ mod tests {
         assert_eq!(mode("a"), mode("b"));
     }
 
+    #[test]
+    fn a_fingerprint_is_fnv_1a() {
+        assert_eq!(fingerprint(b""), "cbf29ce484222325");
+        assert_eq!(fingerprint(b"a"), "af63dc4c8601ec8c");
+    }
+
+    #[cfg(feature = "data")]
     #[test]
     fn digest_matches_the_standard_vector() {
         assert_eq!(

@@ -91,7 +91,7 @@ impl<'a> Setup<'a> {
     }
 
     fn set(&self, input: usize, data: &[f32]) {
-        self.memory.write(self.gpu, self.values[input], 0, bytemuck::cast_slice(data));
+        self.memory.write(self.gpu, self.values[input], 0, bytemuck::cast_slice(data)).unwrap();
     }
 
     fn run(&self) -> Result<()> {

@@ -44,8 +44,8 @@ fn run(
     let loss = tape.sum(product).unwrap();
     tape.backward(&[loss]).unwrap();
     let (program, memory) = tape.compile(gpu, &spaces).unwrap();
-    memory.write(gpu, value, 0, &x.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
-    memory.write_step(gpu, &Step { seed: 3, step, ..Step::default() });
+    memory.write(gpu, value, 0, &x.iter().map(|v| v.to_bits()).collect::<Vec<_>>()).unwrap();
+    memory.write_step(gpu, &Step { seed: 3, step, ..Step::default() }).unwrap();
     program.run(gpu, &memory).unwrap();
     let out = program.read(gpu, &memory, y).unwrap();
     (out, memory.read_f32(gpu, grad, 0, x.len()).unwrap())

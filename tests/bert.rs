@@ -105,9 +105,9 @@ impl Rig {
     /// Memory with the batch and the weights in it.
     fn memory(&self, gpu: &Gpu, weights: &Weights) -> Memory {
         let memory = Memory::allocate(gpu, &self.spaces).expect("memory");
-        memory.write(gpu, self.block, 0, &self.words);
+        memory.write(gpu, self.block, 0, &self.words).unwrap();
         self.params.check(weights, Path::new("weights")).expect("weights");
-        self.params.upload(gpu, &memory, weights);
+        self.params.upload(gpu, &memory, weights).unwrap();
         memory
     }
 }
@@ -149,7 +149,7 @@ fn probed(gpu: &Gpu, bert: Bert, weights: &Weights, file: &TensorFile, limit: u6
     let memory = rig.memory(gpu, weights);
     let plan = tape.plan(gpu.caps()).unwrap();
     let program = plan.prepare(gpu, &memory, &mut Pool::new()).unwrap();
-    memory.write_step(gpu, &Step::default());
+    memory.write_step(gpu, &Step::default()).unwrap();
     program.run(gpu, &memory).unwrap();
     let width = rig.bert.shape.hidden;
     let all = program.read(gpu, &memory, h).unwrap();
@@ -369,7 +369,7 @@ fn the_last_layer_computes_what_is_read() {
         let plan = tape.plan(gpu().caps()).unwrap();
         let flops = plan.flops();
         let program = plan.prepare(gpu(), &memory, &mut Pool::new()).unwrap();
-        memory.write_step(gpu(), &Step::default());
+        memory.write_step(gpu(), &Step::default()).unwrap();
         program.run(gpu(), &memory).unwrap();
         let first = program.read(gpu(), &memory, first).unwrap();
         (first, rig.params.gradients(gpu(), &memory).unwrap(), flops)
@@ -399,7 +399,7 @@ fn mean_pooling_is_the_mean_of_the_hidden_states() {
     let memory = rig.memory(gpu(), &weights);
     let plan = tape.plan(gpu().caps()).unwrap();
     let program = plan.prepare(gpu(), &memory, &mut Pool::new()).unwrap();
-    memory.write_step(gpu(), &Step::default());
+    memory.write_step(gpu(), &Step::default()).unwrap();
     program.run(gpu(), &memory).unwrap();
     let (hidden, width) = (file.f32("hidden"), 64);
     let want: Vec<f32> = batch
@@ -457,7 +457,7 @@ fn tuned(
         .map(|t| {
             step.step = t;
             step.set_adam_step(t);
-            memory.write_step(gpu, &step);
+            memory.write_step(gpu, &step).unwrap();
             program.run(gpu, &memory).unwrap();
             program.read(gpu, &memory, loss).unwrap()[0]
         })

@@ -44,8 +44,8 @@ impl<'a> Sheet<'a> {
         let at = self.words.len();
         self.words.extend(words);
         self.words.resize(self.words.len().next_multiple_of(64), 0);
-        self.spaces.grow(self.values, self.words.len());
-        self.spaces.grow(self.grads, self.words.len());
+        self.spaces.grow(self.values, self.words.len()).unwrap();
+        self.spaces.grow(self.grads, self.words.len()).unwrap();
         at
     }
 
@@ -118,7 +118,7 @@ fn lstm_case(gpu: &Gpu, file: &TensorFile, case: &str) -> Option<(f64, String)> 
         }
         compiled => compiled.unwrap(),
     };
-    memory.write(gpu, sheet.values, 0, &sheet.words);
+    memory.write(gpu, sheet.values, 0, &sheet.words).unwrap();
     program.run(gpu, &memory).unwrap();
     outputs
         .into_iter()
@@ -188,7 +188,7 @@ fn adam_case(gpu: &Gpu, prefix: &str, max_norm: Option<f32>, arenas: usize) -> f
     let put = |kind: usize, group: usize, values: &[f32]| {
         let (arena, offset) = places[group];
         let words: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
-        memory.write(gpu, buffers[arena][kind], offset, &words);
+        memory.write(gpu, buffers[arena][kind], offset, &words).unwrap();
     };
     let take = |kind: usize, group: usize| {
         let (arena, offset) = places[group];
@@ -204,7 +204,7 @@ fn adam_case(gpu: &Gpu, prefix: &str, max_norm: Option<f32>, arenas: usize) -> f
     let mut worst = 0.0_f64;
     for t in 0..6 {
         step.set_adam_step(t as u32 + 1);
-        memory.write_step(gpu, &step);
+        memory.write_step(gpu, &step).unwrap();
         for (g, name) in names.iter().enumerate() {
             let all = get(&format!("{name}.grads"));
             put(1, g, &all[t * sizes[g]..(t + 1) * sizes[g]]);
@@ -297,7 +297,7 @@ impl Golden {
         Golden { file, meta, config, data, tasks }
     }
 
-    fn session<'g>(&self, gpu: &'g Gpu) -> Session<'g> {
+    fn session(&self, gpu: &Gpu) -> Session {
         let mut session = Session::new(gpu, &self.config, self.data.clone(), None, true).unwrap();
         session.initialise().unwrap();
         session.load(&self.file.weights("init."), Path::new("init")).unwrap();

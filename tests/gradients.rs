@@ -299,8 +299,8 @@ fn record(entry: &Entry, wrapped: bool) -> Result<Graph> {
         inputs.push((at, len));
         given.push(if wrapped { tape.scale(var, 1.0)? } else { var });
     }
-    spaces.grow(values, end);
-    spaces.grow(grads, end);
+    spaces.grow(values, end).unwrap();
+    spaces.grow(grads, end).unwrap();
     let out = (entry.build)(&mut tape, &given)?;
     tape.keep(out);
     let (shape, len) = (tape.shape(out).to_vec(), tape.len(out));
@@ -352,10 +352,10 @@ fn differences(entry: &Entry) -> Result<Vec<Vec<Option<f64>>>> {
     let inputs = values(entry);
     let at = |memory: &mut HostMemory, values: &[Vec<f32>]| {
         for ((at, _), v) in graph.inputs.iter().zip(values) {
-            memory.write(graph.values, *at, &bits(v));
+            memory.write(graph.values, *at, &bits(v)).unwrap();
         }
-        interpret(recording, &step(), memory);
-        loss_of(&memory.read(recording, graph.out))
+        interpret(recording, &step(), memory).unwrap();
+        loss_of(&memory.read(recording, graph.out).unwrap())
     };
     let mut all = Vec::new();
     for (k, input) in inputs.iter().enumerate() {
@@ -408,10 +408,10 @@ fn by_twins(entry: &Entry, wrapped: bool) -> Result<Vec<Vec<f32>>> {
     graph.tape.backward(&[graph.loss])?;
     let mut memory = HostMemory::new(&graph.spaces);
     for ((at, _), v) in graph.inputs.iter().zip(values(entry)) {
-        memory.write(graph.values, *at, &bits(&v));
+        memory.write(graph.values, *at, &bits(&v)).unwrap();
     }
-    interpret(graph.tape.recording(), &step(), &mut memory);
-    let grads = memory.space(graph.grads);
+    interpret(graph.tape.recording(), &step(), &mut memory)?;
+    let grads = memory.space(graph.grads)?;
     Ok(graph.inputs.iter().map(|(at, len)| grads[*at..at + len].to_vec()).collect())
 }
 
@@ -421,9 +421,9 @@ fn by_device(gpu: &Gpu, entry: &Entry, wrapped: bool) -> Result<Vec<Vec<f32>>> {
     graph.tape.backward(&[graph.loss])?;
     let (program, memory) = graph.tape.compile(gpu, &graph.spaces)?;
     for ((at, _), v) in graph.inputs.iter().zip(values(entry)) {
-        memory.write(gpu, graph.values, *at, &bits(&v));
+        memory.write(gpu, graph.values, *at, &bits(&v)).unwrap();
     }
-    memory.write_step(gpu, &step());
+    memory.write_step(gpu, &step()).unwrap();
     program.run(gpu, &memory)?;
     let grads = graph.inputs.iter();
     grads.map(|(at, len)| memory.read_f32(gpu, graph.grads, *at, *len)).collect()
@@ -474,7 +474,7 @@ fn run(
     let results = build(&mut tape, x)?;
     results.iter().for_each(|v| tape.keep(*v));
     let (program, memory) = tape.compile(gpu, &spaces)?;
-    memory.write(gpu, space, 0, &bits(values));
+    memory.write(gpu, space, 0, &bits(values)).unwrap();
     program.run(gpu, &memory)?;
     results.iter().map(|v| program.read(gpu, &memory, *v)).collect()
 }

@@ -63,7 +63,7 @@ fn a_weight_by_halves_is_a_layer() {
             let dx = tape.grad(x).unwrap();
             [y, dx].iter().for_each(|v| tape.keep(*v));
             let (program, memory) = tape.compile(&gpu, &spaces).unwrap();
-            memory.write(&gpu, space, 0, &pack_halves(&rounded[..n * k]));
+            memory.write(&gpu, space, 0, &pack_halves(&rounded[..n * k])).unwrap();
             program.run(&gpu, &memory).unwrap();
             if half {
                 assert_eq!(program.read(&gpu, &memory, w).unwrap(), &rounded[..n * k]);
@@ -137,7 +137,7 @@ fn projected(gpu: &Gpu, apart: bool) -> (Vec<&'static str>, Vec<f32>) {
     let calls = calls.filter(|n| n.starts_with("project") || *n == "matmul").collect();
     let (program, memory) = tape.compile(gpu, &spaces).unwrap();
     let start: Vec<u32> = wave(320, 0.21).iter().map(|v| v.to_bits()).collect();
-    memory.write(gpu, value, 0, &start);
+    memory.write(gpu, value, 0, &start).unwrap();
     program.run(gpu, &memory).unwrap();
     let read = |loss| program.read(gpu, &memory, loss).unwrap()[0];
     let mut out = vec![losses.into_iter().map(read).sum()];

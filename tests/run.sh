@@ -23,4 +23,15 @@ step() {
 step cargo fmt --check
 step cargo clippy --release --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --release --no-deps
+# The engine alone, as a guest in other programs has it, and each floor above it by itself.
+for floor in "" bert data import audio train experiment report bench; do
+    step cargo clippy --release --no-default-features --features "$floor" -- -D warnings
+done
+RUSTDOCFLAGS="-D warnings" step cargo doc --release --no-deps --no-default-features
+crates=$(cargo tree -e normal --no-default-features --prefix none | sort -u | wc -l)
+echo "== the engine alone is $crates crates" >&2
+[ "$crates" -le 90 ] || {
+    echo "tests/run.sh: the engine alone needs $crates crates, at most 90 are allowed" >&2
+    exit 1
+}
 step cargo test --release

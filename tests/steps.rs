@@ -72,10 +72,10 @@ impl Bench {
     fn initial(&self, gpu: &Gpu, data: &Dataset) -> Vec<Vec<u32>> {
         let memory = Memory::allocate(gpu, &self.spaces).unwrap();
         let weights = self.params.initial(7);
-        self.params.upload(gpu, &memory, &weights);
+        self.params.upload(gpu, &memory, &weights).unwrap();
         let labels = data.split(SplitName::Train).unwrap().labels().unwrap();
         let bits: Vec<u32> = labels.iter().map(|l| l.to_bits()).collect();
-        memory.write(gpu, self.train.labels, 0, &bits.repeat(self.model.tasks()));
+        memory.write(gpu, self.train.labels, 0, &bits.repeat(self.model.tasks())).unwrap();
         self.contents(gpu, &memory)
     }
 
@@ -85,15 +85,14 @@ impl Bench {
         ids.into_iter().zip(sizes).map(|(id, n)| memory.read(gpu, id, 0, n).unwrap()).collect()
     }
 
-    /// Every space, in order. Their numbers are not public; the order of declaration is.
+    /// Every space, in order.
     fn ids(&self) -> Vec<SpaceId> {
-        let mut again = Spaces::new();
-        self.spaces.iter().map(|(name, words)| again.declare(name, words)).collect()
+        self.spaces.ids().collect()
     }
 
     fn put(&self, gpu: &Gpu, memory: &Memory, contents: &[Vec<u32>]) {
         for (id, words) in self.ids().into_iter().zip(contents) {
-            memory.write(gpu, id, 0, words);
+            memory.write(gpu, id, 0, words).unwrap();
         }
     }
 
@@ -129,8 +128,8 @@ fn step(i: usize) -> Step {
 }
 
 fn replay(gpu: &Gpu, bench: &Bench, program: &Program, memory: &Memory, data: &Dataset, i: usize) {
-    memory.write(gpu, bench.block, 0, &bench.batch(data, i * 5));
-    memory.write_step(gpu, &step(i));
+    memory.write(gpu, bench.block, 0, &bench.batch(data, i * 5)).unwrap();
+    memory.write_step(gpu, &step(i)).unwrap();
     program.run(gpu, memory).unwrap();
 }
 
@@ -186,11 +185,11 @@ fn steps_are_what_the_twins_compute() {
         let recording = bench.recording();
         let mut host = HostMemory::new(&bench.spaces);
         for (id, words) in bench.ids().into_iter().zip(&initial) {
-            host.write(id, 0, words);
+            host.write(id, 0, words).unwrap();
         }
         for i in 0..5 {
-            host.write(bench.block, 0, &bench.batch(&data, i * 5));
-            interpret(&recording, &step(i), &mut host);
+            host.write(bench.block, 0, &bench.batch(&data, i * 5)).unwrap();
+            interpret(&recording, &step(i), &mut host).unwrap();
         }
         for gpu in &gpus {
             let memory = Memory::allocate(gpu, &bench.spaces).unwrap();
@@ -206,7 +205,7 @@ fn steps_are_what_the_twins_compute() {
                     continue;
                 }
                 let floats: Vec<f32> = words.iter().map(|w| f32::from_bits(*w)).collect();
-                let gap = largest_gap(&floats, &host.space(id)[..floats.len()]);
+                let gap = largest_gap(&floats, &host.space(id).unwrap()[..floats.len()]);
                 // Adam divides by the square root of what may be rounding alone.
                 let bound = if space.starts_with("params") { 2e-3 } else { 2e-4 };
                 let family = gpu.caps().family;
@@ -311,8 +310,8 @@ fn a_step_is_one_submit() {
     let program = bench.plan(gpu.caps()).prepare(&gpu, &memory, &mut Pool::new()).unwrap();
     // The device numbers its submissions.
     let number = |i: usize, update: bool| -> u64 {
-        memory.write(&gpu, bench.block, 0, &bench.batch(&data, i));
-        memory.write_step(&gpu, &step(i));
+        memory.write(&gpu, bench.block, 0, &bench.batch(&data, i)).unwrap();
+        memory.write_step(&gpu, &step(i)).unwrap();
         let index = program.replay(&gpu, &memory, update, &bench.params.grad_spaces(), None);
         let text = format!("{:?}", index.unwrap());
         text.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap()

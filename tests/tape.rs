@@ -64,20 +64,20 @@ impl Bench {
         let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         let step = Step::default();
         let mut host = HostMemory::new(&self.spaces);
-        all.iter().for_each(|(at, v)| host.write(values, *at, &bits(v)));
-        interpret(self.tape.recording(), &step, &mut host);
+        all.iter().for_each(|(at, v)| host.write(values, *at, &bits(v)).unwrap());
+        interpret(self.tape.recording(), &step, &mut host).unwrap();
         let gpu = gpu();
         let memory = Memory::allocate(gpu, &self.spaces).unwrap();
         for (at, v) in &all {
-            let _ = memory.write(gpu, values, *at, &bits(v));
+            memory.write(gpu, values, *at, &bits(v)).unwrap();
         }
-        let _ = memory.write_step(gpu, &step);
+        memory.write_step(gpu, &step).unwrap();
         let plan = self.tape.plan(gpu.caps()).unwrap();
         let program = plan.prepare(gpu, &memory, &mut Pool::new()).unwrap();
         program.run(gpu, &memory).unwrap();
         all.iter()
             .map(|(at, v)| {
-                let twin = host.space(grads)[*at..at + v.len()].to_vec();
+                let twin = host.space(grads).unwrap()[*at..at + v.len()].to_vec();
                 let device = memory.read_f32(gpu, grads, *at, v.len()).unwrap();
                 close(&device, &twin, "device and twins");
                 twin
@@ -185,10 +185,10 @@ fn watched_tensors_gather_what_every_walk_gives() {
         t.keep(grad);
         let mut host = HostMemory::new(&bench.spaces);
         let bits: Vec<u32> = random(40, 6).iter().map(|v| v.to_bits()).collect();
-        host.write(bench.values, 0, &bits);
-        interpret(bench.tape.recording(), &Step::default(), &mut host);
-        let whole = host.read(bench.tape.recording(), grad);
-        (whole, host.space(bench.grads)[..6].to_vec())
+        host.write(bench.values, 0, &bits).unwrap();
+        interpret(bench.tape.recording(), &Step::default(), &mut host).unwrap();
+        let whole = host.read(bench.tape.recording(), grad).unwrap();
+        (whole, host.space(bench.grads).unwrap()[..6].to_vec())
     };
     let (one, three) = (gradient(1), gradient(3));
     let thrice = |v: &[f32]| v.iter().map(|v| 3.0 * v).collect::<Vec<_>>();
@@ -295,10 +295,10 @@ fn tied_weights_agree_with_differences() {
                 values[k] += by;
             }
             let bits: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
-            host.write(bench.values, bench.at(i), &bits);
+            host.write(bench.values, bench.at(i), &bits).unwrap();
         }
-        interpret(bench.tape.recording(), &Step::default(), &mut host);
-        f64::from(host.read(bench.tape.recording(), loss)[0])
+        interpret(bench.tape.recording(), &Step::default(), &mut host).unwrap();
+        f64::from(host.read(bench.tape.recording(), loss).unwrap()[0])
     };
     let (mut bench, v) = Bench::new(&[&[3, 4], &[4, 4]]);
     let again = bench.parameter(1);

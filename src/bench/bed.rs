@@ -103,23 +103,23 @@ impl Made {
     /// Puts everything on the device.
     pub fn allocate(&self, gpu: &Gpu) -> Result<Memory> {
         let memory = Memory::allocate(gpu, &self.spaces)?;
-        memory.write_step(gpu, &self.step);
+        memory.write_step(gpu, &self.step)?;
         for (space, fill) in &self.fill {
             let seed = match fill {
                 Fill::Words(words) => {
-                    memory.write(gpu, *space, 0, words);
+                    memory.write(gpu, *space, 0, words)?;
                     continue;
                 }
                 Fill::Random(seed) => *seed,
             };
-            let words = self.spaces.words(*space);
+            let words = self.spaces.words(*space)?;
             let block: Vec<u32> =
                 ops::random(seed, words.min(BLOCK)).iter().map(|v| v.to_bits()).collect();
             for at in (0..words).step_by(BLOCK) {
-                memory.write(gpu, *space, at, &block[..BLOCK.min(words - at)]);
+                memory.write(gpu, *space, at, &block[..BLOCK.min(words - at)])?;
             }
             // Uploads are kept until a submission; an arena of many MiB should not be there twice.
-            gpu.queue.submit([]);
+            gpu.run(|_| ())?;
         }
         gpu.wait()?;
         Ok(memory)

@@ -1,7 +1,9 @@
 //! The two limits of an adapter, measured: arithmetic and memory.
 
 use crate::error::Result;
-use crate::gpu::{BindingKind, Defines, Gpu, Pipeline, PipelineKey, storage_buffer};
+use crate::gpu::{
+    BindingKind, Defines, Gpu, Pipeline, PipelineKey, storage_buffer, uniform_buffer,
+};
 use crate::plan::{PARAMS, grid};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -133,13 +135,7 @@ impl Kernel {
         bindings.push((PARAMS, BindingKind::Uniform));
         let key = PipelineKey { kernel, defines: defines.clone(), bindings, text: None };
         let pipeline = gpu.pipeline(&key, source)?;
-        let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("roofline params"),
-            size: 16,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        gpu.queue.write_buffer(&params, 0, bytemuck::cast_slice(&[word, 0, 0, 0]));
+        let params = uniform_buffer(gpu, "roofline params", &[word, 0, 0, 0])?;
         let mut entries: Vec<wgpu::BindGroupEntry> = (0..)
             .zip(buffers)
             .map(|(binding, (b, _))| wgpu::BindGroupEntry {
@@ -149,11 +145,13 @@ impl Kernel {
             .collect();
         entries
             .push(wgpu::BindGroupEntry { binding: PARAMS, resource: params.as_entire_binding() });
-        let bind_group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(kernel),
-            layout: &pipeline.layout,
-            entries: &entries,
-        });
+        let bind_group = gpu.scoped(|| {
+            gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(kernel),
+                layout: &pipeline.layout,
+                entries: &entries,
+            })
+        })?;
         Ok(Kernel { pipeline, bind_group })
     }
 
@@ -168,7 +166,7 @@ impl Kernel {
         }
         let commands = encoder.finish();
         let start = Instant::now();
-        gpu.queue.submit([commands]);
+        gpu.submit(commands)?;
         gpu.wait()?;
         Ok(start.elapsed())
     }

@@ -184,7 +184,7 @@ pub fn run_from(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Err(error)) => {
-            complain(&error.to_string());
+            complain(&advised(&error));
             ExitCode::from(if matches!(error, Error::Config(_)) { 2 } else { 1 })
         }
         Err(_) => ExitCode::FAILURE,
@@ -216,6 +216,21 @@ impl Verb {
 fn complain(message: &str) {
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let _ = writeln!(std::io::stderr(), "error: {line}");
+}
+
+/// An error, with what the command line has to offer against it where the error does not say so: the
+/// engine knows nothing of settings and runs.
+fn advised(error: &Error) -> String {
+    let text = error.to_string();
+    match error {
+        Error::DeviceLost(_) => format!("{text}: train --resume RUN"),
+        Error::OutOfMemory { .. } | Error::TooLarge { .. }
+            if !text.contains("train.batch_size") =>
+        {
+            format!("{text} (--set train.batch_size=N)")
+        }
+        _ => text,
+    }
 }
 
 /// clap explains in a paragraph; its first part, with a tip where there is one, says it all.

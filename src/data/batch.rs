@@ -2,11 +2,11 @@
 
 use super::dataset::Split;
 use super::normalize::Standardise;
-use super::rng::Rng;
 use super::tokens::{TokenLayout, TokenRows, fill_runs, fill_tokens, packed_rows};
 use super::{Modality, Stream};
 use crate::error::{Error, Result};
 use crate::ops::embed;
+use crate::rng::Rng;
 
 /// What a model takes from one modality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -224,6 +224,95 @@ pub fn fill(
         let label = split.labels().and_then(|labels| labels.get(row as usize));
         out[layout.labels_at + i] = label.copied().unwrap_or_default().to_bits();
         out[layout.rows_at + i] = row;
+    }
+    Ok(())
+}
+
+/// A row held in memory: of each modality the features of its steps, one step behind the other.
+pub type Sample<'a> = [(Modality, &'a [f32])];
+
+/// The shape of a batch of `samples`, as [`fill_samples`] wants it.
+///
+/// # Errors
+/// [`Error::Shape`] naming the sample: without a modality of `specs`, without a step, or of values
+/// that are no whole steps.
+pub fn shape_of(samples: &[&Sample<'_>], specs: &[StreamSpec]) -> Result<BatchShape> {
+    let mut steps = [0; 3];
+    for spec in specs {
+        let mut longest = 0;
+        for (i, sample) in samples.iter().enumerate() {
+            longest = longest.max(frames(i, sample, spec.modality, spec.dim)?.len() / spec.dim);
+        }
+        steps[spec.modality.index()] = match spec.lengths {
+            true => bucket(longest.min(spec.steps), spec.steps),
+            false => spec.steps,
+        };
+    }
+    Ok(BatchShape { rows: samples.len(), tokens: 0, steps })
+}
+
+/// The values of one modality of a sample.
+fn frames<'a>(i: usize, sample: &Sample<'a>, modality: Modality, dim: usize) -> Result<&'a [f32]> {
+    let fail = |detail: String| Err(Error::shape("sample", detail));
+    let Some((_, values)) = sample.iter().find(|(m, _)| *m == modality) else {
+        return fail(format!("sample {i} has no '{modality}', which the model reads"));
+    };
+    match values.len() {
+        0 => fail(format!("'{modality}' of sample {i} has no step")),
+        len if dim == 0 || len % dim != 0 => {
+            fail(format!("'{modality}' of sample {i} has {len} values, no multiple of {dim}"))
+        }
+        _ => Ok(values),
+    }
+}
+
+/// As [`fill`], of rows that are held in memory instead of a split. Steps past the layout's are left
+/// out; there are no labels and no tokens; row i is sample i.
+///
+/// # Errors
+/// As [`shape_of`]; another number of samples than the layout's batch; a standardiser of other
+/// features.
+pub fn fill_samples(
+    samples: &[&Sample<'_>],
+    layout: &Layout,
+    standardise: Option<&Standardise>,
+    out: &mut Vec<u32>,
+) -> Result<()> {
+    if samples.len() != layout.batch {
+        let detail = format!("{} samples for a layout of {}", samples.len(), layout.batch);
+        return Err(Error::shape("batch", detail));
+    }
+    out.clear();
+    out.resize(layout.words, 0);
+    for place in &layout.streams {
+        let stats = standardise.and_then(|s| s.stats(place.modality));
+        if stats.is_some_and(|s| s.mean.len() != place.dim || s.std.len() != place.dim) {
+            let detail = format!("the standardiser of '{}' is of other features", place.modality);
+            return Err(Error::shape("batch", detail));
+        }
+        for (i, sample) in samples.iter().enumerate() {
+            let values = frames(i, sample, place.modality, place.dim)?;
+            let start = place.values_at + i * place.steps * place.width;
+            let frames = values.chunks_exact(place.dim).take(place.steps);
+            let valid = frames.len();
+            for (step, frame) in frames.enumerate() {
+                let at = start + step * place.width;
+                let words = out[at..at + place.dim].iter_mut();
+                let frame = frame.iter().copied();
+                match stats {
+                    None => words.zip(frame).for_each(|(word, x)| *word = x.to_bits()),
+                    Some(stats) => {
+                        words.zip(stats.applied(frame)).for_each(|(word, x)| *word = x.to_bits())
+                    }
+                }
+            }
+            if let Some(at) = place.lengths_at {
+                out[at + i] = valid as u32;
+            }
+        }
+    }
+    for i in 0..samples.len() {
+        out[layout.rows_at + i] = i as u32;
     }
     Ok(())
 }

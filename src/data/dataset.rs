@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use memmap2::Mmap;
 
 use super::{Modality, SplitName, Tokenised, open};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::nn::BertShape;
 
@@ -88,6 +88,7 @@ impl Dataset {
 
     /// The same data with the text features of another file of the same rows, made of tokens of
     /// that digest, in place of the tokens: a model that saw both would train the encoder.
+    #[cfg(feature = "train")]
     pub(crate) fn with_features(mut self, features: &Dataset, tokens: String) -> Result<Dataset> {
         (self.text, self.tokens_digest) = (None, Some(tokens));
         for (own, other) in self.splits.iter_mut().zip(&features.splits) {
@@ -96,7 +97,7 @@ impl Dataset {
             let field = fitting.and_then(|o| o.streams[Modality::Text.index()].clone());
             let Some(field) = field else {
                 let detail = "its text features are not of this data set; remove it";
-                return Err(Error::data(features.path(), detail));
+                return Err(crate::error::Error::data(features.path(), detail));
             };
             own.streams[Modality::Text.index()] = Some(field);
             own.text_source = features.source.clone();

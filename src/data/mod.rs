@@ -8,13 +8,13 @@
 
 pub mod batch;
 pub mod dataset;
+#[cfg(feature = "import")]
 pub mod import;
 pub mod loader;
 pub mod normalize;
 mod open;
 pub mod perturb;
 pub(crate) mod ridge;
-pub(crate) mod rng;
 mod side;
 pub mod survey;
 pub mod synth;
@@ -25,7 +25,10 @@ pub mod tokens;
 
 use serde::{Deserialize, Serialize};
 
-pub use batch::{BatchShape, Layout, StreamLayout, StreamSpec, TokenSpec, bucket, fill, shuffled};
+pub use batch::{
+    BatchShape, Layout, Sample, StreamLayout, StreamSpec, TokenSpec, bucket, fill, fill_samples,
+    shape_of, shuffled,
+};
 pub use dataset::{Dataset, Options, Split, Stream, Text, TextBert};
 pub use loader::{Batch, Loader};
 pub use normalize::{FeatureStats, Standardise};

@@ -3,10 +3,10 @@
 
 use super::batch::{Layout, StreamLayout};
 use super::normalize::FeatureStats;
-use super::rng::Rng;
 use super::tokens::{TokenRows, Tokenised};
 use super::{Modality, SplitName, Standardise};
 use crate::error::Result;
+use crate::rng::Rng;
 use serde::{Deserialize, Serialize};
 
 /// What is wrong.

@@ -21,10 +21,10 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::rng::Rng;
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::rng::Rng;
 
 /// How one modality is generated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use super::dataset::{Dataset, Split, TextBert};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::files::hex;
+pub use crate::ops::embed::TokenLayout;
 use crate::ops::embed::sort_runs;
 
 /// Positions share a word with the segment, 16 bits each.
@@ -83,26 +84,6 @@ impl TokenRows {
     pub fn tokens(&self) -> usize {
         self.ids.len()
     }
-}
-
-/// Where a block keeps its tokens; offsets in words. What they mean is told at
-/// [`TokenVars`](crate::nn::TokenVars).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct TokenLayout {
-    /// Token rows, padding rows included: T.
-    pub rows: usize,
-    /// u32 `[T, 4]`, one token a row.
-    pub tokens_at: usize,
-    /// u32 `[batch, 2]`, one sample a row.
-    pub spans_at: usize,
-    /// u32 `[3 T]`.
-    pub order_at: usize,
-    /// u32 `[T + rest_runs, 4]`.
-    pub runs_at: usize,
-    /// Runs of positions and segments.
-    pub rest_runs: usize,
-    /// Positions and segments of the encoder's tables.
-    pub tables: (usize, usize),
 }
 
 /// Packs the rows `which` of `rows` into a block, sample after sample.

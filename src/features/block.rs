@@ -163,7 +163,7 @@ impl Block {
         first: usize,
         total: usize,
     ) -> Result<()> {
-        self.memory.write(gpu, self.pyramid, 0, bytemuck::cast_slice(samples));
+        self.memory.write_f32(gpu, self.pyramid, 0, samples)?;
         let ranges: Vec<u32> = (0..OCTAVES)
             .flat_map(|level| {
                 // The recording's own samples, counted from the buffer's first. A buffer is far
@@ -173,7 +173,7 @@ impl Block {
                 ends.map(|e| e.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32 as u32)
             })
             .collect();
-        self.memory.write(gpu, self.ranges, 0, &ranges);
+        self.memory.write(gpu, self.ranges, 0, &ranges)?;
         self.spectra.run(gpu, &self.memory)
     }
 
@@ -186,9 +186,9 @@ impl Block {
 
     /// Sets what a whole recording decides: the filters of the octaves, and the least power that
     /// counts.
-    pub(super) fn settle(&self, gpu: &Gpu, filters: &[f32], floor: f32) {
-        self.memory.write(gpu, self.filters, 0, bytemuck::cast_slice(filters));
-        self.memory.write(gpu, self.floor, 0, &[floor.to_bits()]);
+    pub(super) fn settle(&self, gpu: &Gpu, filters: &[f32], floor: f32) -> Result<()> {
+        self.memory.write_f32(gpu, self.filters, 0, filters)?;
+        self.memory.write_f32(gpu, self.floor, 0, &[floor])
     }
 
     /// Everything that follows the spectra.

@@ -35,15 +35,15 @@ const RANGE: f32 = 1e-8;
 const LEAST: f32 = 1e-10;
 
 /// Computes features on a device; its plans are made on first use and kept.
-pub struct Extractor<'g> {
-    gpu: &'g Gpu,
+pub struct Extractor {
+    gpu: Gpu,
     sizes: Vec<usize>,
     blocks: Vec<Option<Block>>,
 }
 
-impl<'g> Extractor<'g> {
+impl Extractor {
     /// An extractor without plans yet.
-    pub fn new(gpu: &'g Gpu) -> Self {
+    pub fn new(gpu: &Gpu) -> Self {
         Self::with_blocks(gpu, &SIZES)
     }
 
@@ -51,7 +51,8 @@ impl<'g> Extractor<'g> {
     ///
     /// # Panics
     /// Without a size, or with an empty one.
-    pub fn with_blocks(gpu: &'g Gpu, sizes: &[usize]) -> Self {
+    pub fn with_blocks(gpu: &Gpu, sizes: &[usize]) -> Self {
+        let gpu = gpu.clone();
         assert!(!sizes.is_empty() && !sizes.contains(&0), "blocks of {sizes:?} frames");
         Extractor { gpu, sizes: sizes.to_vec(), blocks: sizes.iter().map(|_| None).collect() }
     }
@@ -66,7 +67,7 @@ impl<'g> Extractor<'g> {
         if samples == 0 {
             return Err(Error::Config("a signal without a sample has no features".into()));
         }
-        let (gpu, rows) = (self.gpu, 1 + samples / HOP);
+        let (gpu, rows) = (&self.gpu.clone(), 1 + samples / HOP);
         let block = self.block_for(rows)?;
         let starts = (0..rows).step_by(block.frames);
         let one = rows <= block.frames;
@@ -91,7 +92,7 @@ impl<'g> Extractor<'g> {
             }
         }
         let tuning = peaks.tuning();
-        block.settle(gpu, &tables::octave(tuning), LEAST.max(largest * RANGE));
+        block.settle(gpu, &tables::octave(tuning), LEAST.max(largest * RANGE))?;
 
         if !one {
             signal.rewind()?;
@@ -130,7 +131,7 @@ impl<'g> Extractor<'g> {
         let slot = &mut self.blocks[which];
         let block = match slot.take() {
             Some(block) => block,
-            None => Block::new(self.gpu, self.sizes[which])?,
+            None => Block::new(&self.gpu, self.sizes[which])?,
         };
         Ok(slot.insert(block))
     }

@@ -1,11 +1,20 @@
 //! Choosing an adapter and opening its device.
 
-use super::{Caps, Choices, Family, Faults, Gpu, pipeline, probe};
+use super::{Caps, Choices, Family, Faults, Gpu, Shared, pipeline, probe};
 use crate::error::{Error, Result};
 use crate::phase::Phase;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// How to choose an adapter and how to run on it.
+///
+/// More may come: begin with the default and change what matters, by a literal that ends in
+/// `..Default::default()` or by the methods.
+///
+/// ```
+/// use modalign::gpu::{Family, GpuOptions};
+/// let options = GpuOptions::default().on("llvmpipe").with_family(Family::Plain).quietly();
+/// assert!(options.quiet && options.family == Some(Family::Plain));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
     /// Part of an adapter's name, any case. Without it `WGPU_ADAPTER_NAME` is read.
@@ -22,8 +31,36 @@ pub struct GpuOptions {
     pub quiet: bool,
 }
 
-/// One adapter, as `modalign devices` prints it.
+impl GpuOptions {
+    /// The same, on the first adapter whose name has this part, in any case.
+    pub fn on(self, adapter: impl Into<String>) -> Self {
+        GpuOptions { adapter: Some(adapter.into()), ..self }
+    }
+
+    /// The same, with kernels of this family.
+    pub fn with_family(self, family: Family) -> Self {
+        GpuOptions { family: Some(family), ..self }
+    }
+
+    /// The same, with shaders that check bounds and loops.
+    pub fn with_checks(self) -> Self {
+        GpuOptions { checked: true, ..self }
+    }
+
+    /// The same, measuring nothing and using no earlier measurement.
+    pub fn without_tuning(self) -> Self {
+        GpuOptions { no_tune: true, ..self }
+    }
+
+    /// The same, saying nothing of a software adapter.
+    pub fn quietly(self) -> Self {
+        GpuOptions { quiet: true, ..self }
+    }
+}
+
+/// One adapter, and what it would be used as.
 #[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct AdapterSummary {
     /// Its name.
     pub name: String,
@@ -146,21 +183,78 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
     .map_err(|e| Error::NoAdapter(format!("{} does not open: {e}", info.name)))?;
 
     phase.end("device opened");
-    let faults = Faults::install(&device);
-    let caps = Caps::read(&info, &limits, features, options.family);
-    let caps = Caps { long_loads: caps.long_loads && !options.short_loads, ..caps };
     let no_other = found.iter().all(|a| a.get_info().device_type == wgpu::DeviceType::Cpu);
     if no_other && !options.quiet {
-        log::warn!("only a software adapter was found ({}): training runs on the CPU", caps.name);
+        log::warn!("only a software adapter was found ({}): it computes on the CPU", info.name);
     }
+    let faults = Faults::install(&device);
+    made(Some(instance), (device, queue), (info, limits, features), faults, options)
+}
+
+/// Limits of WebGPU that kernels count on: name, what there is, what is wanted.
+fn needed(limits: &wgpu::Limits) -> [(&'static str, u64, u64); 6] {
+    [
+        (
+            "max_storage_buffers_per_shader_stage",
+            u64::from(limits.max_storage_buffers_per_shader_stage),
+            8,
+        ),
+        (
+            "max_compute_invocations_per_workgroup",
+            u64::from(limits.max_compute_invocations_per_workgroup),
+            256,
+        ),
+        ("max_compute_workgroup_size_x", u64::from(limits.max_compute_workgroup_size_x), 256),
+        (
+            "max_compute_workgroup_storage_size",
+            u64::from(limits.max_compute_workgroup_storage_size),
+            16 << 10,
+        ),
+        ("max_bindings_per_bind_group", u64::from(limits.max_bindings_per_bind_group), 16),
+        (
+            "max_compute_workgroups_per_dimension",
+            u64::from(limits.max_compute_workgroups_per_dimension),
+            65_535,
+        ),
+    ]
+}
+
+pub(super) fn adopt(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Gpu> {
+    let (info, limits) = (device.adapter_info(), device.limits());
+    if let Some((name, has, wants)) = needed(&limits).into_iter().find(|(_, has, w)| has < w) {
+        return Err(Error::NoAdapter(format!(
+            "the device of {} was opened with {name} = {has}, kernels need {wants}; ask for it in \
+             required_limits",
+            info.name
+        )));
+    }
+    let features = device.features();
+    made(None, (device, queue), (info, limits, features), Faults::foreign(), options)
+}
+
+/// A device with what it can do.
+fn made(
+    instance: Option<wgpu::Instance>,
+    (device, queue): (wgpu::Device, wgpu::Queue),
+    (info, limits, features): (wgpu::AdapterInfo, wgpu::Limits, wgpu::Features),
+    faults: Arc<Faults>,
+    options: &GpuOptions,
+) -> Result<Gpu> {
+    let caps = Caps::read(&info, &limits, features, options.family);
+    let caps = Caps { long_loads: caps.long_loads && !options.short_loads, ..caps };
     log::debug!("{} ({}), {} kernels", caps.name, caps.driver, caps.family);
-    let cache = pipeline::open_cache(&device, &info, features);
-    let (pipelines, checked) = (Mutex::default(), options.checked);
+    let cache = faults.scoped(&device, || pipeline::open_cache(&device, &info, features))?;
+    let (id, pipelines, checked) = (super::unique(), Mutex::default(), options.checked);
     let choices = Choices::open(&caps, options.no_tune);
-    let mut gpu = Gpu { instance, device, queue, caps, choices, faults, pipelines, cache, checked };
-    if gpu.caps.cpu {
+    let shared = Shared { id, instance, caps, choices, faults, pipelines, cache, checked };
+    let mut gpu = Gpu { device, queue, shared: Arc::new(shared) };
+    if gpu.caps().cpu {
         let phase = Phase::begin();
-        gpu.caps.max_iterations = probe::loop_limit(&gpu)?;
+        let limit = probe::loop_limit(&gpu)?;
+        // Nobody has another handle yet.
+        if let Some(shared) = Arc::get_mut(&mut gpu.shared) {
+            shared.caps.max_iterations = limit;
+        }
         phase.end("loops probed");
     }
     Ok(gpu)

@@ -36,8 +36,10 @@ impl fmt::Display for Family {
     }
 }
 
-/// Capabilities of an open device.
+/// Capabilities of an open device. [`Caps::defaults`] makes one without a device; its fields may be
+/// set.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Caps {
     /// The adapter's name.
     pub name: String,

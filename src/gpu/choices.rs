@@ -34,8 +34,8 @@ impl Choices {
     /// Reads what is known of an adapter; with `off` nothing is known, measured or kept.
     pub(super) fn open(caps: &Caps, off: bool) -> Self {
         let (adapter, driver) = (caps.name.clone(), format!("{} {}", caps.backend, caps.driver));
-        let digest = crate::files::sha256_hex(format!("{adapter} {driver}").as_bytes());
-        let name = format!("tuned_{}_{}.json", &digest[..16], env!("CARGO_PKG_VERSION"));
+        let digest = crate::files::fingerprint(format!("{adapter} {driver}").as_bytes());
+        let name = format!("tuned_{}_{}.json", digest, env!("CARGO_PKG_VERSION"));
         let path = crate::files::cache_folder().filter(|_| !off).map(|folder| folder.join(name));
         let state =
             State { table: BTreeMap::new(), left: if off { Duration::ZERO } else { BUDGET } };

@@ -1,80 +1,145 @@
-//! Device faults, kept until the next point where an error can be returned.
+//! Device faults as errors of the call that caused them. Whatever this crate asks of a device runs
+//! inside error scopes, so that a host's own handlers never hear of it and a fault of one call is no
+//! fault of the next. Only the loss of a device lasts.
 
 use crate::error::{Error, Result};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-#[derive(Clone)]
-enum Fault {
-    Lost(String),
-    OutOfMemory,
-    Other(String),
+/// What is known of a device's faults.
+#[derive(Default)]
+pub struct Faults {
+    /// Why the device is gone, once it is.
+    lost: OnceLock<String>,
+    /// A fault outside of every scope, until somebody is told: of work that a user of the device
+    /// submits beside this crate's.
+    loose: Mutex<Option<Error>>,
+    /// Whether the device's handlers are a host's, and a loss must be asked for.
+    foreign: bool,
 }
 
-/// The first fault that the device reported. wgpu's own default is to panic.
-#[derive(Default)]
-pub struct Faults(Mutex<Option<Fault>>);
-
 impl Faults {
+    /// Takes over the handlers of a device that was opened here. wgpu's own default is to panic.
     pub(super) fn install(device: &wgpu::Device) -> Arc<Self> {
         let faults = Arc::new(Faults::default());
         let on_error = faults.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
-            on_error.set(match error {
-                wgpu::Error::OutOfMemory { .. } => Fault::OutOfMemory,
-                wgpu::Error::Validation { description, .. }
-                | wgpu::Error::Internal { description, .. } => Fault::Other(description),
-            });
+            let mut loose = on_error.loose.lock().unwrap_or_else(PoisonError::into_inner);
+            loose.get_or_insert_with(|| typed(error));
         }));
         let on_loss = faults.clone();
         device.set_device_lost_callback(move |reason, message| {
-            on_loss.set(Fault::Lost(format!("{reason:?}: {message}")));
+            on_loss.set_lost(format!("{reason:?}: {message}"));
         });
         faults
     }
 
-    fn set(&self, fault: Fault) {
-        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A loss explains every error around it, so it replaces an earlier one.
-        if first.is_none() || matches!(fault, Fault::Lost(_)) {
-            *first = Some(fault);
-        }
+    /// Leaves the handlers of a host's device alone.
+    pub(super) fn foreign() -> Arc<Self> {
+        Arc::new(Faults { foreign: true, ..Faults::default() })
     }
 
-    /// The first fault. Where the device was lost, calls on it fail before its loss is told;
-    /// polling lets it tell.
+    pub(super) fn set_lost(&self, why: String) {
+        // The first reason is the one that matters; a loss is told once.
+        let _ = self.lost.set(why.replace('\n', " "));
+    }
+
+    /// A loss, or a fault that nobody has been told of.
     pub(super) fn check(&self, device: &wgpu::Device) -> Result<()> {
-        if self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            let _ = device.poll(wgpu::PollType::Poll);
+        let loose = self.loose.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if loose.is_some() {
+            // Calls on a lost device fail before its loss is told; polling lets it tell.
+            self.poll(device, wgpu::PollType::Poll)?;
         }
-        self.report()
+        self.known()?;
+        loose.map_or(Ok(()), Err)
+    }
+
+    /// The loss of the device as far as it was told.
+    fn known(&self) -> Result<()> {
+        self.lost.get().map_or(Ok(()), |why| Err(Error::DeviceLost(why.clone())))
     }
 
     /// The loss of the device, where it was lost; for the paths of other errors.
     pub(super) fn lost(&self, device: &wgpu::Device) -> Result<()> {
-        let _ = device.poll(wgpu::PollType::Poll);
-        match self.report() {
-            Err(Error::DeviceLost(why)) => Err(Error::DeviceLost(why)),
-            _ => Ok(()),
+        self.poll(device, wgpu::PollType::Poll)?;
+        if self.foreign && self.lost.get().is_none() && !alive(device) {
+            self.set_lost("it makes no more buffers".into());
+        }
+        self.known()
+    }
+
+    /// Polls. wgpu panics where the driver says that the device is lost while it is waited for.
+    fn poll(&self, device: &wgpu::Device, how: wgpu::PollType) -> Result<Option<wgpu::PollError>> {
+        match catch_unwind(AssertUnwindSafe(|| device.poll(how))) {
+            Ok(polled) => Ok(polled.err()),
+            Err(panic) if message(&*panic).starts_with("Error in Device::poll") => {
+                self.set_lost(message(&*panic).into());
+                self.known().map(|()| None)
+            }
+            // A callback of somebody else's.
+            Err(panic) => resume_unwind(panic),
         }
     }
 
-    fn report(&self) -> Result<()> {
-        let first = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Err(match first {
-            None => return Ok(()),
-            Some(Fault::Lost(why)) => Error::DeviceLost(why.replace('\n', " ")),
-            Some(Fault::OutOfMemory) => Error::OutOfMemory {
-                what: "the step".into(),
-                bytes: 0,
-                advice: "use a smaller batch (train.batch_size)".into(),
-            },
-            Some(Fault::Other(why)) => Error::Gpu(why.replace('\n', " ")),
-        })
+    pub(super) fn wait(&self, device: &wgpu::Device, how: wgpu::PollType) -> Result<()> {
+        let blocks = !matches!(how, wgpu::PollType::Poll);
+        let failed = self.poll(device, how)?;
+        self.check(device)?;
+        if blocks && self.foreign {
+            self.lost(device)?;
+        }
+        failed.map_or(Ok(()), |e| Err(Error::Gpu(e.to_string())))
     }
 
-    pub(super) fn wait(&self, device: &wgpu::Device, poll: wgpu::PollType) -> Result<()> {
-        let polled = device.poll(poll);
-        self.check(device)?;
-        polled.map(drop).map_err(|e| Error::Gpu(e.to_string()))
+    /// Runs `body` and returns what the device had to say against it.
+    pub(super) fn scoped<T>(&self, device: &wgpu::Device, body: impl FnOnce() -> T) -> Result<T> {
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let value = body();
+        let errors = [validation, memory, internal].map(|scope| pollster::block_on(scope.pop()));
+        match errors.into_iter().flatten().next() {
+            None => self.known().map(|()| value),
+            Some(error) => {
+                // A loss explains every error around it.
+                self.lost(device)?;
+                Err(typed(error))
+            }
+        }
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default()
+}
+
+/// Whether a device still makes buffers: one that is lost says nothing, and makes none that is
+/// mapped.
+fn alive(device: &wgpu::Device) -> bool {
+    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("alive"),
+        size: 16,
+        usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+        mapped_at_creation: true,
+    });
+    let answers = [validation, memory].map(|s| pollster::block_on(s.pop()).is_some());
+    buffer.get_mapped_range(..).is_ok() || answers.contains(&true)
+}
+
+fn typed(error: wgpu::Error) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
+            what: "the step".into(),
+            bytes: 0,
+            advice: "use a smaller batch or another adapter".into(),
+        },
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            Error::Gpu(description.split_whitespace().collect::<Vec<_>>().join(" "))
+        }
     }
 }

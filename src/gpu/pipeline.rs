@@ -41,25 +41,34 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Shader`](Error::Shader) with naga's message.
-    pub fn pipeline(&self, key: &PipelineKey, source: &str) -> Result<Arc<Pipeline>> {
-        let known = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+    ///
+    /// Only for texts of this crate: they are compiled without bounds checks.
+    pub(crate) fn pipeline(&self, key: &PipelineKey, source: &str) -> Result<Arc<Pipeline>> {
+        let known =
+            self.shared.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
         if let Some(pipeline) = known {
             return Ok(pipeline);
         }
         let text = expand(key.text.as_deref().unwrap_or(source), &key.defines)
             .map_err(|message| Error::Shader { name: key.kernel.into(), message })?;
         let built = Arc::new(self.build(key, &text)?);
-        let mut all = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.shared.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(all.entry(key.clone()).or_insert(built).clone())
     }
 
     fn build(&self, key: &PipelineKey, text: &str) -> Result<Pipeline> {
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        self.scoped(|| self.make(key, text)).map_err(|error| match error {
+            Error::Gpu(message) => Error::Shader { name: key.kernel.into(), message },
+            other => other,
+        })
+    }
+
+    fn make(&self, key: &PipelineKey, text: &str) -> Pipeline {
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(key.kernel),
             source: wgpu::ShaderSource::Wgsl(text.into()),
         };
-        let module = if self.checked || key.text.is_some() {
+        let module = if self.checked() || key.text.is_some() {
             self.device.create_shader_module(descriptor)
         } else {
             // SAFETY: only this crate's embedded kernels come here. The registry's test runs
@@ -110,20 +119,14 @@ impl Gpu {
                 zero_initialize_workgroup_memory: key.text.is_some(),
                 ..Default::default()
             },
-            cache: self.cache.as_ref().map(|(cache, _)| cache),
+            cache: self.shared.cache.as_ref().map(|(cache, _)| cache),
         });
-        match pollster::block_on(scope.pop()) {
-            None => Ok(Pipeline { pipeline, layout }),
-            Some(error) => {
-                self.lost()?;
-                Err(Error::Shader { name: key.kernel.into(), message: error.to_string() })
-            }
-        }
+        Pipeline { pipeline, layout }
     }
 
     /// Writes the pipeline cache to disk. Failing to is no error: the next start is only slower.
     pub fn save_pipeline_cache(&self) {
-        let Some((cache, path)) = &self.cache else { return };
+        let Some((cache, path)) = &self.shared.cache else { return };
         let Some(data) = cache.get_data() else { return };
         let known = std::fs::metadata(path).map_or(0, |m| m.len());
         if known == data.len() as u64 {

@@ -3,7 +3,7 @@
 
 use super::{BindingKind, Defines, Gpu, PipelineKey, read_words, storage_buffer};
 use crate::error::Result;
-use crate::files::{cache_folder, keep, sha256_hex};
+use crate::files::{cache_folder, fingerprint, keep};
 use std::path::{Path, PathBuf};
 
 /// Side of the doubly nested loop: beyond every limit seen.
@@ -43,10 +43,10 @@ pub(super) fn loop_limit(gpu: &Gpu) -> Result<Option<u64>> {
 
 /// Where the answer of this driver is kept.
 fn kept_in(gpu: &Gpu) -> Option<PathBuf> {
-    let caps = &gpu.caps;
+    let caps = gpu.caps();
     let about = [&caps.backend, &caps.name, &caps.driver].map(String::as_str).join("\n")
         + env!("CARGO_PKG_VERSION");
-    Some(cache_folder()?.join("loops").join(sha256_hex(about.as_bytes())))
+    Some(cache_folder()?.join("loops").join(fingerprint(about.as_bytes())))
 }
 
 /// A kept answer; none where there is none that can be read.
@@ -72,20 +72,20 @@ fn measured(gpu: &Gpu) -> Result<Option<u64>> {
     };
     let pipeline = gpu.pipeline(&key, SOURCE)?;
     let buffer = storage_buffer(gpu, "loop probe", 4)?;
-    gpu.queue.write_buffer(&buffer, 0, bytemuck::bytes_of(&SIDE));
-    let bind_group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some("loop probe"),
-        layout: &pipeline.layout,
-        entries: &[wgpu::BindGroupEntry { binding: 0, resource: buffer.as_entire_binding() }],
-    });
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    {
+    gpu.scoped(|| gpu.queue.write_buffer(&buffer, 0, bytemuck::bytes_of(&SIDE)))?;
+    let bind_group = gpu.scoped(|| {
+        gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("loop probe"),
+            layout: &pipeline.layout,
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource: buffer.as_entire_binding() }],
+        })
+    })?;
+    gpu.run(|encoder| {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         pass.set_pipeline(&pipeline.pipeline);
         pass.set_bind_group(0, &bind_group, &[]);
         pass.dispatch_workgroups(1, 1, 1);
-    }
-    gpu.queue.submit([encoder.finish()]);
+    })?;
     let found = read_words(gpu, &buffer, 0, 3)?;
     let wanted =
         (0..SIDE * SIDE).fold(1_u32, |v, _| v.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));

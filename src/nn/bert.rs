@@ -13,10 +13,9 @@
 //! tokens and the rest for position 0 alone.
 
 use super::{BertShape, Init, ParamSpec, Params};
-use crate::data::TokenLayout;
 use crate::error::Result;
 use crate::ops::Act;
-use crate::ops::embed::{Embed, WordPart};
+use crate::ops::embed::{Embed, TokenLayout, WordPart};
 use crate::ops::matmul::FeedForward;
 use crate::plan::SpaceId;
 use crate::tape::{Tape, Var};

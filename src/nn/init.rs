@@ -1,6 +1,6 @@
 //! Initial values: PyTorch's defaults, from a stream of random numbers of each parameter's own.
 
-use crate::data::rng::Rng;
+use crate::rng::Rng;
 
 /// How a parameter begins.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,16 +1,21 @@
 //! Parameters by name, and the layers made of them.
 
+#[cfg(feature = "bert")]
 mod bert;
 mod init;
 mod layers;
 mod params;
+#[cfg(feature = "bert")]
 mod pretrained;
 mod weights;
 
+#[cfg(feature = "bert")]
 pub use bert::{Bert, Freeze, Reading, TokenVars};
 pub use init::Init;
 pub use layers::{Head, LstmEncoder, linear, linear_specs};
 pub use params::{ParamSpec, Params};
+#[cfg(feature = "bert")]
 pub use pretrained::{BertShape, Pretrained};
 pub use weights::Weights;
+#[cfg(feature = "train")]
 pub(crate) use weights::save_tensors;

@@ -338,8 +338,7 @@ impl Params {
                     format!("tensor '{name}' holds a value that is not finite")
                 }
                 Some((_, values)) if spec.half && !values.iter().all(|v| fits_half(*v)) => format!(
-                    "tensor '{name}' holds a value beyond ±65504, which f16 cannot: leave bert.half \
-                     off"
+                    "tensor '{name}' holds a value beyond ±65504, which f16 cannot: store it whole"
                 ),
                 Some(_) => continue,
             };
@@ -349,12 +348,32 @@ impl Params {
     }
 
     /// Puts values into the arenas, those stored by halves rounded to the nearest. Names that no
-    /// parameter has are left alone.
-    pub fn upload(&self, gpu: &Gpu, memory: &Memory, weights: &Weights) {
-        self.put(weights, |arena, words| memory.write(gpu, self.arenas[arena].value, 0, words));
+    /// parameter has are left alone; a parameter without a value becomes zero.
+    ///
+    /// # Errors
+    /// [`Shape`](Error::Shape) naming a tensor of another size; [`Access`](Error::Access) where the
+    /// memory is of other spaces; those of the device.
+    pub fn upload(&self, gpu: &Gpu, memory: &Memory, weights: &Weights) -> Result<()> {
+        for Entry { spec, .. } in &self.entries {
+            let wanted: usize = spec.whole().iter().product();
+            let found = weights.get(&spec.name).map(|(shape, values)| (shape, values.len()));
+            if let Some((shape, len)) = found.filter(|(_, len)| *len != wanted) {
+                let detail = format!(
+                    "'{}' is {:?}, and {shape:?} of {len} values was given",
+                    spec.name,
+                    spec.whole()
+                );
+                return Err(Error::shape("upload", detail));
+            }
+        }
+        self.put(weights, |arena, words| memory.write(gpu, self.arenas[arena].value, 0, words))
     }
 
-    fn put(&self, weights: &Weights, mut write: impl FnMut(usize, &[u32])) {
+    fn put(
+        &self,
+        weights: &Weights,
+        mut write: impl FnMut(usize, &[u32]) -> Result<()>,
+    ) -> Result<()> {
         for (i, arena) in self.arenas.iter().enumerate() {
             let per_word = per_word(arena.half);
             let mut all = vec![0.0; arena.words * per_word];
@@ -367,10 +386,11 @@ impl Params {
                 }
             }
             match arena.half {
-                true => write(i, &pack_halves(&all)),
-                false => write(i, bytemuck::cast_slice(&all)),
+                true => write(i, &pack_halves(&all))?,
+                false => write(i, bytemuck::cast_slice(&all))?,
             }
         }
+        Ok(())
     }
 
     /// The values as they are now, rounded where they are stored by halves. Blocks.

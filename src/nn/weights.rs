@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::files;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Named f32 tensors with their shapes.
@@ -150,9 +150,8 @@ pub(crate) fn save_tensors<'a>(
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(fail)?;
     // One key only: the header's map has no order, and files should not differ by run.
-    let metadata: HashMap<String, String> =
-        metadata.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
-    let metadata = (!metadata.is_empty()).then_some(metadata);
+    let metadata = (!metadata.is_empty())
+        .then(|| metadata.iter().map(|(k, v)| (k.to_string(), v.clone())).collect());
     let bytes = safetensors::serialize(views, metadata).map_err(fail)?;
     files::write_atomic(path, &bytes)
 }

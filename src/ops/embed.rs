@@ -70,7 +70,27 @@ pub struct WordPart {
     pub base: usize,
 }
 
-/// What [`Tape::embed`] reads. The token tensors are those of [`TokenVars`](crate::nn::TokenVars).
+/// Where a block of words keeps the tokens of a batch; offsets in words. What they mean is told at
+/// [`Embed`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct TokenLayout {
+    /// Token rows, padding rows included: T.
+    pub rows: usize,
+    /// u32 `[T, 4]`, one token a row.
+    pub tokens_at: usize,
+    /// u32 `[batch, 2]`, one sample a row.
+    pub spans_at: usize,
+    /// u32 `[3 T]`.
+    pub order_at: usize,
+    /// u32 `[T + rest_runs, 4]`.
+    pub runs_at: usize,
+    /// Runs of positions and segments.
+    pub rest_runs: usize,
+    /// Positions and segments of the encoder's tables.
+    pub tables: (usize, usize),
+}
+
+/// What [`Tape::embed`] reads. The token tensors are those of `nn::TokenVars`.
 #[derive(Clone, Debug)]
 pub struct Embed {
     /// `[T, 4]` u32.

@@ -28,6 +28,7 @@ pub mod spectrum;
 pub mod standardize;
 
 use crate::plan::CaseArg;
+#[cfg(feature = "bench")]
 pub(crate) use registry::{CaseRecording, record_case};
 pub use registry::{
     Difference, KERNELS, differences, find, random, run_case, run_case_with, run_twin,

@@ -167,9 +167,9 @@ pub fn run_case_with(
     let CaseRecording { recording, spaces, args, step } = record_case(kernel, case);
     let memory = Memory::allocate(gpu, &spaces)?;
     for (space, contents) in args.iter().flatten() {
-        memory.write(gpu, *space, 0, contents);
+        memory.write(gpu, *space, 0, contents)?;
     }
-    memory.write_step(gpu, &step);
+    memory.write_step(gpu, &step)?;
     let plan = edit(Plan::new(recording, gpu.caps())?)?;
     let program = plan.prepare(gpu, &memory, &mut Pool::new())?;
     program.run(gpu, &memory)?;

@@ -93,8 +93,9 @@ impl Binding {
     }
 }
 
-/// A kernel fitted to an adapter.
+/// A kernel fitted to an adapter: [`Launch::of`] its workgroups, and what else there is to say.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Launch {
     /// Preprocessor names beyond the call's own.
     pub defines: Defines,

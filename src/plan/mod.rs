@@ -74,6 +74,7 @@ pub enum Place {
 
 /// A tensor as the plan sees it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TensorInfo {
     /// Name, for printing.
     pub name: String,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 /// The time of one dispatch.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct DispatchTime {
     /// Its place in [`Plan::dispatches`](super::Plan::dispatches).
     pub dispatch: usize,
@@ -22,7 +23,7 @@ impl Program {
     /// there.
     ///
     /// # Errors
-    /// Those of the device.
+    /// As [`replay`](Self::replay).
     pub fn profile(
         &self,
         gpu: &Gpu,
@@ -31,12 +32,10 @@ impl Program {
         clear: &[SpaceId],
         clock: &Clock,
     ) -> Result<Vec<DispatchTime>> {
+        self.fits(gpu, memory)?;
+        let clear = self.cleared(memory, clear)?;
         if !clear.is_empty() {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            for space in clear {
-                encoder.clear_buffer(memory.buffer(*space), 0, None);
-            }
-            gpu.queue.submit([encoder.finish()]);
+            gpu.run(|encoder| clear.iter().for_each(|b| encoder.clear_buffer(b, 0, None)))?;
             gpu.wait()?;
         }
         let all = self.dispatches.iter().enumerate();

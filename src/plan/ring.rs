@@ -4,21 +4,19 @@
 
 use super::{Memory, SpaceId};
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
+use crate::gpu::{Answer, Gpu};
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::OnceLock;
 
 struct Staging {
     buffer: wgpu::Buffer,
     /// Whether mapping succeeded, once it is known.
-    mapped: Arc<OnceLock<bool>>,
+    mapped: Answer,
     rows: usize,
 }
 
 impl Staging {
     fn arrived(&self) -> bool {
-        self.mapped.get().is_some()
+        self.mapped.known().is_some()
     }
 }
 
@@ -30,24 +28,37 @@ pub struct Ring {
     filled: usize,
     free: Vec<Staging>,
     pending: VecDeque<Staging>,
+    gpu: u64,
 }
 
 impl Ring {
     /// A ring over `space`, which holds `rows` rows of `width` floats.
-    pub fn new(gpu: &Gpu, space: SpaceId, rows: usize, width: usize) -> Self {
-        let free = (0..3)
-            .map(|_| Staging {
-                buffer: gpu.device.create_buffer(&wgpu::BufferDescriptor {
+    ///
+    /// # Errors
+    /// [`Access`](Error::Access) for a ring without rows or columns, or of more words than a space
+    /// can have; those of the device.
+    pub fn new(gpu: &Gpu, space: SpaceId, rows: usize, width: usize) -> Result<Self> {
+        let words = rows.checked_mul(width).filter(|words| (1..1 << 30).contains(words));
+        let Some(words) = words else {
+            return Err(Error::access(
+                "ring",
+                format!("{rows} rows of {width} floats are no ring"),
+            ));
+        };
+        let free = gpu.scoped(|| {
+            let buffer = || {
+                gpu.device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some("loss ring"),
-                    size: (rows * width * 4) as u64,
+                    size: words as u64 * 4,
                     usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
                     mapped_at_creation: false,
-                }),
-                mapped: Arc::default(),
-                rows: 0,
-            })
-            .collect();
-        Ring { space, rows, width, filled: 0, free, pending: VecDeque::new() }
+                })
+            };
+            (0..3)
+                .map(|_| Staging { buffer: buffer(), mapped: Answer::default(), rows: 0 })
+                .collect::<Vec<_>>()
+        })?;
+        Ok(Ring { space, rows, width, filled: 0, free, pending: VecDeque::new(), gpu: gpu.id() })
     }
 
     /// The row that the next step writes; goes into [`Step::slot`](super::Step::slot).
@@ -55,48 +66,65 @@ impl Ring {
         self.filled as u32
     }
 
-    /// Called as a step is encoded: counts its row and copies the ring out once it is full.
-    pub(super) fn step(
-        &mut self,
-        memory: &Memory,
-        encoder: &mut wgpu::CommandEncoder,
-    ) -> Result<()> {
-        self.filled += 1;
-        if self.filled == self.rows { self.copy(memory, encoder) } else { Ok(()) }
+    /// Whether [`step`](Self::step) can be encoded: this is a ring over that memory, and a buffer
+    /// is free to copy it to.
+    pub(super) fn ready(&self, gpu: &Gpu, memory: &Memory) -> Result<()> {
+        self.on(gpu)?;
+        let words = self.rows * self.width;
+        memory.part("ring", self.space, (0, words), wgpu::BufferUsages::COPY_SRC)?;
+        if self.filled + 1 >= self.rows && self.free.is_empty() {
+            return Err(Error::access("ring", "it is full; drain it after each step"));
+        }
+        Ok(())
     }
 
-    fn copy(&mut self, memory: &Memory, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        let mut staging = match self.free.pop() {
-            Some(staging) => staging,
-            None => return Err(Error::Gpu("the loss ring was not drained".into())),
-        };
+    fn on(&self, gpu: &Gpu) -> Result<()> {
+        if self.gpu == gpu.id() {
+            return Ok(());
+        }
+        Err(Error::access("ring", "it was made on another Gpu; use that one"))
+    }
+
+    /// Called as a step is encoded: counts its row and copies the ring out once it is full.
+    pub(super) fn step(&mut self, memory: &Memory, encoder: &mut wgpu::CommandEncoder) {
+        self.filled += 1;
+        if self.filled == self.rows {
+            self.copy(memory, encoder);
+        }
+    }
+
+    /// Copies out what there is; [`ready`](Self::ready) has said that it can be.
+    fn copy(&mut self, memory: &Memory, encoder: &mut wgpu::CommandEncoder) {
+        let Ok(buffer) = memory.buffer(self.space) else { return };
+        let Some(mut staging) = self.free.pop() else { return };
         staging.rows = std::mem::take(&mut self.filled);
         let size = (staging.rows * self.width * 4) as u64;
-        encoder.copy_buffer_to_buffer(memory.buffer(self.space), 0, &staging.buffer, 0, size);
-        staging.mapped = Arc::default();
-        let mapped = staging.mapped.clone();
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging.buffer, 0, size);
+        staging.mapped = Answer::default();
+        let tell = staging.mapped.teller();
         encoder.map_buffer_on_submit(
             &staging.buffer,
             wgpu::MapMode::Read,
             0..size,
-            move |result| {
-                let _ = mapped.set(result.is_ok());
-            },
+            move |result| tell.tell(result.is_ok()),
         );
         self.pending.push_back(staging);
-        Ok(())
     }
 
     /// Rows that have arrived, oldest first. Waits only when every staging buffer is in flight.
+    ///
+    /// # Errors
+    /// [`Access`](Error::Access) on another device; those of the device.
     pub fn drain(&mut self, gpu: &Gpu) -> Result<Vec<Vec<f32>>> {
+        self.on(gpu)?;
         if self.free.is_empty() {
             gpu.wait_until(|| self.pending.front().is_none_or(Staging::arrived))?;
         }
         let mut rows = Vec::new();
         while self.pending.front().is_some_and(Staging::arrived) {
             let Some(staging) = self.pending.pop_front() else { break };
-            if staging.mapped.get() != Some(&true) {
-                gpu.check()?;
+            if staging.mapped.known() != Some(true) {
+                gpu.lost()?;
                 return Err(Error::Gpu("losses could not be read back".into()));
             }
             let size = (staging.rows * self.width * 4) as u64;
@@ -115,12 +143,15 @@ impl Ring {
     }
 
     /// Copies out what is left, waits, and returns every remaining row.
+    ///
+    /// # Errors
+    /// As [`drain`](Self::drain); [`Access`](Error::Access) where the memory is another one.
     pub fn finish(&mut self, gpu: &Gpu, memory: &Memory) -> Result<Vec<Vec<f32>>> {
         let mut rows = self.drain(gpu)?;
         if self.filled > 0 {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            self.copy(memory, &mut encoder)?;
-            gpu.queue.submit([encoder.finish()]);
+            memory.on(gpu, "ring")?;
+            self.ready(gpu, memory)?;
+            gpu.run(|encoder| self.copy(memory, encoder))?;
         }
         gpu.wait_until(|| self.pending.iter().all(Staging::arrived))?;
         rows.extend(self.drain(gpu)?);

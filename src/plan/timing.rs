@@ -2,13 +2,14 @@
 //! on running them, and what passes from the one to the end of the other.
 
 use super::Program;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Gpu, read_words};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Times of one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Times {
     /// Of encoding: an encoder, one pass, its dispatches, until it can be submitted.
     pub encode: Duration,
@@ -49,7 +50,7 @@ impl Clock {
     }
 
     fn with(gpu: &Gpu, timestamps: bool) -> Result<Self> {
-        let queries = timestamps.then(|| {
+        let queries = || {
             let set = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: Some("times"),
                 ty: wgpu::QueryType::Timestamp,
@@ -62,13 +63,14 @@ impl Clock {
                 mapped_at_creation: false,
             });
             (set, buffer)
-        });
+        };
+        let queries = timestamps.then(|| gpu.scoped(queries)).transpose()?;
         let empty = || -> Result<Duration> {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
             drop(encoder.begin_compute_pass(&Default::default()));
             let commands = encoder.finish();
             let start = Instant::now();
-            gpu.queue.submit([commands]);
+            gpu.submit(commands)?;
             gpu.wait()?;
             Ok(start.elapsed())
         };
@@ -95,10 +97,16 @@ impl Clock {
 
 impl Program {
     /// Runs some of the dispatches, in one submission, and waits.
+    ///
+    /// # Errors
+    /// [`Access`](Error::Access) for dispatches that there are not, or another device.
     pub fn run_some(&self, gpu: &Gpu, which: Range<usize>) -> Result<()> {
+        if !which.is_empty() {
+            self.has(gpu, which.end - 1)?;
+        }
         let all: Vec<usize> = which.collect();
-        let commands = self.encode(gpu, &all);
-        gpu.queue.submit([commands]);
+        let commands = self.encode(gpu, &all)?;
+        gpu.submit(commands)?;
         gpu.wait()
     }
 
@@ -111,7 +119,8 @@ impl Program {
     /// of one pass.
     ///
     /// # Errors
-    /// Those of the device.
+    /// [`Access`](Error::Access) for dispatches that there are not, or another device; those of the
+    /// device.
     pub fn time(
         programs: &[&Program],
         gpu: &Gpu,
@@ -137,9 +146,9 @@ impl Program {
 
     fn once(&self, gpu: &Gpu, clock: &Clock, which: &[usize]) -> Result<Times> {
         let start = Instant::now();
-        let commands = self.encode(gpu, which);
+        let commands = self.encode(gpu, which)?;
         let encode = start.elapsed();
-        gpu.queue.submit([commands]);
+        gpu.submit(commands)?;
         gpu.wait()?;
         let end_to_end = start.elapsed();
         let device = match &clock.queries {
@@ -150,17 +159,31 @@ impl Program {
     }
 
     /// The dispatches in one pass, ready to submit.
-    fn encode(&self, gpu: &Gpu, which: &[usize]) -> wgpu::CommandBuffer {
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            which.iter().for_each(|i| self.record(&mut pass, *i));
-        }
-        encoder.finish()
+    fn encode(&self, gpu: &Gpu, which: &[usize]) -> Result<wgpu::CommandBuffer> {
+        which.iter().try_for_each(|at| self.has(gpu, *at))?;
+        self.take_slots();
+        gpu.scoped(|| {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                which.iter().for_each(|i| self.dispatch(&mut pass, *i));
+            }
+            encoder.finish()
+        })
     }
 
-    fn record(&self, pass: &mut wgpu::ComputePass, at: usize) {
-        let ready = &self.dispatches[at];
+    /// Whether there is a dispatch `at`, and it is of this device.
+    fn has(&self, gpu: &Gpu, at: usize) -> Result<()> {
+        self.on(gpu)?;
+        if at < self.dispatches.len() {
+            return Ok(());
+        }
+        let detail = format!("no dispatch {at}, there are {}", self.dispatches.len());
+        Err(Error::access("dispatch", detail))
+    }
+
+    fn dispatch(&self, pass: &mut wgpu::ComputePass, at: usize) {
+        let Some(ready) = self.dispatches.get(at) else { return };
         pass.set_pipeline(&ready.pipeline.pipeline);
         pass.set_bind_group(0, &ready.bind_group, &[]);
         let [x, y, z] = ready.groups;
@@ -172,31 +195,33 @@ impl Program {
     pub(super) fn each(&self, gpu: &Gpu, clock: &Clock, which: &[usize]) -> Result<Vec<Duration>> {
         let Some((set, buffer)) = &clock.queries else {
             let alone = |at: &usize| {
-                let commands = self.encode(gpu, &[*at]);
+                let commands = self.encode(gpu, &[*at])?;
                 let start = Instant::now();
-                gpu.queue.submit([commands]);
+                gpu.submit(commands)?;
                 gpu.wait()?;
                 Ok(start.elapsed().saturating_sub(clock.empty))
             };
             return which.iter().map(alone).collect();
         };
+        which.iter().try_for_each(|at| self.has(gpu, *at))?;
+        self.take_slots();
         let mut times = Vec::with_capacity(which.len());
         for part in which.chunks(MOST) {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            for (query, at) in (0..).step_by(2).zip(part) {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                    label: None,
-                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                        query_set: set,
-                        beginning_of_pass_write_index: Some(query),
-                        end_of_pass_write_index: Some(query + 1),
-                    }),
-                });
-                self.record(&mut pass, *at);
-            }
             let count = 2 * part.len();
-            encoder.resolve_query_set(set, 0..count as u32, buffer, 0);
-            gpu.queue.submit([encoder.finish()]);
+            gpu.run(|encoder| {
+                for (query, at) in (0..).step_by(2).zip(part) {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                        label: None,
+                        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                            query_set: set,
+                            beginning_of_pass_write_index: Some(query),
+                            end_of_pass_write_index: Some(query + 1),
+                        }),
+                    });
+                    self.dispatch(&mut pass, *at);
+                }
+                encoder.resolve_query_set(set, 0..count as u32, buffer, 0);
+            })?;
             let words = read_words(gpu, buffer, 0, 2 * count)?;
             let ticks: Vec<u64> =
                 words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();

@@ -4,9 +4,9 @@
 //! Only speed hangs on a choice, so that a run repeats, and resumes on another machine, bit for bit
 //! whatever was chosen (`tests/kernels.rs` compares the bits).
 
-use super::{PARAMS, Plan, Planned, STEP, Step, TensorInfo, uniform};
+use super::{PARAMS, Plan, Planned, STEP, Step, TensorInfo};
 use crate::error::Result;
-use crate::gpu::{Gpu, Pipeline, storage_buffer};
+use crate::gpu::{Gpu, Pipeline, storage_buffer, uniform_buffer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,18 +74,8 @@ impl Plan {
                 arg.map(|id| storage_buffer(gpu, "tuning", len(id))).transpose()
             })
             .collect::<Result<Vec<_>>>()?;
-        let words = |words: &[u32]| {
-            let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("tuning"),
-                size: uniform(words) as u64 * 4,
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
-            buffer
-        };
-        let (params, step) =
-            (words(&dispatch.words), words(bytemuck::cast_slice(&[Step::default()])));
+        let params = uniform_buffer(gpu, "tuning", &dispatch.words)?;
+        let step = uniform_buffer(gpu, "tuning", bytemuck::cast_slice(&[Step::default()]))?;
         let mut entries: Vec<_> =
             buffers.iter().zip(0..).filter_map(|(b, i)| Some((i, b.as_ref()?))).collect();
         entries.push((PARAMS, &params));
@@ -101,11 +91,13 @@ impl Plan {
             let mut planned = dispatch.clone();
             planned.choose(option);
             let pipeline = gpu.pipeline(&planned.key(), planned.kernel.source)?;
-            let bind_group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some("tuning"),
-                layout: &pipeline.layout,
-                entries: &entries,
-            });
+            let bind_group = gpu.scoped(|| {
+                gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some("tuning"),
+                    layout: &pipeline.layout,
+                    entries: &entries,
+                })
+            })?;
             // Some drivers compile when a pipeline runs for the first time.
             once(gpu, &pipeline, &bind_group, planned.groups)?;
             options.push((pipeline, bind_group, planned.groups, Duration::MAX));
@@ -148,8 +140,9 @@ fn once(
         pass.set_bind_group(0, bind_group, &[]);
         pass.dispatch_workgroups(x, y, z);
     }
+    let commands = encoder.finish();
     let start = Instant::now();
-    gpu.queue.submit([encoder.finish()]);
+    gpu.submit(commands)?;
     gpu.wait()?;
     Ok(start.elapsed())
 }

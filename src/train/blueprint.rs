@@ -150,7 +150,7 @@ impl Blueprint {
 
     /// Rows of the table that evaluation fills in one pass.
     pub(super) fn table_rows(&self, model: &SelfMm, kind: Kind) -> usize {
-        self.spaces.words(self.scores) / table_width(model, kind).max(1)
+        self.spaces.words(self.scores).map_or(0, |w| w / table_width(model, kind).max(1))
     }
 
     /// The plan of a batch of this shape.

@@ -167,11 +167,11 @@ impl State {
     /// Hands every buffer of `wanted` to `put`.
     ///
     /// # Errors
-    /// A buffer that is missing, or of another size.
+    /// A buffer that is missing, or of another size; those of `put`.
     pub(super) fn each(
         &self,
         wanted: &[(String, SpaceId, usize)],
-        mut put: impl FnMut(SpaceId, &[u32]),
+        mut put: impl FnMut(SpaceId, &[u32]) -> Result<()>,
     ) -> Result<()> {
         let fail = |detail: String| Error::checkpoint(&self.path, detail);
         let file = SafeTensors::deserialize(&self.map)
@@ -189,7 +189,7 @@ impl State {
             let chunks = view.data().chunks_exact(4);
             let words: Vec<u32> =
                 chunks.map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            put(space, &words);
+            put(space, &words)?;
         }
         Ok(())
     }

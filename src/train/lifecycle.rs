@@ -498,7 +498,7 @@ pub fn evaluate_run(
 ///
 /// # Errors
 /// As [`evaluate_run`].
-pub fn open_saved<'g>(gpu: &'g Gpu, saved: &Saved, data: &Path) -> Result<Session<'g>> {
+pub fn open_saved(gpu: &Gpu, saved: &Saved, data: &Path) -> Result<Session> {
     let card = &saved.card;
     let data = open_data(gpu, data, &card.config, &text::encoder_of(&saved.path))?;
     let offered = available(&data);

@@ -2,7 +2,9 @@
 
 use crate::data::{Dataset, SplitName};
 use crate::error::{Error, Result};
+use crate::nn::{Params, Weights};
 use crate::recipe::SelfMm;
+use std::path::Path;
 
 /// Passes on what `fits` says of `batch`; where that is too large, with the largest that fits.
 pub(super) fn check_batch<T>(batch: usize, fits: impl Fn(usize) -> Result<T>) -> Result<T> {
@@ -17,6 +19,17 @@ pub(super) fn check_batch<T>(batch: usize, fits: impl Fn(usize) -> Result<T>) ->
         }
         Error::TooLarge { what, advice } => {
             Error::TooLarge { what: name(what), advice: instead(advice) }
+        }
+        other => other,
+    })
+}
+
+/// Checks weights as parameters do, and names the setting that stores them whole where halves cannot
+/// hold them.
+pub(super) fn check_weights(params: &Params, weights: &Weights, path: &Path) -> Result<()> {
+    params.check(weights, path).map_err(|error| match error {
+        Error::Checkpoint { path, detail } if detail.contains("f16") => {
+            Error::checkpoint(path, format!("{detail}: leave bert.half off"))
         }
         other => other,
     })

@@ -14,6 +14,7 @@ pub mod probe;
 mod profile;
 mod robust;
 mod run_files;
+mod scorer;
 mod session;
 mod text;
 
@@ -27,5 +28,6 @@ pub use lifecycle::{
 };
 pub use profile::{By, Profile, Profiled, Row, profile};
 pub use robust::NOISE;
+pub use scorer::{Scorer, Scoring};
 pub use session::{Predictions, Representations, Session};
 pub use text::{encoder_of, export, sentences};

@@ -162,7 +162,7 @@ pub fn profile(
     session.profile(steps, clock)
 }
 
-impl Session<'_> {
+impl Session {
     /// Takes training steps on full batches of the training split, twice `steps` of them and a few
     /// before: by turns replayed whole and dispatch by dispatch. Where batches differ in shape (packed
     /// texts, sequences), those of a typical one are taken. Everything runs in every step, the
@@ -205,7 +205,7 @@ impl Session<'_> {
             } else {
                 self.stage(Kind::Train, &batch)?;
                 let program = self.staged(Kind::Train, &batch)?;
-                let times = program.profile(self.gpu, &self.memory, true, &clear, clock)?;
+                let times = program.profile(&self.gpu, &self.memory, true, &clear, clock)?;
                 for t in times {
                     each[t.dispatch].push(t.time.as_secs_f64());
                 }
@@ -239,9 +239,9 @@ impl Session<'_> {
         let start = Instant::now();
         self.stage(Kind::Train, batch)?;
         let program = self.staged(Kind::Train, batch)?;
-        let commands = program.commands(self.gpu, &self.memory, true, clear, None)?;
+        let commands = program.commands(&self.gpu, &self.memory, true, clear, None)?;
         let encoded = start.elapsed();
-        self.gpu.queue.submit([commands]);
+        self.gpu.submit(commands)?;
         let submitted = start.elapsed();
         self.gpu.wait()?;
         Ok([start.elapsed(), encoded, submitted - encoded].map(|t| t.as_secs_f64()))

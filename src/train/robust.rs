@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Noise levels, in standard deviations of the feature in training.
 pub const NOISE: [f64; 3] = [0.5, 1.0, 2.0];
 
-impl Session<'_> {
+impl Session {
     /// Every damage that this model's inputs can take, modality by modality. A vector cannot be
     /// truncated.
     pub fn perturbations(&self) -> Vec<Perturbation> {

@@ -3,6 +3,7 @@
 use super::blueprint::{Blueprint, Kind, available, full_batch, order, table_width};
 use super::checkpoint::{State, StateCard, save_state};
 use super::history::StepRecord;
+use super::limits::check_weights;
 use crate::data::{
     Batch, BatchShape, Dataset, FeatureStats, Loader, Modality, SplitName, Standardise,
 };
@@ -40,8 +41,8 @@ impl Predictions {
 pub type Representations = Vec<(String, usize, Vec<f32>)>;
 
 /// A model on a device with its data.
-pub struct Session<'g> {
-    pub(super) gpu: &'g Gpu,
+pub struct Session {
+    pub(super) gpu: Gpu,
     pub(super) model: SelfMm,
     pub(super) data: Arc<Dataset>,
     standardise: Option<Arc<Standardise>>,
@@ -57,14 +58,14 @@ pub struct Session<'g> {
     pub(super) usual: HashMap<Modality, Arc<FeatureStats>>,
 }
 
-impl<'g> Session<'g> {
+impl Session {
     /// Builds a model over a data set; `train` adds gradients, moments and label state.
     ///
     /// # Errors
     /// A batch too large for the adapter, naming the largest that fits; a full adapter; a
     /// configuration under which no step would ever be taken.
     pub fn new(
-        gpu: &'g Gpu,
+        gpu: &Gpu,
         config: &Config,
         data: Arc<Dataset>,
         standardise: Option<Arc<Standardise>>,
@@ -75,7 +76,7 @@ impl<'g> Session<'g> {
     }
 
     pub(super) fn with_model(
-        gpu: &'g Gpu,
+        gpu: &Gpu,
         model: SelfMm,
         data: Arc<Dataset>,
         standardise: Option<Arc<Standardise>>,
@@ -89,8 +90,9 @@ impl<'g> Session<'g> {
         phase.end("buffers allocated");
         let objective = model.objective();
         let ring = made.train.map(|t| Ring::new(gpu, t.ring, t.ring_rows, objective.width()));
+        let ring = ring.transpose()?;
         let mut session = Session {
-            gpu,
+            gpu: gpu.clone(),
             model,
             data,
             standardise,
@@ -109,7 +111,7 @@ impl<'g> Session<'g> {
         let plan = plan.tune(gpu, kind == Kind::Train)?;
         let program = plan.prepare(gpu, &session.memory, &mut session.pool)?;
         // While parameters, files and the first batch are made ready here.
-        program.warm(gpu);
+        program.warm(gpu)?;
         let full = session.full_batch();
         session.programs.insert((kind, full), program);
         Ok(session)
@@ -137,8 +139,8 @@ impl<'g> Session<'g> {
             Entry::Occupied(ready) => Ok(ready.into_mut()),
             Entry::Vacant(slot) => {
                 let plan = self.made.plan(&self.model, batch, self.gpu.caps(), kind)?;
-                let plan = plan.tune(self.gpu, kind == Kind::Train)?;
-                let program = plan.prepare(self.gpu, &self.memory, &mut self.pool)?;
+                let plan = plan.tune(&self.gpu, kind == Kind::Train)?;
+                let program = plan.prepare(&self.gpu, &self.memory, &mut self.pool)?;
                 Ok(slot.insert(program))
             }
         }
@@ -203,20 +205,19 @@ impl<'g> Session<'g> {
     /// # Errors
     /// Weights of another model; `path` names them.
     pub fn load(&mut self, weights: &Weights, path: &Path) -> Result<()> {
-        self.made.params.check(weights, path)?;
-        self.made.params.upload(self.gpu, &self.memory, weights);
-        Ok(())
+        check_weights(&self.made.params, weights, path)?;
+        self.made.params.upload(&self.gpu, &self.memory, weights)
     }
 
     /// The parameters as they are. Blocks.
     pub fn weights(&self) -> Result<Weights> {
-        self.made.params.download(self.gpu, &self.memory)
+        self.made.params.download(&self.gpu, &self.memory)
     }
 
     /// PyTorch's initial values by the configuration's seed, and the label map at the fused label.
     pub fn initialise(&mut self) -> Result<()> {
         let weights = self.made.params.initial(self.model.config().train.seed);
-        self.made.params.upload(self.gpu, &self.memory, &weights);
+        self.made.params.upload(&self.gpu, &self.memory, &weights)?;
         self.reset_labels()
     }
 
@@ -229,9 +230,10 @@ impl<'g> Session<'g> {
         })?;
         let words: Vec<u32> = labels.iter().map(|l| l.to_bits()).collect();
         let all = words.repeat(self.model.tasks());
-        self.memory.write(self.gpu, train.labels, 0, &all);
+        self.memory.write(&self.gpu, train.labels, 0, &all)?;
         for space in [train.store, train.centres].into_iter().flatten() {
-            self.memory.write(self.gpu, space, 0, &vec![0; self.made.spaces.words(space)]);
+            let zeros = vec![0; self.made.spaces.words(space)?];
+            self.memory.write(&self.gpu, space, 0, &zeros)?;
         }
         Ok(())
     }
@@ -240,7 +242,7 @@ impl<'g> Session<'g> {
     pub fn labels(&self) -> Result<Vec<Vec<f32>>> {
         let Some(train) = self.made.train else { return Ok(Vec::new()) };
         let all =
-            self.memory.read_f32(self.gpu, train.labels, 0, self.model.tasks() * train.total)?;
+            self.memory.read_f32(&self.gpu, train.labels, 0, self.model.tasks() * train.total)?;
         Ok(all.chunks(train.total.max(1)).map(<[f32]>::to_vec).collect())
     }
 
@@ -248,7 +250,7 @@ impl<'g> Session<'g> {
     #[doc(hidden)]
     pub fn label_state(&self) -> Result<[Vec<f32>; 2]> {
         let read = |space: Option<SpaceId>| match space {
-            Some(s) => self.memory.read_f32(self.gpu, s, 0, self.made.spaces.words(s)),
+            Some(s) => self.memory.read_f32(&self.gpu, s, 0, self.made.spaces.words(s)?),
             None => Ok(Vec::new()),
         };
         let train = self.made.train;
@@ -258,21 +260,21 @@ impl<'g> Session<'g> {
     /// The gradients that have accumulated since the last update; for tests. Blocks.
     #[doc(hidden)]
     pub fn gradients(&self) -> Result<Weights> {
-        self.made.params.gradients(self.gpu, &self.memory)
+        self.made.params.gradients(&self.gpu, &self.memory)
     }
 
     /// Persistent buffers that a resumed run needs: name, buffer, words.
-    fn state_spaces(&self) -> Vec<(String, SpaceId, usize)> {
+    fn state_spaces(&self) -> Result<Vec<(String, SpaceId, usize)>> {
         let mut all = self.made.params.state_spaces();
         if let Some(t) = self.made.train {
             let named = [("labels", Some(t.labels)), ("store", t.store), ("centres", t.centres)];
             for (name, space) in named {
                 if let Some(space) = space {
-                    all.push((name.to_string(), space, self.made.spaces.words(space)));
+                    all.push((name.to_string(), space, self.made.spaces.words(space)?));
                 }
             }
         }
-        all
+        Ok(all)
     }
 
     /// Saves everything on the device that the next step depends on.
@@ -280,15 +282,15 @@ impl<'g> Session<'g> {
         let data_sha256 = self.data.digest().to_string();
         let (step, updates) = (self.step.step, self.updates);
         let card = StateCard { epoch, step, updates, data_sha256 };
-        save_state(path, &card, &self.state_spaces(), |space, words| {
-            self.memory.read(self.gpu, space, 0, words)
+        save_state(path, &card, &self.state_spaces()?, |space, words| {
+            self.memory.read(&self.gpu, space, 0, words)
         })
     }
 
     /// Puts a saved state back.
     pub(super) fn restore(&mut self, state: &State) -> Result<()> {
-        state.each(&self.state_spaces(), |space, words| {
-            self.memory.write(self.gpu, space, 0, words);
+        state.each(&self.state_spaces()?, |space, words| {
+            self.memory.write(&self.gpu, space, 0, words)
         })?;
         (self.step.step, self.updates) = (state.card.step, state.card.updates);
         Ok(())
@@ -327,7 +329,10 @@ impl<'g> Session<'g> {
         let result = self.epoch_steps(epoch, order, &mut ring, &mut report);
         if result.is_err() {
             // Rows that nobody took would come up in the next epoch.
-            ring = Ring::new(self.gpu, train.ring, train.ring_rows, self.objective.width());
+            let fresh = Ring::new(&self.gpu, train.ring, train.ring_rows, self.objective.width());
+            if let Ok(fresh) = fresh {
+                ring = fresh;
+            }
         }
         self.ring = Some(ring);
         result
@@ -376,9 +381,9 @@ impl<'g> Session<'g> {
             flying.push_back(self.submit(Kind::Train, &batch, update, &clear, Some(&mut *ring))?);
             self.step.step += 1;
             self.keep_up(&mut flying)?;
-            emit(ring.drain(self.gpu)?)?;
+            emit(ring.drain(&self.gpu)?)?;
         }
-        emit(ring.finish(self.gpu, &self.memory)?)
+        emit(ring.finish(&self.gpu, &self.memory)?)
     }
 
     fn submit(
@@ -390,15 +395,14 @@ impl<'g> Session<'g> {
         ring: Option<&mut Ring>,
     ) -> Result<wgpu::SubmissionIndex> {
         self.stage(kind, batch)?;
-        self.staged(kind, batch)?.replay(self.gpu, &self.memory, update, clear, ring)
+        self.staged(kind, batch)?.replay(&self.gpu, &self.memory, update, clear, ring)
     }
 
     /// Writes a batch and the step uniforms to where [`staged`](Self::staged) reads them.
     pub(super) fn stage(&mut self, kind: Kind, batch: &Batch) -> Result<()> {
         self.prepare(kind, batch.layout.shape())?;
-        self.memory.write(self.gpu, self.made.block, 0, &batch.words);
-        self.memory.write_step(self.gpu, &self.step);
-        Ok(())
+        self.memory.write(&self.gpu, self.made.block, 0, &batch.words)?;
+        self.memory.write_step(&self.gpu, &self.step)
     }
 
     /// The program of a batch that was [staged](Self::stage).
@@ -440,7 +444,7 @@ impl<'g> Session<'g> {
             if end + batch.layout.batch > first + room {
                 flying.clear();
                 all.extend(self.memory.read_f32(
-                    self.gpu,
+                    &self.gpu,
                     self.made.scores,
                     0,
                     (end - first) * width,
@@ -455,7 +459,7 @@ impl<'g> Session<'g> {
             self.keep_up(&mut flying)?;
         }
         let left = rows * width - all.len();
-        all.extend(self.memory.read_f32(self.gpu, self.made.scores, 0, left)?);
+        all.extend(self.memory.read_f32(&self.gpu, self.made.scores, 0, left)?);
         if let Some(row) = all.chunks(width).position(|r| r.iter().any(|v| !v.is_finite())) {
             return Err(Error::Gpu(format!(
                 "the model's output for {} row {row} is not finite: training diverged; lower the \

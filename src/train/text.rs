@@ -3,6 +3,7 @@
 //! everything that they depend on.
 
 use super::checkpoint::Saved;
+use super::limits::check_weights;
 use crate::data::{
     Dataset, Layout, Loader, Modality, SplitName, Text, TokenSpec, Tokenised, Tokenizer,
 };
@@ -217,8 +218,8 @@ fn features(
     let table = spaces.declare("features", data.most_rows() * hidden);
     let memory = Memory::allocate(gpu, &spaces)?;
     let weights = encoder.weights()?.prefixed(BERT_PREFIX);
-    params.check(&weights, &encoder.weights_path())?;
-    params.upload(gpu, &memory, &weights);
+    check_weights(&params, &weights, &encoder.weights_path())?;
+    params.upload(gpu, &memory, &weights)?;
     let mut pool = Pool::new();
     let mut program = |layout: &Layout| -> Result<Program> {
         let mut tape = Tape::new();
@@ -246,8 +247,8 @@ fn features(
             if !programs.contains_key(&batch.layout) {
                 programs.insert(batch.layout.clone(), program(&batch.layout)?);
             }
-            memory.write(gpu, block, 0, &batch.words);
-            memory.write_step(gpu, &Step::default());
+            memory.write(gpu, block, 0, &batch.words)?;
+            memory.write_step(gpu, &Step::default())?;
             if let Some(program) = programs.get(&batch.layout) {
                 program.replay(gpu, &memory, false, &[], None)?;
             }

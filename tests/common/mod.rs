@@ -221,7 +221,7 @@ pub fn config(settings: &[&str]) -> Config {
 }
 
 /// An initialised session for training.
-pub fn session<'g>(gpu: &'g Gpu, config: &Config, data: &Arc<Dataset>) -> Session<'g> {
+pub fn session(gpu: &Gpu, config: &Config, data: &Arc<Dataset>) -> Session {
     let mut session = Session::new(gpu, config, data.clone(), None, true)
         .unwrap_or_else(|e| panic!("no session: {e}"));
     session.initialise().expect("initialised");

@@ -156,7 +156,7 @@ fn a_norm_is_what_it_says() {
     tape.keep(out);
     let gpu = Gpu::with(&GpuOptions { quiet: true, ..Default::default() }).unwrap();
     let (program, memory) = tape.compile(&gpu, &Spaces::new()).unwrap();
-    memory.write_step(&gpu, &Step::default());
+    memory.write_step(&gpu, &Step::default()).unwrap();
     program.run(&gpu, &memory).unwrap();
     let got = program.read(&gpu, &memory, out).unwrap();
     for r in 0..rows {

@@ -151,8 +151,8 @@ fn matmul(gpu: &'static Gpu, (m, k, n): (usize, usize, usize)) -> Result<Steps> 
     let c = tape.matmul(a, b)?;
     tape.keep(c);
     let (program, memory) = tape.compile(gpu, &spaces)?;
-    memory.write(gpu, left, 0, &bits(&noise("a", m * k)));
-    memory.write(gpu, right, 0, &bits(&noise("b", k * n)));
+    memory.write(gpu, left, 0, &bits(&noise("a", m * k)))?;
+    memory.write(gpu, right, 0, &bits(&noise("b", k * n)))?;
     let rig = Arc::new((program, memory));
     let run = rig.clone();
     Ok(checked(move || Ok(run.0.run(gpu, &run.1)?), move || Ok(rig.0.read(gpu, &rig.1, c)?)))
@@ -214,7 +214,7 @@ impl Training {
                 self.done += 1;
                 self.step.step = self.done;
                 self.step.set_adam_step(self.done);
-                self.memory.write_step(self.gpu, &self.step);
+                self.memory.write_step(self.gpu, &self.step)?;
                 self.program.replay(self.gpu, &self.memory, true, &[], None)?;
                 let loss = self.program.read(self.gpu, &self.memory, self.loss)?;
                 losses.push(f64::from(loss[0]));
@@ -256,14 +256,14 @@ fn lstm_step(gpu: &'static Gpu) -> Result<Steps> {
         start.insert(&name, p.shape.clone(), p.values());
     }
     params.check(&start, Path::new("weights"))?;
-    params.upload(gpu, &training.memory, &start);
+    params.upload(gpu, &training.memory, &start)?;
     let mut padded = vec![0.0; batch * steps * pitch];
     let values = noise("x", batch * steps * inputs);
     for (to, from) in padded.chunks_mut(pitch).zip(values.chunks(inputs)) {
         to[..inputs].copy_from_slice(from);
     }
-    training.memory.write(gpu, input, 0, &bits(&padded));
-    training.memory.write(gpu, lengths_space, 0, &vec![steps as u32; batch]);
+    training.memory.write(gpu, input, 0, &bits(&padded))?;
+    training.memory.write(gpu, lengths_space, 0, &vec![steps as u32; batch])?;
     Ok(training.steps())
 }
 
@@ -281,24 +281,24 @@ fn encoder_layer(gpu: &'static Gpu, d: usize, train: bool) -> Result<Steps> {
     let target = tape.input("target", &[rows, d], target_at, 0);
     let tokens = tape.input("tokens", &[rows, 4], tokens_at, 0);
     let y = layer(&mut tape, &params, x, tokens, heads, d)?;
-    let fill = |memory: &Memory| {
-        params.upload(gpu, memory, &weights(&all));
-        memory.write(gpu, x_at, 0, &bits(&noise("x", rows * d)));
-        memory.write(gpu, target_at, 0, &bits(&noise("target", rows * d)));
+    let fill = |memory: &Memory| -> Result<()> {
+        params.upload(gpu, memory, &weights(&all))?;
+        memory.write(gpu, x_at, 0, &bits(&noise("x", rows * d)))?;
+        memory.write(gpu, target_at, 0, &bits(&noise("target", rows * d)))?;
         let token = |i: usize| [1, (i % length) as u32, length as u32, (i / length) as u32];
-        memory.write(gpu, tokens_at, 0, &(0..rows).flat_map(token).collect::<Vec<u32>>());
+        memory.write(gpu, tokens_at, 0, &(0..rows).flat_map(token).collect::<Vec<u32>>())
     };
     if train {
         let off = tape.sub(y, target)?;
         let off = tape.square(off)?;
         let loss = tape.mean(off)?;
         let training = Training::new(gpu, tape, &spaces, &params, loss)?;
-        fill(&training.memory);
+        fill(&training.memory)?;
         return Ok(training.steps());
     }
     tape.keep(y);
     let (program, memory) = tape.compile(gpu, &spaces)?;
-    fill(&memory);
+    fill(&memory)?;
     let rig = Arc::new((program, memory));
     let run = rig.clone();
     Ok(checked(move || Ok(run.0.run(gpu, &run.1)?), move || Ok(rig.0.read(gpu, &rig.1, y)?)))
@@ -366,12 +366,12 @@ fn adam(gpu: &'static Gpu) -> Result<Steps> {
         start.insert(&name(i), vec![side, side], noise(&name(i), side * side));
         grads.extend(bits(&noise(&format!("g{i}"), side * side)));
     }
-    params.upload(gpu, &memory, &start);
+    params.upload(gpu, &memory, &start)?;
     let (spaces, words) = (params.grad_spaces(), side * side);
     if spaces.len() != 1 || words % 64 != 0 {
         return Err("22 million gradients are not one buffer here".into());
     }
-    memory.write(gpu, spaces[0], 0, &grads);
+    memory.write(gpu, spaces[0], 0, &grads)?;
     let value = params.state_spaces().first().map(|(_, space, _)| *space);
     let value: SpaceId = value.ok_or("no parameters")?;
     let mut step = Step::default();
@@ -382,7 +382,7 @@ fn adam(gpu: &'static Gpu) -> Result<Steps> {
         for _ in 0..steps {
             done += 1;
             step.set_adam_step(done);
-            memory.write_step(gpu, &step);
+            memory.write_step(gpu, &step)?;
             program.replay(gpu, &memory, true, &[], None)?;
             firsts.push(f64::from(memory.read_f32(gpu, value, 0, 1)?[0]));
         }
@@ -391,7 +391,7 @@ fn adam(gpu: &'static Gpu) -> Result<Steps> {
 }
 
 /// A session whose parameters begin as everyone's do.
-fn session(gpu: &'static Gpu, file: &str, settings: &[&str]) -> Result<Session<'static>> {
+fn session(gpu: &Gpu, file: &str, settings: &[&str]) -> Result<Session> {
     let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
     let config = Config::build("mosi", None, &settings)?;
     let path = data_folder().join(format!("{file}.safetensors"));

@@ -35,14 +35,14 @@ pub(super) fn add(all: &mut Vec<Entry>) {
             let specs = Bert::new(shape(hidden, layers)).specs(limit);
             let params = Params::new(specs, &mut bed.spaces, caps.max_binding, true);
             // Moments begin at zero: there is no such thing as a random second one.
-            let given: Vec<usize> = bed
+            let given: Vec<SpaceId> = bed
                 .spaces
-                .iter()
-                .enumerate()
+                .ids()
+                .zip(bed.spaces.iter())
                 .filter(|(_, (name, _))| name.starts_with("params") || name.starts_with("grads"))
-                .map(|(i, _)| i)
+                .map(|(id, _)| id)
                 .collect();
-            given.into_iter().for_each(|i| bed.randomize(SpaceId(i)));
+            given.into_iter().for_each(|id| bed.randomize(id));
             let arenas = params.arena_vars(&mut bed.tape);
             bed.tape.in_stage(Stage::Update, |tape| tape.adam(&arenas, None));
             Ok(bed)

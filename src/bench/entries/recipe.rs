@@ -11,14 +11,12 @@ const BATCH: usize = 16;
 
 /// Parameters in the bed, of random values.
 fn parameters(bed: &mut Bed, specs: Vec<ParamSpec>, max_binding: u64) -> Params {
-    let before = bed.spaces.iter().count();
+    let before = bed.spaces.ids().len();
     let params = Params::new(specs, &mut bed.spaces, max_binding, true);
-    let values: Vec<usize> = (before..)
-        .zip(bed.spaces.iter().skip(before))
-        .filter(|(_, (name, _))| name.starts_with("params"))
-        .map(|(i, _)| i)
-        .collect();
-    values.into_iter().for_each(|i| bed.randomize(SpaceId(i)));
+    let all = bed.spaces.ids().zip(bed.spaces.iter()).skip(before);
+    let values: Vec<SpaceId> =
+        all.filter(|(_, (name, _))| name.starts_with("params")).map(|(id, _)| id).collect();
+    values.into_iter().for_each(|id| bed.randomize(id));
     params
 }
 

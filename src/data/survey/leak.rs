@@ -294,8 +294,8 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
 mod tests {
     use super::super::Survey;
     use super::*;
-    use crate::data::rng::Rng;
     use crate::data::testkit::TensorFile;
+    use crate::rng::Rng;
 
     /// Three splits whose audio has 6 features of noise and hints of the label, vision 4 the same;
     /// `plant` changes the features of a split, given its labels.
