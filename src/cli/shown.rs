@@ -3,6 +3,7 @@
 
 use super::{Cli, EXAMPLES};
 use crate::recipe::Config;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use std::path::Path;
 use std::process::Command;
@@ -19,9 +20,9 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The lines of a document's shell blocks, and the pieces of code in its text that are commands of
-/// ours with options.
-fn commands_of(text: &str) -> Vec<String> {
+/// The lines of a document's shell blocks, which are whole commands, and the pieces of code in its
+/// text that are commands of ours with options, which may leave out what the text is not about.
+fn commands_of(text: &str) -> Vec<(String, bool)> {
     let (mut found, mut prose) = (Vec::new(), String::new());
     let (mut shell, mut other) = (false, false);
     for line in text.lines() {
@@ -29,15 +30,15 @@ fn commands_of(text: &str) -> Vec<String> {
             (Some(_), true, _) => shell = false,
             (Some(_), _, true) => other = false,
             (Some(kind), ..) => (shell, other) = (kind.trim() == "sh", kind.trim() != "sh"),
-            (None, true, _) => found.push(line.to_string()),
+            (None, true, _) => found.push((line.to_string(), true)),
             (None, _, true) => {}
             // A piece of code may go on in the next line.
             (None, ..) => prose = prose + line + if line.is_empty() { "\n" } else { " " },
         }
     }
     let pieces = prose.lines().flat_map(|paragraph| paragraph.split('`').skip(1).step_by(2));
-    found
-        .extend(pieces.filter(|p| p.starts_with("modalign ") && p.contains(" --")).map(Into::into));
+    let ours = pieces.filter(|p| p.starts_with("modalign ") && p.contains(" --"));
+    found.extend(ours.map(|piece| (piece.to_string(), false)));
     found
 }
 
@@ -75,11 +76,12 @@ fn words(line: &str) -> Vec<Vec<String>> {
 }
 
 /// What is wrong with a command of ours: words that the parser does not take, or a setting that there
-/// is not.
-fn wrong(command: &[String]) -> Option<String> {
+/// is not. A command that is not shown whole may lack words.
+fn wrong(command: &[String], whole: bool) -> Option<String> {
     // One letter stands for a number of the reader's.
     let given = command.iter().map(|w| if w == "S" { "1" } else { w });
     match Cli::try_parse_from(given) {
+        Err(problem) if !whole && problem.kind() == ErrorKind::MissingRequiredArgument => {}
         Err(problem) if problem.use_stderr() => return Some(problem.to_string()),
         _ => {}
     }
@@ -122,13 +124,14 @@ fn commands_in_the_documents_start_as_they_are_printed() {
     for (name, fewest) in DOCUMENTS {
         let text = std::fs::read_to_string(root().join(name)).unwrap();
         let mut ours = 0;
-        for line in commands_of(&text) {
+        for (line, whole) in commands_of(&text) {
             for command in words(&line) {
                 let lost = missing(&command);
                 problems.extend(lost.iter().map(|file| format!("{name}: {line}: no file {file}")));
                 if command[0] == "modalign" {
                     ours += 1;
-                    problems.extend(wrong(&command).map(|why| format!("{name}: {line}: {why}")));
+                    let why = wrong(&command, whole);
+                    problems.extend(why.map(|why| format!("{name}: {line}: {why}")));
                 }
             }
         }
@@ -156,7 +159,8 @@ fn examples_in_the_help_start_as_they_are_printed() {
         let command = line.split("   ").next().unwrap_or_default();
         if command.starts_with("modalign ") && !command.contains('$') && !command.contains('{') {
             seen += 1;
-            let problem = words(command).iter().find(|c| c[0] == "modalign").and_then(|c| wrong(c));
+            let problem =
+                words(command).iter().find(|c| c[0] == "modalign").and_then(|c| wrong(c, true));
             assert_eq!(problem, None, "{line}");
         }
     }
@@ -166,10 +170,12 @@ fn examples_in_the_help_start_as_they_are_printed() {
 #[test]
 fn what_does_not_start_is_found() {
     let first = |line: &str| words(line).remove(0);
-    let verdict = |line: &str| wrong(&first(line));
+    let verdict = |line: &str| wrong(&first(line), true);
     assert_eq!(verdict("modalign train --data 'a b.safetensors' --seed S # so"), None);
     assert!(verdict("modalign trian --data a").unwrap().contains("'trian'"));
     assert!(verdict("modalign train").unwrap().contains("--data"));
+    assert_eq!(wrong(&first("modalign eval --robustness"), false), None);
+    assert!(wrong(&first("modalign eval --robustnes"), false).is_some());
     assert!(verdict("modalign train --data a --set align.dmi=3").unwrap().contains("align.dim"));
     assert_eq!(words("A=1 sh x.sh && modalign devices | head -2").len(), 3);
     assert_eq!(first("B=2 cargo test --test cli")[0], "cargo");
@@ -177,7 +183,7 @@ fn what_does_not_start_is_found() {
     assert_eq!(missing(&first("cargo test --test nothing")), ["tests/nothing/main.rs"]);
     assert!(missing(&first("sh tests/run.sh")).is_empty());
     let text = "a `modalign x\n--y` b\n```sh\nsh z\n```\n```rust\nno\n```\n`modalign report` and";
-    assert_eq!(commands_of(text), ["sh z", "modalign x --y"]);
+    assert_eq!(commands_of(text), [("sh z".into(), true), ("modalign x --y".into(), false)]);
 }
 
 /// The peers are built only when somebody measures; that their lock is of this crate's dependencies
