@@ -80,6 +80,20 @@ pub enum Error {
         /// Which tensor, which row, what is wrong.
         detail: String,
     },
+    /// A training whose numbers left the range of floats. What was complete before stays.
+    #[error(
+        "training diverged in epoch {epoch}{}: {what}; lower the learning rates (train.lr), set \
+         train.clip_norm, or look for values out of all proportion in the data",
+        batch.map_or_else(String::new, |b| format!(", batch {b}"))
+    )]
+    Diverged {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The micro-batch of it, from 1; none where it showed after the epoch's last.
+        batch: Option<usize>,
+        /// Which loss, parameter or output is not finite.
+        what: String,
+    },
     /// A configuration that cannot be used.
     #[error("configuration: {0}")]
     Config(String),

@@ -99,14 +99,17 @@ pub(crate) fn map(path: &Path) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
 }
 
+/// Whether a file's name is that of what [`write_atomic`] writes before it renames.
+pub(crate) fn is_leftover(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".tmp")
+}
+
 /// Removes what [`write_atomic`] could not when it was killed in the middle of a write. Only for a
 /// folder that nobody else is writing to.
 pub fn remove_leftovers(folder: impl AsRef<Path>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with('.') && name.ends_with(".tmp") {
+        if is_leftover(&entry.file_name().to_string_lossy()) {
             // A leftover does no harm but taking up room.
             let _ = std::fs::remove_file(entry.path());
         }

@@ -5,7 +5,7 @@ mod bert_fixture;
 mod common;
 
 use bert_fixture::{minilm, path, summary};
-use common::{TensorFile, gpu, of_largest, open};
+use common::{TensorFile, gpu, of, of_largest};
 use modalign::Gpu;
 use modalign::data::tokens::fill_runs;
 use modalign::data::{Layout, TokenSpec};
@@ -202,8 +202,8 @@ fn check_tiny(gpu: &Gpu, change: impl Fn(&mut Bert), limit: u64) -> Probed {
 #[test]
 fn tiny_matches_pytorch_in_every_family() {
     for family in [Family::Wide(0), Family::Plain, Family::Tiled] {
-        let gpu = open(Some(family));
-        let got = check_tiny(&gpu, |_| (), gpu.caps().max_binding);
+        let gpu = of(family);
+        let got = check_tiny(gpu, |_| (), gpu.caps().max_binding);
         assert_eq!(got.grads.iter().count(), 37);
     }
 }
@@ -511,8 +511,8 @@ fn frozen_layers_by_halves_train_alike() {
 
     let rates = ([1e-3; 4], [1e-3, 0.0, 1e-3, 0.0]);
     for family in [Family::Wide(0), Family::Plain, Family::Tiled] {
-        let gpu = open(Some(family));
-        let run = |bert: &Bert| tuned(&gpu, (bert.clone(), weights.clone()), &file, &batch, rates);
+        let gpu = of(family);
+        let run = |bert: &Bert| tuned(gpu, (bert.clone(), weights.clone()), &file, &batch, rates);
         let ((want, all), (got, rounded)) = (run(&frozen), run(&halves));
         check_losses(&got, &want, 2e-3);
         assert_ne!(got, want, "halves are not floats");

@@ -375,3 +375,66 @@ fn a_killed_run_resumes_to_the_same_bytes() {
     place().ok("train --resume killed --max-epochs 11 --quiet");
     assert!(!names(&place().at("killed")).iter().any(|n| n.contains("tmp")));
 }
+
+/// A copy of a data set with one training row's text set to `value`.
+fn with_a_row_of(value: f32, from: &str, name: &str) {
+    let mut bytes = std::fs::read(place().at(from)).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let text = &header["train.text"];
+    let number = |v: &Value| v.as_u64().unwrap() as usize;
+    let width: usize = text["shape"].as_array().unwrap()[1..].iter().map(number).product();
+    let at = 8 + length + number(&text["data_offsets"][0]) + 5 * width * 4;
+    bytes[at..at + width * 4]
+        .chunks_exact_mut(4)
+        .for_each(|word| word.copy_from_slice(&value.to_le_bytes()));
+    std::fs::write(place().at(name), bytes).unwrap();
+}
+
+#[test]
+fn a_training_that_diverges_ends_in_its_first_epoch() {
+    place().ok("synth --out play.safetensors");
+    place().ok("synth --out unvalidated.safetensors --valid 0");
+    with_a_row_of(1e10, "play.safetensors", "huge.safetensors");
+    for (name, settings) in
+        [("play", "--set train.lr=1e6"), ("unvalidated", "--set train.lr=1e6"), ("huge", "")]
+    {
+        let out = format!("diverged-{name}");
+        let line = format!("train --data {name}.safetensors --out {out} --max-epochs 3 --quiet");
+        let ran = place().run(&format!("{line} {settings}"));
+        fails(ran, 1, &["diverged in epoch 1, batch ", " is not finite ", "train.lr"]);
+        // Nothing is the best of it, and nothing says that it ended.
+        assert_eq!(names(&place().at(&out)), ["config.toml", "run.json", "state", "steps.jsonl"]);
+        assert!(names(&place().at(&out).join("state")).is_empty());
+        // The log ends with the batch that is to blame.
+        let steps = std::fs::read_to_string(place().at(&out).join("steps.jsonl")).unwrap();
+        let lines: Vec<Value> = steps.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let (last, before) = lines.split_last().unwrap();
+        assert!(last.as_object().unwrap().values().any(Value::is_null), "{last}");
+        assert!(before.iter().all(|l| l.as_object().unwrap().values().all(Value::is_number)));
+    }
+}
+
+#[test]
+fn nothing_in_a_folder_is_written_over() {
+    std::fs::create_dir_all(place().at("encoder")).unwrap();
+    let files = ["config.json", "labels.safetensors", "model.safetensors"];
+    files.iter().for_each(|f| std::fs::write(place().at("encoder").join(f), f).unwrap());
+    let line = format!("train --data {} --max-epochs 1 --quiet", data());
+    for made in [format!("{line} --out encoder"), "demo --keep encoder --quiet".into()] {
+        fails(place().run(&made), 2, &["encoder", "not empty", "config.json", "new or empty"]);
+    }
+    fails(place().run(&format!("{line} --out encoder/config.json")), 2, &["is a file"]);
+    assert_eq!(names(&place().at("encoder")), files);
+    for file in files {
+        assert_eq!(std::fs::read_to_string(place().at("encoder").join(file)).unwrap(), file);
+    }
+    fails(place().run(&format!("{line} --out {}", trained())), 2, &["--resume"]);
+    // An empty one is as good as none; what a kill left of a run that was just beginning is, too.
+    std::fs::create_dir(place().at("empty")).unwrap();
+    place().ok(&format!("{line} --out empty"));
+    std::fs::create_dir(place().at("begun")).unwrap();
+    std::fs::copy(place().at("empty/run.json"), place().at("begun/run.json")).unwrap();
+    place().ok(&format!("{line} --out begun"));
+    assert!(place().at("begun/metrics.json").exists());
+}

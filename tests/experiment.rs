@@ -267,6 +267,41 @@ fn one_cell_that_diverges_does_not_stop_the_others() {
 }
 
 #[test]
+fn only_a_folder_of_its_own_is_an_experiments() {
+    plan(
+        "own.toml",
+        "data = 'small.safetensors'\nseeds = 1\n[set]\n'train.max_epochs' = 1\n[[cell]]\nname = 'one'\n",
+    );
+    // Somebody's plan, with somebody's remarks.
+    std::fs::create_dir_all(place().at("taken")).unwrap();
+    std::fs::copy(place().at("own.toml"), place().at("taken/plan.toml")).unwrap();
+    std::fs::write(place().at("taken/results.csv"), "mine").unwrap();
+    let refused = || {
+        fails(place().run("experiment own.toml --out taken --quiet"), 2, &["taken", "new or empty"])
+    };
+    refused();
+    std::fs::remove_file(place().at("taken/results.csv")).unwrap();
+    refused();
+    assert_eq!(
+        std::fs::read(place().at("taken/plan.toml")).unwrap(),
+        std::fs::read(place().at("own.toml")).unwrap()
+    );
+    assert_eq!(std::fs::read_dir(place().at("taken")).unwrap().count(), 1);
+    // Runs alone, as from another machine, are taken; so is what an experiment has written.
+    place().ok("experiment own.toml --out first --quiet");
+    std::fs::create_dir(place().at("second")).unwrap();
+    std::fs::rename(place().at("first/runs"), place().at("second/runs")).unwrap();
+    for _ in 0..2 {
+        place().ok("experiment own.toml --out second --quiet");
+    }
+    // What lies where a run is to go is not a run's either.
+    std::fs::create_dir_all(place().at("third/runs/one/1111")).unwrap();
+    std::fs::write(place().at("third/runs/one/1111/notes.txt"), "mine").unwrap();
+    let ran = place().run("experiment own.toml --out third --quiet");
+    assert!(ran.code == Some(1) && ran.err.contains("notes.txt"), "{}", ran.err);
+}
+
+#[test]
 fn what_cannot_be_run_is_said_in_a_line() {
     whole();
     let says = |line: &str, code: i32, words: &[&str]| fails(place().run(line), code, words);

@@ -11,7 +11,7 @@ use modalign::ops::objective::Goals;
 use modalign::ops::{Act, random};
 use modalign::plan::{Memory, Plan, Pool, SpaceId, Spaces};
 use modalign::recipe::{Config, SelfMm};
-use modalign::train::{RunOptions, Session, train};
+use modalign::train::{RunOptions, Session, resume, train};
 use modalign::{Error, Gpu, Result, Tape, Var};
 use std::sync::Arc;
 
@@ -422,11 +422,46 @@ fn a_training_that_diverges_says_what_to_do() {
     };
     let error = train(gpu(), &options, &mut ()).expect_err("diverged");
     let text = one_line(&error);
-    for part in ["not finite", "diverged", "train.lr", "train.clip_norm"] {
+    for part in ["not finite", "diverged in epoch 1, batch ", "train.lr", "train.clip_norm"] {
         assert!(text.contains(part), "{text}");
     }
+    assert!(!options.out.join("model.safetensors").exists());
     assert!(!options.out.join("metrics.json").exists());
     assert!(!options.out.join("last.safetensors").exists());
+}
+
+#[test]
+fn an_epoch_that_diverges_leaves_the_one_before() {
+    // Without validation rows every epoch is the best so far; one update, at the end of each.
+    let folder = tempfile::tempdir().unwrap();
+    let data = Made { rows: [26, 0, 9], ..Made::default() }.save(folder.path());
+    let begin = |name: &str, lr: &str| {
+        let config = config(&["train.accumulate=4", "train.max_epochs=3", lr]);
+        let (data, out) = (data.clone(), folder.path().join(name));
+        let options = RunOptions { data, out, config, init: None };
+        let error = train(gpu(), &options, &mut ()).expect_err("diverged");
+        (options.out, error)
+    };
+    // The losses of the first epoch come before anything has moved.
+    let (out, error) = begin("late", "train.lr=1e20");
+    assert!(matches!(error, Error::Diverged { epoch: 2, batch: Some(1), .. }), "{error}");
+    let epochs = std::fs::read_to_string(out.join("epochs.jsonl")).unwrap();
+    assert_eq!(epochs.lines().count(), 1, "{epochs}");
+    let record: serde_json::Value = serde_json::from_str(epochs.trim()).unwrap();
+    assert!(record["loss"].is_number() && record["best"] == true, "{record}");
+    assert!(record["parts"].as_object().unwrap().values().all(|v| v.is_number()), "{record}");
+    let state = std::fs::read(out.join("state/state.safetensors")).unwrap();
+    let again = resume(gpu(), &out, None, None, &mut ()).expect_err("diverges again");
+    assert_eq!(again.to_string(), error.to_string());
+    assert!(std::fs::read(out.join("state/state.safetensors")).unwrap() == state);
+
+    // An update that leaves no numbers shows in no loss of its epoch.
+    let (out, error) = begin("broken", "train.lr=1e39");
+    assert!(matches!(error, Error::Diverged { epoch: 1, batch: None, .. }), "{error}");
+    assert!(one_line(&error).contains("parameter '"), "{error}");
+    for name in ["model.safetensors", "epochs.jsonl", "state/state.safetensors"] {
+        assert!(!out.join(name).exists(), "{name}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{TensorFile, gpu, largest_gap, of_largest, open, train_epoch};
+use common::{TensorFile, gpu, largest_gap, of, of_largest, train_epoch};
 use modalign::data::Dataset;
 use modalign::gpu::Family;
 use modalign::ops::adam::ArenaVars;
@@ -132,7 +132,7 @@ fn lstm_case(gpu: &Gpu, file: &TensorFile, case: &str) -> Option<(f64, String)> 
 
 #[test]
 fn lstm_is_pytorchs() {
-    let gpus = [open(None), open(Some(Family::Tiled)), open(Some(Family::Plain))];
+    let gpus = [gpu(), of(Family::Tiled), of(Family::Plain)];
     for (file, count) in [("lstm.safetensors", 5), ("lstm_wide.safetensors", 2)] {
         let file = TensorFile::fixture(file);
         let cases: Vec<String> = file
@@ -142,7 +142,7 @@ fn lstm_is_pytorchs() {
             .collect();
         assert_eq!(cases.len(), count);
         for case in &cases {
-            for gpu in &gpus {
+            for gpu in gpus {
                 let Some((gap, name)) = lstm_case(gpu, &file, case) else { continue };
                 println!("lstm {case} on {}: {gap:.1e} ({name})", gpu.caps().family);
                 assert!(gap < 1e-5, "{case} on {}: {name} is off by {gap:e}", gpu.caps().family);
@@ -226,7 +226,7 @@ fn adam_case(gpu: &Gpu, prefix: &str, max_norm: Option<f32>, arenas: usize) -> f
 
 #[test]
 fn adam_is_pytorchs() {
-    for gpu in [&open(None), &open(Some(Family::Tiled)), &open(Some(Family::Plain))] {
+    for gpu in [gpu(), of(Family::Tiled), of(Family::Plain)] {
         for (prefix, max_norm) in [("", None), ("clip.", Some(0.5))] {
             for arenas in [1, 2] {
                 let gap = adam_case(gpu, prefix, max_norm, arenas);
@@ -416,8 +416,8 @@ fn first_gradient(golden: &Golden, gpu: &Gpu) -> f64 {
 
 fn whole_training(name: &str) {
     let golden = Golden::open(name);
-    let forced = [Family::Tiled, Family::Plain].map(|f| open(Some(f)));
-    for gpu in [gpu(), &forced[0], &forced[1]] {
+    let forced = [Family::Tiled, Family::Plain].map(of);
+    for gpu in [gpu(), forced[0], forced[1]] {
         let grad = first_gradient(&golden, gpu);
         let mut session = golden.session(gpu);
         let mut records = Vec::new();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Made, config, gpu, largest_gap, open, session};
+use common::{Made, config, gpu, largest_gap, of, open, session};
 use modalign::Gpu;
 use modalign::data::{Dataset, Layout, Modality, SplitName, StreamSpec, fill};
 use modalign::gpu::{Caps, Family};
@@ -177,11 +177,11 @@ fn recipes() -> Vec<(&'static str, Config, Made, usize)> {
 
 #[test]
 fn steps_are_what_the_twins_compute() {
-    let gpus = [open(None), open(Some(Family::Tiled)), open(Some(Family::Plain))];
+    let gpus = [gpu(), of(Family::Tiled), of(Family::Plain)];
     for (name, config, made, batch) in recipes() {
         let data = made.open();
         let bench = Bench::over(&config, &data, batch);
-        let initial = bench.initial(&gpus[0], &data);
+        let initial = bench.initial(gpus[0], &data);
         let recording = bench.recording();
         let mut host = HostMemory::new(&bench.spaces);
         for (id, words) in bench.ids().into_iter().zip(&initial) {
@@ -191,7 +191,7 @@ fn steps_are_what_the_twins_compute() {
             host.write(bench.block, 0, &bench.batch(&data, i * 5)).unwrap();
             interpret(&recording, &step(i), &mut host).unwrap();
         }
-        for gpu in &gpus {
+        for gpu in gpus {
             let memory = Memory::allocate(gpu, &bench.spaces).unwrap();
             let program = bench.plan(gpu.caps()).prepare(gpu, &memory, &mut Pool::new()).unwrap();
             bench.put(gpu, &memory, &initial);

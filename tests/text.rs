@@ -451,10 +451,12 @@ fn an_export_that_cannot_be_is_refused() {
     place.train("deaf", "--data data.safetensors --max-epochs 1");
     fails(place.run("export --model deaf --hf new"), 2, &["deaf", "no pretrained encoder"]);
     fs::create_dir(place.at("there")).unwrap();
-    fails(place.run("export --model run --hf there"), 2, &["there", "already"]);
+    fs::write(place.at("there/own.txt"), "mine").unwrap();
+    fails(place.run("export --model run --hf there"), 2, &["there", "not empty", "own.txt"]);
     fails(place.run("export --model run --hf small.toml/new"), 1, &["small.toml"]);
-    assert!(!place.at("new").exists() && names(&place.at("there")).is_empty());
-    // Without a pooler there is none to pass on.
+    assert!(!place.at("new").exists() && names(&place.at("there")) == ["own.txt"]);
+    // Without a pooler there is none to pass on. An empty folder is as good as none.
+    fs::create_dir(place.at("new")).unwrap();
     place.ok("export --model run --hf new/");
     let file = TensorFile::read(&place.at("new/model.safetensors"));
     assert_eq!(file.tensors.len(), original(&tiny()).iter().count());

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Made, bits, bits_of, config, gpu, largest_gap, open, run, session, train_epoch};
+use common::{Made, bits, bits_of, config, gpu, largest_gap, of, open, run, session, train_epoch};
 use modalign::Gpu;
 use modalign::data::{Dataset, SplitName};
 use modalign::gpu::Family;
@@ -293,7 +293,7 @@ fn awkward_sizes_train_alike_on_every_family() {
         ..Made::default()
     };
     let data = made.open();
-    let others = [Family::Tiled, Family::Plain].map(|f| open(Some(f)));
+    let others = [Family::Tiled, Family::Plain].map(of);
     for set in [
         vec!["model.hidden=5", "model.out=3", "model.post=5"],
         vec!["model.hidden=5", "model.bidirectional=true", "model.layers=2"],
@@ -304,7 +304,7 @@ fn awkward_sizes_train_alike_on_every_family() {
         let config = config(&[&set[..], &lstm].concat());
         let own = trained(gpu(), &config, &data, 2);
         assert_eq!(own.records.len(), 6);
-        for other in &others {
+        for other in others {
             let found = trained(other, &config, &data, 2);
             for ((name, a), (_, b)) in own.weights.iter().zip(&found.weights) {
                 let [a, b]: [Vec<f32>; 2] =

@@ -30,7 +30,7 @@ each. The first table holds their test metrics. The second asks what the represe
 R2 on test rows of a linear probe for each factor, 1 for all of it, 0 for nothing. Everything stays
 in the folder: the data set, the runs, demo.svg and each run's curves.svg.")]
 pub(super) struct DemoArgs {
-    /// The folder to write [default: runs/demo, numbered if taken]
+    /// The folder to write, new or empty [default: runs/demo, numbered if taken]
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// Change a setting of all variants, for trying things out
@@ -119,14 +119,11 @@ fn config(variant: &Variant, seed: u64, changed: &[String]) -> Result<Config> {
 /// Makes the data, trains, probes, and says what the numbers show.
 pub(super) fn run(args: &DemoArgs, global: &Global) -> Result<()> {
     let began = Instant::now();
-    let gpu = global.gpu()?;
     let folder =
         args.keep.clone().unwrap_or_else(|| run_folder::untaken(Path::new("runs").join("demo")));
+    run_folder::free(&folder)?;
+    let gpu = global.gpu()?;
     let file = folder.join("synth.safetensors");
-    if file.exists() {
-        let detail = format!("{} already holds a demo: give another --keep", folder.display());
-        return Err(Error::Config(detail));
-    }
     std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     let data = data();
     synth::write(&data, &file)?;

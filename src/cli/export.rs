@@ -20,7 +20,7 @@ pub(super) struct ExportArgs {
     /// A run folder (its best epoch) or a model file, trained with --bert
     #[arg(long, value_name = "RUN|FILE")]
     model: PathBuf,
-    /// Write the encoder to this new folder, as Hugging Face stores one
+    /// Write the encoder to this folder, new or empty, as Hugging Face stores one
     #[arg(long, value_name = "FOLDER")]
     hf: PathBuf,
 }

@@ -25,6 +25,8 @@ mod profile;
 mod progress;
 mod report;
 mod run_folder;
+#[cfg(test)]
+mod shown;
 mod synth;
 mod train;
 

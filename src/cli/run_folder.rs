@@ -1,7 +1,7 @@
 //! Reading what a run folder says of itself, and naming new ones.
 
 use crate::error::{Error, Result};
-pub(super) use crate::train::folder::{config, data, epochs, is_run, json};
+pub(super) use crate::train::folder::{config, data, epochs, free, free_for_run, is_run, json};
 use std::path::{Path, PathBuf};
 
 /// The path itself, or with the first number that is not taken.

@@ -54,7 +54,7 @@ pub(super) struct TrainArgs {
         conflicts_with_all = ["preset", "config", "bert", "settings", "init", "out", "seed"]
     )]
     resume: Option<PathBuf>,
-    /// The run folder [default: runs/DATA-PRESET-SEED, numbered if taken]
+    /// The run folder, new or empty [default: runs/DATA-PRESET-SEED, numbered if taken]
     #[arg(long, value_name = "RUN")]
     out: Option<PathBuf>,
     /// Of initial parameters, order and dropout (train.seed)
@@ -95,6 +95,7 @@ fn begin(args: &TrainArgs, data: PathBuf, global: &Global) -> Result<(PathBuf, O
         let name = format!("{stem}-{}-{}", config.preset, config.train.seed);
         run_folder::untaken(Path::new("runs").join(name))
     });
+    run_folder::free_for_run(&out)?;
     let gpu = global.gpu()?;
     let mut progress = Progress::new(global, &out);
     let options = RunOptions { data, out: out.clone(), config, init: args.init.clone() };

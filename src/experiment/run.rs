@@ -17,6 +17,9 @@ use std::str::FromStr;
 /// The file that a finished run holds.
 const RECORD: &str = "cell.json";
 
+/// What its plan begins with, which tells an experiment's folder from any other.
+const OURS: &str = "# The plan of the runs beside it, as `modalign experiment` wrote it.";
+
 /// A part of an experiment's runs, for one of several machines: every n-th run, from the k-th on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
@@ -82,8 +85,10 @@ impl Experiment {
     /// runs.
     ///
     /// # Errors
-    /// Bad data, a plan that [`Plan::all_cells`] refuses, a folder that cannot be written.
+    /// Bad data, a plan that [`Plan::all_cells`] refuses, a folder with other things in it than an
+    /// experiment.
     pub fn open(plan: Plan, out: &Path) -> Result<Self> {
+        check_folder(out)?;
         let base = plan.base()?;
         let data = open_file(&plan.data, &base)?;
         let mut has = data.modalities();
@@ -285,7 +290,8 @@ impl Experiment {
         std::fs::create_dir_all(&self.out).map_err(Error::io("create", &self.out))?;
         let mut plan = self.plan.clone();
         plan.data = std::path::absolute(&plan.data).unwrap_or(plan.data);
-        write_atomic(self.out.join("plan.toml"), plan.to_toml()?.as_bytes())
+        let text = format!("{OURS}\n{}", plan.to_toml()?);
+        write_atomic(self.out.join("plan.toml"), text.as_bytes())
     }
 
     /// Writes `results.json`, `results.csv`, `runs.csv`, `results.md` and `results.tex`.
@@ -305,6 +311,26 @@ impl Experiment {
             write_atomic(self.out.join(name), text.as_bytes())?;
         }
         Ok(())
+    }
+}
+
+/// Refuses a folder whose files an experiment would write over: it is to be absent or empty, or hold
+/// an experiment, or nothing but runs.
+fn check_folder(out: &Path) -> Result<()> {
+    let Some(name) = folder::first_in(out, &["runs"])? else { return Ok(()) };
+    let plan = out.join("plan.toml");
+    let ours = std::fs::read_to_string(&plan).is_ok_and(|text| {
+        // Earlier versions wrote no first line of their own.
+        let same = |read: Plan| read.to_toml().is_ok_and(|again| again == text);
+        text.starts_with(OURS) || Plan::read(&plan).is_ok_and(same)
+    });
+    match ours {
+        true => Ok(()),
+        false => Err(Error::Config(format!(
+            "--out: {} holds other things than an experiment ({name}), and nothing in it is \
+             overwritten: give a folder that is new or empty",
+            out.display()
+        ))),
     }
 }
 

@@ -63,6 +63,12 @@ impl Weights {
         self.tensors.iter().map(|(n, (s, v))| (n.as_str(), s.as_slice(), v.as_slice()))
     }
 
+    /// The first tensor that holds NaN or an infinity, by name.
+    pub fn not_finite(&self) -> Option<&str> {
+        let all = self.iter().find(|(_, _, values)| values.iter().any(|v| !v.is_finite()));
+        all.map(|(name, ..)| name)
+    }
+
     /// Reads the floats of a safetensors file (F32, F16 or BF16). MMSA's `Model.` prefix is taken
     /// off the names. Integers are no parameters (a BERT keeps its position ids as such) and are
     /// left out.

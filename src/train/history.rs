@@ -37,7 +37,36 @@ impl StepRecord {
         }
     }
 
-    /// As a line of `steps.jsonl`. Modalities and pairs that the model has not are left out.
+    /// What of it is no finite number, in words; none where all is well. A loss that overflowed or
+    /// is NaN means that training diverged.
+    pub fn not_finite(&self) -> Option<String> {
+        let tasks = self.tasks.iter().map(|(t, v)| (format!("the loss of task {t}"), *v));
+        let align = self.align.iter().map(|(p, v)| (format!("the alignment term of {p}"), *v));
+        let norms = self.norms.iter().map(|(m, v)| (format!("the covariance of {m}"), *v));
+        let mut all = tasks.chain(align).chain(norms);
+        let found = all
+            .find(|(_, v)| !v.is_finite())
+            .map(|(name, v)| format!("{name} is not finite ({v})"));
+        found.or_else(|| {
+            (!self.loss.is_finite())
+                .then(|| format!("the whole objective is not finite ({})", self.loss))
+        })
+    }
+
+    /// Its numbers by the names that they have in the logs, the whole objective first.
+    fn numbers(&self) -> impl Iterator<Item = (String, f64)> {
+        let tasks = self.tasks.iter().map(|(letter, v)| (letter.to_string(), *v));
+        let align = self.align.iter().map(|(pair, v)| (format!("align_{pair}"), *v));
+        let norms = self
+            .norms
+            .iter()
+            .map(|(letter, v)| (format!("norm_{}", letter.to_ascii_lowercase()), *v));
+        let parts = tasks.chain(align).chain(norms).map(|(name, v)| (name, f64::from(v)));
+        std::iter::once(("loss".to_string(), self.loss)).chain(parts)
+    }
+
+    /// As a line of `steps.jsonl`. Modalities and pairs that the model has not are left out; what
+    /// is no finite number is null, as JSON has no other word for it.
     pub fn to_json(&self) -> Value {
         let mut line = Map::new();
         line.insert("epoch".into(), json!(self.epoch));
@@ -75,25 +104,71 @@ pub struct EpochRecord {
 }
 
 impl EpochRecord {
-    /// Means over an epoch's micro-batches.
+    /// Means over an epoch's micro-batches. A mean that is not finite stays so in `loss`, and is
+    /// null among the parts: it is never another number.
     pub(super) fn means(epoch: usize, steps: &[StepRecord]) -> Self {
         let mut sums: Vec<(String, f64)> = Vec::new();
-        for step in steps {
-            let Value::Object(line) = step.to_json() else { continue };
-            for (key, value) in
-                line.iter().filter(|(k, _)| !["epoch", "batch"].contains(&k.as_str()))
-            {
-                let value = value.as_f64().unwrap_or(f64::NAN);
-                match sums.iter_mut().find(|(k, _)| k == key) {
-                    Some((_, sum)) => *sum += value,
-                    None => sums.push((key.clone(), value)),
-                }
+        for (name, value) in steps.iter().flat_map(StepRecord::numbers) {
+            match sums.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += value,
+                None => sums.push((name, value)),
             }
         }
-        let n = steps.len().max(1) as f64;
-        let mut parts: Map<String, Value> =
-            sums.into_iter().map(|(k, sum)| (k, json!(sum / n))).collect();
-        let loss = parts.remove("loss").and_then(|v| v.as_f64()).unwrap_or(0.0);
+        let n = steps.len() as f64;
+        let mut means = sums.into_iter().map(|(name, sum)| (name, sum / n));
+        // The whole objective comes first; without a step there is none, and its mean is no number.
+        let loss = means.next().map_or(f64::NAN, |(_, mean)| mean);
+        let parts = means.map(|(name, mean)| (name, json!(mean))).collect();
         EpochRecord { epoch, loss, parts, valid_loss: None, valid: None, best: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(batch: usize, m: f32, ta: f32, norm: f32) -> StepRecord {
+        let loss = f64::from(m) + f64::from(ta);
+        let (tasks, align, norms) = (vec![('M', m)], vec![("ta", ta)], vec![('T', norm)]);
+        StepRecord { epoch: 1, batch, loss, tasks, align, norms }
+    }
+
+    #[test]
+    fn means_are_of_the_numbers() {
+        let record = EpochRecord::means(1, &[step(1, 1.0, 0.5, 3.0), step(2, 2.0, 1.5, 4.0)]);
+        assert_eq!(record.loss, 2.5);
+        let parts: Vec<(&str, f64)> =
+            record.parts.iter().map(|(k, v)| (k.as_str(), v.as_f64().unwrap())).collect();
+        assert_eq!(parts, [("M", 1.5), ("align_ta", 1.0), ("norm_t", 3.5)]);
+    }
+
+    #[test]
+    fn a_mean_that_is_no_number_is_never_written_as_one() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let record = EpochRecord::means(1, &[step(1, 1.0, 0.5, 3.0), step(2, bad, 0.5, 3.0)]);
+            assert!(!record.loss.is_finite() && !record.best);
+            assert!(record.parts["M"].is_null(), "{:?}", record.parts);
+            assert_eq!(record.parts["align_ta"], 0.5);
+            assert!(serde_json::to_value(&record).unwrap()["loss"].is_null());
+        }
+        assert!(EpochRecord::means(1, &[]).loss.is_nan());
+    }
+
+    #[test]
+    fn what_is_not_finite_is_named() {
+        assert_eq!(step(1, 1.0, 0.5, 3.0).not_finite(), None);
+        let said = |step: StepRecord| step.not_finite().unwrap();
+        assert_eq!(
+            said(step(1, f32::NAN, f32::NAN, 1.0)),
+            "the loss of task M is not finite (NaN)"
+        );
+        assert_eq!(
+            said(step(1, 1.0, f32::INFINITY, 1.0)),
+            "the alignment term of ta is not finite (inf)"
+        );
+        assert_eq!(said(step(1, 1.0, 0.5, f32::NAN)), "the covariance of T is not finite (NaN)");
+        // A negative weight takes the smaller of a term and the margin, and NaN is no smaller.
+        let hidden = StepRecord { loss: 1.0, ..step(1, 1.0, f32::NAN, 1.0) };
+        assert_eq!(said(hidden), "the alignment term of ta is not finite (NaN)");
     }
 }

@@ -6,6 +6,7 @@
 
 use super::blueprint::available;
 use super::checkpoint::{ModelCard, Saved, State};
+use super::folder;
 use super::generated::LabelRecord;
 use super::history::{EpochRecord, StepRecord};
 use super::metrics::{Metrics, evaluate};
@@ -30,7 +31,7 @@ use std::time::Instant;
 pub struct RunOptions {
     /// The data set.
     pub data: PathBuf,
-    /// The run folder; must not hold a run yet.
+    /// The run folder; must be absent or empty.
     pub out: PathBuf,
     /// The resolved configuration.
     pub config: Config,
@@ -134,21 +135,13 @@ pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Re
         options.config.bert.path = path.to_string_lossy().into_owned();
     }
     let options = &options;
-    if files.at("config.toml").exists() {
-        return Err(Error::Config(format!(
-            "{} already holds a run: give another --out, or continue it with --resume",
-            options.out.display()
-        )));
-    }
+    folder::free_for_run(&options.out)?;
     let encoder = Path::new(&options.config.bert.path);
     let data = open_data(gpu, &options.data, &options.config, encoder)?;
     digest_ahead(&data);
     let standardise = statistics(&data, &options.config);
     let mut session = Session::new(gpu, &options.config, data.clone(), standardise, true)?;
     begin(&mut session, options.init.as_deref())?;
-    std::fs::create_dir_all(files.root.join("state"))
-        .map_err(Error::io("create", files.root.join("state")))?;
-    text::keep(encoder, &files.root, &options.config)?;
     let card = RunCard {
         data: absolute(&options.data),
         data_sha256: data.digest().to_string(),
@@ -158,7 +151,13 @@ pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Re
         driver: gpu.caps().driver.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
     };
+    // The card comes first and the configuration last: a folder with the one and not the other is
+    // a run that was killed as it began, and may be begun again.
+    std::fs::create_dir_all(&files.root).map_err(Error::io("create", &files.root))?;
     files.write_json("run.json", &card)?;
+    std::fs::create_dir_all(files.root.join("state"))
+        .map_err(Error::io("create", files.root.join("state")))?;
+    text::keep(encoder, &files.root, &options.config)?;
     write_atomic(files.at("config.toml"), options.config.to_toml()?.as_bytes())?;
     continue_run(&mut session, &files, 0, observer)
 }
@@ -394,21 +393,30 @@ fn one_epoch(
 ) -> Result<EpochRecord> {
     let order = session.order(epoch);
     let total = order.len();
-    let mut steps = Vec::new();
-    session.train_epoch(epoch, order, |record, done| {
+    let mut steps: Vec<StepRecord> = Vec::new();
+    let trained = session.train_epoch(epoch, order, |record, done| {
+        let what = record.not_finite();
+        let batch = Some(record.batch);
         observer.step(&record, done, total);
         steps.push(record);
-        Ok(())
-    })?;
-    let lines: Vec<Value> = steps.iter().map(StepRecord::to_json).collect();
-    files.append("steps.jsonl", &lines)?;
+        what.map_or(Ok(()), |what| Err(Error::Diverged { epoch, batch, what }))
+    });
+    if let Ok(()) | Err(Error::Diverged { .. }) = trained {
+        // The lines of an epoch that failed tell where it went wrong; resuming drops them.
+        let lines: Vec<Value> = steps.iter().map(StepRecord::to_json).collect();
+        files.append("steps.jsonl", &lines)?;
+    }
+    trained?;
 
     let mut record = EpochRecord::means(epoch, &steps);
+    // The last update shows in no loss: a run without validation rows would keep it as its best.
+    let weights = session.weights()?;
+    let diverged = |what: String| Error::Diverged { epoch, batch: None, what };
     if !record.loss.is_finite() {
-        return Err(Error::Gpu(format!(
-            "the loss of epoch {epoch} is not finite: training diverged; lower the learning rates \
-             (train.lr) or set train.clip_norm"
-        )));
+        return Err(diverged(format!("the mean loss is not finite ({})", record.loss)));
+    }
+    if let Some(name) = weights.not_finite() {
+        return Err(diverged(format!("parameter '{name}' is not finite after its last batch")));
     }
     let config = session.model().config().clone();
     if config.labels.enabled {
@@ -422,6 +430,9 @@ fn one_epoch(
         Some(truth) => {
             let scores = session.predict(SplitName::Valid)?.fused();
             let loss = batched_error(&scores, &truth, config.train.batch_size);
+            if !loss.is_finite() {
+                return Err(diverged(format!("the validation loss is not finite ({loss})")));
+            }
             record.valid_loss = Some(loss);
             record.valid = Some(evaluate(&scores, &truth, config.data.convention)?);
             // MMSA's rule: an improvement is at least 1e-6.
@@ -430,7 +441,7 @@ fn one_epoch(
         None => true,
     };
     if record.best {
-        Saved::save(&files.at("model.safetensors"), &card(session, epoch), &session.weights()?)?;
+        Saved::save(&files.at("model.safetensors"), &card(session, epoch), &weights)?;
     }
     let line = serde_json::to_value(&record)
         .map_err(|e| Error::checkpoint(files.at("epochs.jsonl"), e.to_string()))?;

@@ -461,11 +461,12 @@ impl Session {
         let left = rows * width - all.len();
         all.extend(self.memory.read_f32(&self.gpu, self.made.scores, 0, left)?);
         if let Some(row) = all.chunks(width).position(|r| r.iter().any(|v| !v.is_finite())) {
-            return Err(Error::Gpu(format!(
-                "the model's output for {} row {row} is not finite: training diverged; lower the \
-                 learning rates (train.lr) or set train.clip_norm",
-                split.name()
-            )));
+            let what = format!("the model's output for {} row {row} is not finite", split.name());
+            // A model that was trained elsewhere is as it is.
+            return Err(match self.step.epoch {
+                0 => Error::Gpu(format!("{what}: its training diverged, or the data are not its")),
+                epoch => Error::Diverged { epoch: epoch as usize, batch: None, what },
+            });
         }
         Ok((width, all))
     }

@@ -3,6 +3,7 @@
 //! everything that they depend on.
 
 use super::checkpoint::Saved;
+use super::folder;
 use super::limits::check_weights;
 use crate::data::{
     Dataset, Layout, Loader, Modality, SplitName, Text, TokenSpec, Tokenised, Tokenizer,
@@ -333,7 +334,7 @@ pub fn sentences(saved: &Saved, texts: &[String]) -> Result<(tempfile::TempDir, 
 /// number of tensors.
 ///
 /// # Errors
-/// A model without a pretrained encoder, or a folder that is there already.
+/// A model without a pretrained encoder, or a folder that is not empty.
 pub fn export(model: &Path, to: &Path) -> Result<usize> {
     let saved = Saved::load(model)?;
     let config = &saved.card.config;
@@ -341,9 +342,7 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
         let path = saved.path.display();
         return Err(Error::Config(format!("{path} has no pretrained encoder to export")));
     }
-    if to.exists() {
-        return Err(Error::Config(format!("{} is there already: give a new folder", to.display())));
-    }
+    folder::free(to)?;
     let from = encoder_of(&saved.path);
     let encoder = Pretrained::open(&from)?;
     let mut weights = if trained(config, &encoder.config) {
@@ -374,6 +373,8 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
     // transformers wants to know whose layout the tensors have.
     weights.save(&made.path().join("model.safetensors"), &[("format", "pt".into())])?;
     let made = made.keep();
+    // An empty folder gives way; where it cannot, the rename says so.
+    let _ = std::fs::remove_dir(to);
     std::fs::rename(&made, to).map_err(|source| {
         let _ = std::fs::remove_dir_all(&made);
         Error::Io { action: "write", path: to.into(), source }

@@ -26,6 +26,17 @@ pub fn gpu() -> &'static Gpu {
     SHARED.get_or_init(|| open(None))
 }
 
+/// The device of a family that the tests of one program share. Only for what leaves it whole.
+pub fn of(family: Family) -> &'static Gpu {
+    static SHARED: [OnceLock<Gpu>; 3] = [const { OnceLock::new() }; 3];
+    let place = match family {
+        Family::Tiled => 0,
+        Family::Plain => 1,
+        Family::Wide(_) => 2,
+    };
+    SHARED[place].get_or_init(|| open(Some(family)))
+}
+
 // ---- safetensors ------------------------------------------------------------------------------
 
 /// A tensor of a file.
