@@ -58,6 +58,7 @@ pub mod plan;
 pub mod recipe;
 #[cfg(feature = "cli")]
 pub mod report;
+pub mod selftest;
 pub mod tape;
 pub mod train;
 

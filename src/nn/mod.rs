@@ -2,6 +2,7 @@
 
 mod bert;
 mod init;
+mod invented;
 mod layers;
 mod params;
 mod pretrained;
@@ -9,6 +10,7 @@ mod weights;
 
 pub use bert::{Bert, Freeze, Reading, TokenVars};
 pub use init::Init;
+pub use invented::invent;
 pub use layers::{Head, LstmEncoder, linear, linear_specs};
 pub use params::{ParamSpec, Params};
 pub use pretrained::{BertShape, Pretrained};

@@ -1,7 +1,7 @@
 //! Entries for the operations of a text encoder: norms, embeddings, pooling.
 
 use super::*;
-use modalign::ops::embed::{Embed, WordPart, rest_runs, sort_runs};
+use crate::ops::embed::{Embed, WordPart, rest_runs, sort_runs};
 
 /// All of them; steep where a row's deviation is small, hence the small steps.
 pub fn entries() -> Vec<Entry> {
