@@ -13,7 +13,36 @@
 # by name; GPU_DEVICE=cpu has PyTorch run on the CPU.
 set -u
 
+# Data and an encoder: nothing in them is real but their shapes.
+sets() {
+    "$MODALIGN" synth --quiet --out "$work/default.safetensors" --train 160 --valid 16 --test 16 \
+        --text dim=768 --audio dim=5,steps=375,min_steps=187 \
+        --vision dim=20,steps=375,min_steps=187 >&2 || return 1
+    "$MODALIGN" synth --quiet --out "$work/text.safetensors" --train 256 --valid 16 --test 16 \
+        --encoder "$work/bert" --encoder-size base >&2 || return 1
+    "$MODALIGN" synth --quiet --out "$work/mosei.safetensors" --train "$rows" --valid 128 --test 32 \
+        --text dim=768 --audio dim=74,steps=500,min_steps=125 \
+        --vision dim=35,steps=500,min_steps=125 >&2
+}
+
+# Three epochs; the program says on stderr what each took: `epoch   1/3    0.9 s  loss …`.
+epochs() {
+    "$MODALIGN" train --data "$work/mosei.safetensors" --out "$work/run" --max-epochs 3 \
+        --set train.accumulate=1 >/dev/null 2>"$work/epochs.log"
+    epochs_status=$?
+    cat "$work/epochs.log" >&2
+    times=$(sed -n 's|^epoch *[0-9]*/[0-9]* *\([0-9.]*\) s .*|\1|p' "$work/epochs.log" | tr '\n' ',')
+    printf '{"rows": %s, "valid": 128, "seconds": [%s]}\n' "$rows" "${times%,}" >"$work/epoch.json"
+    return $epochs_status
+}
+
+# What a part does that is more than one command: `timeout` runs programs, not functions.
+case ${1:-} in
+    --inner) "$2"; exit $? ;;
+esac
+
 here=$(cd "$(dirname "$0")" && pwd)
+self=$here/$(basename "$0")
 out=gpu.json
 quick=
 adapter=
@@ -26,7 +55,7 @@ while [ $# -gt 0 ]; do
             shift
             ;;
         -h | --help)
-            sed -n '2,/^set -u/s/^# \{0,1\}//p' "$0"
+            sed -n '2,/^set -u/s/^#$//p; 2,/^set -u/s/^# //p' "$0"
             exit 0
             ;;
         *)
@@ -133,24 +162,6 @@ write() {
     } >"$out.part" && mv "$out.part" "$out"
 }
 
-# Data and an encoder: nothing in them is real but their shapes.
-sets() {
-    "$MODALIGN" synth --quiet --out "$work/default.safetensors" --train 160 --valid 16 --test 16 \
-        --text dim=768 --audio dim=5,steps=375,min_steps=187 --vision dim=20,steps=375,min_steps=187 \
-        >&2 || return 1
-    "$MODALIGN" synth --quiet --out "$work/text.safetensors" --train 256 --valid 16 --test 16 \
-        --encoder "$work/bert" --encoder-size base >&2 || return 1
-    "$MODALIGN" synth --quiet --out "$work/mosei.safetensors" --train "$rows" --valid 128 --test 32 \
-        --text dim=768 --audio dim=74,steps=500,min_steps=125 \
-        --vision dim=35,steps=500,min_steps=125 >&2
-}
-
-# Three epochs; their times as the program tells them.
-epochs() {
-    "$MODALIGN" train --data "$work/mosei.safetensors" --out "$work/run" --max-epochs 3 \
-        --set train.accumulate=1 >/dev/null || return 1
-}
-
 if [ -n "$quick" ]; then
     rows=${ROWS:-512} seconds=0.1 rounds=2 steps=5 flag=--quick
     selftest=40 compare=45 profile=20 epoch=20 bench=30
@@ -163,14 +174,7 @@ export MODALIGN work rows
 part devices 30 "$MODALIGN" devices --json
 # shellcheck disable=SC2086 # no flag, no word
 part selftest $selftest "$MODALIGN" selftest --json --quiet $flag
-# `timeout` runs programs, no functions.
-sets_at=$work/sets.sh
-{
-    echo 'set -u'
-    sed -n '/^sets() {/,/^}/p; /^epochs() {/,/^}/p' "$0"
-    echo '"$1"'
-} >"$sets_at"
-part sets 90 sh "$sets_at" sets
+part sets 90 sh "$self" --inner sets
 part profile_default $profile "$MODALIGN" profile --data "$work/default.safetensors" --json --quiet \
     --steps "$steps"
 part predict_default 20 "$MODALIGN" profile --data "$work/default.safetensors" --predict --json
@@ -178,16 +182,11 @@ part profile_bert $profile "$MODALIGN" profile --data "$work/text.safetensors" -
     --set model.modalities=T --json --quiet --steps "$steps"
 part predict_bert 20 "$MODALIGN" profile --data "$work/text.safetensors" --bert "$work/bert" \
     --set model.modalities=T --predict --json
-part epoch $epoch sh "$sets_at" epochs
-# `epoch   1/3    0.9 s  loss …` on stderr, a line for each.
-if [ -f "$work/epoch.err" ]; then
-    times=$(sed -n 's|^epoch *[0-9]*/[0-9]* *\([0-9.]*\) s .*|\1|p' "$work/epoch.err" | tr '\n' ',')
-    printf '{"rows": %s, "valid": 128, "seconds": [%s]}\n' "$rows" "${times%,}" >"$work/epoch.times"
-fi
+part epoch $epoch sh "$self" --inner epochs
 if [ -n "$python" ]; then
     part compare $compare "$python" "$here/gpu_torch.py" --modalign "$MODALIGN" \
         --out "$work/compare.json" --seconds "$seconds" --rounds "$rounds" --limit $((compare - 10)) \
-        --bert "$work/profile_bert.json" --epoch "$work/epoch.times"
+        --bert "$work/profile_bert.json" --epoch "$work/epoch.json"
 else
     part compare $compare "$MODALIGN" bench step matmul --json --quiet --seconds "$seconds"
 fi

@@ -30,7 +30,8 @@ STEPS = [
 # Figures by their published names, and what adapters of that kind call themselves.
 KINDS = [
     ("NVIDIA H100 PCIe", ["h100 pcie"]),
-    ("NVIDIA H100 SXM", ["h100", "h200"]),
+    ("NVIDIA H100 SXM", ["h100"]),
+    ("NVIDIA H200", ["h200"]),
     ("NVIDIA RTX 4060 Laptop", ["4060 laptop"]),
     ("Apple M2 (10 cores)", ["apple m2"]),
     ("Apple M3 Pro (18 cores)", ["apple m3 pro"]),

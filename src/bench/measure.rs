@@ -207,8 +207,7 @@ impl<'g> Bench<'g> {
                     let Replays { streamed, device } =
                         program.stream(gpu, &self.clock, self.budget)?;
                     measured.streamed = Some(Stat::over(streamed.into_iter()));
-                    measured.span =
-                        (!device.is_empty()).then(|| Stat::over(device.into_iter()));
+                    measured.span = (!device.is_empty()).then(|| Stat::over(device.into_iter()));
                 }
                 self.results.push((row.clone(), measured));
             }

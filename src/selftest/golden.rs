@@ -256,7 +256,8 @@ fn data_set(file: &SafeTensors) -> Result<Dataset> {
         }
         tensors.push((format!("train.{to}"), view.dtype(), shape, view.data().to_vec()));
     }
-    let views = tensors.iter().map(|(n, dtype, shape, b)| (n.as_str(), *dtype, shape.clone(), &b[..]));
+    let views =
+        tensors.iter().map(|(n, dtype, shape, b)| (n.as_str(), *dtype, shape.clone(), &b[..]));
     save_tensors(&path, views, &[])?;
     Dataset::open(&path)
 }

@@ -30,14 +30,8 @@ pub type Left = Vec<Option<Vec<u32>>>;
 pub fn devices(adapter: Option<&str>, quick: bool) -> Result<Vec<Device>> {
     let open = |family, checked, short_loads| -> Result<Device> {
         let adapter = adapter.map(str::to_string);
-        let options = GpuOptions {
-            adapter,
-            family,
-            checked,
-            short_loads,
-            quiet: true,
-            no_tune: true,
-        };
+        let options =
+            GpuOptions { adapter, family, checked, short_loads, quiet: true, no_tune: true };
         let gpu = Gpu::with(&options)?;
         let mut name = gpu.caps().family.to_string();
         for (is, what) in [(checked, "checked"), (short_loads, "without 64-bit loads")] {
@@ -172,11 +166,7 @@ struct Tried {
 }
 
 /// Checks kernels on all devices: those named in `only`, or all.
-pub fn run(
-    devices: &[Device],
-    only: &[String],
-    watch: &(dyn Fn(Progress) + Sync),
-) -> Vec<Checked> {
+pub fn run(devices: &[Device], only: &[String], watch: &(dyn Fn(Progress) + Sync)) -> Vec<Checked> {
     let wanted = |kernel: &&&Kernel| only.is_empty() || only.iter().any(|name| name == kernel.name);
     let tried = |kernel: &&'static Kernel| {
         let cases = (kernel.cases)();

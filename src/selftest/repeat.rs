@@ -156,9 +156,7 @@ fn replayed(device: &Device, made: Made) -> Result<Outcome> {
 fn recorded(step: &str, device: &Device) -> Result<Made> {
     let caps = device.gpu.caps();
     let bed = match step {
-        "lstm" => {
-            steps::lstm(caps, steps::LstmSizes { batch: 5, steps: 9, inputs: 7, hidden: 8 })
-        }
+        "lstm" => steps::lstm(caps, steps::LstmSizes { batch: 5, steps: 9, inputs: 7, hidden: 8 }),
         "encoder layer" => {
             let sizes = steps::LayerSizes { batch: 3, tokens: 7, width: 64, head: 32 };
             steps::encoder_layer(caps, sizes)

@@ -163,7 +163,13 @@ impl Report {
         Err(Error::Gpu(format!(
             "{} of {} cases failed on {} ({}); the first is {}, {}: {}; please report it with the \
              output of `modalign selftest --json`",
-            self.failed, self.cases, self.adapter, self.driver, row.name, failure.at, failure.detail
+            self.failed,
+            self.cases,
+            self.adapter,
+            self.driver,
+            row.name,
+            failure.at,
+            failure.detail
         )))
     }
 }

@@ -40,7 +40,10 @@ pub(super) fn write(folder: &Path, devices: &[Device], only: &[String]) -> Resul
     let mut count = 0;
     for ((kernel, family), texts) in texts {
         for (variant, text) in texts.into_iter().enumerate() {
-            write_atomic(folder.join(format!("{kernel}.{family}.{variant}.wgsl")), text.as_bytes())?;
+            write_atomic(
+                folder.join(format!("{kernel}.{family}.{variant}.wgsl")),
+                text.as_bytes(),
+            )?;
             count += 1;
         }
     }
@@ -50,6 +53,7 @@ pub(super) fn write(folder: &Path, devices: &[Device], only: &[String]) -> Resul
 fn text(kernel: &str, source: &str, defines: &Defines) -> Result<String> {
     let text = expand(source, defines)
         .map_err(|message| Error::Shader { name: kernel.into(), message })?;
-    let defines: Vec<String> = defines.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let defines: Vec<String> =
+        defines.iter().map(|(name, value)| format!("{name}={value}")).collect();
     Ok(format!("// {kernel}: {}\n{text}", defines.join(" ")))
 }

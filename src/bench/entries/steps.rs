@@ -61,7 +61,8 @@ pub(super) fn add(all: &mut Vec<Entry>) {
         step(shape, Box::new(move |caps| encoder_layer(caps, sizes)));
     }
     step("Adam, 22 million parameters".into(), Box::new(|caps| adam(caps, 22, 1000)));
-    let sizes = SelfMmSizes { batch: 16, text: 768, audio: (500, 5), vision: (375, 20), rows: 1284 };
+    let sizes =
+        SelfMmSizes { batch: 16, text: 768, audio: (500, 5), vision: (375, 20), rows: 1284 };
     let shape = "Self-MM, batch 16, audio 500, vision 375 steps".into();
     step(shape, Box::new(move |caps| self_mm(caps, sizes)));
 }
@@ -166,8 +167,9 @@ fn layer_specs(d: usize) -> Vec<ParamSpec> {
 
 /// The optimiser alone, over so many square parameters.
 pub(crate) fn adam(caps: &Caps, count: usize, side: usize) -> Result<Bed> {
-    let specs =
-        (0..count).map(|i| ParamSpec::new(format!("p{i}"), &[side, side], 0, Init::Zeros)).collect();
+    let specs = (0..count)
+        .map(|i| ParamSpec::new(format!("p{i}"), &[side, side], 0, Init::Zeros))
+        .collect();
     let mut bed = Bed::new();
     let params = bed.parameters(specs, caps.max_binding, 1.0);
     for space in params.grad_spaces() {

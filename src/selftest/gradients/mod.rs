@@ -290,4 +290,3 @@ fn by_device(gpu: &Gpu, entry: &Entry, wrapped: bool) -> Result<Vec<Vec<f32>>> {
     let grads = graph.inputs.iter();
     grads.map(|(at, len)| memory.read_f32(gpu, graph.grads, *at, *len)).collect()
 }
-

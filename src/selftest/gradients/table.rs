@@ -2,10 +2,10 @@
 
 use super::inputs::{classes, goals, packed, spans};
 use super::{Entry, entry, heads, lstm, text};
-use crate::ops::{Act, random};
 use crate::ops::align::Pair;
 use crate::ops::matmul::FeedForward;
 use crate::ops::objective::Aligning;
+use crate::ops::{Act, random};
 
 const ACTS: [(Act, &str, &str); 5] = [
     (Act::None, "activate none", "linear"),
@@ -197,4 +197,3 @@ pub fn table() -> Vec<Entry> {
     );
     table
 }
-
