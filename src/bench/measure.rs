@@ -1,10 +1,12 @@
 //! Running the suite: what is timed, how, and what is reported of it.
 
+use super::bed::Made;
 use super::suite::{Choice, Row};
-use super::{Own, Roofline};
+use super::{Figures, Own, PUBLISHED, Roofline};
 use crate::error::{Error, Result};
-use crate::gpu::{Family, Gpu};
+use crate::gpu::{Caps, Family, Gpu};
 use crate::plan::{Clock, Plan, Pool, Program, Replays, Times};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Milliseconds of several runs.
@@ -67,6 +69,9 @@ pub struct Measured {
     /// Of a whole training step: the device's time from the begin of its first dispatch to the end of its
     /// last, where it has timestamps. `device` is the sum of the dispatches, each in a pass of its own.
     pub span: Option<Stat>,
+    /// Of a whole training step: what it should take on GPUs by their [published](PUBLISHED) figures, in
+    /// milliseconds. None of that was run.
+    pub predicted_ms: BTreeMap<String, f64>,
     /// Floating-point operations.
     pub flops: u64,
     /// Bytes read and written at least.
@@ -115,6 +120,18 @@ pub struct Report {
     pub results: Vec<Measured>,
     /// What the adapter could not hold or run.
     pub skipped: Vec<Skipped>,
+}
+
+/// What a step should take on GPUs: the sum of its dispatches, or the host's time where that is longer.
+fn predictions(made: &Made, gpu: &Gpu) -> Result<BTreeMap<String, f64>> {
+    let caps = Caps { family: Family::Tiled, ..gpu.caps().clone() };
+    let plan = Plan::new(made.recording.clone(), &caps)?;
+    let all = plan.dispatches();
+    let of = |figures: &Figures| {
+        let device: f64 = all.iter().map(|d| figures.cost(d).seconds()).sum();
+        (figures.name.to_string(), device.max(figures.record * all.len() as f64) * 1e3)
+    };
+    Ok(PUBLISHED.iter().map(of).collect())
 }
 
 /// Times entries of the suite on a device.
@@ -208,6 +225,7 @@ impl<'g> Bench<'g> {
                         program.stream(gpu, &self.clock, self.budget)?;
                     measured.streamed = Some(Stat::over(streamed.into_iter()));
                     measured.span = (!device.is_empty()).then(|| Stat::over(device.into_iter()));
+                    measured.predicted_ms = predictions(&made, gpu)?;
                 }
                 self.results.push((row.clone(), measured));
             }
@@ -231,6 +249,7 @@ impl<'g> Bench<'g> {
             end_to_end: Stat::of(times, |t| t.end_to_end),
             streamed: None,
             span: None,
+            predicted_ms: BTreeMap::new(),
             flops: row.flops,
             bytes: row.bytes,
             gflops: row.flops as f64 / seconds * 1e-9,

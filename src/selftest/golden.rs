@@ -22,10 +22,12 @@ const FILES: [(&str, &[u8]); 3] = [
     ("selfmm_positive", include_bytes!("../../tests/fixtures/selfmm_positive.safetensors")),
 ];
 
-/// Largest differences that are allowed. Losses are relative, with a floor of 1e-3; labels absolute;
+/// Largest differences that are allowed. Losses are relative, with a floor of 1e-3; labels, the feature store
+/// and class centres absolute;
 /// parameters relative to 0.05 + |value|; gradients relative to the largest of a tensor.
 const LOSSES: f64 = 1e-4;
 const LABELS: f64 = 1e-4;
+const STATE: f64 = 1e-5;
 const PARAMETERS: f64 = 2e-4;
 const GRADIENTS: f64 = 2e-5;
 
@@ -154,12 +156,33 @@ impl Golden {
             let detail = format!("{} steps where PyTorch took {}", records.len(), want.len() / 8);
             outcome.fail(on.to_string(), detail);
         }
+        self.state(&session, on, outcome)?;
         let got = session.weights()?;
         for (name, _, want) in self.weights("final.")?.iter() {
             let got = got.get(name).map_or(&[][..], |(_, values)| values);
             let at = || format!("{name} after training on {on}");
             let scale = |i: usize| 0.05 + f64::from(want[i].abs());
             compare(outcome, got, want, PARAMETERS, &at, scale);
+        }
+        Ok(())
+    }
+
+    /// The feature store and the class centres of each task.
+    fn state(&self, session: &Session, on: &str, outcome: &mut Outcome) -> Result<()> {
+        let [store, centres] = session.label_state()?;
+        let sizes = session.model().feature_sizes();
+        let (width, mut first) = (sizes.iter().sum::<usize>(), 0);
+        for (task, size) in self.tasks.iter().zip(sizes) {
+            let task = task.to_ascii_lowercase();
+            let part = |row: &[f32]| row[first..first + size].to_vec();
+            let rows: Vec<f32> = store.chunks_exact(width).flat_map(part).collect();
+            let own = centres.get(2 * first..2 * (first + size)).unwrap_or_default();
+            for (name, got) in [("store", &rows[..]), ("centre", own)] {
+                let want = self.floats(&format!("{name}.{task}"))?;
+                let at = || format!("{name} of {task} after training on {on}");
+                compare(outcome, got, &want, STATE, &at, |_| 1.0);
+            }
+            first += size;
         }
         Ok(())
     }
