@@ -105,6 +105,8 @@ pub mod recipe;
 #[cfg(feature = "report")]
 pub mod report;
 mod rng;
+#[cfg(feature = "train")]
+pub mod selftest;
 pub mod tape;
 #[cfg(feature = "train")]
 pub mod train;

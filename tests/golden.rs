@@ -3,19 +3,16 @@
 
 mod common;
 
-use common::{TensorFile, gpu, largest_gap, of, of_largest, train_epoch};
-use modalign::data::Dataset;
+use common::{TensorFile, gpu, of, of_largest};
 use modalign::gpu::Family;
 use modalign::ops::adam::ArenaVars;
 use modalign::ops::lstm::LstmWeights;
 use modalign::plan::{Memory, Pool, SpaceId, Spaces, Step};
-use modalign::recipe::Config;
+use modalign::selftest::golden::Golden;
 use modalign::train::metrics::{Convention, evaluate};
-use modalign::train::{Session, StepRecord};
 use modalign::{Error, Gpu, Tape, Var};
 use serde_json::Value;
 use std::path::Path;
-use std::sync::Arc;
 
 // ---- LSTM -------------------------------------------------------------------------------------
 
@@ -239,200 +236,20 @@ fn adam_is_pytorchs() {
 
 // ---- whole trainings --------------------------------------------------------------------------
 
-struct Golden {
-    file: TensorFile,
-    meta: Value,
-    config: Config,
-    data: Arc<Dataset>,
-    tasks: Vec<char>,
-}
-
-impl Golden {
-    fn open(name: &str) -> Self {
-        let file = TensorFile::fixture(&format!("{name}.safetensors"));
-        let meta: Value = serde_json::from_str(&file.metadata["config"]).unwrap();
-        let letters = meta["modalities"].as_str().unwrap().to_uppercase();
-        let n = |v: &Value| v.as_f64().unwrap();
-        let mut settings = vec![
-            format!("model.modalities={letters}"),
-            format!("train.batch_size={}", meta["batch"]),
-            format!("train.accumulate={}", meta["accumulate"]),
-            format!("labels.clamp={}", meta["h"]),
-            format!("labels.exclude_zero={}", meta["exclude_zero"]),
-            format!("align.dim={}", meta["align_dim"]),
-            "align.weight=0".into(),
-            "model.dropout=0".into(),
-            "train.normalize=false".into(),
-        ];
-        for (key, value) in meta["align_weight"].as_object().unwrap() {
-            settings.push(format!("align.weight.{key}={}", n(value)));
-        }
-        for (part, key) in [("m", "fusion"), ("t", "text"), ("a", "audio"), ("v", "vision")] {
-            settings.push(format!("model.post.{key}={}", meta["post"][part]));
-        }
-        for (part, key, group) in [("a", "audio", "audio_model"), ("v", "vision", "video_model")] {
-            settings.push(format!("model.hidden.{key}={}", meta["streams"][part]["hidden"]));
-            settings.push(format!("model.out.{key}={}", meta["streams"][part]["out"]));
-            settings.push(format!("train.lr.{key}={}", meta["adam"][group][0]));
-            settings.push(format!("train.decay.{key}={}", meta["adam"][group][1]));
-        }
-        settings.push(format!("train.lr.other={}", meta["adam"]["other"][0]));
-        settings.push(format!("train.decay.other={}", meta["adam"]["other"][1]));
-        let config = Config::build("mosi", None, &settings).unwrap();
-
-        let mut set = TensorFile::default();
-        let rows = file.shape("labels")[0];
-        set.put_f32("train.regression_labels", &[rows], &file.f32("labels"));
-        set.put_f32("train.text", &[rows, 1, file.shape("text")[1]], &file.f32("text"));
-        for name in ["audio", "vision"].into_iter().filter(|n| file.tensors.contains_key(*n)) {
-            set.put_f32(&format!("train.{name}"), file.shape(name), &file.f32(name));
-            let lengths = format!("{name}_lengths");
-            set.put_i32(&format!("train.{lengths}"), &[rows], &file.i32(&lengths));
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("golden.safetensors");
-        set.save(&path);
-        let data = Arc::new(Dataset::open(&path).unwrap());
-        let tasks = std::iter::once('M').chain(letters.chars()).collect();
-        Golden { file, meta, config, data, tasks }
-    }
-
-    fn session(&self, gpu: &Gpu) -> Session {
-        let mut session = Session::new(gpu, &self.config, self.data.clone(), None, true).unwrap();
-        session.initialise().unwrap();
-        session.load(&self.file.weights("init."), Path::new("init")).unwrap();
-        assert_eq!(session.objective().tasks, self.tasks);
-        session
-    }
-
-    fn order(&self, epoch: usize) -> Vec<u32> {
-        let rows = self.file.shape("order")[1];
-        let all = self.file.i32("order");
-        all[(epoch - 1) * rows..epoch * rows].iter().map(|r| *r as u32).collect()
-    }
-
-    /// Column of a task in the fixture's (m, t, a, v).
-    fn column(task: char) -> usize {
-        "MTAV".find(task).unwrap()
-    }
-
-    /// Largest relative differences of the loss columns; an absent column must be zero.
-    fn losses(&self, records: &[StepRecord]) -> f64 {
-        let (rows, want) = (self.file.shape("losses")[0], self.file.f32("losses"));
-        assert_eq!(records.len(), rows, "micro-batches");
-        let mut worst = 0.0_f64;
-        for (record, want) in records.iter().zip(want.chunks(8)) {
-            let mut got = [0.0; 8];
-            got[0] = record.loss as f32;
-            for (task, value) in &record.tasks {
-                got[1 + Self::column(*task)] = *value;
-            }
-            for (pair, value) in &record.align {
-                got[5 + ["ta", "tv", "av"].iter().position(|p| p == pair).unwrap()] = *value;
-            }
-            for (i, (g, w)) in got.iter().zip(want).enumerate() {
-                let gap = f64::from((g - w).abs()) / f64::from(w.abs()).max(1e-3);
-                let at = (record.epoch, record.batch);
-                assert!(gap < 1e-4, "loss column {i} of {at:?} is {g}, want {w}");
-                worst = worst.max(gap);
-            }
-        }
-        worst
-    }
-
-    fn labels(&self, session: &Session, epoch: usize) -> f64 {
-        let rows = self.file.shape("labels")[0];
-        let want = self.file.f32("labels_after");
-        let labels = session.labels().unwrap();
-        assert_eq!(labels.len(), self.tasks.len());
-        let mut worst = 0.0_f64;
-        for (task, got) in self.tasks.iter().zip(labels) {
-            let at = ((epoch - 1) * 4 + Self::column(*task)) * rows;
-            let gap = largest_gap(&got, &want[at..at + rows]);
-            assert!(gap < 1e-4, "labels {task} after epoch {epoch} are off by {gap:e}");
-            worst = worst.max(gap);
-        }
-        worst
-    }
-
-    /// The feature store and the class centres, per task.
-    fn state(&self, session: &Session) -> f64 {
-        let [store, centres] = session.label_state().unwrap();
-        let sizes = session.model().feature_sizes();
-        let width: usize = sizes.iter().sum();
-        let (mut first, mut worst) = (0, 0.0_f64);
-        for (task, size) in self.tasks.iter().zip(sizes) {
-            let task = task.to_ascii_lowercase();
-            let got: Vec<f32> =
-                store.chunks(width).flat_map(|r| r[first..first + size].to_vec()).collect();
-            for (name, got) in [("store", &got[..]), ("centre", &centres[2 * first..][..2 * size])]
-            {
-                let gap = largest_gap(got, &self.file.f32(&format!("{name}.{task}")));
-                assert!(gap < 1e-5, "{name}.{task} is off by {gap:e}");
-                worst = worst.max(gap);
-            }
-            first += size;
-        }
-        worst
-    }
-
-    fn parameters(&self, session: &Session) -> (f64, f64) {
-        let want = self.file.weights("final.");
-        let got = session.weights().unwrap();
-        assert_eq!(got.iter().count(), want.iter().count());
-        let (mut relative, mut absolute) = (0.0_f64, 0.0_f64);
-        for (name, shape, want) in want.iter() {
-            let (found, got) = got.get(name).unwrap_or_else(|| panic!("no {name}"));
-            assert_eq!(found, shape, "{name}");
-            for (g, w) in got.iter().zip(want) {
-                let gap = f64::from((g - w).abs());
-                assert!(gap <= 1e-5 + 2e-4 * f64::from(w.abs()), "{name}: {g}, want {w}");
-                absolute = absolute.max(gap);
-                relative = relative.max(gap / f64::from(w.abs()).max(1e-2));
-            }
-        }
-        (relative, absolute)
-    }
-}
-
-fn first_gradient(golden: &Golden, gpu: &Gpu) -> f64 {
-    let mut session = golden.session(gpu);
-    let batch = golden.config.train.batch_size;
-    train_epoch(&mut session, 1, golden.order(1)[..batch].to_vec(), &mut Vec::new()).unwrap();
-    let got = session.gradients().unwrap();
-    let mut worst = 0.0_f64;
-    for (name, _, want) in golden.file.weights("grad0.").iter() {
-        let (_, got) = got.get(name).unwrap_or_else(|| panic!("no {name}"));
-        // In epoch 1 the unimodal heads have no loss; their gradient is exactly zero.
-        let gap = match want.iter().all(|w| *w == 0.0) {
-            true => largest_gap(got, want),
-            false => of_largest(got, want),
-        };
-        assert!(gap < 2e-5, "gradient of {name} is off by {gap:e}");
-        worst = worst.max(gap);
-    }
-    worst
-}
-
+/// Losses, labels, feature store, centres, parameters and the first gradient, by the checks of
+/// `modalign selftest`.
 fn whole_training(name: &str) {
-    let golden = Golden::open(name);
+    let golden = Golden::open(name).unwrap();
     let forced = [Family::Tiled, Family::Plain].map(of);
     for gpu in [gpu(), forced[0], forced[1]] {
-        let grad = first_gradient(&golden, gpu);
-        let mut session = golden.session(gpu);
-        let mut records = Vec::new();
-        let mut labels = 0.0_f64;
-        for epoch in 1..=golden.meta["epochs"].as_u64().unwrap() as usize {
-            train_epoch(&mut session, epoch, golden.order(epoch), &mut records).unwrap();
-            labels = labels.max(golden.labels(&session, epoch));
-        }
-        let losses = golden.losses(&records);
-        let state = golden.state(&session);
-        let (relative, absolute) = golden.parameters(&session);
+        let found = golden.check(gpu, &gpu.caps().family.to_string());
+        let wrong: Vec<_> =
+            found.failures.iter().map(|f| format!("{}: {}", f.at, f.detail)).collect();
+        assert!(wrong.is_empty(), "{name}: {}", wrong.join("\n"));
+        assert!(found.cases > 40, "{name}: {} comparisons", found.cases);
         println!(
-            "{name} on {}: losses {losses:.1e}, first gradient {grad:.1e}, labels {labels:.1e}, \
-             store and centres {state:.1e}, parameters {relative:.1e} ({absolute:.1e} absolute)",
-            gpu.caps().family
+            "{name}: {} comparisons, at most {:.1e} ({})",
+            found.cases, found.largest, found.at
         );
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::Gpu;
 use crate::error::Result;
+use crate::nn::{ParamSpec, Params};
 use crate::ops::{self, CaseRecording};
 use crate::plan::{Case, Kernel, Memory, Recording, SpaceId, Spaces, Step};
 use crate::tape::{Tape, Var};
@@ -11,24 +12,24 @@ const BLOCK: usize = 1 << 16;
 
 #[derive(Clone)]
 enum Fill {
-    /// In [-1, 1).
-    Random(u64),
+    /// In [-1, 1) times a scale.
+    Random(u64, f32),
     Words(Vec<u32>),
 }
 
 /// A tape under construction, its buffers, and what is in them.
-pub(super) struct Bed {
+pub(crate) struct Bed {
     pub tape: Tape,
     pub spaces: Spaces,
     fill: Vec<(SpaceId, Fill)>,
 }
 
 /// A finished one.
-pub(super) struct Made {
+pub(crate) struct Made {
     pub recording: Recording,
     pub spaces: Spaces,
     fill: Vec<(SpaceId, Fill)>,
-    step: Step,
+    pub step: Step,
 }
 
 impl Bed {
@@ -45,7 +46,28 @@ impl Bed {
 
     /// Fills a space that was declared elsewhere with random values.
     pub fn randomize(&mut self, space: SpaceId) {
-        self.fill.push((space, Fill::Random(self.fill.len() as u64 + 1)));
+        self.randomize_within(space, 1.0);
+    }
+
+    /// The same, in ±`bound`.
+    pub fn randomize_within(&mut self, space: SpaceId, bound: f32) {
+        self.fill.push((space, Fill::Random(self.fill.len() as u64 + 1, bound)));
+    }
+
+    /// Words for a space that was declared elsewhere.
+    pub fn set(&mut self, space: SpaceId, words: Vec<u32>) {
+        self.fill.push((space, Fill::Words(words)));
+    }
+
+    /// Declares parameters, of random values in ±`bound`.
+    pub fn parameters(&mut self, specs: Vec<ParamSpec>, max_binding: u64, bound: f32) -> Params {
+        let before = self.spaces.ids().len();
+        let params = Params::new(specs, &mut self.spaces, max_binding, true);
+        let all = self.spaces.ids().zip(self.spaces.iter()).skip(before);
+        let values: Vec<SpaceId> =
+            all.filter(|(_, (name, _))| name.starts_with("params")).map(|(id, _)| id).collect();
+        values.into_iter().for_each(|id| self.randomize_within(id, bound));
+        params
     }
 
     /// An input of random values whose gradient is wanted.
@@ -83,7 +105,8 @@ impl Bed {
     }
 
     pub fn make(self) -> Made {
-        let mut step = Step { seed: 1, step: 1, ..Step::default() };
+        // From the second epoch on labels are generated.
+        let mut step = Step { seed: 1, step: 1, epoch: 2, ..Step::default() };
         step.set_adam_step(1);
         step.lr.fill(1e-3);
         step.decay.fill(1e-2);
@@ -105,16 +128,16 @@ impl Made {
         let memory = Memory::allocate(gpu, &self.spaces)?;
         memory.write_step(gpu, &self.step)?;
         for (space, fill) in &self.fill {
-            let seed = match fill {
+            let (seed, bound) = match fill {
                 Fill::Words(words) => {
                     memory.write(gpu, *space, 0, words)?;
                     continue;
                 }
-                Fill::Random(seed) => *seed,
+                Fill::Random(seed, bound) => (*seed, *bound),
             };
             let words = self.spaces.words(*space)?;
-            let block: Vec<u32> =
-                ops::random(seed, words.min(BLOCK)).iter().map(|v| v.to_bits()).collect();
+            let values = ops::random(seed, words.min(BLOCK));
+            let block: Vec<u32> = values.iter().map(|v| (v * bound).to_bits()).collect();
             for at in (0..words).step_by(BLOCK) {
                 memory.write(gpu, *space, at, &block[..BLOCK.min(words - at)])?;
             }

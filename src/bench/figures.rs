@@ -54,7 +54,7 @@ const fn gpu(name: &'static str, figures: [f64; 5], metal: bool) -> Figures {
 }
 
 /// Devices that people have. f32 without matrix units, which WGSL does not reach; boost clocks.
-pub static PUBLISHED: [Figures; 8] = [
+pub static PUBLISHED: [Figures; 9] = [
     // Core i7-1185G7 (ark.intel.com): 96 execution units, 1.35 GHz; 8 lanes each, so 2.07 Tflop/s.
     // LPDDR4X-4266 on 128 bits. 3.8 MB of L3 in the graphics; 16 units to a subslice.
     gpu("Intel Iris Xe (96 EU)", [2.07, 68.3, 3.6, 6.0, 1.35], false),
@@ -77,4 +77,6 @@ pub static PUBLISHED: [Figures; 8] = [
     gpu("NVIDIA H100 PCIe", [51.0, 2000.0, 50.0, 114.0, 1.755], false),
     // The same: 67 Tflop/s, 3.35 TB/s; 132 multiprocessors, 1.98 GHz.
     gpu("NVIDIA H100 SXM", [67.0, 3350.0, 50.0, 132.0, 1.98], false),
+    // NVIDIA's H200 data sheet: the same chip, 4.8 TB/s.
+    gpu("NVIDIA H200", [67.0, 4800.0, 50.0, 132.0, 1.98], false),
 ];

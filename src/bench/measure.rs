@@ -1,10 +1,12 @@
 //! Running the suite: what is timed, how, and what is reported of it.
 
+use super::bed::Made;
 use super::suite::{Choice, Row};
-use super::{Own, Roofline};
+use super::{Figures, Own, PUBLISHED, Roofline};
 use crate::error::{Error, Result};
-use crate::gpu::{Family, Gpu};
-use crate::plan::{Clock, Plan, Pool, Program, Times};
+use crate::gpu::{Caps, Family, Gpu};
+use crate::plan::{Clock, Plan, Pool, Program, Replays, Times};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Milliseconds of several runs.
@@ -18,7 +20,11 @@ pub struct Stat {
 
 impl Stat {
     fn of(times: &[Times], part: fn(&Times) -> Duration) -> Self {
-        let mut ms: Vec<f64> = times.iter().map(|t| part(t).as_secs_f64() * 1e3).collect();
+        Self::over(times.iter().map(part))
+    }
+
+    fn over(times: impl Iterator<Item = Duration>) -> Self {
+        let mut ms: Vec<f64> = times.map(|t| t.as_secs_f64() * 1e3).collect();
         ms.sort_by(f64::total_cmp);
         let at = |i: usize| ms.get(i).copied().unwrap_or(f64::NAN);
         Stat { median_ms: at(ms.len() / 2), min_ms: at(0) }
@@ -57,6 +63,15 @@ pub struct Measured {
     pub device: Stat,
     /// From the first call to the end of the work.
     pub end_to_end: Stat,
+    /// Of a whole training step: the wall time of one among many that follow one another without a wait
+    /// in between, as in training.
+    pub streamed: Option<Stat>,
+    /// Of a whole training step: the device's time from the begin of its first dispatch to the end of its
+    /// last, where it has timestamps. `device` is the sum of the dispatches, each in a pass of its own.
+    pub span: Option<Stat>,
+    /// Of a whole training step: what it should take on GPUs by their [published](PUBLISHED) figures, in
+    /// milliseconds. None of that was run.
+    pub predicted_ms: BTreeMap<String, f64>,
     /// Floating-point operations.
     pub flops: u64,
     /// Bytes read and written at least.
@@ -105,6 +120,18 @@ pub struct Report {
     pub results: Vec<Measured>,
     /// What the adapter could not hold or run.
     pub skipped: Vec<Skipped>,
+}
+
+/// What a step should take on GPUs: the sum of its dispatches, or the host's time where that is longer.
+fn predictions(made: &Made, gpu: &Gpu) -> Result<BTreeMap<String, f64>> {
+    let caps = Caps { family: Family::Tiled, ..gpu.caps().clone() };
+    let plan = Plan::new(made.recording.clone(), &caps)?;
+    let all = plan.dispatches();
+    let of = |figures: &Figures| {
+        let device: f64 = all.iter().map(|d| figures.cost(d).seconds()).sum();
+        (figures.name.to_string(), device.max(figures.record * all.len() as f64) * 1e3)
+    };
+    Ok(PUBLISHED.iter().map(of).collect())
 }
 
 /// Times entries of the suite on a device.
@@ -186,12 +213,20 @@ impl<'g> Bench<'g> {
                 done = last;
             }
             let times = Program::time(&all, gpu, &self.clock, &row.which, self.budget)?;
-            for (variant, times) in variants.iter().zip(times) {
+            let whole = entry.is_step() && row.which.len() == all[0].plan().dispatches().len();
+            for ((variant, times), program) in variants.iter().zip(times).zip(&all) {
                 let variant = match variant {
                     Variant::Family(family) => family.to_string(),
                     Variant::Own(own, _) => own.file().to_string(),
                 };
-                let measured = self.measured(choice, &row, variant, &times);
+                let mut measured = self.measured(choice, &row, variant, &times);
+                if whole {
+                    let Replays { streamed, device } =
+                        program.stream(gpu, &self.clock, self.budget)?;
+                    measured.streamed = Some(Stat::over(streamed.into_iter()));
+                    measured.span = (!device.is_empty()).then(|| Stat::over(device.into_iter()));
+                    measured.predicted_ms = predictions(&made, gpu)?;
+                }
                 self.results.push((row.clone(), measured));
             }
         }
@@ -212,6 +247,9 @@ impl<'g> Bench<'g> {
             encode: Stat::of(times, |t| t.encode),
             device,
             end_to_end: Stat::of(times, |t| t.end_to_end),
+            streamed: None,
+            span: None,
+            predicted_ms: BTreeMap::new(),
             flops: row.flops,
             bytes: row.bytes,
             gflops: row.flops as f64 / seconds * 1e-9,

@@ -37,3 +37,6 @@ pub use own::{Mismatch, Own, Tried, sizes};
 pub use predict::{Bound, Cost, Prediction, assumptions};
 pub use roofline::{ROOFLINE_KERNELS, Roofline};
 pub use suite::{Choice, Entry, Row, Suite};
+
+pub(crate) use bed::Made;
+pub(crate) use entries::steps;

@@ -73,6 +73,11 @@ impl Entry {
         Entry { op: kernel.name, shape, rows, source: Source::Case(kernel) }
     }
 
+    /// Whether it is a whole training step, whose replays are timed in a row, too.
+    pub(super) fn is_step(&self) -> bool {
+        self.op == entries::steps::OP
+    }
+
     /// Records it for an adapter.
     pub(super) fn make(&self, caps: &Caps) -> Result<Made> {
         match &self.source {

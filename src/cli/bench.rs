@@ -32,7 +32,8 @@ kernel (attention_backward_q); --list shows them.
 Columns: `encode` is the host's time to encode the dispatch, `device` the adapter's to run it (by
 timestamps where it has them), `end to end` from the first call to the end of the work; these are
 medians. `best` is the fastest run on the device; speed and the share of the roofline are of that
-one. The roofline is measured in the same run: a copy between buffers larger than the caches, and
+one. `in a row` is the wall time of a whole training step (OP step) among many that follow one another
+without a wait in between, as in training. The roofline is measured in the same run: a copy between buffers larger than the caches, and
 chains of multiply-adds in registers; the bar is full at 100 %. What fits a cache can be above it.
 
 A kernel of your own (benches/PLAYGROUND.md has a worked example):
@@ -52,6 +53,7 @@ Examples:
   modalign bench                                  everything
   modalign bench matmul lstm                      some of it
   modalign bench matmul --shape 1024 --family plain
+  modalign bench step                             whole training steps: LSTM, encoder layer, Self-MM
   modalign bench --json > here.json
   modalign bench softmax --source > mine.wgsl     our file, to begin with
   modalign bench softmax --show --shape 9600      what this adapter gets of it
@@ -173,6 +175,11 @@ pub(super) fn bar(length: usize, global: &Global) -> ProgressBar {
     if global.quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
+    styled(length)
+}
+
+/// A bar that shows what is at work.
+pub(super) fn styled(length: usize) -> ProgressBar {
     let template = "{bar:24.cyan} {pos}/{len}  {wide_msg}";
     let style = ProgressStyle::with_template(template);
     let bar = ProgressBar::new(length as u64);

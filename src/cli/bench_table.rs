@@ -59,25 +59,31 @@ fn name(m: &Measured) -> String {
 /// The table of all rows, under a line for each operation and shape. Kernels that are in no
 /// recording, and so at the largest case of their tests, share a line at the end.
 pub(super) fn rows(report: &Report) -> String {
-    let header = ["", "encode", "device", "best", "end to end", "speed", "roofline", ""];
+    // Only whole steps are timed in a row.
+    let streamed = report.results.iter().any(|m| m.streamed.is_some());
+    let mut header = vec!["", "encode", "device", "best", "end to end"];
+    header.extend(streamed.then_some("in a row"));
+    header.extend(["speed", "roofline", ""]);
+    let columns = header.len();
     let cells = report.results.iter().map(|m| {
         let speed = match m.bound {
             "arithmetic" => format!("{} GFLOP/s", three(m.gflops)),
             _ => format!("{} GB/s", three(m.gbytes)),
         };
-        vec![
+        let mut row = vec![
             name(m),
             time(m.encode.median_ms),
             time(m.device.median_ms),
             time(m.device.min_ms),
             time(m.end_to_end.median_ms),
-            speed,
-            format!("{:.0} %", m.share * 100.0),
-            bar(m.share),
-        ]
+        ];
+        let wall = m.streamed.map_or_else(String::new, |s| time(s.median_ms));
+        row.extend(streamed.then_some(wall));
+        row.extend([speed, format!("{:.0} %", m.share * 100.0), bar(m.share)]);
+        row
     });
     let mut table = output::table(header, 1, cells);
-    if let Some(bars) = table.column_mut(header.len() - 1) {
+    if let Some(bars) = table.column_mut(columns - 1) {
         bars.set_cell_alignment(CellAlignment::Left);
     }
     let text = output::text(&table);

@@ -25,6 +25,7 @@ mod profile;
 mod progress;
 mod report;
 mod run_folder;
+mod selftest;
 #[cfg(test)]
 mod shown;
 mod synth;
@@ -43,6 +44,7 @@ const EXAMPLES: &str = "\
 Examples:
   modalign demo                                  see it work, no data needed
   modalign devices                               which adapters there are
+  modalign selftest                              whether this one computes what it should
   modalign synth --out play.safetensors          a data set whose hidden factors are known
   modalign import mosi.pkl --out mosi.safetensors    MMSA's features, read without Python
   modalign train --data play.safetensors         train, stop early, test
@@ -120,6 +122,8 @@ impl Global {
 enum Verb {
     /// List the adapters and what each can do
     Devices(devices::DevicesArgs),
+    /// Check that this adapter computes what it should: kernels, gradients, trainings
+    Selftest(selftest::SelftestArgs),
     /// Write a synthetic data set whose shared and private factors are known
     Synth(synth::SynthArgs),
     /// Make a data set of other people's feature files: pickles, .npz, .npy, .csv
@@ -197,6 +201,7 @@ impl Verb {
     fn run(&self, global: &Global) -> Result<()> {
         match self {
             Verb::Devices(args) => devices::run(args, global),
+            Verb::Selftest(args) => selftest::run(args, global),
             Verb::Synth(args) => synth::run(args, global),
             Verb::Import(args) => import::run(args, global),
             Verb::Train(args) => train::run(args, global),

@@ -3,6 +3,7 @@
 use super::{Global, output};
 use crate::data::{Modality, SynthConfig, SynthStream, synth};
 use crate::error::{Error, Result};
+use crate::nn::{BertShape, invent};
 use crate::recipe::nearest;
 use clap::Args;
 use serde_json::json;
@@ -21,10 +22,14 @@ A modality's own options, with their defaults:
   --vision dim=12,steps=16,min_steps=6,noise=0.3,private_weight=0.4
 steps=1 makes vectors; more make sequences of min_steps to steps valid steps.
 
+--encoder also writes a BERT of random weights that knows the words of the texts: for trying --bert, and
+for timings, where no pretrained one is at hand. It has learned nothing.
+
 Examples:
   modalign synth --out play.safetensors
   modalign synth --out hard.safetensors --train 4000 --shared-weight 0.2 --audio noise=1,steps=60
-  modalign synth --out two.safetensors --modalities text,audio --seed 7")]
+  modalign synth --out two.safetensors --modalities text,audio --seed 7
+  modalign synth --out text.safetensors --encoder bert --encoder-size base")]
 pub(super) struct SynthArgs {
     /// The file to write; FILE.json with ids and texts goes beside it
     #[arg(long, value_name = "FILE", default_value = "synth.safetensors")]
@@ -59,6 +64,13 @@ pub(super) struct SynthArgs {
     /// Share of rows whose label is exactly 0 [default: 0.05]
     #[arg(long, value_name = "SHARE")]
     zero_share: Option<f64>,
+    /// Write a BERT that was never trained to FOLDER, as Hugging Face stores one
+    #[arg(long, value_name = "FOLDER")]
+    encoder: Option<PathBuf>,
+    /// Its size: that of bert-base, of all-MiniLM-L6 (mini), or two layers of 64 (tiny)
+    #[arg(long, value_name = "SIZE", default_value = "tiny", requires = "encoder")]
+    #[arg(value_parser = ["base", "mini", "tiny"])]
+    encoder_size: String,
     /// The text's options (below)
     #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
     text: Vec<String>,
@@ -74,6 +86,10 @@ pub(super) struct SynthArgs {
 pub(super) fn run(args: &SynthArgs, global: &Global) -> Result<()> {
     let config = args.config()?;
     synth::write(&config, &args.out)?;
+    if let (Some(folder), Some(shape)) = (&args.encoder, BertShape::named(&args.encoder_size)) {
+        invent(folder, &shape, &synth::words())?;
+        global.note(&format!("{}: {} parameters", folder.display(), shape.parameters()));
+    }
     let written = std::fs::metadata(&args.out).map_or(0, |m| m.len());
     if global.json {
         let out = args.out.display().to_string();

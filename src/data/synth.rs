@@ -11,7 +11,7 @@
 //! in the sequence and the strength of an oscillation of random phase, so that single frames say
 //! little and an encoder has to gather evidence over time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::f64::consts::TAU;
 use std::io::{self, Write};
 use std::path::Path;
@@ -584,6 +584,19 @@ fn describe(label: f32, parts: &[f64; 4]) -> String {
         pick(parts[2], "with a flat voice", "with a bright voice", "with an even voice"),
         pick(parts[3], "and a frown", "and a smile", "and a still face"),
     )
+}
+
+/// Every word of the texts, each once, in order.
+pub fn words() -> Vec<String> {
+    let mut all = BTreeSet::new();
+    for label in [-2.0, -1.0, 0.0, 1.0, 2.0] {
+        for part in [-1.0, 0.0, 1.0] {
+            let text = describe(label, &[part; 4]);
+            all.extend(text.split(|c: char| !c.is_alphabetic()).map(str::to_string));
+        }
+    }
+    all.remove("");
+    all.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 #[cfg(feature = "bert")]
 mod bert;
 mod init;
+mod invented;
 mod layers;
 mod params;
 #[cfg(feature = "bert")]
@@ -12,6 +13,7 @@ mod weights;
 #[cfg(feature = "bert")]
 pub use bert::{Bert, Freeze, Reading, TokenVars};
 pub use init::Init;
+pub use invented::invent;
 pub use layers::{Head, LstmEncoder, linear, linear_specs};
 pub use params::{ParamSpec, Params};
 #[cfg(feature = "bert")]

@@ -26,7 +26,7 @@ pub use profile::DispatchTime;
 pub use program::Program;
 pub use ring::Ring;
 pub use step::{MAX_GROUPS, Step};
-pub use timing::{Clock, Times};
+pub use timing::{Clock, Replays, Times};
 
 use crate::gpu::Defines;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -4,6 +4,7 @@
 use super::Program;
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, read_words};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,22 @@ pub struct Times {
     /// From the first call to the end of the work: encoding, submission, device, waiting.
     pub end_to_end: Duration,
 }
+
+/// Times of whole replays, one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replays {
+    /// Wall times of a replay among many that follow one another without a wait in between, as the steps
+    /// of a training do: of several such rows the mean of each.
+    pub streamed: Vec<Duration>,
+    /// On the device, from the begin of the first dispatch to the end of the last, in one pass; nothing
+    /// where there are no timestamps.
+    pub device: Vec<Duration>,
+}
+
+/// Replays that may be in flight before the oldest is waited for; a training has as many.
+const IN_FLIGHT: usize = 3;
+/// Replays of a row that is timed, at least.
+const ROW: usize = 5;
 
 /// Runs that are timed at once: so many timestamp queries does a set hold.
 const MOST: usize = 512;
@@ -85,6 +102,15 @@ impl Clock {
         Clock { queries: None, period: 0.0, empty: Duration::ZERO }
     }
 
+    /// The times between pairs of timestamps, of two words each.
+    fn between<'w>(&self, words: &'w [u32]) -> impl Iterator<Item = Duration> + use<'w> {
+        let period = f64::from(self.period);
+        words.chunks_exact(4).map(move |w| {
+            let [from, to] = [0, 2].map(|i| u64::from(w[i]) | u64::from(w[i + 1]) << 32);
+            Duration::from_nanos((to.saturating_sub(from) as f64 * period) as u64)
+        })
+    }
+
     /// How device times are taken.
     pub fn name(&self) -> &'static str {
         match (&self.queries, self.empty) {
@@ -142,6 +168,62 @@ impl Program {
             }
         }
         Ok(times)
+    }
+
+    /// Times whole replays until `budget` is spent, after one row that does not count: three rows of
+    /// replays in flight together, and as many replays alone by the device's clock.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn stream(&self, gpu: &Gpu, clock: &Clock, budget: Duration) -> Result<Replays> {
+        let all: Vec<usize> = (0..self.dispatches.len()).collect();
+        let row = |count: usize| -> Result<Duration> {
+            let start = Instant::now();
+            let mut flying = VecDeque::new();
+            for _ in 0..count {
+                flying.push_back(gpu.submit(self.encode(gpu, &all)?)?);
+                gpu.poll()?;
+                if flying.len() > IN_FLIGHT
+                    && let Some(oldest) = flying.pop_front()
+                {
+                    gpu.wait_for(oldest)?;
+                }
+            }
+            gpu.wait()?;
+            Ok(start.elapsed() / count as u32)
+        };
+        let one = row(ROW)?.max(Duration::from_micros(1));
+        let share = budget.as_secs_f64() / 4.0;
+        let count = ((share / one.as_secs_f64()) as usize).clamp(ROW, 256);
+        let mut replays = Replays::default();
+        for _ in 0..3 {
+            replays.streamed.push(row(count)?);
+            replays.device.extend(self.span(gpu, clock, &all)?);
+        }
+        Ok(replays)
+    }
+
+    /// Runs the dispatches in one pass, and gives the time from its begin to its end, where the device
+    /// has timestamps.
+    fn span(&self, gpu: &Gpu, clock: &Clock, which: &[usize]) -> Result<Option<Duration>> {
+        let Some((set, buffer)) = &clock.queries else { return Ok(None) };
+        which.iter().try_for_each(|at| self.has(gpu, *at))?;
+        self.take_slots();
+        gpu.run(|encoder| {
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                    label: None,
+                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                        query_set: set,
+                        beginning_of_pass_write_index: Some(0),
+                        end_of_pass_write_index: Some(1),
+                    }),
+                });
+                which.iter().for_each(|i| self.dispatch(&mut pass, *i));
+            }
+            encoder.resolve_query_set(set, 0..2, buffer, 0);
+        })?;
+        Ok(clock.between(&read_words(gpu, buffer, 0, 4)?).next())
     }
 
     fn once(&self, gpu: &Gpu, clock: &Clock, which: &[usize]) -> Result<Times> {
@@ -222,15 +304,7 @@ impl Program {
                 }
                 encoder.resolve_query_set(set, 0..count as u32, buffer, 0);
             })?;
-            let words = read_words(gpu, buffer, 0, 2 * count)?;
-            let ticks: Vec<u64> =
-                words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
-            let period = f64::from(clock.period);
-            times.extend(
-                ticks.chunks_exact(2).map(|t| {
-                    Duration::from_nanos((t[1].saturating_sub(t[0]) as f64 * period) as u64)
-                }),
-            );
+            times.extend(clock.between(&read_words(gpu, buffer, 0, 2 * count)?));
         }
         Ok(times)
     }

@@ -4,6 +4,7 @@ mod adam;
 mod features;
 mod matmul;
 mod recipe;
+pub(crate) mod steps;
 mod text;
 
 use super::suite::{Entry, Rows};
@@ -16,5 +17,6 @@ pub(super) fn all() -> Vec<Entry> {
     text::add(&mut all);
     features::add(&mut all);
     adam::add(&mut all);
+    steps::add(&mut all);
     all
 }

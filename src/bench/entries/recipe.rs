@@ -3,22 +3,10 @@
 use super::{Entry, Rows};
 use crate::bench::bed::Bed;
 use crate::error::Result;
-use crate::nn::{Head, LstmEncoder, ParamSpec, Params};
+use crate::nn::{Head, LstmEncoder};
 use crate::ops::align::Pair;
-use crate::plan::SpaceId;
 
 const BATCH: usize = 16;
-
-/// Parameters in the bed, of random values.
-fn parameters(bed: &mut Bed, specs: Vec<ParamSpec>, max_binding: u64) -> Params {
-    let before = bed.spaces.ids().len();
-    let params = Params::new(specs, &mut bed.spaces, max_binding, true);
-    let all = bed.spaces.ids().zip(bed.spaces.iter()).skip(before);
-    let values: Vec<SpaceId> =
-        all.filter(|(_, (name, _))| name.starts_with("params")).map(|(id, _)| id).collect();
-    values.into_iter().for_each(|id| bed.randomize(id));
-    params
-}
 
 pub(super) fn add(all: &mut Vec<Entry>) {
     for inputs in [5, 33, 74] {
@@ -59,7 +47,7 @@ fn lstm(steps: usize, inputs: usize, hidden: usize) -> Entry {
             dropout: 0.0,
             group: 0,
         };
-        let params = parameters(&mut bed, encoder.specs(), caps.max_binding);
+        let params = bed.parameters(encoder.specs(), caps.max_binding, 1.0);
         let x = bed.given("x", &[BATCH, steps, pitch]);
         let lengths = (0..BATCH).map(|i| (steps - steps / 2 * i / (BATCH - 1)) as u32).collect();
         let lengths = bed.words("lengths", &[BATCH], lengths);
@@ -89,7 +77,7 @@ fn heads() -> Entry {
             group: 0,
         });
         let specs = heads.iter().flat_map(Head::specs).collect();
-        let params = parameters(&mut bed, specs, caps.max_binding);
+        let params = bed.parameters(specs, caps.max_binding, 1.0);
         let parts = [("text", 768), ("audio", 16), ("video", 32)]
             .map(|(name, width)| bed.watched(name, &[BATCH, width]));
         let vars = heads

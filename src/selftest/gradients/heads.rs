@@ -1,7 +1,7 @@
 //! Entries for the heads of all tasks.
 
 use super::*;
-use modalign::ops::heads::HeadVars;
+use crate::ops::heads::HeadVars;
 
 /// Name, widths of the parts, sizes and dropouts of the heads.
 type Try = (&'static str, &'static [usize], &'static [usize], &'static [f32]);

@@ -1,7 +1,7 @@
 //! Entries for LSTMs, alone and side by side.
 
 use super::*;
-use modalign::ops::lstm::{LstmInput, LstmWeights};
+use crate::ops::lstm::{LstmInput, LstmWeights};
 
 /// An LSTM to try: steps, input width, hidden size, directions of each layer, whether its sequence
 /// is read, too.

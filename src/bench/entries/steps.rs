@@ -1,0 +1,217 @@
+//! Whole training steps: forward, loss, backward, optimiser, as one replay. `benches/peers` and
+//! `benches/gpu_torch.py` do the same work in other libraries.
+
+use super::{Entry, Rows};
+use crate::bench::bed::Bed;
+use crate::data::{Layout, Modality, StreamSpec};
+use crate::error::Result;
+use crate::gpu::Caps;
+use crate::nn::{Init, LstmEncoder, ParamSpec, Params, linear_specs};
+use crate::ops::matmul::FeedForward;
+use crate::ops::{Act, random};
+use crate::plan::Stage;
+use crate::recipe::{Config, SelfMm};
+use crate::tape::{Tape, Var};
+
+/// What they are asked for by.
+pub(in crate::bench) const OP: &str = "step";
+
+/// Rows of the loss ring of a Self-MM step.
+const RING_ROWS: usize = 16;
+
+/// A batch of sequences for one LSTM: samples, steps, features, hidden units.
+#[derive(Clone, Copy)]
+pub(crate) struct LstmSizes {
+    pub batch: usize,
+    pub steps: usize,
+    pub inputs: usize,
+    pub hidden: usize,
+}
+
+/// A batch of sentences of one length for one encoder layer: sentences, tokens, width, width of a head.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerSizes {
+    pub batch: usize,
+    pub tokens: usize,
+    pub width: usize,
+    pub head: usize,
+}
+
+/// A batch for the three-modality model: samples, features of the text; steps and features of audio and of
+/// vision; rows of the training split.
+#[derive(Clone, Copy)]
+pub(crate) struct SelfMmSizes {
+    pub batch: usize,
+    pub text: usize,
+    pub audio: (usize, usize),
+    pub vision: (usize, usize),
+    pub rows: usize,
+}
+
+pub(super) fn add(all: &mut Vec<Entry>) {
+    let mut step = |shape: String, record: Box<dyn Fn(&Caps) -> Result<Bed> + Send + Sync>| {
+        let rows = Rows::Sums { of: &[], whole: true };
+        all.push(Entry::new(OP, shape, rows, record));
+    };
+    let lstm_sizes = LstmSizes { batch: 32, steps: 50, inputs: 74, hidden: 32 };
+    step("LSTM, 32 × 50 × 74 → 32".into(), Box::new(move |caps| lstm(caps, lstm_sizes)));
+    for width in [384, 768] {
+        let sizes = LayerSizes { batch: 32, tokens: 50, width, head: 64 };
+        let shape = format!("encoder layer, 32 × 50 tokens, d = {width}");
+        step(shape, Box::new(move |caps| encoder_layer(caps, sizes)));
+    }
+    step("Adam, 22 million parameters".into(), Box::new(|caps| adam(caps, 22, 1000)));
+    let sizes =
+        SelfMmSizes { batch: 16, text: 768, audio: (500, 5), vision: (375, 20), rows: 1284 };
+    let shape = "Self-MM, batch 16, audio 500, vision 375 steps".into();
+    step(shape, Box::new(move |caps| self_mm(caps, sizes)));
+}
+
+/// Ends a recording: the gradients of `loss`, and Adam over all parameters.
+fn train(mut bed: Bed, params: &Params, loss: Var) -> Result<Bed> {
+    bed.tape.keep(loss);
+    bed.tape.backward(&[loss])?;
+    update(&mut bed.tape, params);
+    Ok(bed)
+}
+
+fn update(tape: &mut Tape, params: &Params) {
+    tape.in_stage(Stage::Update, |tape| {
+        let arenas = params.arena_vars(tape);
+        tape.adam(&arenas, None);
+    });
+}
+
+/// A training step of an LSTM whose last state goes through a linear layer to one number.
+pub(crate) fn lstm(caps: &Caps, sizes: LstmSizes) -> Result<Bed> {
+    let LstmSizes { batch, steps, inputs, hidden } = sizes;
+    let pitch = inputs.next_multiple_of(4);
+    let model = LstmEncoder {
+        name: "lstm".into(),
+        inputs,
+        pitch,
+        hidden,
+        layers: 1,
+        bidirectional: false,
+        out: 1,
+        dropout: 0.0,
+        group: 0,
+    };
+    let mut bed = Bed::new();
+    let bound = 1.0 / (hidden as f32).sqrt();
+    let params = bed.parameters(model.specs(), caps.max_binding, bound);
+    let x = bed.given("x", &[batch, steps, pitch]);
+    let lengths = bed.words("lengths", &[batch], vec![steps as u32; batch]);
+    let target = bed.given("target", &[batch, 1]);
+    let y = model.record(&mut bed.tape, &params, x, lengths, true)?;
+    let ones = bed.tape.constant("ones", &[batch, 1], &vec![1.0; batch])?;
+    let loss = bed.tape.weighted_l1(y, target, ones)?.loss;
+    train(bed, &params, loss)
+}
+
+/// A training step of one post-norm encoder layer, recorded as [`Bert`](crate::nn::Bert) records its own,
+/// without dropout; the loss is the mean square of its difference from a target.
+pub(crate) fn encoder_layer(caps: &Caps, sizes: LayerSizes) -> Result<Bed> {
+    let LayerSizes { batch, tokens: length, width: d, head } = sizes;
+    let rows = batch * length;
+    let mut bed = Bed::new();
+    let params = bed.parameters(layer_specs(d), caps.max_binding, 1.0 / (d as f32).sqrt());
+    let x = bed.given("x", &[rows, d]);
+    let target = bed.given("target", &[rows, d]);
+    let token = |i: usize| [1, (i % length) as u32, length as u32, (i / length) as u32];
+    let tokens = bed.words("tokens", &[rows, 4], (0..rows).flat_map(token).collect());
+    let tape = &mut bed.tape;
+    let three = |kind: &str| ["query", "key", "value"].map(|name| format!("{name}.{kind}"));
+    let w = params.span(tape, &three("weight"), &[3 * d, d])?;
+    let b = params.span(tape, &three("bias"), &[3 * d])?;
+    let dense = |tape: &mut Tape, name: &str| -> Result<(Var, Var)> {
+        let mut var = |kind: &str| params.var(tape, &format!("{name}.{kind}"));
+        Ok((var("weight")?, var("bias")?))
+    };
+    let norm = |tape: &mut Tape, name: &str| {
+        params.span(tape, &["weight", "bias"].map(|kind| format!("{name}.{kind}")), &[2, d])
+    };
+    let (out, first, second) = (dense(tape, "out")?, dense(tape, "inner")?, dense(tape, "outer")?);
+    let (norm1, norm2) = (norm(tape, "norm1")?, norm(tape, "norm2")?);
+    let all = tape.linear(x, w, Some(b), Act::None)?;
+    let context = tape.attention(all, tokens, d / head, 0.0)?;
+    let context = tape.linear(context, out.0, Some(out.1), Act::None)?;
+    let h = tape.residual_norm(x, context, norm1, 1e-12, 0.0)?;
+    let f = tape.feed_forward(h, FeedForward { first, second, act: Act::Gelu })?;
+    let y = tape.residual_norm(h, f, norm2, 1e-12, 0.0)?;
+    let off = tape.sub(y, target)?;
+    let off = tape.square(off)?;
+    let loss = tape.mean(off)?;
+    train(bed, &params, loss)
+}
+
+/// Weights of query, key and value behind one another, then their biases; the rest of the layer.
+fn layer_specs(d: usize) -> Vec<ParamSpec> {
+    let spec = |name: String, shape: &[usize]| ParamSpec::new(name, shape, 0, Init::Zeros);
+    let mut specs = Vec::new();
+    for (kind, shape) in [("weight", &[d, d][..]), ("bias", &[d])] {
+        for name in ["query", "key", "value"] {
+            let one = spec(format!("{name}.{kind}"), shape);
+            specs.push(if name == "query" { one } else { one.joined() });
+        }
+    }
+    for (name, inputs, outputs) in [("out", d, d), ("inner", d, 4 * d), ("outer", 4 * d, d)] {
+        specs.extend(linear_specs(name, (inputs, inputs, outputs), true, 0));
+    }
+    for name in ["norm1", "norm2"] {
+        specs.push(spec(format!("{name}.weight"), &[d]));
+        specs.push(spec(format!("{name}.bias"), &[d]).joined());
+    }
+    specs
+}
+
+/// The optimiser alone, over so many square parameters.
+pub(crate) fn adam(caps: &Caps, count: usize, side: usize) -> Result<Bed> {
+    let specs = (0..count)
+        .map(|i| ParamSpec::new(format!("p{i}"), &[side, side], 0, Init::Zeros))
+        .collect();
+    let mut bed = Bed::new();
+    let params = bed.parameters(specs, caps.max_binding, 1.0);
+    for space in params.grad_spaces() {
+        bed.randomize(space);
+    }
+    update(&mut bed.tape, &params);
+    Ok(bed)
+}
+
+/// A training step of Self-MM with label generation and the covariance term, by the preset `mosi` with an
+/// optimiser step after every batch; every sample has its full length.
+pub(crate) fn self_mm(caps: &Caps, sizes: SelfMmSizes) -> Result<Bed> {
+    let SelfMmSizes { batch, text, audio, vision, rows } = sizes;
+    let settings = ["model.dropout=0", "align.weight=100"].map(String::from);
+    let config = Config::build("mosi", None, &settings)?;
+    let stream = |modality, (steps, dim)| StreamSpec { modality, steps, dim, lengths: steps > 1 };
+    let streams = [
+        stream(Modality::Text, (1, text)),
+        stream(Modality::Audio, audio),
+        stream(Modality::Vision, vision),
+    ];
+    let model = SelfMm::new(&config, &streams, None)?;
+    let mut bed = Bed::new();
+    let limit = Params::largest(caps.max_binding);
+    let params = bed.parameters(model.specs(true, limit), caps.max_binding, 0.1);
+    let layout = Layout::new(batch, &model.streams(), None);
+    let block = bed.spaces.declare("batch", layout.words);
+    let spaces = model.train_spaces(&mut bed.spaces, rows, RING_ROWS);
+    model.step(&mut bed.tape, &params, &layout, block, &spaces)?;
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
+    let mut words = vec![0; layout.words];
+    for (i, at) in layout.streams.iter().enumerate() {
+        let len = batch * at.steps * at.width;
+        words[at.values_at..at.values_at + len].copy_from_slice(&bits(random(i as u64 + 1, len)));
+        if let Some(lengths) = at.lengths_at {
+            words[lengths..lengths + batch].fill(at.steps as u32);
+        }
+    }
+    for i in 0..batch {
+        words[layout.rows_at + i] = (i * 7 % rows) as u32;
+    }
+    bed.set(block, words);
+    bed.set(spaces.labels, bits(random(9, rows)).repeat(model.tasks()));
+    Ok(bed)
+}
