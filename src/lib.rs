@@ -102,7 +102,9 @@ mod phase;
 pub mod plan;
 #[cfg(feature = "train")]
 pub mod recipe;
+// What draws pictures into files is called by the command line alone.
 #[cfg(feature = "report")]
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
 pub mod report;
 mod rng;
 #[cfg(feature = "train")]
