@@ -157,9 +157,7 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
     let cache = pipeline::open_cache(&device, &info, features);
     let (pipelines, checked) = (Mutex::default(), options.checked);
     let choices = Choices::open(&caps, options.no_tune);
-    let building = Default::default();
-    let mut gpu =
-        Gpu { instance, device, queue, caps, choices, faults, pipelines, building, cache, checked };
+    let mut gpu = Gpu { instance, device, queue, caps, choices, faults, pipelines, cache, checked };
     if gpu.caps.cpu {
         let phase = Phase::begin();
         gpu.caps.max_iterations = probe::loop_limit(&gpu)?;

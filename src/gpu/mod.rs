@@ -8,7 +8,6 @@ mod fault;
 mod pipeline;
 mod probe;
 mod shader;
-mod turns;
 
 pub use adapter::{AdapterSummary, GpuOptions, list_adapters};
 pub use buffer::{read_words, storage_buffer};
@@ -39,7 +38,6 @@ pub struct Gpu {
     choices: Choices,
     faults: Arc<Faults>,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
-    building: turns::Turns<PipelineKey>,
     cache: Option<(wgpu::PipelineCache, PathBuf)>,
     checked: bool,
 }

@@ -42,14 +42,8 @@ impl Gpu {
     /// # Errors
     /// [`Shader`](Error::Shader) with naga's message.
     pub fn pipeline(&self, key: &PipelineKey, source: &str) -> Result<Arc<Pipeline>> {
-        let known =
-            || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
-        if let Some(pipeline) = known() {
-            return Ok(pipeline);
-        }
-        let _turn = self.building.take(key);
-        // Another thread may have built it meanwhile.
-        if let Some(pipeline) = known() {
+        let known = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        if let Some(pipeline) = known {
             return Ok(pipeline);
         }
         let text = expand(key.text.as_deref().unwrap_or(source), &key.defines)
