@@ -246,9 +246,7 @@ fn made(
     let cache = faults.scoped(&device, || pipeline::open_cache(&device, &info, features))?;
     let (id, pipelines, checked) = (super::unique(), Mutex::default(), options.checked);
     let choices = Choices::open(&caps, options.no_tune);
-    let building = Default::default();
-    let shared =
-        Shared { id, instance, caps, choices, faults, pipelines, building, cache, checked };
+    let shared = Shared { id, instance, caps, choices, faults, pipelines, cache, checked };
     let mut gpu = Gpu { device, queue, shared: Arc::new(shared) };
     if gpu.caps().cpu {
         let phase = Phase::begin();

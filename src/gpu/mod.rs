@@ -8,7 +8,6 @@ mod fault;
 mod pipeline;
 mod probe;
 mod shader;
-mod turns;
 
 pub use adapter::{AdapterSummary, GpuOptions, list_adapters};
 pub(crate) use buffer::{Answer, stored, uniform_buffer};
@@ -50,7 +49,6 @@ struct Shared {
     choices: Choices,
     faults: Arc<Faults>,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
-    building: turns::Turns<PipelineKey>,
     cache: Option<(wgpu::PipelineCache, PathBuf)>,
     checked: bool,
 }

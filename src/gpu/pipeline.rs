@@ -44,14 +44,9 @@ impl Gpu {
     ///
     /// Only for texts of this crate: they are compiled without bounds checks.
     pub(crate) fn pipeline(&self, key: &PipelineKey, source: &str) -> Result<Arc<Pipeline>> {
-        let pipelines = &self.shared.pipelines;
-        let known = || pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
-        if let Some(pipeline) = known() {
-            return Ok(pipeline);
-        }
-        let _turn = self.shared.building.take(key);
-        // Another thread may have built it meanwhile.
-        if let Some(pipeline) = known() {
+        let known =
+            self.shared.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        if let Some(pipeline) = known {
             return Ok(pipeline);
         }
         let text = expand(key.text.as_deref().unwrap_or(source), &key.defines)
