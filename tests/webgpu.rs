@@ -303,3 +303,60 @@ fn every_text_compiles_and_every_case_runs_in_a_browser() {
     assert!(state.tasks.is_empty() && state.asked.is_empty(), "jobs are left");
     assert!(state.ran >= all.len(), "{} runs of {} kernels", state.ran, all.len());
 }
+
+/// One job of a few texts, and what came of it.
+struct Once {
+    job: Mutex<Option<Message>>,
+    came: Mutex<Option<Message>>,
+}
+
+impl Desk for Once {
+    fn device(&self, _: &Value) {}
+    fn job(&self) -> Option<Message> {
+        self.job.lock().expect("no panic").take()
+    }
+    fn done(&self, _: usize, result: Message) {
+        *self.came.lock().expect("no panic") = Some(result);
+    }
+}
+
+#[test]
+fn a_browser_tells_what_is_wrong() {
+    let Some(browser) = chromium() else { return };
+    let text = |body: &str| {
+        format!(
+            "@group(0) @binding(0) var<storage, read_write> X: array<u32>;\n\
+             @group(0) @binding(14) var<uniform> P: vec4<u32>;\n\
+             @compute @workgroup_size(4)\n\
+             fn main(@builtin(local_invocation_index) i: u32) {{ {body} }}"
+        )
+    };
+    let bodies = [
+        "X[i] = X[i] * 2u + P.x;",
+        "if (X[i] > 1u) { workgroupBarrier(); }",
+        "X[i] = select(0u, 1u, X[i] >= 2u & 3u);",
+    ];
+    let kinds = json!([[0, "storage"], [PARAMS, "uniform"]]);
+    let text = |body: &&str| json!({ "code": text(body), "kinds": kinds, "pipeline": true });
+    let texts: Vec<_> = bodies.iter().map(text).collect();
+    let buffer = |at: usize, uniform: bool| json!({ "size": 4, "at": at, "uniform": uniform });
+    let run = |text: usize| {
+        json!({
+            "buffers": [buffer(0, false), buffer(4, true)],
+            "dispatches": [{ "text": text, "groups": [1, 1, 1], "bindings": [[0, 0], [PARAMS, 1]] }],
+            "read": [0],
+        })
+    };
+    let head = json!({ "id": 1, "texts": texts, "runs": [run(0), run(1)] });
+    let job = Mutex::new(Some((head, vec![1, 2, 3, 4, 10, 0, 0, 0])));
+    let desk = Arc::new(Once { job, came: Mutex::new(None) });
+    assert_eq!(work_through(&browser, desk.clone()), [] as [&str; 0]);
+    let (head, words) = desk.came.lock().expect("no panic").take().expect("an answer");
+    assert_eq!(words, [12, 14, 16, 18]);
+    assert_eq!(head["runs"][0], Value::Null);
+    assert_eq!(head["runs"][1], "a text does not compile");
+    let error = |i: usize| head["texts"][i]["errors"].to_string();
+    assert_eq!(error(0), "[]");
+    assert!(error(1).contains("uniform control flow"), "{}", error(1));
+    assert!(error(2).contains("parenthesis"), "{}", error(2));
+}
