@@ -62,6 +62,6 @@ fn main(
     let high = vec4<f32>(even2, odd2, even3, odd3);
     let lo = vec4<i32>(range.x);
     let hi = vec4<i32>(range.y);
-    X[to] = pack(select(vec4<f32>(), low, m >= lo & m < hi));
-    X[to + 1u] = pack(select(vec4<f32>(), high, m + 4 >= lo & m + 4 < hi));
+    X[to] = pack(select(vec4<f32>(), low, (m >= lo) & (m < hi)));
+    X[to + 1u] = pack(select(vec4<f32>(), high, (m + 4 >= lo) & (m + 4 < hi)));
 }

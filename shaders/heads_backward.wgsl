@@ -96,7 +96,7 @@ fn finish(k: u32, h: Head, stage: u32, row: u32, c: u32, sum: T) -> T {
     }
     let p = stage - 1u;
     let v = dropped(h, row, column(k, p) / UNIT + c, sum);
-    let add = k > 0u || (P.accumulate >> p & 1u) == 1u;
+    let add = k > 0u || ((P.accumulate >> p) & 1u) == 1u;
     let at = row * (P.widths[p] / UNIT) + c;
 #if D0
     if (p == 0u) { D0[at] = v + select(T(), D0[at], add); }

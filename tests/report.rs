@@ -3,6 +3,7 @@
 
 #[path = "report/browser.rs"]
 mod browser;
+mod chromium;
 #[path = "report/html.rs"]
 mod html;
 #[path = "report/place.rs"]

@@ -15,6 +15,7 @@ need clippy clippy
 . ./.ci/driver.sh
 . ./.ci/bert.sh
 . ./.ci/browser.sh
+. ./.ci/validators.sh
 
 step() {
     echo "== $*" >&2

@@ -31,7 +31,8 @@ use crate::plan::CaseArg;
 #[cfg(feature = "bench")]
 pub(crate) use registry::{CaseRecording, record_case};
 pub use registry::{
-    Difference, KERNELS, differences, find, random, run_case, run_case_with, run_twin,
+    Difference, KERNELS, case_plan, case_step, differences, find, random, run_case, run_case_with,
+    run_twin,
 };
 
 /// How an operation ends: applied to its result before it is stored.

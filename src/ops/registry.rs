@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Caps, Gpu};
 use crate::plan::{
     Access, Call, Case, CaseArg, Kernel, Memory, Place, Plan, Pool, Recording, SpaceId, Spaces,
     Stage, Step, TensorInfo, Twin,
@@ -89,7 +89,7 @@ fn words(arg: &CaseArg) -> Vec<u32> {
 }
 
 /// The step uniforms that cases run under.
-fn case_step() -> Step {
+pub fn case_step() -> Step {
     let mut step = Step { seed: 7, step: 3, epoch: 3, slot: 1, ..Step::default() };
     step.set_adam_step(3);
     for group in 0..step.lr.len() {
@@ -144,6 +144,15 @@ pub(crate) fn record_case(kernel: &'static Kernel, case: &Case) -> CaseRecording
         stage: Stage::Forward,
     });
     CaseRecording { recording, spaces, args, step: case_step() }
+}
+
+/// A case as a plan for a device of these capabilities: one dispatch, or the two that its family
+/// makes of it. Each tensor that is a binding of `kernel` has its name.
+///
+/// # Errors
+/// Those of [`Plan::new`].
+pub fn case_plan(kernel: &'static Kernel, case: &Case, caps: &Caps) -> Result<Plan> {
+    Plan::new(record_case(kernel, case).recording, caps)
 }
 
 /// What the device leaves in each binding.

@@ -1,22 +1,12 @@
 //! The pages in a browser: both themes, two widths, paper; nothing complains and nothing is loaded.
 //! The page forbids every load by its policy, and a browser that refuses one says so on its console.
 
+use crate::chromium::{FLAGS, chromium};
 use crate::place::{experiment, page, place, trained};
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-
-/// A Chromium, if there is one.
-fn browser() -> Option<PathBuf> {
-    let named = std::env::var_os("MODALIGN_BROWSER").map(PathBuf::from);
-    let found = named.unwrap_or_else(|| "/usr/bin/chromium".into());
-    if found.is_file() {
-        return Some(found);
-    }
-    eprintln!("skipped: no browser; MODALIGN_BROWSER can name a Chromium");
-    None
-}
 
 struct Seen {
     dom: String,
@@ -26,9 +16,8 @@ struct Seen {
 fn open(browser: &Path, page: &Path, more: &[&str]) -> Seen {
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--disable-dev-shm-usage", "--hide-scrollbars", "--enable-logging=stderr"])
+        .args(FLAGS)
+        .args(["--disable-gpu", "--hide-scrollbars"])
         // Whatever the browser wants for itself goes nowhere.
         .arg("--host-resolver-rules=MAP * ~NOTFOUND")
         .arg(format!("--user-data-dir={}", profile.path().display()))
@@ -96,7 +85,7 @@ fn asked(browser: &Path, name: &str, width: usize, scheme: &str) -> (Value, Vec<
 
 #[test]
 fn pages_in_a_browser() {
-    let Some(browser) = browser() else { return };
+    let Some(browser) = chromium() else { return };
     page("seen-run.html", trained());
     page("seen-experiment.html", experiment());
     for name in ["seen-run.html", "seen-experiment.html"] {
@@ -131,7 +120,7 @@ fn pages_in_a_browser() {
 
 #[test]
 fn a_load_would_be_seen() {
-    let Some(browser) = browser() else { return };
+    let Some(browser) = chromium() else { return };
     let html = fs::read_to_string(page("loads.html", trained())).unwrap();
     let bad = html.replace("</main>", "<img src=\"http://example.invalid/x.png\"></main>");
     let path = place().at("loads-something.html");
