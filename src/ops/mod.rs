@@ -14,6 +14,7 @@ pub mod heads;
 pub mod labels;
 pub mod loss;
 pub mod lstm;
+pub mod math;
 pub mod matmul;
 pub mod modulus;
 pub mod norm;
