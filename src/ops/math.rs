@@ -18,7 +18,11 @@ fn quotient(tape: &mut Tape, (a, b): (Var, Var), spread: Spread, factor: f32, ou
 }
 
 /// Gradients of `y = a / b` of equal shapes, in one dispatch.
-fn quotient_grads(tape: &mut Tape, (dy, y, b): (Var, Var, Var), (da, db): (Option<Sink>, Option<Sink>)) {
+fn quotient_grads(
+    tape: &mut Tape,
+    (dy, y, b): (Var, Var, Var),
+    (da, db): (Option<Sink>, Option<Sink>),
+) {
     if da.is_none() && db.is_none() {
         return;
     }
@@ -224,7 +228,16 @@ pub(super) mod cases {
 
     pub(in super::super) fn binary() -> Vec<Case> {
         // Rows, columns, MODE, accumulate.
-        let list = [(5, 13, 0, 1), (8, 8, 0, 0), (7, 5, 1, 0), (9, 20, 1, 1), (65, 3, 2, 0), (33, 8, 2, 1), (31, 33, 3, 0), (16, 16, 3, 1)];
+        let list = [
+            (5, 13, 0, 1),
+            (8, 8, 0, 0),
+            (7, 5, 1, 0),
+            (9, 20, 1, 1),
+            (65, 3, 2, 0),
+            (33, 8, 2, 1),
+            (31, 33, 3, 0),
+            (16, 16, 3, 1),
+        ];
         list.into_iter()
             .map(|(m, n, mode, accumulate)| {
                 let mut words = sizes(&[m * n, n, accumulate]);
@@ -240,7 +253,12 @@ pub(super) mod cases {
 
     pub(in super::super) fn binary_backward() -> Vec<Case> {
         // Length, DA, DB, both accumulates.
-        let list = [(65, true, true, 0, 1), (1024, true, true, 1, 0), (260, true, false, 0, 0), (33, false, true, 0, 1)];
+        let list = [
+            (65, true, true, 0, 1),
+            (1024, true, true, 1, 0),
+            (260, true, false, 0, 0),
+            (33, false, true, 0, 1),
+        ];
         list.into_iter()
             .map(|(n, da, db, add_a, add_b)| {
                 let mut words = sizes(&[n, add_a, add_b]);
