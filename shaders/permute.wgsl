@@ -43,8 +43,8 @@ fn main(
 ) {
     // Which tile: along axis 0 and axis `inner` they are 32 apart, along the others 1.
     var rest = wid.y * count.x + wid.x;
-    var from = 0u;
-    var to = 0u;
+    var read_at = 0u;
+    var write_at = 0u;
     var apart = 1u;
     var row0 = 0u;
     var col0 = 0u;
@@ -56,8 +56,8 @@ fn main(
         let tiles = (extent + wide - 1u) / wide;
         let at = (rest % tiles) * wide;
         rest /= tiles;
-        from += at * P.strides[${d / 4}][${d % 4}];
-        to += at * apart;
+        read_at += at * P.strides[${d / 4}][${d % 4}];
+        write_at += at * apart;
         if (${d}u == 0u) { row0 = at; }
         if (${d}u == P.inner) {
             col0 = at;
@@ -72,12 +72,12 @@ fn main(
     let x = id % 32u;
     let y = id / 32u;
     for (var r = y; r < 32u; r += 8u) {
-        if (r < rows && x < cols) { tile[r * 33u + x] = X[from + r * P.strides[0][0] + x]; }
+        if (r < rows && x < cols) { tile[r * 33u + x] = X[read_at + r * P.strides[0][0] + x]; }
     }
     workgroupBarrier();
     for (var c = y; c < 32u; c += 8u) {
         if (x < rows && c < cols) {
-            let at = to + c * cols_apart + x;
+            let at = write_at + c * cols_apart + x;
             Y[at] = tile[x * 33u + c] + select(0.0, Y[at], P.accumulate != 0u);
         }
     }

@@ -26,6 +26,8 @@ mod heads;
 mod inputs;
 #[path = "gradients/lstm.rs"]
 mod lstm;
+#[path = "gradients/more.rs"]
+mod more;
 #[path = "gradients/text.rs"]
 mod text;
 
@@ -265,6 +267,7 @@ fn table() -> Vec<Entry> {
     table.extend(heads::entries());
     table.extend(lstm::entries());
     table.extend(text::entries());
+    table.extend(more::entries());
     // Small inputs, small gradients: nothing may hide behind the tolerance.
     table.push(entry("mul small", &[&[3, 5], &[5]], |t, v| t.mul(v[0], v[1])).values(|v| v * 0.1));
     table.push(
