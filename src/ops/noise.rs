@@ -205,7 +205,7 @@ pub mod reference {
         let u = f64::from((u >> 8) + 1) / f64::from(1 << 24);
         let a = f64::from(a >> 6) / f64::from(1 << 26) * std::f64::consts::TAU;
         let r = (-2.0 * u.ln()).sqrt();
-        (r * if element % 2 == 0 { a.cos() } else { a.sin() }) as f32
+        (r * if element.is_multiple_of(2) { a.cos() } else { a.sin() }) as f32
     }
 
     fn number(t: &Twin, element: usize) -> f32 {
