@@ -6,6 +6,7 @@ use super::elementwise::{
 };
 use super::{arg, sizes};
 use crate::error::{Error, Result};
+use crate::gpu::Defines;
 use crate::plan::{Case, CaseArg, Twin};
 use crate::tape::{Sink, Tape, Var};
 
@@ -166,7 +167,8 @@ impl Tape {
         let (shape, len) = (self.shape(x).to_vec(), self.len(x));
         let y = self.output("gradient_reversal", &shape, &[x]);
         // A copy, because the result has another gradient than x.
-        add_scaled(self, x, len, 1.0, Sink { var: y, accumulate: 0 });
+        let words = vec![len as u32, 1.0_f32.to_bits()];
+        self.call(&UNARY, &[Some(x), Some(y)], words, Defines::new(), len as u64);
         self.with_slope(y, x, -lambda);
         Ok(y)
     }
