@@ -1,4 +1,5 @@
 // Y[i] (+)= A[i] + factor B[b(i)]        with MUL: Y[i] (+)= factor A[i] B[b(i)]
+//                                        with DIV: Y[i] (+)= A[i] / (factor B[b(i)])
 //
 // b(i) by MODE  0: i, same shape       1: i mod cols, B repeats along the rows of A
 //               2: i div cols, one value for each row       3: 0, one value for all
@@ -58,7 +59,11 @@ fn main(
 #if MUL
     let y = A[i] * b;
 #else
+#if DIV
+    let y = A[i] / b;
+#else
     let y = A[i] + b;
+#endif
 #endif
 #else
     let y = b;

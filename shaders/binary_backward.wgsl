@@ -1,8 +1,9 @@
 // DA[i] (+)= DY[i],         DB[i] (+)= factor DY[i]           the gradient of A + factor B
 // DA[i] (+)= DY[i] B[i],    DB[i] (+)= DY[i] A[i]             with MUL, that of A B
+// DA[i] (+)= DY[i] / B[i],   DB[i] (+)= -DY[i] A[i] / B[i]      with DIV, where A is the quotient
 //
 // In    DY [n]
-//       A  [n], only with MUL and DB;  B [n], only with MUL and DA
+//       A  [n], only with MUL or DIV, and DB;  B [n], only with MUL and DA, and with DIV
 // Out   DA, DB [n], each optional and each with its own accumulate
 // Geometry  one invocation an element, or four where n is a multiple of 4 (VEC); 64 to a
 //           workgroup.
@@ -46,7 +47,11 @@ fn main(
 #if MUL
     let da = dy * B[i];
 #else
+#if DIV
+    let da = dy / B[i];
+#else
     let da = dy;
+#endif
 #endif
     DA[i] = da + select(T(), DA[i], P.accumulate_a != 0u);
 #endif
@@ -54,7 +59,11 @@ fn main(
 #if MUL
     let db = dy * A[i];
 #else
+#if DIV
+    let db = -(dy * A[i]) / B[i];
+#else
     let db = P.factor * dy;
+#endif
 #endif
     DB[i] = db + select(T(), DB[i], P.accumulate_b != 0u);
 #endif

@@ -13,6 +13,8 @@
 //       ROWSUM [m], optional: sum of op(A) over k. With TA that is a layer's bias gradient.
 // With splits > 1 workgroup z takes k-range z and writes its partial C, then its partial row
 // sums, to C[z * (m n + m)]; the fold kernel adds them up.
+// With BATCH there are `batch` products, one for each z: their A, B and C lie stride_a, stride_b and
+// stride_c numbers apart (0: they share one), and what is shaped as C or as A lies as it does.
 //
 // Geometry  TILED: a workgroup of 16x16 owns 16 RM x 64 of C through workgroup memory (a k-slice
 //           of 16); an invocation owns RM x 4.
@@ -30,6 +32,9 @@ struct Params {
     m: u32, n: u32, k: u32, accumulate: u32,
     lda: u32, ldb: u32, ldc: u32, splits: u32,
     chunk: u32, sum_accumulate: u32, divisible: u32, pad: u32,
+#if BATCH
+    batch: u32, stride_a: u32, stride_b: u32, stride_c: u32,
+#endif
 }
 // What C is stored by.
 #if QUADS
@@ -73,6 +78,29 @@ alias E = f32;
 @group(0) @binding(7) var<storage, read> SLOPE: array<E>;
 #endif
 @group(0) @binding(14) var<uniform> P: Params;
+
+// Where the matrices of a workgroup's product begin.
+#if BATCH
+var<private> a_first: u32;
+var<private> b_first: u32;
+var<private> c_first: u32;
+#else
+const a_first = 0u;
+const b_first = 0u;
+const c_first = 0u;
+#endif
+
+// Which part of a sum over k the workgroups at z take: of a batch, the whole of their own.
+fn part_of(z: u32) -> u32 {
+#if BATCH
+    a_first = z * P.stride_a;
+    b_first = z * P.stride_b;
+    c_first = z * P.stride_c;
+    return 0u;
+#else
+    return z;
+#endif
+}
 
 #if LANES
 // Four neighbouring numbers of B.
@@ -165,7 +193,7 @@ fn finish(at: u32, col: u32, value: E) {
 // Four columns at a time: C is not in parts, and its rows are whole vectors.
 fn store(row: u32, col4: u32, value: vec4<f32>) {
     if (row >= P.m || col4 * 4u >= P.n) { return; }
-    finish(row * (P.ldc / 4u) + col4, col4, value);
+    finish(c_first / 4u + row * (P.ldc / 4u) + col4, col4, value);
 }
 #else
 fn store(row: u32, col: u32, z: u32, value: f32) {
@@ -174,7 +202,7 @@ fn store(row: u32, col: u32, z: u32, value: f32) {
         C[z * (P.m * P.n + P.m) + row * P.n + col] = value;
         return;
     }
-    finish(row * P.ldc + col, col, value);
+    finish(c_first + row * P.ldc + col, col, value);
 }
 #endif
 
@@ -196,9 +224,9 @@ fn store_sum(row: u32, z: u32, value: f32) {
 fn load_a(row: u32, k: u32, k_end: u32) -> f32 {
     if (row >= P.m || k >= k_end) { return 0.0; }
 #if TA
-    let at = k * P.lda + row;
+    let at = a_first + k * P.lda + row;
 #else
-    let at = row * P.lda + k;
+    let at = a_first + row * P.lda + k;
 #endif
 #if MASK
     return A[at] * slope(MASK[at]);
@@ -210,9 +238,9 @@ fn load_a(row: u32, k: u32, k_end: u32) -> f32 {
 fn load_b(k: u32, col: u32, k_end: u32) -> f32 {
     if (col >= P.n || k >= k_end) { return 0.0; }
 #if TB
-    return b_one(col * P.ldb + k);
+    return b_one(b_first + col * P.ldb + k);
 #else
-    return b_one(k * P.ldb + col);
+    return b_one(b_first + k * P.ldb + col);
 #endif
 }
 
@@ -225,7 +253,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let col0 = wid.x * 64u;
     let ty = id / 16u;
     let tx = id % 16u;
-    let k_begin = wid.z * P.chunk;
+    let z = part_of(wid.z);
+    let k_begin = z * P.chunk;
     let k_end = min(P.k, k_begin + P.chunk);
 #for r in 0..RM
     var acc${r} = vec4<f32>();
@@ -274,10 +303,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
 #for r in 0..RM
 #for q in 0..4
-    store(row0 + ty + ${16 * r}u, col0 + tx + ${16 * q}u, wid.z, acc${r}[${q}]);
+    store(row0 + ty + ${16 * r}u, col0 + tx + ${16 * q}u, z, acc${r}[${q}]);
 #endfor
 #if ROWSUM
-    if (wid.x == 0u && tx == 0u) { store_sum(row0 + ty + ${16 * r}u, wid.z, sum${r}); }
+    if (wid.x == 0u && tx == 0u) { store_sum(row0 + ty + ${16 * r}u, z, sum${r}); }
 #endif
 #endfor
 }
@@ -288,19 +317,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row0 = wid.y * ${ROWS * LANES}u + lane;
     let col0 = wid.x * ${COLS}u;
+    let z = part_of(wid.z);
     let lda = P.lda / 4u;
     let ldb = P.ldb / 4u;
 #for r in 0..ROWS
-    let at${r} = min(row0 + ${r * LANES}u, P.m - 1u) * lda;
+    let at${r} = a_first / 4u + min(row0 + ${r * LANES}u, P.m - 1u) * lda;
 #endfor
-    let k_begin = wid.z * P.chunk / 4u;
-    let k_end = min(P.k, (wid.z + 1u) * P.chunk) / 4u;
+    let k_begin = z * P.chunk / 4u;
+    let k_end = min(P.k, (z + 1u) * P.chunk) / 4u;
     // Which of the COLS vectors of B that a step of four k needs this lane loads.
 #for j in 0..(COLS + LANES - 1) / LANES
 #if TB
-    let b_at${j} = min(col0 + (lane + ${j * LANES}u) % ${COLS}u, P.n - 1u) * ldb;
+    let b_at${j} = b_first / 4u + min(col0 + (lane + ${j * LANES}u) % ${COLS}u, P.n - 1u) * ldb;
 #else
-    let b_at${j} = ((lane + ${j * LANES}u) % ${COLS}u) / ${COLS / 4}u * ldb
+    let b_at${j} = b_first / 4u + ((lane + ${j * LANES}u) % ${COLS}u) / ${COLS / 4}u * ldb
         + min(col0 / 4u + (lane + ${j * LANES}u) % ${COLS / 4}u, P.n / 4u - 1u);
 #endif
 #endfor
@@ -362,13 +392,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
 #else
     for (var i = 0u; i < ${ROWS * COLS}u; i++) {
-        store(row0 + i / ${COLS}u * ${LANES}u, col0 + i % ${COLS}u, wid.z, acc[i / 4u][i % 4u]);
+        store(row0 + i / ${COLS}u * ${LANES}u, col0 + i % ${COLS}u, z, acc[i / 4u][i % 4u]);
     }
 #endif
 #if ROWSUM
     if (wid.x == 0u) {
 #for r in 0..ROWS
-        store_sum(row0 + ${r * LANES}u, wid.z, sum${r});
+        store_sum(row0 + ${r * LANES}u, z, sum${r});
 #endfor
     }
 #endif
@@ -382,13 +412,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let col0 = wid.x * ${COLS}u;
     let lda = P.lda / 4u;
     let ldb = P.ldb / 4u;
-    let a_col = min(row0, P.m - 4u) / 4u;
-    let k_begin = wid.z * P.chunk;
+    let z = part_of(wid.z);
+    let a_col = a_first / 4u + min(row0, P.m - 4u) / 4u;
+    let k_begin = z * P.chunk;
     let k_end = min(P.k, k_begin + P.chunk);
     // Four k at a time: this lane loads some of the COLS vectors of B that they need.
 #for j in 0..(COLS + LANES - 1) / LANES
     let b_k${j} = ((lane + ${j * LANES}u) % ${COLS}u) / ${COLS / 4}u;
-    let b_col${j} = min(col0 / 4u + (lane + ${j * LANES}u) % ${COLS / 4}u, P.n / 4u - 1u);
+    let b_col${j} = b_first / 4u + min(col0 / 4u + (lane + ${j * LANES}u) % ${COLS / 4}u, P.n / 4u - 1u);
 #endfor
 #for r in 0..4
 #for q in 0..COLS / 4
@@ -432,12 +463,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
 #else
     for (var i = 0u; i < ${4 * COLS}u; i++) {
-        store(row0 + i / ${COLS}u, col0 + i % ${COLS}u, wid.z, acc[i / 4u][i % 4u]);
+        store(row0 + i / ${COLS}u, col0 + i % ${COLS}u, z, acc[i / 4u][i % 4u]);
     }
 #endif
 #if ROWSUM
     if (wid.x == 0u) {
-        for (var r = 0u; r < 4u; r++) { store_sum(row0 + r, wid.z, sum[r]); }
+        for (var r = 0u; r < 4u; r++) { store_sum(row0 + r, z, sum[r]); }
     }
 #endif
 }
@@ -454,16 +485,17 @@ fn main(
     let row = item / quads;
     let col = item % quads * 4u;
     if (row >= P.m) { return; }
-    let k_begin = wid.z * P.chunk;
+    let z = part_of(wid.z);
+    let k_begin = z * P.chunk;
     let k_end = min(P.k, k_begin + P.chunk);
     let last = P.n - 1u;
     var acc = vec4<f32>();
     var sum = 0.0;
     for (var k = k_begin; k < k_end; k++) {
 #if TA
-        let at = k * P.lda + row;
+        let at = a_first + k * P.lda + row;
 #else
-        let at = row * P.lda + k;
+        let at = a_first + row * P.lda + k;
 #endif
         var a = A[at];
 #if MASK
@@ -471,17 +503,18 @@ fn main(
 #endif
         sum += a;
 #if TB
-        acc += a * vec4<f32>(b_one(col * P.ldb + k), b_one(min(col + 1u, last) * P.ldb + k),
-            b_one(min(col + 2u, last) * P.ldb + k), b_one(min(col + 3u, last) * P.ldb + k));
+        let b = b_first + k;
+        acc += a * vec4<f32>(b_one(b + col * P.ldb), b_one(b + min(col + 1u, last) * P.ldb),
+            b_one(b + min(col + 2u, last) * P.ldb), b_one(b + min(col + 3u, last) * P.ldb));
 #else
-        let b = k * P.ldb;
+        let b = b_first + k * P.ldb;
         acc += a * vec4<f32>(b_one(b + col), b_one(b + min(col + 1u, last)),
             b_one(b + min(col + 2u, last)), b_one(b + min(col + 3u, last)));
 #endif
     }
-    for (var c = 0u; c < 4u; c++) { store(row, col + c, wid.z, acc[c]); }
+    for (var c = 0u; c < 4u; c++) { store(row, col + c, z, acc[c]); }
 #if ROWSUM
-    if (col == 0u) { store_sum(row, wid.z, sum); }
+    if (col == 0u) { store_sum(row, z, sum); }
 #endif
 }
 #endif

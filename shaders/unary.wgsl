@@ -1,20 +1,24 @@
 // Y[i] = f(X[i])
 //
 // f by OP   0 factor x   1 max(x, 0)   2 gelu   3 tanh   4 logistic   5 x^2   6 exp   7 |x|
+//           8 sqrt   9 log   10 log(1 + exp x)   11 1 / x   12 x cut at factor and other
+//           13 x > 0 ? x : factor x   14 x > 0 ? x : factor (exp(x) - 1)
 // In    X [n]
 // Out   Y [n]
 // Geometry  one invocation an element, or four where n is a multiple of 4 (VEC); 64 to a
 //           workgroup.
 // Numerics  arguments of tanh, logistic and exp are clamped to 10, 30 and 80 either way.
+//           From 8 on a NaN stays one, log(0) is -inf, and sqrt and log of less are NaN.
 // Twin      ops::elementwise::reference::unary
 #import activation
+#import functions
 
 #if VEC
 alias T = vec4<f32>;
 #else
 alias T = f32;
 #endif
-struct Params { n: u32, factor: f32 }
+struct Params { n: u32, factor: f32, other: f32 }
 @group(0) @binding(0) var<storage, read> X: array<T>;
 @group(0) @binding(1) var<storage, read_write> Y: array<T>;
 @group(0) @binding(14) var<uniform> P: Params;
@@ -43,6 +47,27 @@ fn f(x: f32) -> f32 {
 #endif
 #if OP == 7
     return abs(x);
+#endif
+#if OP == 8
+    return sqrt(x);
+#endif
+#if OP == 9
+    return log(x);
+#endif
+#if OP == 10
+    return softplus(x);
+#endif
+#if OP == 11
+    return 1.0 / x;
+#endif
+#if OP == 12
+    return cut(x, P.factor, P.other);
+#endif
+#if OP == 13
+    return select(P.factor * x, x, x > 0.0);
+#endif
+#if OP == 14
+    return elu(x, P.factor);
 #endif
 }
 

@@ -4,6 +4,12 @@
 //           2 gelu: V = x                3 tanh: V = y, f' = 1 - y^2
 //           4 logistic: V = y, y (1 - y) 5 x^2: V = x, 2 x
 //           6 exp: V = y, f' = y         7 |x|: V = x, sign(x)
+//           8 sqrt: V = y, 1 / (2 y)     9 log: V = x, 1 / x
+//           10 log(1 + exp x): V = x, the logistic of x
+//           11 1 / x: V = y, -y^2
+//           12 cut: V = x, 1 from factor to other, both included, and 0 beyond
+//           13 V = x, x > 0 ? 1 : factor
+//           14 V = x, x > 0 ? 1 : factor exp(x)
 // In    DY [n]
 //       V  [n], the input or the output of f as above; absent with OP 0
 // Out   DX [n], added to with accumulate
@@ -11,13 +17,14 @@
 // Numerics  where exp's argument was clamped its slope is still taken to be y.
 // Twin      ops::elementwise::reference::unary_backward
 #import activation
+#import functions
 
 #if VEC
 alias T = vec4<f32>;
 #else
 alias T = f32;
 #endif
-struct Params { n: u32, factor: f32, accumulate: u32 }
+struct Params { n: u32, factor: f32, accumulate: u32, other: f32 }
 @group(0) @binding(0) var<storage, read> DY: array<T>;
 #if V
 @group(0) @binding(1) var<storage, read> V: array<T>;
@@ -49,6 +56,27 @@ fn slope(v: f32) -> f32 {
 #endif
 #if OP == 7
     return sign(v);
+#endif
+#if OP == 8
+    return 0.5 / v;
+#endif
+#if OP == 9
+    return 1.0 / v;
+#endif
+#if OP == 10
+    return softplus_slope(v);
+#endif
+#if OP == 11
+    return -(v * v);
+#endif
+#if OP == 12
+    return select(0.0, 1.0, v >= P.factor && v <= P.other);
+#endif
+#if OP == 13
+    return select(P.factor, 1.0, v > 0.0);
+#endif
+#if OP == 14
+    return elu_slope(v, P.factor);
 #endif
 }
 

@@ -3,11 +3,14 @@
 //!
 //! `OP=lstm` tries the entries whose names contain that. The table is `src/selftest/gradients/table.rs`.
 
+mod common;
+
+use common::computed;
 use modalign::gpu::GpuOptions;
 use modalign::ops::{Act, random};
 use modalign::plan::{Spaces, Step};
 use modalign::selftest::gradients::{self, Build, Entry, classes};
-use modalign::{Error, Gpu, Result, Tape, Var};
+use modalign::{Error, Gpu, Tape};
 
 fn table() -> Vec<Entry> {
     gradients::table()
@@ -25,28 +28,6 @@ fn gradients_match_differences() {
         failures.extend(found.map(|f| format!("{} ({}): {}", entry.name, f.at, f.detail)));
     }
     assert!(failures.is_empty(), "{} wrong:\n{}", failures.len(), failures.join("\n"));
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|v| v.to_bits()).collect()
-}
-
-/// Runs what `build` records on one input and reads its results.
-fn run(
-    gpu: &Gpu,
-    shape: &[usize],
-    values: &[f32],
-    build: impl Fn(&mut Tape, Var) -> Result<Vec<Var>>,
-) -> Result<Vec<Vec<f32>>> {
-    let (mut tape, mut spaces) = (Tape::new(), Spaces::new());
-    let space = spaces.declare("x", values.len());
-    let x = tape.input("x", shape, space, 0);
-    let results = build(&mut tape, x)?;
-    results.iter().for_each(|v| tape.keep(*v));
-    let (program, memory) = tape.compile(gpu, &spaces)?;
-    memory.write(gpu, space, 0, &bits(values)).unwrap();
-    program.run(gpu, &memory)?;
-    results.iter().map(|v| program.read(gpu, &memory, *v)).collect()
 }
 
 #[test]
@@ -70,7 +51,7 @@ fn values_by_hand() {
             t.cross_entropy(x, targets)?,
         ])
     };
-    let got = run(&gpu, &[2, 3], &[1.0, -2.0, 3.0, 0.0, 0.0, 0.0], build).unwrap();
+    let got = computed(&gpu, &[2, 3], &[1.0, -2.0, 3.0, 0.0, 0.0, 0.0], build).unwrap();
     let e = [1.0_f32, -2.0, 3.0].map(f32::exp);
     let total: f32 = e.iter().sum();
     let third = 1.0 / 3.0;
@@ -102,7 +83,7 @@ fn large_sums_take_two_stages() {
             assert_eq!(t.recording().calls().len(), 5, "{m}x{n}: two, two and one dispatch");
             Ok(sums)
         };
-        let got = run(&gpu, &[m, n], &values, build).unwrap();
+        let got = computed(&gpu, &[m, n], &values, build).unwrap();
         let wide: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
         let rows = wide.chunks(n).map(|r| r.iter().sum()).collect();
         let cols = (0..n).map(|c| wide.iter().skip(c).step_by(n).sum()).collect();
@@ -122,7 +103,7 @@ fn long_tensors_fold_their_grid() {
     let gpu = Gpu::with(&GpuOptions { quiet: true, ..Default::default() }).expect("an adapter");
     let values = random(4, 65_535 * 64 + 1);
     let build = |t: &mut Tape, x| Ok(vec![t.scale(x, 2.0)?]);
-    let got = run(&gpu, &[values.len()], &values, build).unwrap();
+    let got = computed(&gpu, &[values.len()], &values, build).unwrap();
     assert!(got[0].iter().zip(&values).all(|(g, v)| *g == 2.0 * v));
 }
 

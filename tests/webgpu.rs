@@ -139,7 +139,7 @@ impl Building {
             for (i, id) in planned.args.iter().enumerate() {
                 let Some(id) = id else { continue };
                 let number = *by_tensor.entry(*id).or_insert_with(|| {
-                    let tensor = plan.tensor(*id);
+                    let tensor = plan.tensor(*id).expect("of this plan");
                     let place = kernel.bindings.iter().position(|b| b.name == tensor.name);
                     let data = place.and_then(|p| case.args[p].as_ref()).map(contents);
                     let number = buffer(tensor.words().max(1), data.as_deref(), false);

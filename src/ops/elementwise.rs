@@ -2,7 +2,7 @@
 //! products of two, the second of which may be broadcast.
 
 use super::reduce::{self, Sum};
-use super::{Act, arg, sizes};
+use super::{Act, arg, math, sizes};
 use crate::error::{Error, Result};
 use crate::gpu::{Defines, Family};
 use crate::plan::{Binding, Case, Kernel, Launch, Twin, grid};
@@ -16,7 +16,7 @@ pub static UNARY: Kernel = Kernel {
     step: false,
     launch: by_fours,
     twin: reference::unary,
-    cases: || cases::unary(false),
+    cases: || [cases::unary(false), math::cases::unary(false)].concat(),
 };
 
 /// `DX (+)= f' DY`; see `shaders/unary_backward.wgsl`.
@@ -27,10 +27,10 @@ pub static UNARY_BACKWARD: Kernel = Kernel {
     step: false,
     launch: by_fours,
     twin: reference::unary_backward,
-    cases: || cases::unary(true),
+    cases: || [cases::unary(true), math::cases::unary(true)].concat(),
 };
 
-/// `Y (+)= A + factor B`, `Y (+)= factor A B`, B broadcast; see `shaders/binary.wgsl`.
+/// `Y (+)= A + factor B`, `factor A B` or `A / (factor B)`, B broadcast; see `shaders/binary.wgsl`.
 pub static BINARY: Kernel = Kernel {
     name: "binary",
     source: include_str!("../../shaders/binary.wgsl"),
@@ -41,10 +41,11 @@ pub static BINARY: Kernel = Kernel {
         vectors(words[0], words[0] % 4 == 0 && (!repeats || words[1] % 4 == 0))
     },
     twin: reference::binary,
-    cases: cases::binary,
+    cases: || [cases::binary(), math::cases::binary()].concat(),
 };
 
-/// Both gradients of a sum or product of equal shapes; see `shaders/binary_backward.wgsl`.
+/// Both gradients of a sum, product or quotient of equal shapes; see
+/// `shaders/binary_backward.wgsl`.
 pub static BINARY_BACKWARD: Kernel = Kernel {
     name: "binary_backward",
     source: include_str!("../../shaders/binary_backward.wgsl"),
@@ -58,7 +59,7 @@ pub static BINARY_BACKWARD: Kernel = Kernel {
     step: false,
     launch: by_fours,
     twin: reference::binary_backward,
-    cases: cases::binary_backward,
+    cases: || [cases::binary_backward(), math::cases::binary_backward()].concat(),
 };
 
 /// One invocation for each element, or for every four of them.
@@ -83,10 +84,17 @@ pub(crate) enum Unary {
     Square,
     Exp,
     Abs,
+    Sqrt,
+    Log,
+    Softplus,
+    Reciprocal,
+    Clamp,
+    LeakyRelu,
+    Elu,
 }
 
 impl Unary {
-    const ALL: [Unary; 8] = [
+    const ALL: [Unary; 15] = [
         Unary::Scale,
         Unary::Relu,
         Unary::Gelu,
@@ -95,16 +103,29 @@ impl Unary {
         Unary::Square,
         Unary::Exp,
         Unary::Abs,
+        Unary::Sqrt,
+        Unary::Log,
+        Unary::Softplus,
+        Unary::Reciprocal,
+        Unary::Clamp,
+        Unary::LeakyRelu,
+        Unary::Elu,
     ];
 
     /// Whether its slope is had from the input rather than the output.
-    fn slope_of_input(self) -> bool {
-        matches!(self, Unary::Gelu | Unary::Square | Unary::Abs)
+    pub(super) fn slope_of_input(self) -> bool {
+        use Unary::{Abs, Clamp, Elu, Gelu, LeakyRelu, Log, Softplus, Square};
+        matches!(self, Gelu | Square | Abs | Log | Softplus | Clamp | LeakyRelu | Elu)
+    }
+
+    /// Whether it is one of those in `ops::math`, whose words hold two parameters.
+    fn is_math(self) -> bool {
+        self as u32 >= Unary::Sqrt as u32
     }
 }
 
 /// Defines without the zeros: an absent name is 0 to the preprocessor.
-fn defines(list: &[(&'static str, u32)]) -> Defines {
+pub(super) fn defines(list: &[(&'static str, u32)]) -> Defines {
     list.iter().copied().filter(|(_, v)| *v != 0).collect()
 }
 
@@ -130,7 +151,7 @@ pub(crate) enum Spread {
 
 impl Spread {
     /// `MODE` and `cols` of the kernel.
-    fn code(self) -> (u32, usize) {
+    pub(super) fn code(self) -> (u32, usize) {
         match self {
             Spread::Same => (0, 1),
             Spread::Row(cols) => (1, cols),
@@ -259,7 +280,7 @@ impl Tape {
         self.sum_of("sub", a, b, -1.0)
     }
 
-    fn spread(&self, op: &'static str, a: Var, b: Var) -> Result<Spread> {
+    pub(super) fn spread(&self, op: &'static str, a: Var, b: Var) -> Result<Spread> {
         let (a, b) = (self.shape(a), self.shape(b));
         Spread::of(a, b).ok_or_else(|| {
             let want = "the second is neither of the same shape, nor a row, a column or one number";
@@ -350,7 +371,7 @@ fn same_shape_grads(
 }
 
 /// The gradient of a broadcast tensor: `db (+)= factor Σ dy (· times)` over its repetitions.
-fn gather(
+pub(super) fn gather(
     tape: &mut Tape,
     dy: Var,
     times: Option<Var>,
@@ -475,13 +496,14 @@ pub mod reference {
 
     /// `Y = f(X)`.
     pub fn unary(t: &mut Twin) {
-        let (f, factor, x) = (function(t), t.float(1), t.read(0));
+        let (f, factor, words, x) = (function(t), t.float(1), t.words, t.read(0));
         for (y, x) in t.write(1).iter_mut().zip(x) {
             *y = match f {
                 Unary::Scale => factor * x,
                 Unary::Square => x * x,
                 Unary::Exp => x.clamp(-80.0, 80.0).exp(),
                 Unary::Abs => x.abs(),
+                f if f.is_math() => math::reference::value(f, x, words),
                 _ => Act::from_code(f as u32).apply(x),
             };
         }
@@ -489,7 +511,7 @@ pub mod reference {
 
     /// `DX (+)= f' DY`, the slope from the input or the output.
     pub fn unary_backward(t: &mut Twin) {
-        let (f, factor, accumulate) = (function(t), t.float(1), t.size(2));
+        let (f, factor, accumulate, words) = (function(t), t.float(1), t.size(2), t.words);
         let (dy, v) = (t.read(0), t.read(1));
         for (i, dx) in t.write(2).iter_mut().enumerate() {
             let v = v.get(i).copied().unwrap_or(0.0);
@@ -503,6 +525,7 @@ pub mod reference {
                 Unary::Exp => v,
                 Unary::Abs if v == 0.0 => 0.0,
                 Unary::Abs => v.signum(),
+                f => math::reference::slope(f, v, words),
             };
             put(dx, slope * dy[i], accumulate);
         }
@@ -514,24 +537,28 @@ pub mod reference {
         0.5 * (1.0 + super::super::erf(x * std::f32::consts::FRAC_1_SQRT_2)) + x * phi
     }
 
-    /// `Y (+)= A + factor B` or `factor A B`.
+    /// `Y (+)= A + factor B`, `factor A B` or `A / (factor B)`.
     pub fn binary(t: &mut Twin) {
         let (cols, accumulate, factor) = (t.size(1), t.size(2), t.float(3));
-        let (a, b, product) = (t.read(0), t.read(1), t.is("MUL"));
+        let (a, b, product, quotient) = (t.read(0), t.read(1), t.is("MUL"), t.is("DIV"));
         let mode = t.defines.get("MODE").copied().unwrap_or(0);
         for (i, y) in t.write(2).iter_mut().enumerate() {
             let b = factor * b[[i, i % cols, i / cols, 0][mode as usize]];
             let value = match a.get(i) {
                 None => b,
                 Some(a) if product => a * b,
+                Some(a) if quotient => a / b,
                 Some(a) => a + b,
             };
             put(y, value, accumulate);
         }
     }
 
-    /// `DA (+)= DY (B)`, `DB (+)= factor DY (A)`.
+    /// `DA (+)= DY (B)`, `DB (+)= factor DY (A)`; with DIV `DY / B` and `-DY A / B`, A the quotient.
     pub fn binary_backward(t: &mut Twin) {
+        if t.is("DIV") {
+            return math::reference::quotient_backward(t);
+        }
         let (add_a, add_b, factor) = (t.size(1), t.size(2), t.float(3));
         let (dy, a, b, product) = (t.read(0), t.read(1), t.read(2), t.is("MUL"));
         for (i, da) in t.write(3).iter_mut().enumerate() {

@@ -1,7 +1,7 @@
 //! Matrix products in the three layouts that a layer and its gradients need, with what usually
 //! follows or precedes them folded in.
 
-use super::{Act, arg, random, sizes};
+use super::{Act, arg, batched, random, sizes};
 use crate::error::{Error, Result};
 use crate::gpu::{Defines, Family};
 use crate::plan::{
@@ -31,7 +31,7 @@ pub static MATMUL: Kernel = Kernel {
     step: false,
     launch,
     twin: reference::matmul,
-    cases,
+    cases: || [cases(), batched::cases()].concat(),
 };
 
 /// Adds up the partial products of a matmul split over k.
@@ -64,10 +64,12 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
     let (splits, chunk) = (words[7], words[8]);
     let on = |name| defines.get(name).is_some_and(|v| *v != 0);
     let (ta, tb) = (on("TA"), on("TB"));
-    let large = u64::from(m) * u64::from(n) * u64::from(k) >= WORTH_TUNING;
+    // Along z there are the parts of a sum, or the products of a batch.
+    let (batch, layers) = if on("BATCH") { (words[12], words[12]) } else { (1, splits) };
+    let large = u64::from(batch) * u64::from(m) * u64::from(n) * u64::from(k) >= WORTH_TUNING;
     let launch = if family.tiled() {
         let tiled = |rm: u32| {
-            Launch::of([n.div_ceil(64), m.div_ceil(16 * rm), splits])
+            Launch::of([n.div_ceil(64), m.div_ceil(16 * rm), layers])
                 .with("TILED", 1)
                 .with("RM", rm)
                 .iterations(u64::from(chunk.min(k)) * 17 / 16)
@@ -85,7 +87,7 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
         let vectors = [along_a, along_b, lda, ldb, if ta { 4 } else { chunk }];
         let lanes = family.lanes();
         let wide = |rows: u32, cols: u32| {
-            let launch = Launch::of([n.div_ceil(cols), m.div_ceil(rows * lanes), splits])
+            let launch = Launch::of([n.div_ceil(cols), m.div_ceil(rows * lanes), layers])
                 .with("LANES", lanes)
                 .with("ROWS", rows)
                 .with("COLS", cols)
@@ -99,7 +101,7 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
             (true, true) => wide(4, 8),
             (true, false) if large => wide(2, 16).or(wide(4, 16)),
             (true, false) => wide(2, 16),
-            (false, _) => Launch::of([(m * n.div_ceil(4)).div_ceil(64), 1, splits])
+            (false, _) => Launch::of([(m * n.div_ceil(4)).div_ceil(64), 1, layers])
                 .iterations(u64::from(chunk.min(k)) + 4),
         }
     };
@@ -460,8 +462,11 @@ pub mod reference {
     use super::super::elementwise::reference::gelu_slope;
     use super::*;
 
-    /// `C = act(op(A) op(B) + bias)`, `C += …`, partial sums, row sums.
+    /// `C = act(op(A) op(B) + bias)`, `C += …`, partial sums, row sums; a batch of products.
     pub fn matmul(t: &mut Twin) {
+        if t.is("BATCH") {
+            return super::super::batched::reference::products(t);
+        }
         let [m, n, k, accumulate, lda, ldb, ldc, splits, chunk, sum_accumulate] =
             [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|i| t.size(i));
         let (a, bias, mask) = (t.read(0), t.read(2), t.read(3));

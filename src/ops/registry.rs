@@ -63,6 +63,16 @@ pub static KERNELS: &[&Kernel] = &[
     &decimate::DECIMATE,
     &decibels::DECIBELS,
     &modulus::MODULUS,
+    &permute::PERMUTE,
+    &outer::OUTER,
+    &outer::OUTER_BACKWARD,
+    &normalize::L2_NORMALIZE,
+    &normalize::L2_NORMALIZE_BACKWARD,
+    &logsumexp::LOGSUMEXP,
+    &logsumexp::LOGSUMEXP_BACKWARD,
+    &logsumexp::LOG_SOFTMAX_BACKWARD,
+    &noise::NOISE,
+    &noise::NOISE_BACKWARD,
 ];
 
 /// The kernel of a name.

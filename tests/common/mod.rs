@@ -5,9 +5,10 @@
 use modalign::data::{Dataset, SplitName};
 use modalign::gpu::{Family, GpuOptions};
 use modalign::nn::Weights;
+use modalign::plan::Spaces;
 use modalign::recipe::Config;
 use modalign::train::{Session, StepRecord};
-use modalign::{Gpu, Result};
+use modalign::{Gpu, Result, Tape, Var};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,25 @@ pub fn of(family: Family) -> &'static Gpu {
         Family::Wide(_) => 2,
     };
     SHARED[place].get_or_init(|| open(Some(family)))
+}
+
+/// Runs what `build` records on one input and reads its results.
+pub fn computed(
+    gpu: &Gpu,
+    shape: &[usize],
+    values: &[f32],
+    build: impl Fn(&mut Tape, Var) -> Result<Vec<Var>>,
+) -> Result<Vec<Vec<f32>>> {
+    let (mut tape, mut spaces) = (Tape::new(), Spaces::new());
+    let space = spaces.declare("x", values.len());
+    let x = tape.input("x", shape, space, 0);
+    let results = build(&mut tape, x)?;
+    results.iter().for_each(|v| tape.keep(*v));
+    let (program, memory) = tape.compile(gpu, &spaces)?;
+    let words: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
+    memory.write(gpu, space, 0, &words)?;
+    program.run(gpu, &memory)?;
+    results.iter().map(|v| program.read(gpu, &memory, *v)).collect()
 }
 
 // ---- safetensors ------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 //! The recordings that are timed, by subject.
 
 mod adam;
+mod batched;
 mod features;
 mod matmul;
 mod recipe;
@@ -13,6 +14,7 @@ use super::suite::{Entry, Rows};
 pub(super) fn all() -> Vec<Entry> {
     let mut all = Vec::new();
     matmul::add(&mut all);
+    batched::add(&mut all);
     recipe::add(&mut all);
     text::add(&mut all);
     features::add(&mut all);

@@ -15,6 +15,7 @@
 mod heads;
 mod inputs;
 mod lstm;
+mod more;
 mod table;
 mod text;
 
