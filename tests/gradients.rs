@@ -26,6 +26,8 @@ mod heads;
 mod inputs;
 #[path = "gradients/lstm.rs"]
 mod lstm;
+#[path = "gradients/streams.rs"]
+mod streams;
 #[path = "gradients/text.rs"]
 mod text;
 
@@ -264,6 +266,7 @@ fn table() -> Vec<Entry> {
     }));
     table.extend(heads::entries());
     table.extend(lstm::entries());
+    table.extend(streams::entries());
     table.extend(text::entries());
     // Small inputs, small gradients: nothing may hide behind the tolerance.
     table.push(entry("mul small", &[&[3, 5], &[5]], |t, v| t.mul(v[0], v[1])).values(|v| v * 0.1));

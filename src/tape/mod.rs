@@ -281,6 +281,11 @@ impl Tape {
         result
     }
 
+    /// Whether gradients are being recorded: a checkpoint then records its body once more.
+    pub(crate) fn in_backward(&self) -> bool {
+        self.stage == Some(Stage::Backward)
+    }
+
     // ---- gradients --------------------------------------------------------------------------
 
     /// Whether a gradient of `var` is wanted.
