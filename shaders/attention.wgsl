@@ -1,13 +1,15 @@
 // OUT[i, h] = sum over j of drop_ij p_ij V[j, h],    p_ij = exp(s_ij - LSE[i, h]),
 // s_ij = scale Q[i, h] . K[j, h],    LSE[i, h] = log sum over j of exp(s_ij)
 // where j are the rows of i's own sequence. With FIRST query i is that of sample i, and j are the
-// rows of that sample.
+// rows of that sample. With PADDED queries come in samples of P.steps and keys in samples of
+// P.kv_steps; j are the keys of i's sample, up to its length and to P.ahead steps behind i's own.
 //
 // In    Q       rows ldq apart, from q_at: heads one after another, HEAD elements each
 //       KV      rows ldkv apart, keys from k_at, values from v_at, as in Q
 //       TOKENS  [keys, 4], one row a token: its word, its position | its segment << 16, the length
 //               of its sequence (0 for a row that belongs to none), its sample
 //       SPANS   [queries, 2], with FIRST and instead of TOKENS: a sample's first row and length
+//       LENGTHS [samples], with PADDED, optional: keys of each that count
 // Out   OUT     [queries, heads HEAD]; 0 where there is no sequence
 //       LSE     [queries, heads], optional: what the gradient needs
 // Geometry  TILED: a workgroup owns ROWS queries of a head, SPLIT invocations each; KEYS keys and
@@ -17,18 +19,23 @@
 //           all keys that any of its queries has, loads each one together and broadcasts it.
 //           neither: an invocation owns a query of a head.
 // Numerics  f32; the largest score so far is subtracted; see shared/attention.wgsl for exp.
-// Limits    256 invocations, 16 KiB of workgroup memory; HEAD a multiple of 4.
+// Limits    256 invocations, 16 KiB of workgroup memory; HEAD a multiple of 4, the size of a head
+//           or with WIDTH that rounded up.
 // Twin      ops::attention::reference::forward
 #import attention
 
-@group(0) @binding(0) var<storage, read> Q: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> KV: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> Q: array<M>;
+@group(0) @binding(1) var<storage, read> KV: array<M>;
 #if FIRST
 @group(0) @binding(3) var<storage, read> SPANS: array<vec2<u32>>;
-#else
+#endif
+#if TOKENS
 @group(0) @binding(2) var<storage, read> TOKENS: array<vec4<u32>>;
 #endif
-@group(0) @binding(4) var<storage, read_write> OUT: array<vec4<f32>>;
+#if LENGTHS
+@group(0) @binding(6) var<storage, read> LENGTHS: array<u32>;
+#endif
+@group(0) @binding(4) var<storage, read_write> OUT: array<M>;
 #if LSE
 @group(0) @binding(5) var<storage, read_write> LSE: array<f32>;
 #endif
@@ -43,6 +50,18 @@ fn log_sum(m: f32, total: f32) -> f32 {
 }
 
 #import attention_keys
+#import attention_quads
+
+// Stores quad v of the head that begins at `at`.
+fn out_quad(at: u32, v: u32, value: vec4<f32>) {
+#if WIDTH
+#for e in 0..4
+    if (4u * v + ${e}u < HW) { OUT[at + 4u * v + ${e}u] = value[${e}]; }
+#endfor
+#else
+    OUT[at + v] = value;
+#endif
+}
 
 #if TILED
 var<workgroup> tile_q: array<vec4<f32>, ${ROWS * (HEAD / 4 + 1)}>;
@@ -55,7 +74,7 @@ var<workgroup> parts: array<f32, ${ROWS * SPLIT}>;
 @compute @workgroup_size(${ROWS * SPLIT})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let head = wid.y;
-    let vectors = P.head / 4u;
+    let vectors = quads();
     let row0 = wid.x * ${ROWS}u;
     let r = id / ${SPLIT}u;
     let c = id % ${SPLIT}u;
@@ -69,7 +88,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var i = id; i < ${ROWS}u * NV; i += ${ROWS * SPLIT}u) {
         let row = min(row0 + i / NV, P.queries - 1u);
         tile_q[i / NV * (NV + 1u) + i % NV] =
-            Q[(row * P.ldq + P.q_at) / 4u + head * NV + i % NV] * P.scale;
+            q_quad((row * P.ldq + P.q_at) / UNIT + head * HW, i % NV) * P.scale;
     }
     let salt = mask_salt();
     let mask_at = mask_row(query, head) - own.x;
@@ -82,10 +101,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var j0 = reach.x; j0 < reach.y; j0 += ${KEYS}u) {
         let last = min(j0 + ${KEYS}u, reach.y);
         for (var i = id; i < (last - j0) * NV; i += ${ROWS * SPLIT}u) {
-            let row = (j0 + i / NV) * P.ldkv / 4u + head * NV + i % NV;
+            let row = (j0 + i / NV) * P.ldkv / UNIT + head * HW;
             let at = i / NV * (NV + 1u) + i % NV;
-            tile_k[at] = KV[row + P.k_at / 4u];
-            tile_v[at] = KV[row + P.v_at / 4u];
+            tile_k[at] = kv_quad(row + P.k_at / UNIT, i % NV);
+            tile_v[at] = kv_quad(row + P.v_at / UNIT, i % NV);
         }
         workgroupBarrier();
         for (var j = j0 + c; j < last; j += ${SPLIT}u) {
@@ -124,9 +143,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var i = 0u; i < ${SPLIT}u; i++) { total += parts[r * ${SPLIT}u + i]; }
     if (query >= P.queries) { return; }
     let one = select(0.0, 1.0 / total, total > 0.0);
-    let out_at = (query * P.heads + head) * NV;
+    let out_at = (query * P.heads + head) * HW;
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
-    if (c + ${v * SPLIT}u < NV) { OUT[out_at + c + ${v * SPLIT}u] = acc${v} * one; }
+    if (c + ${v * SPLIT}u < NV) { out_quad(out_at, c + ${v * SPLIT}u, acc${v} * one); }
 #endfor
 #if LSE
     if (c == 0u) { LSE[query * P.heads + head] = log_sum(m, total); }
@@ -138,12 +157,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 @compute @workgroup_size(${LANES})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let head = wid.y;
-    let ldkv = P.ldkv / 4u;
-    let vectors = P.head / 4u;
+    let ldkv = P.ldkv / UNIT;
+    let k_at = P.k_at / UNIT + head * HW;
+    let v_at = P.v_at / UNIT + head * HW;
+    let vectors = quads();
     // Which vectors of a row this lane loads; some twice where a row has fewer than there are lanes.
 #for l in 0..(HEAD / 4 + LANES - 1) / LANES
-    let k_at${l} = P.k_at / 4u + head * NV + (lane + ${l * LANES}u) % NV;
-    let v_at${l} = P.v_at / 4u + head * NV + (lane + ${l * LANES}u) % NV;
+    let part${l} = (lane + ${l * LANES}u) % NV;
 #endfor
     var reach = NOWHERE;
 #for r in 0..ROWS
@@ -151,10 +171,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let own${r} = keys_of(query${r});
     reach = vec2<u32>(min(reach.x, own${r}.x), max(reach.y, own${r}.y));
     let mask_at${r} = mask_row(query${r}, head) - own${r}.x;
-    let q_at${r} = (min(query${r}, P.queries - 1u) * P.ldq + P.q_at) / 4u + head * NV;
+    let q_at${r} = (min(query${r}, P.queries - 1u) * P.ldq + P.q_at) / UNIT + head * HW;
     var q${r}: array<vec4<f32>, ${HEAD / 4}>;
     var acc${r}: array<vec4<f32>, ${HEAD / 4}>;
-    for (var v = 0u; v < vectors; v++) { q${r}[nth(v)] = Q[q_at${r} + v] * P.scale; }
+    for (var v = 0u; v < vectors; v++) { q${r}[nth(v)] = q_quad(q_at${r}, v) * P.scale; }
 #for v in 0..HEAD / 4
     acc${r}[${v}] = vec4<f32>();
 #endfor
@@ -167,8 +187,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let end = subgroupMax(reach.y);
     for (var j = subgroupMin(reach.x); j < end; j++) {
 #for l in 0..(HEAD / 4 + LANES - 1) / LANES
-        let k${l} = KV[j * ldkv + k_at${l}];
-        let v${l} = KV[j * ldkv + v_at${l}];
+        let k${l} = kv_quad(j * ldkv + k_at, part${l});
+        let v${l} = kv_quad(j * ldkv + v_at, part${l});
 #endfor
 #for r in 0..ROWS
         var dots${r} = vec4<f32>();
@@ -202,8 +222,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #for r in 0..ROWS
     if (query${r} < P.queries) {
         let one = select(0.0, 1.0 / total${r}, total${r} > 0.0);
-        let out_at = (query${r} * P.heads + head) * NV;
-        for (var v = 0u; v < vectors; v++) { OUT[out_at + v] = acc${r}[nth(v)] * one; }
+        let out_at = (query${r} * P.heads + head) * HW;
+        for (var v = 0u; v < vectors; v++) { out_quad(out_at, v, acc${r}[nth(v)] * one); }
 #if LSE
         LSE[query${r} * P.heads + head] = log_sum(m${r}, total${r});
 #endif
@@ -224,17 +244,18 @@ fn main(
     let head = item % P.heads;
     if (query >= P.queries) { return; }
     let own = keys_of(query);
-    let q_at = (query * P.ldq + P.q_at) / 4u + head * NV;
+    let q_at = (query * P.ldq + P.q_at) / UNIT + head * HW;
     let salt = mask_salt();
     let mask_at = mask_row(query, head);
     var m = LOWEST;
     var total = 0.0;
     var acc: array<vec4<f32>, ${HEAD / 4}>;
-    for (var v = 0u; v < P.head / 4u; v++) { acc[nth(v)] = vec4<f32>(); }
+    for (var v = 0u; v < quads(); v++) { acc[nth(v)] = vec4<f32>(); }
     for (var j = own.x; j < own.y; j++) {
-        let at = j * P.ldkv / 4u + head * NV;
+        let k_at = (j * P.ldkv + P.k_at) / UNIT + head * HW;
+        let v_at = (j * P.ldkv + P.v_at) / UNIT + head * HW;
         var dots = vec4<f32>();
-        for (var v = 0u; v < P.head / 4u; v++) { dots += Q[q_at + v] * KV[at + P.k_at / 4u + v]; }
+        for (var v = 0u; v < quads(); v++) { dots += q_quad(q_at, v) * kv_quad(k_at, v); }
         let s = sum4(dots) * P.scale;
         let top = max(m, s);
         let shrink = share(m - top);
@@ -242,12 +263,12 @@ fn main(
         m = top;
         total = total * shrink + e;
         let p = e * kept(salt, mask_at + j - own.x, P.threshold, P.keep);
-        for (var v = 0u; v < P.head / 4u; v++) {
-            acc[nth(v)] = acc[nth(v)] * shrink + p * KV[at + P.v_at / 4u + v];
+        for (var v = 0u; v < quads(); v++) {
+            acc[nth(v)] = acc[nth(v)] * shrink + p * kv_quad(v_at, v);
         }
     }
     let one = select(0.0, 1.0 / total, total > 0.0);
-    for (var v = 0u; v < P.head / 4u; v++) { OUT[item * NV + v] = acc[nth(v)] * one; }
+    for (var v = 0u; v < quads(); v++) { out_quad(item * HW, v, acc[nth(v)] * one); }
 #if LSE
     LSE[item] = log_sum(m, total);
 #endif

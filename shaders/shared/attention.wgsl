@@ -1,5 +1,7 @@
 // What the attention kernels share: the parameters, whose keys a row asks, the exponential, and
-// what dropout makes of a probability. Sizes, strides and offsets are in elements, multiples of 4.
+// what dropout makes of a probability. Sizes, strides and offsets are in elements. Where a head has
+// WIDTH elements, no multiple of 4, memory is read by elements and a head's last quad filled up with
+// zeros; otherwise all of them are multiples of 4, and memory is read by quads.
 #import rng
 #import step
 
@@ -7,12 +9,25 @@ struct Params {
     queries: u32, keys: u32, heads: u32, head: u32,
     ldq: u32, q_at: u32, ldkv: u32, k_at: u32,
     v_at: u32, accumulate: u32, stream: u32, threshold: u32,
-    keep: f32, scale: f32, pad0: u32, pad1: u32,
+    keep: f32, scale: f32, places: u32, pad: u32,
+#if PADDED
+    steps: u32, kv_steps: u32, ahead: u32, pad2: u32,
+#endif
 }
 @group(0) @binding(14) var<uniform> P: Params;
 
-// Vectors of a head, and of a row of OUT.
+// Quads of a head.
 const NV = ${HEAD / 4}u;
+// What memory holds, elements of it, and those of a head.
+#if WIDTH
+alias M = f32;
+const UNIT = 1u;
+const HW = ${WIDTH}u;
+#else
+alias M = vec4<f32>;
+const UNIT = 4u;
+const HW = NV;
+#endif
 
 // The range of a row that has none: smallest of all ends, largest of all beginnings.
 const NOWHERE = vec2<u32>(0xffffffffu, 0u);
@@ -36,7 +51,7 @@ fn share(x: f32) -> f32 {
 
 // Where in a mask the keys of a query and head begin.
 fn mask_row(query: u32, head: u32) -> u32 {
-    return (query * P.heads + head) * 512u;
+    return (query * P.heads + head) * P.places;
 }
 
 fn mask_salt() -> u32 {
@@ -56,11 +71,16 @@ fn kept(salt: u32, element: u32, threshold: u32, keep: f32) -> f32 {
 #endif
 }
 
-// A loop over an array up to P.head / 4 has no length that a compiler knows, and with this for the
+// A loop over an array up to the quads of P.head has no length that a compiler knows, and with this for the
 // index none that it can guess from the array's: Mesa would unroll it, which for a load or a store
 // of a vector from each lane takes llvmpipe seconds to compile.
 fn nth(v: u32) -> u32 {
     return min(v, NV - 1u);
+}
+
+// Quads of a head as a number that no compiler knows.
+fn quads() -> u32 {
+    return (P.head + 3u) / 4u;
 }
 
 fn sum4(v: vec4<f32>) -> f32 {

@@ -1,11 +1,13 @@
-//! Multi-head self-attention over packed sequences: rows of tokens without padding between
-//! sequences, scores and probabilities never stored.
+//! Multi-head attention, scores and probabilities never stored: over packed sequences, rows of
+//! tokens without padding between sequences; and over padded ones, between sequences of one length
+//! and of another.
 //!
-//! A batch of sentences is `[T, H]`, each sequence's rows one after another, rows of no sequence
+//! A packed batch of sentences is `[T, H]`, each sequence's rows one after another, rows of no sequence
 //! at the end. `TOKENS [T, 4]` (unsigned) says of each row: its word, its position | its segment
 //! << 16, the length of its sequence (0 for a row of none), its sample.
 
 mod cases;
+mod padded;
 
 use super::dropout::Mask;
 use super::sizes;
@@ -13,6 +15,8 @@ use crate::error::{Error, Result};
 use crate::gpu::{Defines, Family};
 use crate::plan::{Binding, Kernel, Launch, Twin, grid};
 use crate::tape::{Tape, Var};
+pub use padded::Asking;
+use padded::Padded;
 
 /// `OUT = dropout(softmax(scale Q Kᵀ)) V`, sequence by sequence; see `shaders/attention.wgsl`.
 pub static ATTENTION: Kernel = Kernel {
@@ -25,6 +29,7 @@ pub static ATTENTION: Kernel = Kernel {
         Binding::read("SPANS").or_none(),
         Binding::write("OUT"),
         Binding::write("LSE").or_none(),
+        Binding::read("LENGTHS").or_none(),
     ],
     step: true,
     launch: |family, words, defines| launch(family, words, defines, Pass::Forward),
@@ -46,6 +51,7 @@ pub static BACKWARD_Q: Kernel = Kernel {
         Binding::read("LSE"),
         Binding::write("DQ").part(|p, _, _| [if p[9] == 0 { 0 } else { queries(p) }, queries(p)]),
         Binding::write("DELTA"),
+        Binding::read("LENGTHS").or_none(),
     ],
     step: true,
     launch: |family, words, defines| launch(family, words, defines, Pass::Queries),
@@ -60,12 +66,13 @@ pub static BACKWARD_KV: Kernel = Kernel {
     bindings: &[
         Binding::read("Q").part(|p, _, _| [queries(p), 0]),
         Binding::read("KV").part(|p, _, _| [2 * keys(p), 0]),
-        Binding::read("TOKENS"),
+        Binding::read("TOKENS").or_none(),
         Binding::read("DOUT"),
         Binding::read("LSE"),
         Binding::read("DELTA"),
         Binding::write("DKV")
             .part(|p, _, _| [if p[9] == 0 { 0 } else { 2 * keys(p) }, 2 * keys(p)]),
+        Binding::read("LENGTHS").or_none(),
     ],
     step: true,
     launch: |family, words, defines| launch(family, words, defines, Pass::Keys),
@@ -83,7 +90,7 @@ fn keys(words: &[u32]) -> u64 {
     u64::from(words[1]) * u64::from(words[2] * words[3])
 }
 
-/// Longest sequence whose dropout masks do not repeat.
+/// Longest packed sequence whose dropout masks do not repeat.
 pub const MAX_TOKENS: usize = 512;
 /// Largest head: what fits registers and workgroup memory.
 pub const MAX_HEAD: usize = 128;
@@ -101,14 +108,25 @@ fn launch(family: Family, words: &[u32], defines: &Defines, pass: Pass) -> Launc
     let (rows, others) = if pass == Pass::Keys { (keys, queries) } else { (queries, keys) };
     // What the longest loop over the other side visits, where a workgroup owns `block` rows.
     let longest = MAX_TOKENS as u32;
+    let padded = defines.contains_key("PADDED");
     let reach = |block: u32| -> u64 {
         let most = match (first, pass) {
+            // The samples that a block can touch, each with all of its other side.
+            _ if padded => {
+                let (own, other) = if pass == Pass::Keys { (17, 16) } else { (16, 17) };
+                (block.div_ceil(words[own]) + 1).saturating_mul(words[other])
+            }
             (true, Pass::Keys) => block,
             (true, _) => block * longest,
             (false, _) => 2 * longest + block,
         };
         u64::from(others.min(most))
     };
+    // What an invocation visits that has one row to itself.
+    let alone = if padded { reach(1) } else { u64::from(others.min(longest)) };
+    // Memory is read by quads where heads consist of them.
+    let width = head;
+    let head = head.next_multiple_of(4);
     let vectors = u64::from(head / 4);
     let launch = match family {
         Family::Wide(lanes) => {
@@ -132,9 +150,10 @@ fn launch(family: Family, words: &[u32], defines: &Defines, pass: Pass) -> Launc
                 .rounds(reach(block).div_ceil(u64::from(tile)))
         }
         Family::Plain => Launch::of(grid((rows * heads) as usize, 64))
-            .iterations(u64::from(others.min(longest)) * (2 * vectors + 1) + 2 * vectors),
+            .iterations(alone * (2 * vectors + 1) + 2 * vectors),
     };
     let launch = launch.with("HEAD", head);
+    let launch = if width == head { launch } else { launch.with("WIDTH", width) };
     if words[11] > 0 { launch.with("DROPOUT", 1) } else { launch }
 }
 
@@ -163,9 +182,12 @@ fn tiles(head: u32, alone: bool, pass: Pass) -> (u32, u32, u32) {
 struct Call {
     q: Var,
     kv: Var,
-    tokens: Var,
+    /// Of packed sequences.
+    tokens: Option<Var>,
     /// Where only one query a sample asks.
     spans: Option<Var>,
+    /// Of padded ones.
+    padded: Option<Padded>,
     queries: usize,
     keys: usize,
     heads: usize,
@@ -183,26 +205,38 @@ impl Call {
         words.extend(sizes(&[self.ldq, self.at[0], self.ldkv, self.at[1], self.at[2]]));
         words.push(accumulate);
         words.extend(self.mask.words());
-        words.extend([(1.0 / (self.head as f32).sqrt()).to_bits(), 0, 0]);
+        let scale = 1.0 / (self.head as f32).sqrt();
+        let places = self.padded.map_or(MAX_TOKENS, |p| p.kv_steps);
+        words.extend([scale.to_bits(), places as u32, 0]);
+        words.extend(self.padded.iter().flat_map(Padded::words));
         words
     }
 
     fn defines(&self) -> Defines {
-        if self.spans.is_some() { Defines::from([("FIRST", 1)]) } else { Defines::new() }
+        match (self.spans, self.padded) {
+            (Some(_), _) => Defines::from([("FIRST", 1)]),
+            (None, Some(_)) => Defines::from([("PADDED", 1)]),
+            (None, None) => Defines::new(),
+        }
     }
 
-    /// Operations of `products` products of a query and a key. Lengths are data: counted as if
-    /// each query asked 32 keys.
+    /// Operations of `products` products of a query and a key. Lengths of packed sequences are data:
+    /// counted as if each query asked 32 keys.
     fn flops(&self, products: usize) -> u64 {
-        (2 * products * self.queries * self.keys.min(32) * self.heads * self.head) as u64
+        let keys = self.padded.map_or(self.keys.min(32), |p| p.kv_steps);
+        (2 * products * self.queries * keys * self.heads * self.head) as u64
     }
 
-    /// What the query kernels read: the tokens, or the spans instead.
+    /// What the query kernels read: the tokens, or the spans instead; neither where padded.
     fn ranges(&self) -> [Option<Var>; 2] {
         match self.spans {
             Some(spans) => [None, Some(spans)],
-            None => [Some(self.tokens), None],
+            None => [self.tokens, None],
         }
+    }
+
+    fn lengths(&self) -> Option<Var> {
+        self.padded.and_then(|p| p.lengths)
     }
 
     /// Appends it and its gradient.
@@ -212,7 +246,7 @@ impl Call {
         let learns = tape.wants_grad(out);
         let lse = learns.then(|| tape.output("lse", &[self.queries, self.heads], &[]));
         let [tokens, spans] = self.ranges();
-        let args = [Some(self.q), Some(self.kv), tokens, spans, Some(out), lse];
+        let args = [Some(self.q), Some(self.kv), tokens, spans, Some(out), lse, self.lengths()];
         tape.call(&ATTENTION, &args, self.words(0), self.defines(), self.flops(2));
         if let Some(lse) = lse {
             tape.on_backward(&[out], move |tape| {
@@ -235,15 +269,14 @@ impl Call {
         };
         let [tokens, spans] = self.ranges();
         let (q, kv) = (Some(self.q), Some(self.kv));
-        let args =
-            [q, kv, tokens, spans, Some(out), Some(dout), Some(lse), Some(dq_var), Some(delta)];
+        let (dout, lse, lengths) = (Some(dout), Some(lse), self.lengths());
+        let args = [q, kv, tokens, spans, Some(out), dout, lse, Some(dq_var), Some(delta), lengths];
         tape.call(&BACKWARD_Q, &args, self.words(accumulate), self.defines(), self.flops(3));
         // Where both are one tensor, its other columns have got as much as those of the queries:
         // a second sink would say that there is something to add to.
         let dkv = if tape.same(self.q, self.kv) { dq } else { tape.sink(self.kv) };
         if let Some(dkv) = dkv {
-            let args =
-                [q, kv, Some(self.tokens), Some(dout), Some(lse), Some(delta), Some(dkv.var)];
+            let args = [q, kv, self.tokens, dout, lse, Some(delta), Some(dkv.var), lengths];
             let words = self.words(dkv.accumulate);
             tape.call(&BACKWARD_KV, &args, words, self.defines(), self.flops(4));
         }
@@ -286,8 +319,9 @@ impl Tape {
         let call = Call {
             q: qkv,
             kv: qkv,
-            tokens,
+            tokens: Some(tokens),
             spans: None,
+            padded: None,
             queries: rows,
             keys: rows,
             heads,
@@ -332,8 +366,9 @@ impl Tape {
         let call = Call {
             q,
             kv,
-            tokens,
+            tokens: Some(tokens),
             spans: Some(spans),
+            padded: None,
             queries,
             keys,
             heads,
@@ -374,10 +409,13 @@ pub mod reference {
         kv: Vec<f32>,
         tokens: Vec<u32>,
         spans: Vec<u32>,
+        /// Steps of a sample's queries and of its keys, and how far ahead a query sees.
+        padded: Option<[usize; 3]>,
+        lengths: Vec<u32>,
     }
 
     impl View {
-        fn of(t: &Twin, spans: Option<usize>) -> Self {
+        fn of(t: &Twin, spans: Option<usize>, lengths: usize) -> Self {
             let [queries, keys, heads, head, ldq, q_at, ldkv, k_at, v_at] =
                 [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|i| t.size(i));
             View {
@@ -393,11 +431,23 @@ pub mod reference {
                 kv: t.read(1),
                 tokens: t.words_of(2).to_vec(),
                 spans: spans.map(|i| t.words_of(i).to_vec()).unwrap_or_default(),
+                padded: t.is("PADDED").then(|| [16, 17, 18].map(|i| t.size(i))),
+                lengths: t.words_of(lengths).to_vec(),
             }
+        }
+
+        /// How many keys of a padded sample count.
+        fn length_of(&self, sample: usize, steps: usize) -> usize {
+            self.lengths.get(sample).map_or(steps, |l| steps.min(*l as usize))
         }
 
         /// The keys of a query.
         fn keys_of(&self, i: usize) -> Range<usize> {
+            if let Some([steps, kv_steps, ahead]) = self.padded {
+                let (sample, step) = (i / steps, i % steps);
+                let seen = self.length_of(sample, kv_steps).min(step.saturating_add(ahead + 1));
+                return sample * kv_steps..sample * kv_steps + seen;
+            }
             if let Some(span) = self.spans.get(2 * i..2 * i + 2) {
                 let first = (span[0] as usize).min(self.keys);
                 return first..(first + span[1] as usize).min(self.keys);
@@ -405,6 +455,31 @@ pub mod reference {
             let (position, length) = (self.tokens[4 * i + 1] & 0xffff, self.tokens[4 * i + 2]);
             let first = i - (position as usize).min(i);
             first..(first + length as usize).min(self.keys)
+        }
+
+        /// The queries that ask a key.
+        fn queries_of(&self, j: usize, first: bool) -> Range<usize> {
+            if let Some([steps, kv_steps, ahead]) = self.padded {
+                let (sample, step) = (j / kv_steps, j % kv_steps);
+                let begin = step.saturating_sub(ahead).min(steps);
+                let there = step < self.length_of(sample, kv_steps);
+                let end = if there { (sample + 1) * steps } else { 0 };
+                return sample * steps + begin..end;
+            }
+            let [length, sample] = [2, 3].map(|w| self.tokens[4 * j + w] as usize);
+            match first {
+                true if length > 0 && sample < self.queries => sample..sample + 1,
+                true => 0..0,
+                false => self.keys_of(j),
+            }
+        }
+
+        /// A key's place in its sequence.
+        fn place_of(&self, j: usize) -> usize {
+            match self.padded {
+                Some([_, kv_steps, _]) => j % kv_steps,
+                None => self.tokens[4 * j + 1] as usize & 0xffff,
+            }
         }
 
         fn q(&self, i: usize, h: usize) -> &[f32] {
@@ -433,14 +508,14 @@ pub mod reference {
 
     /// The factor that dropout puts on the probability of a key at a place in its sequence.
     fn kept(t: &Twin, query: usize, heads: usize, h: usize, place: usize) -> f32 {
-        let element = (query * heads + h) * MAX_TOKENS + place;
+        let element = (query * heads + h) * t.size(14) + place;
         let bits = random_bits(t.step.seed, t.step.step, t.words[10], element as u32);
         if bits >= t.words[11] { t.float(12) } else { 0.0 }
     }
 
     /// Σ_j m_ij p_ij v_j, and log Σ_j exp(s_ij).
     pub fn forward(t: &mut Twin) {
-        let c = View::of(t, Some(3));
+        let c = View::of(t, Some(3), 6);
         for i in 0..c.queries {
             for h in 0..c.heads {
                 let own = c.keys_of(i);
@@ -467,7 +542,7 @@ pub mod reference {
 
     /// D_i = do_i · o_i and dq_i = scale Σ_j p_ij (m_ij do_i · v_j − D_i) k_j.
     pub fn backward_q(t: &mut Twin) {
-        let c = View::of(t, Some(3));
+        let c = View::of(t, Some(3), 9);
         let (out, dout, lse, accumulate) = (t.read(4), t.read(5), t.read(6), t.size(9));
         for i in 0..c.queries {
             for h in 0..c.heads {
@@ -494,17 +569,11 @@ pub mod reference {
 
     /// dk_j = scale Σ_i p_ij (m_ij do_i · v_j − D_i) q_i and dv_j = Σ_i m_ij p_ij do_i.
     pub fn backward_kv(t: &mut Twin) {
-        let c = View::of(t, None);
+        let c = View::of(t, None, 7);
         let (dout, lse, delta, accumulate) = (t.read(3), t.read(4), t.read(5), t.size(9));
         let first = t.is("FIRST");
         for j in 0..c.keys {
-            let [_, place, length, sample] = [0, 1, 2, 3].map(|w| c.tokens[4 * j + w] as usize);
-            let place = place & 0xffff;
-            let own = match first {
-                true if length > 0 && sample < c.queries => sample..sample + 1,
-                true => 0..0,
-                false => c.keys_of(j),
-            };
+            let (own, place) = (c.queries_of(j, first), c.place_of(j));
             for h in 0..c.heads {
                 let (mut dk, mut dv) = (vec![0.0_f64; c.head], vec![0.0_f64; c.head]);
                 for i in own.clone() {

@@ -78,7 +78,7 @@ impl Tape {
         self.on_backward(&[y], move |tape| {
             let Some(dy) = tape.grad(y) else { return Ok(()) };
             if spread == Spread::Same {
-                if a == b {
+                if tape.same(a, b) {
                     // One gradient takes both contributions, one after the other.
                     let first = tape.sink(a);
                     quotient_grads(tape, (dy, y, b), (first, None));

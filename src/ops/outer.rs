@@ -92,7 +92,7 @@ impl Tape {
         self.on_backward(&[y], move |tape| {
             let Some(dy) = tape.grad(y) else { return Ok(()) };
             let size = (rows, p, q);
-            if a == b {
+            if tape.same(a, b) {
                 // One gradient takes both contributions, one after the other.
                 let first = tape.sink(a);
                 gradients(tape, (dy, a, b), size, (first, None));

@@ -430,6 +430,11 @@ impl Tape {
         result
     }
 
+    /// Whether gradients are being recorded: a checkpoint then records its body once more.
+    pub(crate) fn in_backward(&self) -> bool {
+        self.stage == Some(Stage::Backward)
+    }
+
     // ---- the end ----------------------------------------------------------------------------
 
     /// The recording so far.

@@ -6,6 +6,7 @@ mod features;
 mod matmul;
 mod recipe;
 pub(crate) mod steps;
+mod streams;
 mod text;
 
 use super::suite::{Entry, Rows};
@@ -16,6 +17,7 @@ pub(super) fn all() -> Vec<Entry> {
     matmul::add(&mut all);
     batched::add(&mut all);
     recipe::add(&mut all);
+    streams::add(&mut all);
     text::add(&mut all);
     features::add(&mut all);
     adam::add(&mut all);

@@ -1,6 +1,6 @@
 //! Calls of the attention kernels, for their tests.
 
-use super::Pass;
+use super::{MAX_TOKENS, Pass};
 use crate::ops::{arg, random, sizes};
 use crate::plan::{Case, CaseArg};
 
@@ -23,6 +23,21 @@ const FIRST: [Try; 3] = [
     (3, 8, &[5, 1, 9], 2, 0.3),
     (2, 32, &[17, 3, 40], 5, 0.0),
     (1, 4, &[2, 1, 1, 3, 2, 4, 1, 2, 1, 1, 5, 1, 2, 1, 1, 1, 3, 1, 1], 0, 0.0),
+];
+
+/// Samples, steps of queries and of keys, heads, size of one, how far ahead a query sees, lengths of
+/// the keys, dropout.
+type PaddedTry = (usize, usize, usize, usize, usize, usize, Option<&'static [u32]>, f32);
+
+const ALL: usize = u32::MAX as usize;
+const PADDED: [PaddedTry; 7] = [
+    (1, 1, 1, 1, 1, ALL, None, 0.0),
+    (3, 5, 7, 2, 8, ALL, Some(&[7, 0, 3]), 0.0),
+    (2, 7, 5, 10, 5, 2, None, 0.3),
+    (2, 40, 21, 2, 5, 0, Some(&[21, 30]), 0.0),
+    (3, 9, 33, 1, 32, 24, Some(&[1, 33, 16]), 0.2),
+    (1, 6, 30, 1, 50, 3, None, 0.1),
+    (2, 3, 70, 3, 127, ALL, None, 0.0),
 ];
 
 /// Tokens of sequences of these lengths, and rows of none behind them.
@@ -53,7 +68,35 @@ fn spans(lengths: &[usize]) -> Vec<u32> {
 pub(super) fn all(pass: Pass) -> Vec<Case> {
     let plain = TRIES.iter().enumerate().map(|(i, one)| case(pass, false, i, *one));
     let first = FIRST.iter().enumerate().map(|(i, one)| case(pass, true, i, *one));
-    plain.chain(first).collect()
+    let padded = PADDED.iter().enumerate().map(|(i, one)| padded(pass, i, *one));
+    plain.chain(first).chain(padded).collect()
+}
+
+/// Queries, keys and their heads as the words say; what says which belong together.
+struct Given {
+    words: Vec<u32>,
+    tokens: Option<CaseArg>,
+    ranges: [Option<CaseArg>; 2],
+    lengths: Option<CaseArg>,
+}
+
+fn padded(pass: Pass, i: usize, one: PaddedTry) -> Case {
+    let (samples, steps, kv_steps, heads, head, ahead, lengths, dropout) = one;
+    let (queries, keys, hidden) = (samples * steps, samples * kv_steps, heads * head);
+    // Columns that belong to nobody show who strays; where heads are quads, all of them are.
+    let by = if head.is_multiple_of(4) { 4 } else { 1 };
+    let (ldq, ldkv) = (hidden + by * (i % 3), 2 * hidden + by * (i % 2));
+    let (q_at, k_at) = (ldq - hidden, by * (i % 2));
+    let mut words = sizes(&[queries, keys, heads, head, ldq, q_at, ldkv, k_at, k_at + hidden]);
+    let threshold = (f64::from(dropout) * 4_294_967_296.0) as u32;
+    words.extend([(i % 2) as u32, 5, threshold]);
+    words.extend([1.0 / (1.0 - dropout), 1.0 / (head as f32).sqrt()].map(f32::to_bits));
+    words.extend(sizes(&[kv_steps, 0, steps, kv_steps, ahead, 0]));
+    let of = lengths.map_or("all".to_string(), |l| format!("{l:?}"));
+    let name = format!("{samples} of {steps} by {kv_steps}, {heads}x{head} of {of} at {dropout}");
+    let lengths = lengths.map(|l| CaseArg::U(l.to_vec()));
+    let given = Given { words, tokens: None, ranges: [None, None], lengths };
+    finish(pass, i, name, given).define("PADDED", 1)
 }
 
 fn case(pass: Pass, first: bool, i: usize, (heads, head, lengths, padding, dropout): Try) -> Case {
@@ -67,10 +110,20 @@ fn case(pass: Pass, first: bool, i: usize, (heads, head, lengths, padding, dropo
     let threshold = (f64::from(dropout) * 4_294_967_296.0) as u32;
     words.extend([(i % 2) as u32, 5, threshold]);
     words.extend([1.0 / (1.0 - dropout), 1.0 / (head as f32).sqrt()].map(f32::to_bits));
-    words.extend([0, 0]);
+    words.extend(sizes(&[MAX_TOKENS, 0]));
     let tokens = Some(CaseArg::U(tokens(lengths, padding)));
     let spans = first.then(|| CaseArg::U(spans(lengths)));
     let ranges = if first { [None, spans] } else { [tokens.clone(), None] };
+    let kind = if first { " first" } else { "" };
+    let name = format!("{heads}x{head} of {lengths:?}+{padding} at {dropout}{kind}");
+    let case = finish(pass, i, name, Given { words, tokens, ranges, lengths: None });
+    if first { case.define("FIRST", 1) } else { case }
+}
+
+fn finish(pass: Pass, i: usize, name: String, given: Given) -> Case {
+    let Given { words, tokens, ranges, lengths } = given;
+    let [queries, rows, heads, head, ldq, _, ldkv] =
+        [0, 1, 2, 3, 4, 5, 6].map(|w| words[w] as usize);
     // Every third case has scores far apart.
     let far = if i % 3 == 2 { 30.0 } else { 1.0 };
     let wide = |seed, len| {
@@ -78,27 +131,24 @@ fn case(pass: Pass, first: bool, i: usize, (heads, head, lengths, padding, dropo
         Some(CaseArg::F(values.iter().map(|v| v * far).collect()))
     };
     let (q, kv) = (wide(1, queries * ldq), arg(2, rows * ldkv));
-    let (out, stat) = (queries * hidden, queries * heads);
+    let (out, stat) = (queries * heads * head, queries * heads);
     let given = [q, kv];
     let args: Vec<Option<CaseArg>> = match pass {
         Pass::Forward => {
             let lse = if i % 4 == 3 { None } else { arg(4, stat) };
-            given.into_iter().chain(ranges).chain([arg(3, out), lse]).collect()
+            given.into_iter().chain(ranges).chain([arg(3, out), lse, lengths]).collect()
         }
         Pass::Queries => {
             let read = [arg(3, out), arg(4, out), wide(5, stat)];
-            let written = [arg(6, queries * ldq), arg(7, stat)];
+            let written = [arg(6, queries * ldq), arg(7, stat), lengths];
             given.into_iter().chain(ranges).chain(read).chain(written).collect()
         }
         Pass::Keys => {
             let read = [tokens, arg(4, out), wide(5, stat), arg(7, stat)];
-            given.into_iter().chain(read).chain([arg(6, rows * ldkv)]).collect()
+            given.into_iter().chain(read).chain([arg(6, rows * ldkv), lengths]).collect()
         }
     };
-    let kind = if first { " first" } else { "" };
-    let name = format!("{heads}x{head} of {lengths:?}+{padding} at {dropout}{kind}");
-    let flops = (8 * queries * rows * hidden) as u64;
+    let flops = (8 * queries * rows * heads * head) as u64;
     // Sums of some dozens of products of numbers up to 30, in another order.
-    let case = Case::new(name, words, args).within(3e-5).flops(flops);
-    if first { case.define("FIRST", 1) } else { case }
+    Case::new(name, words, args).within(3e-5).flops(flops)
 }

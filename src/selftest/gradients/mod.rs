@@ -16,6 +16,7 @@ mod heads;
 mod inputs;
 mod lstm;
 mod more;
+mod streams;
 mod table;
 mod text;
 

@@ -1,7 +1,7 @@
 //! The operations whose gradients are tried.
 
 use super::inputs::{classes, goals, packed, spans};
-use super::{Entry, entry, heads, lstm, more, text};
+use super::{Entry, entry, heads, lstm, more, streams, text};
 use crate::ops::align::Pair;
 use crate::ops::matmul::FeedForward;
 use crate::ops::objective::Aligning;
@@ -191,6 +191,7 @@ pub fn table() -> Vec<Entry> {
     table.extend(lstm::entries());
     table.extend(text::entries());
     table.extend(more::entries());
+    table.extend(streams::entries());
     // Small inputs, small gradients: nothing may hide behind the tolerance.
     table.push(entry("mul small", &[&[3, 5], &[5]], |t, v| t.mul(v[0], v[1])).values(|v| v * 0.1));
     table.push(
