@@ -311,7 +311,40 @@ fn validators_find_what_is_wrong() {
 }
 
 /// What is in a kernel of what drivers stumble over, and why it stays.
-const ACCEPTED: &[(&str, &[&str], &str)] = &[];
+const ACCEPTED: &[(&str, &[&str], &str)] = &[
+    (
+        hazards::BARRIER,
+        &[
+            "attention",
+            "attention_backward_kv",
+            "attention_backward_q",
+            "lstm_backward",
+            "lstm_forward",
+        ],
+        "A workgroup ends with its own sequence and does not wait for the longest. The length comes \
+         from a buffer that is only read, by an index that all invocations share: Tint proves that \
+         (tests/webgpu.rs), FXC may not. DXC, which wgpu prefers where dxcompiler.dll is found, does \
+         not ask.",
+    ),
+    (
+        hazards::BY_REFERENCE,
+        &[
+            "align_loss",
+            "cross_entropy",
+            "embed",
+            "objective",
+            "reduce_rows",
+            "residual_norm",
+            "residual_norm_backward",
+            "softmax",
+            "softmax_backward",
+            "standardize",
+            "standardize_grad",
+        ],
+        "naga hands workgroup memory to the entry point by reference in any case, so that a sum \
+         written out in main would be handed over just the same. Only a Mac can tell.",
+    ),
+];
 
 #[test]
 fn what_drivers_stumble_over_is_known() {
@@ -352,7 +385,7 @@ fn hazards_are_really_found() {
     assert_eq!(found(&main("X[i] = exp(X[i]);")), [hazards::UNBOUNDED]);
     assert_eq!(found(&main("X[i] = tanh(min(X[i], 1.0));")), [hazards::UNBOUNDED]);
     assert_eq!(found(&main("var v = vec4<f32>(); v[i] = 1.0; X[i] = v.x;")), [hazards::COMPONENT]);
-    assert_eq!(found(&main("X[i] = bitcast<f32>(0x7f800000u);")), [hazards::NOT_FINITE]);
+    assert_eq!(found(&main("X[i] = bitcast<f32>(0x7f800000u | i);")), [hazards::NOT_FINITE]);
     assert_eq!(found(&main("X[i] = all(1.0, i);")), [hazards::BY_REFERENCE]);
     let n = "let n = N[0];";
     for body in [

@@ -3,8 +3,8 @@
 
 use naga::valid::{FunctionInfo, ModuleInfo};
 use naga::{
-    AddressSpace, Block, Expression, Function, Handle, Literal, MathFunction, Module, Statement,
-    TypeInner,
+    AddressSpace, BinaryOperator, Block, Expression, Function, Handle, Literal, MathFunction,
+    Module, ScalarKind, Statement, TypeInner,
 };
 use std::collections::HashSet;
 
@@ -46,7 +46,7 @@ pub fn hazards(module: &Module, info: &ModuleInfo, msl: &str, hlsl: &str) -> Vec
             found.push(BY_REFERENCE);
         }
     }
-    for word in ["INFINITY", "NAN", "1.#INF", "0x7f800000", "0xff800000", "0x7fc00000"] {
+    for word in ["INFINITY", "NAN", "1.#INF"] {
         if msl.contains(word) || hlsl.contains(word) {
             found.push(NOT_FINITE);
         }
@@ -263,8 +263,24 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether bits are those of an infinity or a NaN, whatever is added to them.
+    fn not_finite(&self, bits: Handle<Expression>) -> bool {
+        match &self.function.expressions[bits] {
+            Expression::Literal(Literal::U32(v)) => v >> 23 & 0xff == 0xff,
+            Expression::Binary { op: BinaryOperator::InclusiveOr, left, right } => {
+                self.not_finite(*left) || self.not_finite(*right)
+            }
+            _ => false,
+        }
+    }
+
     fn expression(&self, expression: &Expression, found: &mut Vec<&'static str>) {
         match expression {
+            Expression::As { expr, kind: ScalarKind::Float, convert: None }
+                if self.not_finite(*expr) =>
+            {
+                found.push(NOT_FINITE);
+            }
             Expression::Literal(Literal::F32(v)) if !v.is_finite() => found.push(NOT_FINITE),
             Expression::Math { fun: MathFunction::Exp | MathFunction::Exp2, arg, .. }
                 if !self.is_bounded(*arg) =>
