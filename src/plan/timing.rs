@@ -3,7 +3,7 @@
 
 use super::Program;
 use crate::error::Result;
-use crate::gpu::{Gpu, read_words};
+use crate::gpu::{Gpu, Pipeline, read_words};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -76,6 +76,57 @@ impl Clock {
         empties.sort();
         let (period, empty) = (gpu.queue.get_timestamp_period(), empties[empties.len() / 2]);
         Ok(Clock { queries, period, empty })
+    }
+
+    /// The time of one dispatch by itself, from the beginning to the end of its pass where there are
+    /// timestamps.
+    pub(super) fn dispatch(
+        &self,
+        gpu: &Gpu,
+        pipeline: &Pipeline,
+        bind_group: &wgpu::BindGroup,
+        [x, y, z]: [u32; 3],
+    ) -> Result<Duration> {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        {
+            let timestamp_writes =
+                self.queries.as_ref().map(|(query_set, _)| wgpu::ComputePassTimestampWrites {
+                    query_set,
+                    beginning_of_pass_write_index: Some(0),
+                    end_of_pass_write_index: Some(1),
+                });
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            let mut pass = encoder.begin_compute_pass(&descriptor);
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, bind_group, &[]);
+            pass.dispatch_workgroups(x, y, z);
+        }
+        if let Some((set, buffer)) = &self.queries {
+            encoder.resolve_query_set(set, 0..2, buffer, 0);
+        }
+        let commands = encoder.finish();
+        let start = Instant::now();
+        gpu.queue.submit([commands]);
+        match &self.queries {
+            Some((_, buffer)) => {
+                Ok(self.between(&read_words(gpu, buffer, 0, 4)?).into_iter().sum())
+            }
+            None => {
+                gpu.wait()?;
+                Ok(start.elapsed().saturating_sub(self.empty))
+            }
+        }
+    }
+
+    /// The times between pairs of timestamps, of two words each.
+    fn between(&self, words: &[u32]) -> Vec<Duration> {
+        let ticks: Vec<u64> =
+            words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
+        let time = |t: &[u64]| {
+            let nanoseconds = t[1].saturating_sub(t[0]) as f64 * f64::from(self.period);
+            Duration::from_nanos(nanoseconds as u64)
+        };
+        ticks.chunks_exact(2).map(time).collect()
     }
 
     /// The wall time of a submission as it is, also where there are timestamps.
@@ -198,14 +249,7 @@ impl Program {
             encoder.resolve_query_set(set, 0..count as u32, buffer, 0);
             gpu.queue.submit([encoder.finish()]);
             let words = read_words(gpu, buffer, 0, 2 * count)?;
-            let ticks: Vec<u64> =
-                words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
-            let period = f64::from(clock.period);
-            times.extend(
-                ticks.chunks_exact(2).map(|t| {
-                    Duration::from_nanos((t[1].saturating_sub(t[0]) as f64 * period) as u64)
-                }),
-            );
+            times.extend(clock.between(&words));
         }
         Ok(times)
     }
