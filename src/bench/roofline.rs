@@ -132,7 +132,7 @@ impl Kernel {
             (0..).zip(buffers.iter().map(|b| b.1)).collect();
         bindings.push((PARAMS, BindingKind::Uniform));
         let key = PipelineKey { kernel, defines: defines.clone(), bindings, text: None };
-        let pipeline = gpu.pipeline(&key, source)?;
+        let pipeline = gpu.own_pipeline(&key, source, true)?;
         let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("roofline params"),
             size: 16,

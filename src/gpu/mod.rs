@@ -37,7 +37,7 @@ pub struct Gpu {
     caps: Caps,
     choices: Choices,
     faults: Arc<Faults>,
-    pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
+    pipelines: Mutex<HashMap<(PipelineKey, bool), Arc<Pipeline>>>,
     cache: Option<(wgpu::PipelineCache, PathBuf)>,
     checked: bool,
 }

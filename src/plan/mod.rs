@@ -87,9 +87,9 @@ impl TensorInfo {
         TensorInfo { name, shape, place, keep: false, half: false }
     }
 
-    /// Number of elements.
+    /// Number of elements; of more than any adapter holds, a number that is also more.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        elements(&self.shape)
     }
 
     /// Whether it has no element.
@@ -111,6 +111,19 @@ impl TensorInfo {
         values.truncate(self.len());
         values
     }
+}
+
+/// More elements than any tensor may have, and few enough for an account of what a kernel does with
+/// them to fit 64 bits.
+const TOO_MANY: usize = 1 << 40;
+
+/// Elements of a shape, or [`TOO_MANY`]: a plan refuses that tensor by name, and nothing before it
+/// overflows.
+pub(crate) fn elements(shape: &[usize]) -> usize {
+    if shape.contains(&0) {
+        return 0;
+    }
+    shape.iter().fold(1, |len: usize, extent| len.saturating_mul(*extent).min(TOO_MANY))
 }
 
 /// Which part of a step a call belongs to.
@@ -138,7 +151,11 @@ impl std::fmt::Display for Stage {
 }
 
 /// One kernel call, before it is fitted to an adapter.
-#[derive(Clone)]
+///
+/// An operation of this crate checks its shapes before it records a call, so that its kernels need
+/// not check every index again, and are compiled without such checks. A call remembers that it was
+/// made so. Its copy does not, since a copy may be changed: the kernel of a copy is compiled with
+/// bounds checks, as are all kernels that are not this crate's.
 pub struct Call {
     /// The kernel.
     pub kernel: &'static Kernel,
@@ -152,6 +169,30 @@ pub struct Call {
     pub flops: u64,
     /// Its part of the step.
     pub stage: Stage,
+    /// Whether an operation of this crate made it, for a kernel of this crate, and nobody else could
+    /// have changed it since.
+    pub(crate) trusted: bool,
+}
+
+impl Clone for Call {
+    fn clone(&self) -> Self {
+        Call { trusted: false, ..self.copy() }
+    }
+}
+
+impl Call {
+    /// A copy that is trusted as this one is, for this crate, which does not change it.
+    pub(crate) fn copy(&self) -> Self {
+        Call {
+            kernel: self.kernel,
+            args: self.args.clone(),
+            words: self.words.clone(),
+            defines: self.defines.clone(),
+            flops: self.flops,
+            stage: self.stage,
+            trusted: self.trusted,
+        }
+    }
 }
 
 /// What a tape hands to a plan.
@@ -166,6 +207,15 @@ pub struct Recording {
 }
 
 impl Recording {
+    /// A copy whose calls are trusted as these are; see [`Call`].
+    pub(crate) fn copy(&self) -> Self {
+        Recording {
+            tensors: self.tensors.clone(),
+            calls: self.calls.iter().map(Call::copy).collect(),
+            constants: self.constants.clone(),
+        }
+    }
+
     /// The tensor whose memory a tensor uses: itself, or the one it is a part of.
     pub(crate) fn owner(&self, id: TensorId) -> TensorId {
         match self.tensors[id.index()].place {

@@ -98,7 +98,7 @@ impl Tape {
 
     /// A constant of f32 values, uploaded once.
     pub fn constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<Var> {
-        if values.len() != shape.iter().product::<usize>() {
+        if values.len() != crate::plan::elements(shape) {
             let detail = format!("{} values for shape {shape:?}", values.len());
             return Err(Error::shape("constant", detail));
         }
@@ -129,7 +129,7 @@ impl Tape {
             let wanted = from.iter().any(|v| self.wants_grad(*v));
             vars.push(self.push((*name).into(), shape, Place::Part { of, offset: end }, wanted));
             starts.push(end as u32);
-            end += shape.iter().product::<usize>();
+            end += crate::plan::elements(shape);
             end = end.next_multiple_of(crate::plan::ALIGN_WORDS);
         }
         self.recording.tensors[of.index()].shape = vec![end];
@@ -198,7 +198,7 @@ impl Tape {
 
     /// The same elements under another shape; costs nothing.
     pub fn reshape(&mut self, var: Var, shape: &[usize]) -> Result<Var> {
-        if self.len(var) != shape.iter().product::<usize>() {
+        if self.len(var) != crate::plan::elements(shape) {
             let detail = format!("{:?} does not have the elements of {shape:?}", self.shape(var));
             return Err(Error::shape("reshape", detail));
         }
@@ -270,6 +270,7 @@ impl Tape {
             defines,
             flops,
             stage: self.stage.unwrap_or(Stage::Forward),
+            trusted: crate::ops::is_own(kernel),
         });
     }
 
