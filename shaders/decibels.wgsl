@@ -29,5 +29,8 @@ fn main(
 ) {
     let i = (wid.y * count.x + wid.x) * 64u + id;
     if (i >= P.n / UNIT) { return; }
-    Y[i] = 3.01029995664 * log2(max(X[i], T(FLOOR[0])));
+    let x = X[i];
+    let least = T(FLOOR[0]);
+    // 0 least: a floor that is NaN is no floor.
+    Y[i] = 3.01029995664 * log2(select(x, least, x < least)) + 0.0 * least;
 }
