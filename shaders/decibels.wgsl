@@ -31,6 +31,7 @@ fn main(
     if (i >= P.n / UNIT) { return; }
     let x = X[i];
     let least = T(FLOOR[0]);
-    // 0 least: a floor that is NaN is no floor.
-    Y[i] = 3.01029995664 * log2(select(x, least, x < least)) + 0.0 * least;
+    // What is NaN stays so, of the powers (the second comparison) and of the floor (the first).
+    let y = select(least, x, x >= least);
+    Y[i] = 3.01029995664 * log2(select(x, y, x <= T(3.4e38)));
 }

@@ -3,7 +3,7 @@
 //
 // What is not a number must stay so in every kernel, or a run goes on with numbers that mean nothing.
 // min, max, clamp and sign may answer a NaN with the other argument, and a compiler may take isnan
-// for false. So bounds are comparisons that a NaN fails, with x itself where they fail:
+// for false, and 0 x for 0 (Mesa does). So bounds are comparisons that a NaN fails, with x itself where they fail:
 // select(x, bound, x > bound), never clamp(x, ..) nor select(bound, x, x <= bound).
 
 // x within -limit .. limit.
