@@ -34,7 +34,7 @@ struct Params {
 @group(0) @binding(14) var<uniform> P: Params;
 
 fn above(x: vec4<f32>, least: f32) -> vec4<f32> {
-    return select(vec4<f32>(), x, abs(x) > vec4<f32>(least));
+    return select(x, vec4<f32>(), abs(x) <= vec4<f32>(least));
 }
 
 @compute @workgroup_size(${WG})
@@ -45,7 +45,8 @@ fn main(
 ) {
     var scale = S.grad_scale;
 #if NORM
-    scale *= min(1.0, P.max_norm / (S.grad_scale * sqrt(NORM[0]) + 1e-6));
+    let shrink = P.max_norm / (S.grad_scale * sqrt(NORM[0]) + 1e-6);
+    scale *= select(shrink, 1.0, shrink > 1.0);
 #endif
     let root2 = sqrt(S.bias2);
     var start = (wid.y * count.x + wid.x) * ${SHARE}u;

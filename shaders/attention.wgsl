@@ -46,7 +46,7 @@ const OUTSIDE = -3.0e38;
 
 // From the largest score and the sum of the others' shares of it; 0 where there is none.
 fn log_sum(m: f32, total: f32) -> f32 {
-    return select(0.0, m + log(max(total, 1.0e-30)), total > 0.0);
+    return select(m + log(select(total, 1.0, total <= 0.0)), 0.0, total <= 0.0);
 }
 
 #import attention_keys
@@ -142,7 +142,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     total = 0.0;
     for (var i = 0u; i < ${SPLIT}u; i++) { total += parts[r * ${SPLIT}u + i]; }
     if (query >= P.queries) { return; }
-    let one = select(0.0, 1.0 / total, total > 0.0);
+    let one = select(1.0 / total, 0.0, total <= 0.0);
     let out_at = (query * P.heads + head) * HW;
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
     if (c + ${v * SPLIT}u < NV) { out_quad(out_at, c + ${v * SPLIT}u, acc${v} * one); }
@@ -221,7 +221,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
 #for r in 0..ROWS
     if (query${r} < P.queries) {
-        let one = select(0.0, 1.0 / total${r}, total${r} > 0.0);
+        let one = select(1.0 / total${r}, 0.0, total${r} <= 0.0);
         let out_at = (query${r} * P.heads + head) * HW;
         for (var v = 0u; v < vectors; v++) { out_quad(out_at, v, acc${r}[nth(v)] * one); }
 #if LSE
@@ -267,7 +267,7 @@ fn main(
             acc[nth(v)] = acc[nth(v)] * shrink + p * kv_quad(v_at, v);
         }
     }
-    let one = select(0.0, 1.0 / total, total > 0.0);
+    let one = select(1.0 / total, 0.0, total <= 0.0);
     for (var v = 0u; v < quads(); v++) { out_quad(item * HW, v, acc[nth(v)] * one); }
 #if LSE
     LSE[item] = log_sum(m, total);

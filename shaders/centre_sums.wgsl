@@ -27,7 +27,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var row = chunk * P.chunk; row < end; row++) {
         let label = LABELS[task * P.total + row];
         let positive = label > 0.0 || (label == 0.0 && P.exclude_zero == 0u);
-        let member = vec2<f32>(select(0.0, 1.0, positive), select(0.0, 1.0, label < 0.0));
+        // A label that is no number is in neither class, and spoils both.
+        let classes = vec2<f32>(select(0.0, 1.0, positive), select(0.0, 1.0, label < 0.0));
+        let member = select(vec2<f32>(label), classes, abs(label) <= 3.4e38);
         sums += member * STORE[row * P.width + col];
         counts += member;
     }

@@ -27,6 +27,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         counts += vec2<f32>(PART[at + P.width + task], PART[at + half + P.width + task]);
     }
     let at = 2u * first + col - first;
-    if (counts.x > 0.0) { CENTRES[at] = sums.x / counts.x; }
-    if (counts.y > 0.0) { CENTRES[at + P.dims[task]] = sums.y / counts.y; }
+    // A count that is NaN is not none.
+    if (!(counts.x <= 0.0)) { CENTRES[at] = sums.x / counts.x; }
+    if (!(counts.y <= 0.0)) { CENTRES[at + P.dims[task]] = sums.y / counts.y; }
 }

@@ -5,7 +5,8 @@
 // Out   LOSS   [rows]
 //       LSE    [rows], all that the gradient needs besides X
 // Geometry  by shared/row.wgsl, without VEC: classes are few and seldom a multiple of 4.
-// Numerics  f32; the largest logit is taken out of the sum, differences are cut at -80.
+// Numerics  f32; the largest logit is taken out of the sum, differences are cut at -80; a NaN
+//           is still one after that.
 // Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
 // Twin      ops::softmax::reference::cross_entropy
 #import row
@@ -33,7 +34,8 @@ fn main(
     let m = row_max(largest, id);
     var total = 0.0;
     for (var i = first; i < end; i += STRIDE) {
-        total += exp(max(X[i] - m, -80.0));
+        let d = X[i] - m;
+        total += exp(select(d, -80.0, d < -80.0));
     }
     let lse = m + log(row_sum(total, id));
     if (row < P.rows && row_owner(id)) {

@@ -28,6 +28,7 @@ fn main(
     if (i >= P.rows * P.cols) { return; }
     let row = i / P.cols;
     let hit = select(0.0, 1.0, i % P.cols == min(TARGET[row], P.cols - 1u));
-    let d = (exp(clamp(X[i] - LSE[row], -80.0, 1.0)) - hit) * DLOSS[0] * P.scale;
+    let x = X[i] - LSE[row];
+    let d = (exp(select(x, -80.0, x < -80.0)) - hit) * DLOSS[0] * P.scale;
     DX[i] = d + select(0.0, DX[i], P.accumulate != 0u);
 }

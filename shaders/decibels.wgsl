@@ -29,5 +29,9 @@ fn main(
 ) {
     let i = (wid.y * count.x + wid.x) * 64u + id;
     if (i >= P.n / UNIT) { return; }
-    Y[i] = 3.01029995664 * log2(max(X[i], T(FLOOR[0])));
+    let x = X[i];
+    let least = T(FLOOR[0]);
+    // What is NaN stays so, of the powers (the second comparison) and of the floor (the first).
+    let y = select(least, x, x >= least);
+    Y[i] = 3.01029995664 * log2(select(x, y, x <= T(3.4e38)));
 }

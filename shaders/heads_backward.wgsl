@@ -79,7 +79,7 @@ fn product(k: u32, h: Head, stage: u32) -> Product {
 // dz2 of column c.
 fn slope2(h: Head, row: u32, c: u32, ds: f32) -> T {
     let z = ACTS[(P.inner_at + row * P.width + h.first) / UNIT + c];
-    return select(T(), ds * PARAMS[h.w3 / UNIT + c], z > T());
+    return select(ds * PARAMS[h.w3 / UNIT + c], T(), z <= T());
 }
 
 // What becomes of column c of a product.
@@ -90,7 +90,7 @@ fn finish(k: u32, h: Head, stage: u32, row: u32, c: u32, sum: T) -> T {
 #if DFEATURES
         v += DFEATURES[at];
 #endif
-        v = select(T(), v, ACTS[at] > T());
+        v = select(v, T(), ACTS[at] <= T());
         DZ[at] = v;
         return v;
     }

@@ -113,7 +113,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             if (owner && j < h.size) {
                 var sum = PARAMS[b + j];
                 for (var l = 0u; l < 16u; l++) { sum += part[id * 16u + l]; }
-                let v = max(sum, 0.0);
+                let v = select(sum, 0.0, sum <= 0.0);
                 if (layer == 0u) { feature[id / 64u * 512u + j] = v; }
                 else { score += v * PARAMS[h.w3 + j]; }
                 if (mine < P.n) {
@@ -181,7 +181,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             var acc = array<vec4<f32>, 8>(acc0, acc1, acc2, acc3, acc4, acc5, acc6, acc7);
             let end = min(j + 8u, quads);
             for (var o = j; o < end; o++) {
-                let v = max(acc[min(o - j, end - j - 1u)] + PARAMS[b + o], vec4<f32>());
+                let sum = acc[min(o - j, end - j - 1u)] + PARAMS[b + o];
+                let v = select(sum, vec4<f32>(), sum <= vec4<f32>());
                 if (live) { ACTS[to + o] = v; }
                 if (layer == 1u) { score += dot(v, PARAMS[h.w3 / 4u + o]); }
             }
@@ -219,7 +220,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             }
             for (var q = 0u; q < 4u; q++) {
                 if (j + q > last) { break; }
-                let v = max(acc[q] + PARAMS[b + j + q], 0.0);
+                let sum = acc[q] + PARAMS[b + j + q];
+                let v = select(sum, 0.0, sum <= 0.0);
                 ACTS[to + j + q] = v;
                 if (layer == 1u) { score += v * PARAMS[h.w3 + j + q]; }
             }

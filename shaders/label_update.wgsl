@@ -7,12 +7,13 @@
 //
 // In    F       [n, width], the tasks' features in this forward pass, side by side
 //       CENTRES task by task: c+ [dim_k], c- [dim_k]
-//       ROWS    [n]
+//       ROWS    [n]; a sample past the last of total is left out
 // Out   LABELS  [tasks, total];  STORE [total, width]
 // Geometry  an invocation owns one sample of one task.
 // Numerics  f32 in this order; distances are unsquared unless P.squared.
 // Limits    5 storage buffers.
 // Twin      ops::labels::reference::update
+#import activation
 #import step
 
 struct Params {
@@ -63,6 +64,7 @@ fn main(
     let task = item % P.tasks;
     let i = item / P.tasks;
     let row = ROWS[i];
+    if (row >= P.total) { return; }
     var first = 0u;
     for (var k = 0u; k < task; k++) { first += P.dims[k]; }
     let dim = P.dims[task];
@@ -76,7 +78,7 @@ fn main(
         let k = f32(S.epoch);
         let at = task * P.total + row;
         LABELS[at] = (k - 1.0) / (k + 1.0) * LABELS[at]
-            + 2.0 / (k + 1.0) * clamp(fresh, -P.limit, P.limit);
+            + 2.0 / (k + 1.0) * held(fresh, P.limit);
     }
 
     let source = i * P.width + first;

@@ -50,7 +50,7 @@ alias V = f32;
 // A gradient that has vanished is zero. Hundreds of steps back it would be denormal, and a CPU
 // adapter computes with denormal numbers many times slower than with others (benches/NOTES.md).
 fn flush(x: V) -> V {
-    return select(V(), x, abs(x) > V(1e-30));
+    return select(x, V(), abs(x) <= V(1e-30));
 }
 
 fn value(x: T) -> V {

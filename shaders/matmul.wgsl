@@ -131,7 +131,7 @@ fn slope(y: f32) -> f32 {
 #if MASK_ACT == 3
     return 1.0 - y * y;
 #else
-    return select(0.0, 1.0, y > 0.0);
+    return select(1.0, 0.0, y <= 0.0);
 #endif
 #endif
 }
@@ -155,7 +155,7 @@ fn finish(at: u32, col: u32, value: E) {
     v *= gelu_slope(x);
 #endif
 #else
-    v = select(E(), v, x > E());
+    v = select(v, E(), x <= E());
 #endif
 #endif
     if (P.accumulate != 0u) { v += C[at]; }
@@ -163,7 +163,7 @@ fn finish(at: u32, col: u32, value: E) {
     PRE[at] = v;
 #endif
 #if ACT == 1
-    v = max(v, E());
+    v = select(v, E(), v <= E());
 #endif
 #if ACT == 2
 #if QUADS

@@ -11,7 +11,8 @@
 // The whole objective of a step, and its row of the loss ring.
 // In    PRED [n, tasks]; LABELS [tasks, total]; ROWS [n]; COV [FEATURES, d, d], optional;
 //       P.list: a, b and the weight's bits of up to six pairs
-// Out   COEF [FEATURES, FEATURES], with COV; LOSS [1]; RING [rows, width]
+// Out   COEF [FEATURES, FEATURES], with COV; LOSS [1]; RING [slots, width], left alone by a slot
+//       past the last
 //
 // Geometry  one workgroup; its invocations stride the rows of a task, then the d^2 entries.
 //           TREE: 128 invocations, sums as a tree. LANES: one subgroup, no workgroup memory, no
@@ -23,7 +24,7 @@
 #import targets
 
 struct Params {
-    d: u32, pairs: u32, margin: f32, pad0: u32,
+    d: u32, pairs: u32, margin: f32, slots: u32,
     list: array<vec4<u32>, 6>,
     n: u32, tasks: u32, total: u32, width: u32,
 }
@@ -38,7 +39,9 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> RING: array<f32>;
 @group(0) @binding(14) var<uniform> P: Params;
 
-fn put(column: u32, value: f32) { RING[S.slot * P.width + column] = value; }
+fn put(column: u32, value: f32) {
+    if (S.slot < P.slots) { RING[S.slot * P.width + column] = value; }
+}
 #if COV
 #import pairs
 fn put_term(p: u32, value: f32) { put(P.tasks + p, value); }

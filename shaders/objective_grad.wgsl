@@ -26,6 +26,6 @@ fn main(
     let at = (wid.y * count.x + wid.x) * 64u + id;
     if (at >= P.n * P.tasks) { return; }
     let goal = goal_of(ROWS[at / P.tasks], at % P.tasks);
-    let d = G[0] * goal.y * sign(PRED[at] - goal.x) / f32(P.n);
+    let d = G[0] * goal.y * sign_of(PRED[at] - goal.x) / f32(P.n);
     DPRED[at] = d + select(0.0, DPRED[at], P.accumulate != 0u);
 }

@@ -1,11 +1,12 @@
 // OUT[b, :] = X[first(b), :]      or with MEAN      mean of X[first(b) .. first(b) + length(b), :]
 //
 // In    X     [rows, cols], cols a multiple of 4
-//       SPANS [batch, 2]: first row and length of each sample
+//       SPANS [batch, 2]: first row and length of each sample; a first row past the last takes that
+//             one, and a span ends with the last row
 // Out   OUT   [batch, cols]
 // Geometry  an invocation owns four columns of a sample.
 // Twin      ops::pool::reference::pool
-struct Params { batch: u32, cols: u32 }
+struct Params { batch: u32, cols: u32, rows: u32 }
 @group(0) @binding(0) var<storage, read> X: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> SPANS: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read_write> OUT: array<vec4<f32>>;
@@ -21,14 +22,16 @@ fn main(
     let quads = P.cols / 4u;
     if (item >= P.batch * quads) { return; }
     let span = SPANS[item / quads];
+    let first = min(span.x, P.rows - 1u);
     let c = item % quads;
 #if MEAN
     var sum = vec4<f32>();
-    for (var r = span.x; r < span.x + span.y; r++) {
+    let length = min(span.y, P.rows - first);
+    for (var r = first; r < first + length; r++) {
         sum += X[r * quads + c];
     }
-    OUT[item] = sum / f32(max(span.y, 1u));
+    OUT[item] = sum / f32(max(length, 1u));
 #else
-    OUT[item] = X[span.x * quads + c];
+    OUT[item] = X[first * quads + c];
 #endif
 }

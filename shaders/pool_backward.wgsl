@@ -2,11 +2,12 @@
 // by 1 / length; without, the one at position 0.
 //
 // In    DOUT   [batch, cols], cols a multiple of 4
-//       TOKENS [rows, 4]: word id, position | segment << 16, length (0 where no sample is), sample
+//       TOKENS [rows, 4]: word id, position | segment << 16, length (0 where no sample is), sample;
+//              one past the last counts as none
 // Out   DX     [rows, cols], added to with accumulate
 // Geometry  an invocation owns four columns of a row.
 // Twin      ops::pool::reference::pool_backward
-struct Params { rows: u32, cols: u32, accumulate: u32 }
+struct Params { rows: u32, cols: u32, accumulate: u32, batch: u32 }
 @group(0) @binding(0) var<storage, read> DOUT: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> TOKENS: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> DX: array<vec4<f32>>;
@@ -23,10 +24,13 @@ fn main(
     if (item >= P.rows * quads) { return; }
     let token = TOKENS[item / quads];
 #if MEAN
-    let share = select(0.0, 1.0 / f32(max(token.z, 1u)), token.z > 0u);
+    let there = token.z > 0u && token.w < P.batch;
+    let share = 1.0 / f32(max(token.z, 1u));
 #else
-    let share = select(0.0, 1.0, token.z > 0u && (token.y & 0xffffu) == 0u);
+    let there = token.z > 0u && token.w < P.batch && (token.y & 0xffffu) == 0u;
+    let share = 1.0;
 #endif
-    let d = DOUT[token.w * quads + item % quads];
-    DX[item] = share * d + select(vec4<f32>(), DX[item], P.accumulate != 0u);
+    var d = vec4<f32>();
+    if (there) { d = share * DOUT[token.w * quads + item % quads]; }
+    DX[item] = d + select(vec4<f32>(), DX[item], P.accumulate != 0u);
 }

@@ -5,7 +5,8 @@
 // Geometry  by shared/row.wgsl: a workgroup (TREE), a subgroup (LANES) or an invocation a row;
 //           VEC where cols is a multiple of 4. An invocation comes back only to elements of Y
 //           that it wrote itself.
-// Numerics  f32; differences from the largest are cut at -80.
+// Numerics  f32; differences from the largest are cut at -80. Whether or not a NaN counts as the largest,
+//           its difference is NaN, and so is its row.
 // Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
 // Twin      ops::softmax::reference::softmax
 #import row
@@ -36,7 +37,8 @@ fn main(
     let m = row_max(flat_max(largest), id);
     var total = T();
     for (var i = first; i < end; i += STRIDE) {
-        let e = exp(max(X[i] - T(m), T(-80.0)));
+        let d = X[i] - T(m);
+        let e = exp(select(d, T(-80.0), d < T(-80.0)));
         total += e;
         Y[i] = e;
     }

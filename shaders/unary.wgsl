@@ -7,8 +7,8 @@
 // Out   Y [n]
 // Geometry  one invocation an element, or four where n is a multiple of 4 (VEC); 64 to a
 //           workgroup.
-// Numerics  arguments of tanh, logistic and exp are clamped to 10, 30 and 80 either way.
-//           From 8 on a NaN stays one, log(0) is -inf, and sqrt and log of less are NaN.
+// Numerics  beyond 8 tanh is that of 8; beyond 30 the logistic function is 1 or 1e-13; below -80 exp is
+//           that of -80. log(0) is -inf, and sqrt and log of less are NaN. NaN stays NaN.
 // Twin      ops::elementwise::reference::unary
 #import activation
 #import functions
@@ -28,7 +28,7 @@ fn f(x: f32) -> f32 {
     return P.factor * x;
 #endif
 #if OP == 1
-    return max(x, 0.0);
+    return relu(x);
 #endif
 #if OP == 2
     return gelu(x);

@@ -14,7 +14,8 @@
 //       V  [n], the input or the output of f as above; absent with OP 0
 // Out   DX [n], added to with accumulate
 // Geometry  as unary.wgsl.
-// Numerics  where exp's argument was clamped its slope is still taken to be y.
+// Numerics  where exp's argument was held its slope is still taken to be y. A ReLU whose result is NaN
+//           lets the gradient through, as torch's does.
 // Twin      ops::elementwise::reference::unary_backward
 #import activation
 #import functions
@@ -37,7 +38,7 @@ fn slope(v: f32) -> f32 {
     return P.factor;
 #endif
 #if OP == 1
-    return select(0.0, 1.0, v > 0.0);
+    return select(1.0, 0.0, v <= 0.0);
 #endif
 #if OP == 2
     return gelu_slope(v);
@@ -55,7 +56,7 @@ fn slope(v: f32) -> f32 {
     return v;
 #endif
 #if OP == 7
-    return sign(v);
+    return sign_of(v);
 #endif
 #if OP == 8
     return 0.5 / v;

@@ -4,6 +4,7 @@
 // Out   DPRED [n, c]
 // Geometry  an invocation an element.
 // Twin      ops::loss::reference::backward
+#import activation
 
 struct Params { n: u32, c: u32, accumulate: u32 }
 @group(0) @binding(0) var<storage, read> PRED: array<f32>;
@@ -21,6 +22,6 @@ fn main(
 ) {
     let at = (wid.y * count.x + wid.x) * 64u + id;
     if (at >= P.n * P.c) { return; }
-    let d = G[0] * WEIGHT[at] * sign(PRED[at] - TARGET[at]) / f32(P.n);
+    let d = G[0] * WEIGHT[at] * sign_of(PRED[at] - TARGET[at]) / f32(P.n);
     DPRED[at] = d + select(0.0, DPRED[at], P.accumulate != 0u);
 }

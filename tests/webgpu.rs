@@ -154,7 +154,7 @@ impl Building {
             block.resize(uniform(&planned.words), 0);
             bindings.push((PARAMS, buffer(block.len(), Some(&block), true)));
             if planned.kernel.step {
-                let step = [ops::case_step()];
+                let step = [case.step];
                 let step: &[u32] = bytemuck::cast_slice(&step);
                 bindings.push((STEP, buffer(step.len(), Some(step), true)));
             }

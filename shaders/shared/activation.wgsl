@@ -1,25 +1,57 @@
-// Activations with clamped arguments: some back ends compile with fast math, where exp and tanh
-// overflow to NaN. Beyond the clamps the results are 0, 1 or -1 in f32 anyway.
+// Activations with bounded arguments: some back ends compile with fast math, where exp overflows to
+// NaN. Beyond the bounds the results are 0, 1 or -1 in f32 anyway.
+//
+// What is not a number must stay so in every kernel, or a run goes on with numbers that mean nothing.
+// min, max, clamp and sign may answer a NaN with the other argument, and a compiler may take isnan
+// for false, and 0 x for 0 (Mesa does). So bounds are comparisons that a NaN fails, with x itself where they fail:
+// select(x, bound, x > bound), never clamp(x, ..) nor select(bound, x, x <= bound).
 
-// tanh by one exponential, where drivers take two: (1 - t) / (1 + t) with t = exp(-2 |x|).
+// x within -limit .. limit.
+fn held(x: f32, limit: f32) -> f32 {
+    let y = select(x, limit, x > limit);
+    return select(y, -limit, y < -limit);
+}
+
+fn held4(x: vec4<f32>, limit: f32) -> vec4<f32> {
+    let y = select(x, vec4<f32>(limit), x > vec4<f32>(limit));
+    return select(y, vec4<f32>(-limit), y < vec4<f32>(-limit));
+}
+
+// max(x, 0)
+fn relu(x: f32) -> f32 {
+    return select(x, 0.0, x <= 0.0);
+}
+
+// -1, 0 or 1
+fn sign_of(x: f32) -> f32 {
+    return select(select(x, -1.0, x < 0.0), 1.0, x > 0.0);
+}
+
+// tanh as an odd rational function, good to 4e-7 of its value also where that is small, which
+// (1 - t) / (1 + t) with t = exp(-2 |x|) is not; and cheaper than an exponential where there is no
+// instruction for one. It never reaches 1, so that 1 - y^2 is never negative.
 fn safe_tanh(x: f32) -> f32 {
-    let t = exp(-2.0 * min(abs(x), 10.0));
-    let y = (1.0 - t) / (1.0 + t);
-    return select(y, -y, x < 0.0);
+    let z = held(x, 8.0);
+    let u = z * z;
+    let p = 0.99999988 + u * (0.12925659 + u * (0.0029510199 + u * 1.1428383e-5));
+    let q = 1.0 + u * (0.46258876 + u * (0.023815538 + u * (0.00023866862 + u * 2.4591984e-7)));
+    return z * p / q;
 }
 
 fn safe_sigmoid(x: f32) -> f32 {
-    return 1.0 / (1.0 + exp(-clamp(x, -30.0, 30.0)));
+    return 1.0 / (1.0 + exp(-held(x, 30.0)));
 }
 
 fn safe_tanh4(x: vec4<f32>) -> vec4<f32> {
-    let t = exp(-2.0 * min(abs(x), vec4<f32>(10.0)));
-    let y = (1.0 - t) / (1.0 + t);
-    return select(y, -y, x < vec4<f32>());
+    let z = held4(x, 8.0);
+    let u = z * z;
+    let p = 0.99999988 + u * (0.12925659 + u * (0.0029510199 + u * 1.1428383e-5));
+    let q = 1.0 + u * (0.46258876 + u * (0.023815538 + u * (0.00023866862 + u * 2.4591984e-7)));
+    return z * p / q;
 }
 
 fn safe_sigmoid4(x: vec4<f32>) -> vec4<f32> {
-    return 1.0 / (1.0 + exp(-clamp(x, vec4<f32>(-30.0), vec4<f32>(30.0))));
+    return 1.0 / (1.0 + exp(-held4(x, 30.0)));
 }
 
 // erf by Abramowitz and Stegun 7.1.26, absolute error 1.5e-7. WGSL has none.
@@ -28,7 +60,9 @@ fn erf(x: f32) -> f32 {
     let t = 1.0 / (1.0 + 0.3275911 * a);
     let p = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t
         + 0.254829592) * t;
-    return sign(x) * (1.0 - p * exp(-min(a * a, 80.0)));
+    // p is NaN where x is; the sign only turns the result around.
+    let y = 1.0 - p * exp(-min(a * a, 80.0));
+    return select(y, -y, x < 0.0);
 }
 
 fn gelu(x: f32) -> f32 {
@@ -49,6 +83,7 @@ fn gelu_slope4(x: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(gelu_slope(x.x), gelu_slope(x.y), gelu_slope(x.z), gelu_slope(x.w));
 }
 
+// exp; below -80 that of -80, since denormal numbers are slow on CPUs. What is too large is infinite.
 fn safe_exp(x: f32) -> f32 {
-    return exp(clamp(x, -80.0, 80.0));
+    return exp(select(x, -80.0, x < -80.0));
 }

@@ -43,29 +43,29 @@ fn within(i: u32, range: vec2<u32>) -> bool {
     return i >= range.x && i < range.y;
 }
 
-// exp(x) for x <= 0. Beyond -60 it is 0, which no sum can tell from it: products of still smaller
-// numbers would be denormal, and denormals are slow on CPUs.
+// exp(x) for x <= 0 (or hardly more). Beyond -60 it is 0, which no sum can tell from it: products of
+// still smaller numbers would be denormal, and denormals are slow on CPUs. NaN stays NaN.
 fn share(x: f32) -> f32 {
-    return select(0.0, exp(clamp(x, -60.0, 0.0)), x > -60.0);
+    return select(exp(select(x, -60.0, x < -60.0)), 0.0, x <= -60.0);
 }
 
-// Where in a mask the keys of a query and head begin.
+// Where in a mask the keys of a query and head begin: no sequence is longer than all rows are many.
 fn mask_row(query: u32, head: u32) -> u32 {
     return (query * P.heads + head) * P.places;
 }
 
-fn mask_salt() -> u32 {
+fn mask_salt() -> vec2<u32> {
 #if DROPOUT
     return random_salt(S.seed, S.step, P.stream);
 #else
-    return 0u;
+    return vec2<u32>();
 #endif
 }
 
 // The factor that dropout puts on a probability.
-fn kept(salt: u32, element: u32, threshold: u32, keep: f32) -> f32 {
+fn kept(salt: vec2<u32>, element: u32, threshold: u32, keep: f32) -> f32 {
 #if DROPOUT
-    return select(0.0, keep, pcg(element ^ salt) >= threshold);
+    return keep1(salt, element, threshold, keep);
 #else
     return 1.0;
 #endif

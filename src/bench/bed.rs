@@ -110,7 +110,7 @@ impl Bed {
         step.set_adam_step(1);
         step.lr.fill(1e-3);
         step.decay.fill(1e-2);
-        let recording = self.tape.recording().clone();
+        let recording = self.tape.recording().copy();
         Made { recording, spaces: self.spaces, fill: self.fill, step }
     }
 }

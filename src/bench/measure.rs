@@ -185,7 +185,7 @@ impl<'g> Bench<'g> {
             if let Variant::Family(family) = variant {
                 caps.family = *family;
             }
-            let plan = Plan::new(made.recording.clone(), &caps)?;
+            let plan = Plan::new(made.recording.copy(), &caps)?;
             match variant {
                 Variant::Family(_) => Ok(plan),
                 Variant::Own(own, kernel) => own.replace_in(plan, kernel, gpu),

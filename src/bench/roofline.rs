@@ -134,7 +134,7 @@ impl Kernel {
             (0..).zip(buffers.iter().map(|b| b.1)).collect();
         bindings.push((PARAMS, BindingKind::Uniform));
         let key = PipelineKey { kernel, defines: defines.clone(), bindings, text: None };
-        let pipeline = gpu.pipeline(&key, source)?;
+        let pipeline = gpu.own_pipeline(&key, source, true)?;
         let params = uniform_buffer(gpu, "roofline params", &[word, 0, 0, 0])?;
         let mut entries: Vec<wgpu::BindGroupEntry> = (0..)
             .zip(buffers)

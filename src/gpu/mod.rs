@@ -48,7 +48,7 @@ struct Shared {
     caps: Caps,
     choices: Choices,
     faults: Arc<Faults>,
-    pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
+    pipelines: Mutex<HashMap<(PipelineKey, bool), Arc<Pipeline>>>,
     cache: Option<(wgpu::PipelineCache, PathBuf)>,
     checked: bool,
 }

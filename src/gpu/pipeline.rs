@@ -26,7 +26,7 @@ pub struct PipelineKey {
     pub defines: Defines,
     /// Binding numbers and kinds.
     pub bindings: Vec<(u32, BindingKind)>,
-    /// A text in place of the kernel's own. It is not this crate's, so it is never trusted.
+    /// A text in place of the kernel's own.
     pub text: Option<Arc<str>>,
 }
 
@@ -37,42 +37,60 @@ pub struct Pipeline {
 }
 
 impl Gpu {
-    /// The pipeline of `key`, built from its own text or else from `source` the first time.
+    /// The pipeline of `key`, built from its own text or else from `source` the first time. It is
+    /// compiled with bounds and loop checks, whatever the text does.
     ///
     /// # Errors
     /// [`Shader`](Error::Shader) with naga's message.
-    ///
-    /// Only for texts of this crate: they are compiled without bounds checks.
-    pub(crate) fn pipeline(&self, key: &PipelineKey, source: &str) -> Result<Arc<Pipeline>> {
-        let known =
-            self.shared.pipelines.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+    pub fn pipeline(&self, key: &PipelineKey, source: &str) -> Result<Arc<Pipeline>> {
+        let text = Some(key.text.clone().unwrap_or_else(|| source.into()));
+        self.own_pipeline(&PipelineKey { text, ..key.clone() }, source, false)
+    }
+
+    /// The same for `source`, a text of this crate. With `trusted` it goes without the checks: only
+    /// for calls that this crate's own operations made; see [`Call`](crate::plan::Call).
+    pub(crate) fn own_pipeline(
+        &self,
+        key: &PipelineKey,
+        source: &str,
+        trusted: bool,
+    ) -> Result<Arc<Pipeline>> {
+        let kept = (key.clone(), trusted && !self.checked() && key.text.is_none());
+        let all = || self.shared.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all().get(&kept).cloned();
         if let Some(pipeline) = known {
             return Ok(pipeline);
         }
         let text = expand(key.text.as_deref().unwrap_or(source), &key.defines)
             .map_err(|message| Error::Shader { name: key.kernel.into(), message })?;
-        let built = Arc::new(self.build(key, &text)?);
-        let mut all = self.shared.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(all.entry(key.clone()).or_insert(built).clone())
+        let built = Arc::new(self.build(key, &text, kept.1)?);
+        Ok(all().entry(kept).or_insert(built).clone())
     }
 
-    fn build(&self, key: &PipelineKey, text: &str) -> Result<Pipeline> {
-        self.scoped(|| self.make(key, text)).map_err(|error| match error {
+    fn build(&self, key: &PipelineKey, text: &str, trusted: bool) -> Result<Pipeline> {
+        self.scoped(|| self.make(key, text, trusted)).map_err(|error| match error {
             Error::Gpu(message) => Error::Shader { name: key.kernel.into(), message },
             other => other,
         })
     }
 
-    fn make(&self, key: &PipelineKey, text: &str) -> Pipeline {
+    fn make(&self, key: &PipelineKey, text: &str, trusted: bool) -> Pipeline {
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(key.kernel),
             source: wgpu::ShaderSource::Wgsl(text.into()),
         };
-        let module = if self.checked() || key.text.is_some() {
+        let module = if !trusted {
             self.device.create_shader_module(descriptor)
         } else {
-            // SAFETY: only this crate's embedded kernels come here. The registry's test runs
-            // every one of them with checks on, over shapes at and around its tile edges.
+            // SAFETY: every index of the text is within its binding, and every loop ends.
+            // - The text is one of this crate's shaders: no other caller of `own_pipeline` passes
+            //   `trusted`, and a text in its place (`key.text`) is not trusted.
+            // - Its sizes, `P`, come from an operation of this crate, which checked them against the
+            //   shapes, or from a case of the registry: `Call::trusted` says so, cannot be set from
+            //   outside, and is lost by a copy.
+            // - Indices that come from data are bounded in the text. `tests/bounds.rs` counts the
+            //   accesses beyond a binding in every kernel, over shapes at and around its tile edges
+            //   and with every extreme value in the place of every index.
             unsafe {
                 self.device.create_shader_module_trusted(
                     descriptor,

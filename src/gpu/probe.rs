@@ -70,7 +70,7 @@ fn measured(gpu: &Gpu) -> Result<Option<u64>> {
         bindings: vec![(0, BindingKind::ReadWrite)],
         text: None,
     };
-    let pipeline = gpu.pipeline(&key, SOURCE)?;
+    let pipeline = gpu.own_pipeline(&key, SOURCE, true)?;
     let buffer = storage_buffer(gpu, "loop probe", 4)?;
     gpu.scoped(|| gpu.queue.write_buffer(&buffer, 0, bytemuck::bytes_of(&SIDE)))?;
     let bind_group = gpu.scoped(|| {

@@ -159,7 +159,7 @@ pub mod reference {
 
     /// `x`, or zero where it is not above `least`.
     fn above(x: f32, least: f32) -> f32 {
-        if x.abs() > least { x } else { 0.0 }
+        if x.abs() <= least { 0.0 } else { x }
     }
 
     /// Torch's Adam, element by element.
@@ -169,7 +169,8 @@ pub mod reference {
         let ends: Vec<usize> = (8..16).map(|i| t.size(i)).collect();
         let mut scale = t.step.grad_scale;
         if t.has(4) {
-            scale *= (max_norm / (scale * t.read(4)[0].sqrt() + 1e-6)).min(1.0);
+            let shrink = max_norm / (scale * t.read(4)[0].sqrt() + 1e-6);
+            scale *= if shrink > 1.0 { 1.0 } else { shrink };
         }
         for i in 0..n {
             let group = ends.iter().position(|end| i < *end).unwrap_or(0);

@@ -297,8 +297,7 @@ impl Tape {
     /// `Σ_j m_ij softmax_j(q_i · k_j / √d) v_j` over the rows j of i's own sequence. `qkv` is
     /// `[T, 3 H]`, a row its queries, keys and values, each `heads` heads of d = H / heads; `tokens`
     /// `[T, 4]` (unsigned) as the [module](crate::ops::attention) has them. m is 0 with
-    /// probability `dropout`, otherwise 1 / (1 − `dropout`); its counters tell sequences of up to
-    /// [`MAX_TOKENS`] apart. Rows of no sequence are 0, and so is their gradient.
+    /// probability `dropout`, otherwise 1 / (1 − `dropout`); its counters tell all of them apart. Rows of no sequence are 0, and so is their gradient.
     ///
     /// # Errors
     /// Shapes that do not fit, heads that are no multiple of 4 or larger than [`MAX_HEAD`], a
@@ -391,6 +390,7 @@ impl Tape {
 #[allow(clippy::needless_range_loop, reason = "loops that read like the formulas")]
 pub mod reference {
     use super::super::dropout::reference::random_bits;
+    use super::super::larger;
     use super::super::put;
     use super::*;
     use std::ops::Range;
@@ -503,7 +503,7 @@ pub mod reference {
 
     /// exp of what is not positive; 0 below -60.
     fn share(x: f32) -> f32 {
-        if x > -60.0 { x.min(0.0).exp() } else { 0.0 }
+        if x <= -60.0 { 0.0 } else { x.exp() }
     }
 
     /// The factor that dropout puts on the probability of a key at a place in its sequence.
@@ -520,7 +520,7 @@ pub mod reference {
             for h in 0..c.heads {
                 let own = c.keys_of(i);
                 let scores: Vec<f32> = own.clone().map(|j| c.score(i, j, h)).collect();
-                let m = scores.iter().copied().fold(f32::MIN, f32::max);
+                let m = scores.iter().copied().fold(f32::MIN, larger);
                 let total: f64 = scores.iter().map(|s| f64::from(share(s - m))).sum();
                 let mut out = vec![0.0_f64; c.head];
                 for (s, j) in scores.iter().zip(own.clone()) {

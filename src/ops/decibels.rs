@@ -55,7 +55,9 @@ pub mod reference {
     pub fn decibels(t: &mut Twin) {
         let (x, floor) = (t.read(0), f64::from(t.read(1)[0]));
         for (y, x) in t.write(2).iter_mut().zip(x) {
-            *y = (10.0 * f64::from(x).max(floor).log10()) as f32;
+            let x = f64::from(x);
+            let x = if x < floor { floor } else { x };
+            *y = (10.0 * x.log10() + 0.0 * floor) as f32;
         }
     }
 }

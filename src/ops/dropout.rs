@@ -100,7 +100,9 @@ pub mod reference {
 
     /// 32 random bits of the counters, as `shaders/shared/rng.wgsl` has them.
     pub fn random_bits(seed: u32, step: u32, stream: u32, element: u32) -> u32 {
-        pcg(element ^ pcg(stream ^ pcg(step ^ pcg(seed))))
+        let base = pcg(step ^ pcg(seed));
+        let salt = (pcg(stream ^ base), base.wrapping_add(stream.wrapping_mul(2_654_435_769)));
+        pcg(pcg(element ^ salt.0).wrapping_add(salt.1))
     }
 
     /// The factor of an element, 0 or 1 / (1 − p), by the words of a `Mask` from `at` on. Those
@@ -122,7 +124,7 @@ pub mod reference {
 
     #[cfg(test)]
     mod tests {
-        use super::random_bits;
+        use super::{pcg, random_bits};
 
         #[test]
         fn as_many_are_kept_as_asked_for() {
@@ -133,6 +135,78 @@ pub mod reference {
                 let share = kept as f64 / f64::from(n);
                 assert!((share - (1.0 - p)).abs() < 0.005, "p {p}: kept {share}");
             }
+        }
+
+        /// Two streams with nothing in common agree where coins would: over 2^14 elements the
+        /// correlation of their numbers stays within four standard deviations, at every shift, and
+        /// where one is read in an order in which a single key would give the other's numbers.
+        #[test]
+        fn streams_are_independent() {
+            const N: u32 = 1 << 14;
+            let counters =
+                [(1, 1, 1), (1, 1, 2), (1, 1, 3), (1, 2, 1), (1, 3, 1), (2, 1, 1), (9, 70, 12)];
+            let bits = |(seed, step, stream): (u32, u32, u32)| -> Vec<u32> {
+                (0..2 * N).map(|i| random_bits(seed, step, stream, i)).collect()
+            };
+            let streams: Vec<Vec<u32>> = counters.into_iter().map(bits).collect();
+            // Of uniform numbers in [-1, 1), whose variance is a third.
+            let number = |bits: u32| f64::from(bits) / 2_147_483_648.0 - 1.0;
+            let agree = |pairs: &mut dyn Iterator<Item = (u32, u32)>| -> f64 {
+                let (sum, n) = pairs
+                    .fold((0.0, 0.0), |(sum, n), (a, b)| (sum + number(a) * number(b), n + 1.0));
+                (3.0 * sum / f64::sqrt(n)).abs()
+            };
+            let mut worst: f64 = 0.0;
+            let mut tried = 0;
+            for (s, one) in streams.iter().enumerate() {
+                for (t, other) in streams.iter().enumerate().skip(s) {
+                    for shift in (0..64).chain([127, 128, 512, 768, 1024, 4096, 16383]) {
+                        if s == t && shift == 0 {
+                            continue;
+                        }
+                        let shifted = &other[shift as usize..][..N as usize];
+                        let mut plain = one.iter().copied().zip(shifted.iter().copied());
+                        worst = worst.max(agree(&mut plain));
+                        let crossed = (0..N).map(|i| other[(i ^ shift) as usize]);
+                        let mut crossed = one.iter().copied().zip(crossed);
+                        worst = worst.max(agree(&mut crossed));
+                        tried += 2;
+                    }
+                    // Two streams share hardly a number: of 2^15 and 2^15 in 2^32 a quarter of one.
+                    let known: std::collections::BTreeSet<u32> = one.iter().copied().collect();
+                    let common = other.iter().filter(|b| known.contains(b)).count();
+                    assert!(s == t || common < 8, "{s} and {t} share {common} numbers");
+                }
+            }
+            // The largest of so many is expected near four.
+            assert!(tried > 3000 && worst < 5.0, "{worst} standard deviations in {tried} trials");
+        }
+
+        /// With the first key alone a stream would be another's numbers in the order of an exclusive
+        /// or: those of two whose keys begin alike would be the same ones.
+        #[test]
+        fn streams_whose_keys_are_alike_share_nothing() {
+            const N: u32 = 1 << 12;
+            let mut by_beginning = std::collections::BTreeMap::new();
+            let mut pairs = 0;
+            for stream in 0..1 << 13 {
+                let key = pcg(stream ^ pcg(3 ^ pcg(7)));
+                let Some((like, other)) = by_beginning.insert(key / N, (stream, key)) else {
+                    continue;
+                };
+                pairs += 1;
+                let all = |stream| (0..N).map(move |i| random_bits(7, 3, stream, i));
+                let known: std::collections::BTreeSet<u32> = all(like).collect();
+                let common = all(stream).filter(|bits| known.contains(bits)).count();
+                assert!(common <= 1, "streams {like} and {stream} share {common} numbers");
+                let crossed = |i: u32| random_bits(7, 3, like, i ^ key ^ other);
+                let same =
+                    (0..N).filter(|i| (crossed(*i) ^ random_bits(7, 3, stream, *i)) >> 31 == 0);
+                // Of 4096 coins, within five standard deviations.
+                let same = same.count();
+                assert!((1888..2208).contains(&same), "{like} and {stream} agree {same} times");
+            }
+            assert!(pairs > 10, "{pairs} pairs");
         }
 
         #[test]

@@ -162,7 +162,7 @@ impl Spread {
 
     /// How `b` fits `a`, if it does.
     fn of(a: &[usize], b: &[usize]) -> Option<Self> {
-        let len = |shape: &[usize]| shape.iter().product::<usize>();
+        let len = crate::plan::elements;
         let (all, own) = (len(a), len(b));
         if a == b || (all == 1 && own == 1) {
             return Some(Spread::Same);
@@ -252,7 +252,7 @@ impl Tape {
         Ok(self.unary("square", x, Unary::Square, 1.0))
     }
 
-    /// `eˣ`, its argument clamped to ±80.
+    /// `eˣ`; below -80 that of -80.
     pub fn exp(&mut self, x: Var) -> Result<Var> {
         Ok(self.unary("exp", x, Unary::Exp, 1.0))
     }
@@ -487,7 +487,7 @@ mod cases {
 
 /// CPU twins.
 pub mod reference {
-    use super::super::put;
+    use super::super::{put, relu_slope, sign_of};
     use super::*;
 
     fn function(t: &Twin) -> Unary {
@@ -501,7 +501,8 @@ pub mod reference {
             *y = match f {
                 Unary::Scale => factor * x,
                 Unary::Square => x * x,
-                Unary::Exp => x.clamp(-80.0, 80.0).exp(),
+                Unary::Exp if x < -80.0 => (-80.0_f32).exp(),
+                Unary::Exp => x.exp(),
                 Unary::Abs => x.abs(),
                 f if f.is_math() => math::reference::value(f, x, words),
                 _ => Act::from_code(f as u32).apply(x),
@@ -517,14 +518,13 @@ pub mod reference {
             let v = v.get(i).copied().unwrap_or(0.0);
             let slope = match f {
                 Unary::Scale => factor,
-                Unary::Relu => f32::from(v > 0.0),
+                Unary::Relu => relu_slope(v),
                 Unary::Gelu => gelu_slope(v),
                 Unary::Tanh => 1.0 - v * v,
                 Unary::Sigmoid => v * (1.0 - v),
                 Unary::Square => 2.0 * v,
                 Unary::Exp => v,
-                Unary::Abs if v == 0.0 => 0.0,
-                Unary::Abs => v.signum(),
+                Unary::Abs => sign_of(v),
                 f => math::reference::slope(f, v, words),
             };
             put(dx, slope * dy[i], accumulate);

@@ -169,7 +169,8 @@ impl Tape {
     pub fn embed(&mut self, e: Embed) -> Result<Var> {
         let (rows, four) = self.rows_cols(e.tokens);
         let (rest_rows, cols) = self.rows_cols(e.rest);
-        let parts = e.words.iter().all(|p| self.rows_cols(p.var).1 == cols);
+        let part = |p: &WordPart| self.rows_cols(p.var).1 == cols && self.len(p.var) > 0;
+        let parts = e.words.iter().all(part);
         let runs = self.rows_cols(e.runs) == (rows + e.rest_runs, 4);
         let fits = four == 4 && cols % 4 == 0 && rows * cols > 0 && !e.words.is_empty() && parts;
         if !(fits && runs && self.len(e.order) == 3 * rows && (1..rest_rows).contains(&e.positions))
@@ -243,7 +244,8 @@ fn table_gradient(
         let detail = "only rows that a batch has are added to: a table must be a parameter";
         return Err(Error::shape("embed", detail));
     }
-    let words = sizes(&[cols, first, count, base, rows]);
+    let (tokens, places) = (tape.rows_cols(dx).0, tape.len(e.order));
+    let words = sizes(&[cols, first, count, base, rows, tokens, places]);
     let args = [Some(dx), Some(e.order), Some(e.runs), Some(sink.var)];
     let flops = tape.len(dx) as u64;
     tape.call(&EMBED_BACKWARD, &args, words, Defines::new(), flops);
@@ -326,7 +328,11 @@ mod cases {
                     arg(2, table * cols),
                 ];
                 let name = format!("{lengths:?} x {cols} into {table} from {base}");
-                let case = Case::new(name, sizes(&[cols, first, count, base, table]), args);
+                let case = Case::new(
+                    name,
+                    sizes(&[cols, first, count, base, table, rows, 3 * rows]),
+                    args,
+                );
                 cases.push(case.within(2e-5).flops((rows * cols) as u64));
             }
         }
@@ -375,16 +381,19 @@ pub mod reference {
 
     /// Sums of runs.
     pub fn embed_backward(t: &mut Twin) {
-        let [cols, first, count, base, rows] = [0, 1, 2, 3, 4].map(|i| t.size(i));
+        let [cols, first, count, base, rows, tokens, places] =
+            [0, 1, 2, 3, 4, 5, 6].map(|i| t.size(i));
         let (dx, order, runs) = (t.read(0), t.words_of(1).to_vec(), t.words_of(2).to_vec());
         for run in runs.chunks(4).skip(first).take(count) {
             let [row, begin, end] = [run[0], run[1], run[2]].map(|v| v as usize);
+            let end = end.min(places);
             if begin >= end || !(base..base + rows).contains(&row) {
                 continue;
             }
             for c in 0..cols {
                 let members = order[begin..end].iter();
-                let sum: f64 = members.map(|i| f64::from(dx[*i as usize * cols + c])).sum();
+                let sum: f64 =
+                    members.map(|i| f64::from(dx[(*i as usize).min(tokens - 1) * cols + c])).sum();
                 t.write(3)[(row - base) * cols + c] += sum as f32;
             }
         }

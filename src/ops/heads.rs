@@ -442,12 +442,12 @@ pub mod reference {
     }
 
     fn relu(v: Vec<f32>) -> Vec<f32> {
-        v.into_iter().map(|v| v.max(0.0)).collect()
+        v.into_iter().map(super::super::relu).collect()
     }
 
     /// What passes a ReLU whose result was `y`.
     fn through(v: Vec<f32>, y: &[f32]) -> Vec<f32> {
-        v.into_iter().zip(y).map(|(v, y)| if *y > 0.0 { v } else { 0.0 }).collect()
+        v.into_iter().zip(y).map(|(v, y)| if *y <= 0.0 { 0.0 } else { v }).collect()
     }
 
     /// Inputs, features, inner activations, scores.

@@ -1,7 +1,7 @@
 //! Unimodal label generation: the feature store, the class centres and the label map, which live
 //! on the device and change inside the step (Self-MM, arXiv:2102.04830, as released).
 
-use super::random;
+use super::{random, sizes};
 use crate::error::{Error, Result};
 use crate::gpu::Defines;
 use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, grid};
@@ -107,14 +107,14 @@ impl Tape {
         }
         let dim = |k: usize| dims.get(k).copied().unwrap_or(0) as u32;
         let all_dims = [dim(0), dim(1), dim(2), dim(3)];
-        let mut words = [n, tasks, total, width].map(|w| w as u32).to_vec();
+        let mut words = sizes(&[n, tasks, total, width]);
         words.extend([rule.clamp.to_bits(), u32::from(rule.squared), 0, 0]);
         words.extend(all_dims);
         let args = [features, state.centres, rows, state.labels, state.store].map(Some);
         self.call(&UPDATE, &args, words, Defines::new(), (n * width * 12) as u64);
 
         let chunks = total.div_ceil(CHUNK);
-        let mut words = [total, width, tasks, CHUNK].map(|w| w as u32).to_vec();
+        let mut words = sizes(&[total, width, tasks, CHUNK]);
         words.extend([u32::from(rule.exclude_zero), chunks as u32, 0, 0]);
         words.extend(all_dims);
         let part = self.output("centre.sums", &[chunks, 2 * (width + tasks)], &[]);
@@ -198,6 +198,9 @@ pub mod reference {
         let first: Vec<usize> = (0..tasks).map(|k| dims[..k].iter().sum()).collect();
         for i in 0..n {
             let row = rows[i] as usize;
+            if row >= total {
+                continue;
+            }
             let features = &features[i * width..(i + 1) * width];
             let alpha_of = |k: usize| {
                 let feature = &features[first[k]..first[k] + dims[k]];
@@ -239,7 +242,14 @@ pub mod reference {
                     } else {
                         None
                     };
-                    if let Some(class) = class {
+                    if !label.is_finite() {
+                        // In neither class, and spoils both.
+                        for class in 0..2 {
+                            let at = (c * 2 + class) * half;
+                            t.write(2)[at + col..at + col + dims[task]].fill(f32::NAN);
+                            t.write(2)[at + width + task] = f32::NAN;
+                        }
+                    } else if let Some(class) = class {
                         let at = (c * 2 + class) * half;
                         for j in col..col + dims[task] {
                             t.write(2)[at + j] += store[row * width + j];
@@ -267,7 +277,8 @@ pub mod reference {
             for class in 0..2 {
                 let count = total(class, width + task);
                 for j in 0..dims[task] {
-                    if count > 0.0 {
+                    // A count that is NaN is not none.
+                    if count != 0.0 {
                         t.write(1)[2 * first + class * dims[task] + j] =
                             total(class, first + j) / count;
                     }

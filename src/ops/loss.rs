@@ -99,6 +99,7 @@ fn cases(backward: bool) -> Vec<Case> {
 
 /// CPU twins.
 pub mod reference {
+    use super::super::sign_of;
     use crate::plan::Twin;
 
     /// Terms and their sum.
@@ -122,8 +123,8 @@ pub mod reference {
         let (pred, target, weight, g) = (t.read(0), t.read(1), t.read(2), t.read(3)[0]);
         for (at, d) in t.write(4).iter_mut().enumerate() {
             let difference = pred[at] - target[at];
-            let sign = if difference == 0.0 { 0.0 } else { difference.signum() };
-            *d = g * weight[at] * sign / n as f32 + if accumulate { *d } else { 0.0 };
+            *d =
+                g * weight[at] * sign_of(difference) / n as f32 + if accumulate { *d } else { 0.0 };
         }
     }
 }

@@ -10,6 +10,7 @@ mod geometry;
 use geometry::{each, from_above, launch, written};
 
 use super::matmul::{Product, linear_weight_grad, product};
+use super::sizes;
 use crate::error::{Error, Result};
 use crate::gpu::Defines;
 use crate::plan::{Binding, Kernel};
@@ -235,10 +236,11 @@ impl Tape {
         let first =
             directions.first().ok_or_else(|| Error::shape("lstm", "a layer without weights"))?;
         let hidden = self.rows_cols(first.weight_hh).1;
-        if hidden > MAX_HIDDEN || directions.len() > 2 || self.len(lengths) != batch {
+        let empty = batch == 0 || steps == 0 || hidden == 0;
+        if hidden > MAX_HIDDEN || directions.len() > 2 || self.len(lengths) != batch || empty {
             let detail = format!(
-                "hidden {hidden} (at most {MAX_HIDDEN}), {} directions (at most 2), {} lengths \
-                 for a batch of {batch}",
+                "hidden {hidden} (1 to {MAX_HIDDEN}), {} directions (at most 2), {} lengths \
+                 for a batch of {batch}, {steps} steps",
                 directions.len(),
                 self.len(lengths)
             );
@@ -303,7 +305,7 @@ impl Tape {
             for (direction, weights) in layer.directions.iter().enumerate() {
                 let column = (direction * hidden) as u32;
                 let [gates, cell, prev, state] = [(); 4].map(|()| next());
-                let sizes = [batch, steps, hidden, direction].map(|w| w as u32);
+                let sizes = sizes(&[batch, steps, hidden, direction]);
                 let at = |part: Option<(Var, u32)>| match part {
                     Some((_, start)) => [across as u32, start + column],
                     None => [0, 0],
@@ -473,7 +475,7 @@ pub mod reference {
 
     /// A vanished gradient is zero, not denormal.
     fn flush(x: f32) -> f32 {
-        if x.abs() > 1e-30 { x } else { 0.0 }
+        if x.abs() <= 1e-30 { 0.0 } else { x }
     }
 
     /// Gates, cells, hidden states.

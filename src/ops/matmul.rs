@@ -114,7 +114,7 @@ fn parts(family: Family, m: u32, n: u32, k: u32) -> u32 {
     // A few outputs with long sums leave most of a GPU idle. A CPU adapter has a thread for each
     // of a few workgroups, and a dispatch costs it as much as thousands of terms.
     let longest = if family.tiled() { 2048 } else { 1 << 15 };
-    if k < longest || m * n > 1 << 15 {
+    if k < longest || u64::from(m) * u64::from(n) > 1 << 15 {
         return 1;
     }
     (k / (longest / 4)).min(32)
@@ -180,7 +180,8 @@ pub(crate) fn product(tape: &mut Tape, a: Var, b: Var, c: Var, p: Product) {
     let (mask, rowsum) = (p.mask.map(|(_, y)| y), p.rowsum.map(|s| s.var));
     let slope = p.slope.map(|(_, pre)| pre);
     let args = [Some(a), Some(b), p.bias, mask, Some(c), rowsum, p.pre, slope];
-    tape.call(&MATMUL, &args, words, defines, 2 * (m * n * k) as u64);
+    let flops = [m, n, k].iter().fold(2, |all: u64, size| all.saturating_mul(*size as u64));
+    tape.call(&MATMUL, &args, words, defines, flops);
 }
 
 impl Tape {
@@ -460,6 +461,7 @@ fn cases() -> Vec<Case> {
 #[allow(clippy::needless_range_loop, reason = "loops that read like the shaders'")]
 pub mod reference {
     use super::super::elementwise::reference::gelu_slope;
+    use super::super::relu_slope;
     use super::*;
 
     /// `C = act(op(A) op(B) + bias)`, `C += …`, partial sums, row sums; a batch of products.
@@ -479,7 +481,7 @@ pub mod reference {
             let slope = match mask.get(at) {
                 None => 1.0,
                 Some(y) if tanh => 1.0 - y * y,
-                Some(y) => f32::from(*y > 0.0),
+                Some(y) => relu_slope(*y),
             };
             a[at] * slope
         };
@@ -501,7 +503,7 @@ pub mod reference {
                         v += bias[j];
                     }
                     if let Some(x) = slope.get(i * ldc + j) {
-                        v *= if gelu { gelu_slope(*x) } else { f32::from(*x > 0.0) };
+                        v *= if gelu { gelu_slope(*x) } else { relu_slope(*x) };
                     }
                     let c = &mut t.write(4)[i * ldc + j];
                     v += if accumulate != 0 { *c } else { 0.0 };

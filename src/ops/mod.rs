@@ -41,11 +41,11 @@ pub mod spectrum;
 pub mod standardize;
 
 use crate::plan::CaseArg;
+pub(crate) use registry::is_own;
 #[cfg(feature = "bench")]
 pub(crate) use registry::{CaseRecording, record_case};
 pub use registry::{
-    Difference, KERNELS, case_plan, case_step, differences, find, random, run_case, run_case_with,
-    run_twin,
+    Difference, KERNELS, case_plan, differences, find, random, run_case, run_case_with, run_twin,
 };
 
 /// How an operation ends: applied to its result before it is stored.
@@ -58,9 +58,9 @@ pub enum Act {
     Relu,
     /// x Φ(x), by an erf good to 1.5e-7.
     Gelu,
-    /// tanh, its argument clamped to ±10.
+    /// tanh, to the last digits of small values, too.
     Tanh,
-    /// The logistic function, its argument clamped to ±30.
+    /// The logistic function; beyond ±30 that of ±30.
     Sigmoid,
 }
 
@@ -74,9 +74,9 @@ impl Act {
     pub fn apply(self, x: f32) -> f32 {
         match self {
             Act::None => x,
-            Act::Relu => x.max(0.0),
+            Act::Relu => relu(x),
             Act::Gelu => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
-            Act::Tanh => x.clamp(-10.0, 10.0).tanh(),
+            Act::Tanh => x.tanh(),
             Act::Sigmoid => 1.0 / (1.0 + (-x.clamp(-30.0, 30.0)).exp()),
         }
     }
@@ -90,9 +90,10 @@ impl Act {
     }
 }
 
-/// Sizes as the words of a kernel's `P`.
+/// Sizes as the words of a kernel's `P`. One that no word holds becomes the largest that does: it is
+/// that of a tensor which no plan takes ([`Plan::new`](crate::plan::Plan::new)).
 pub(crate) fn sizes(list: &[usize]) -> Vec<u32> {
-    list.iter().map(|s| *s as u32).collect()
+    list.iter().map(|s| u32::try_from(*s).unwrap_or(u32::MAX)).collect()
 }
 
 /// A binding of repeatable values in [-1, 1), for cases.
@@ -103,6 +104,26 @@ pub(crate) fn arg(seed: u64, len: usize) -> Option<CaseArg> {
 /// `value`, added to what is there if `accumulate` says so; for CPU twins.
 pub(crate) fn put(to: &mut f32, value: f32, accumulate: usize) {
     *to = if accumulate != 0 { *to + value } else { value };
+}
+
+/// max(x, 0), which `f32::max` is not: of a NaN and a number that gives the number.
+pub(crate) fn relu(x: f32) -> f32 {
+    if x <= 0.0 { 0.0 } else { x }
+}
+
+/// -1, 0 or 1; NaN stays NaN.
+pub(crate) fn sign_of(x: f32) -> f32 {
+    if x == 0.0 { 0.0 } else { x.signum() }
+}
+
+/// The slope of a ReLU by its result. One that is NaN lets a gradient through, as torch's does.
+pub(crate) fn relu_slope(y: f32) -> f32 {
+    if y <= 0.0 { 0.0 } else { 1.0 }
+}
+
+/// The larger of two numbers; NaN where one of them is.
+pub(crate) fn larger(a: f32, b: f32) -> f32 {
+    if a.is_nan() || a > b { a } else { b }
 }
 
 /// erf by Abramowitz and Stegun 7.1.26, as the shaders have it.

@@ -93,11 +93,11 @@ impl Tape {
     ) -> Result<Var> {
         let Goals { labels, rows, ring } = goals;
         let ((n, tasks), (map, total)) = (self.rows_cols(pred), self.rows_cols(labels));
-        let width = self.rows_cols(ring).1;
+        let (slots, width) = self.rows_cols(ring);
         let (pairs, margin) = align.map_or((&[][..], 0.0), |a| (a.pairs, a.margin));
         let features = align.map_or(0, |a| self.shape(a.features).first().copied().unwrap_or(0));
         let wanted = tasks + pairs.len() + features;
-        if map != tasks || self.len(rows) != n || wanted > width {
+        if map != tasks || self.len(rows) != n || wanted > width || n * total == 0 {
             let shapes = [pred, labels, rows, ring].map(|v| self.shape(v).to_vec());
             let detail = format!(
                 "pred, labels, rows, ring are {shapes:?}: want [n, tasks], [tasks, total], [n], and \
@@ -110,6 +110,7 @@ impl Tape {
         let from: Vec<Var> = [Some(pred), pulled].into_iter().flatten().collect();
         let loss = self.output("loss", &[1], &from);
         let mut words = loss_words(stack.map_or(0, |s| s.d), pairs, margin);
+        words[3] = sizes(&[slots])[0];
         words.extend(sizes(&[n, tasks, total, width]));
         let (cov, coef) = (stack.map(|s| s.cov), stack.map(|s| s.coef));
         let args = [Some(pred), Some(labels), Some(rows), cov, coef, Some(loss), Some(ring)];
@@ -160,6 +161,7 @@ fn objective_cases() -> Vec<Case> {
         .map(|([n, tasks, features, d], pairs, margin)| {
             let (total, width) = (n + 5, (tasks + pairs.len() + features).next_multiple_of(16));
             let mut words = loss_words(d, pairs, margin);
+            words[3] = 3;
             words.extend(sizes(&[n, tasks, total, width]));
             let with = |a| if features > 0 { a } else { None };
             let args = vec![
@@ -201,12 +203,13 @@ fn grad_cases() -> Vec<Case> {
 
 /// CPU twins.
 pub mod reference {
-    use super::super::put;
+    use super::super::{put, sign_of};
     use super::align;
     use crate::plan::Twin;
 
     /// Target and weight of a sample's row in a task.
     fn goal(labels: &[f32], total: usize, row: usize, task: usize) -> (f32, f32) {
+        let row = row.min(total - 1);
         let label = labels[task * total + row];
         (label, if task == 0 { 1.0 } else { (label - labels[row]).abs().tanh() })
     }
@@ -233,8 +236,10 @@ pub mod reference {
             t.write(4).copy_from_slice(&aligned.coef);
         }
         t.write(5)[0] = loss;
-        let at = t.step.slot as usize * width;
-        t.write(6)[at..at + row.len()].copy_from_slice(&row);
+        let (slot, slots) = (t.step.slot as usize, t.size(3));
+        if slot < slots {
+            t.write(6)[slot * width..][..row.len()].copy_from_slice(&row);
+        }
     }
 
     /// Gradient of the predictions.
@@ -245,8 +250,7 @@ pub mod reference {
         for at in 0..n * tasks {
             let (label, weight) = goal(&labels, total, rows[at / tasks] as usize, at % tasks);
             let difference = pred[at] - label;
-            let sign = if difference == 0.0 { 0.0 } else { difference.signum() };
-            put(&mut t.write(4)[at], g * weight * sign / n as f32, accumulate);
+            put(&mut t.write(4)[at], g * weight * sign_of(difference) / n as f32, accumulate);
         }
     }
 }

@@ -63,18 +63,22 @@ impl Tape {
         defines: Defines,
     ) -> Result<Var> {
         let ((rows, cols), (batch, two)) = (self.rows_cols(x), self.rows_cols(spans));
-        if two != 2 || cols % 4 != 0 || batch * cols == 0 || self.rows_cols(tokens) != (rows, 4) {
+        if two != 2
+            || cols % 4 != 0
+            || batch * cols * rows == 0
+            || self.rows_cols(tokens) != (rows, 4)
+        {
             let shapes = [x, tokens, spans].map(|v| self.shape(v).to_vec());
             let detail = format!("{shapes:?}: want [T, 4 k], [T, 4] and [batch, 2]");
             return Err(Error::shape("pool", detail));
         }
         let y = self.output(name, &[batch, cols], &[x]);
-        let words = sizes(&[batch, cols]);
+        let words = sizes(&[batch, cols, rows]);
         let args = [Some(x), Some(spans), Some(y)];
         self.call(&POOL, &args, words, defines.clone(), (rows * cols) as u64);
         self.on_backward(&[y], move |tape| {
             if let (Some(dy), Some(dx)) = (tape.grad(y), tape.sink(x)) {
-                let words = sizes(&[rows, cols, dx.accumulate as usize]);
+                let words = sizes(&[rows, cols, dx.accumulate as usize, batch]);
                 let args = [Some(dy), Some(tokens), Some(dx.var)];
                 tape.call(&POOL_BACKWARD, &args, words, defines.clone(), (rows * cols) as u64);
             }
@@ -101,11 +105,11 @@ fn cases(backward: bool) -> Vec<Case> {
             let (words, args) = if backward {
                 let args =
                     vec![arg(1, 3 * cols), Some(CaseArg::U(tokens.clone())), arg(2, rows * cols)];
-                (sizes(&[rows, cols, i % 2]), args)
+                (sizes(&[rows, cols, i % 2, 3]), args)
             } else {
                 let args =
                     vec![arg(1, rows * cols), Some(CaseArg::U(spans.clone())), arg(2, 3 * cols)];
-                (sizes(&[3, cols]), args)
+                (sizes(&[3, cols, rows]), args)
             };
             let case = Case::new(format!("{cols}, mean {mean}"), words, args);
             cases.push(if mean { case.define("MEAN", 1) } else { case });
@@ -121,10 +125,11 @@ pub mod reference {
 
     /// Position 0, or the mean.
     pub fn pool(t: &mut Twin) {
-        let (batch, cols, x) = (t.size(0), t.size(1), t.read(0));
+        let (batch, cols, rows, x) = (t.size(0), t.size(1), t.size(2), t.read(0));
         let spans = t.words_of(1).to_vec();
         for b in 0..batch {
-            let (first, length) = (spans[2 * b] as usize, spans[2 * b + 1] as usize);
+            let first = (spans[2 * b] as usize).min(rows - 1);
+            let length = (spans[2 * b + 1] as usize).min(rows - first);
             let taken = if t.is("MEAN") { length } else { 1 };
             for c in 0..cols {
                 let sum: f32 = (first..first + taken).map(|r| x[r * cols + c]).sum();
@@ -135,18 +140,19 @@ pub mod reference {
 
     /// Each row's share of its sample's gradient.
     pub fn pool_backward(t: &mut Twin) {
-        let (rows, cols, accumulate) = (t.size(0), t.size(1), t.size(2));
+        let [rows, cols, accumulate, batch] = [0, 1, 2, 3].map(|i| t.size(i));
         let (dout, tokens) = (t.read(0), t.words_of(1).to_vec());
         for r in 0..rows {
             let [place, length, sample] = [1, 2, 3].map(|i| tokens[4 * r + i] as usize);
             let share = match (t.is("MEAN"), length, place & 0xffff) {
-                (_, 0, _) => 0.0,
-                (true, length, _) => 1.0 / length as f32,
-                (false, _, 0) => 1.0,
-                _ => 0.0,
+                _ if length == 0 || sample >= batch => None,
+                (true, length, _) => Some(1.0 / length as f32),
+                (false, _, 0) => Some(1.0),
+                _ => None,
             };
             for c in 0..cols {
-                put(&mut t.write(2)[r * cols + c], share * dout[sample * cols + c], accumulate);
+                let d = share.map_or(0.0, |share| share * dout[sample * cols + c]);
+                put(&mut t.write(2)[r * cols + c], d, accumulate);
             }
         }
     }

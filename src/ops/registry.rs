@@ -1,13 +1,15 @@
 //! Every kernel of the engine. Being in this list gives a kernel its tests and its benchmark.
 
 use super::*;
-use crate::error::Result;
-use crate::gpu::{Caps, Gpu};
+use crate::error::{Error, Result};
+use crate::gpu::{Caps, Defines, Gpu};
 use crate::plan::{
-    Access, Call, Case, CaseArg, Kernel, Memory, Place, Plan, Pool, Recording, SpaceId, Spaces,
-    Stage, Step, TensorInfo, Twin,
+    Access, Binding, Call, Case, CaseArg, Kernel, Memory, Place, Plan, Pool, Recording, SpaceId,
+    Spaces, Stage, Step, TensorInfo, Twin,
 };
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 /// All kernels.
 pub static KERNELS: &[&Kernel] = &[
@@ -93,6 +95,33 @@ pub fn find(name: &str) -> Option<&'static Kernel> {
     KERNELS.iter().copied().find(|k| k.name == name)
 }
 
+/// Whether a kernel is one of these, and not a record like one of them.
+pub(crate) fn is_own(kernel: &Kernel) -> bool {
+    KERNELS.iter().any(|own| std::ptr::eq(*own, kernel))
+}
+
+/// What has to be as it is in a case for its kernel to stay within its bindings; what the bindings
+/// hold is data, of which a kernel trusts nothing.
+type Geometry = (Vec<u32>, Defines, Vec<Option<usize>>);
+
+fn geometry(case: &Case) -> Geometry {
+    let lens = case.args.iter().map(|arg| arg.as_ref().map(CaseArg::len)).collect();
+    (case.words.clone(), case.defines.clone(), lens)
+}
+
+/// Whether a case is one of its kernel's own, but for the contents of its bindings.
+fn is_own_case(kernel: &'static Kernel, case: &Case) -> bool {
+    type Known = Mutex<BTreeMap<&'static str, BTreeSet<Geometry>>>;
+    static KNOWN: Known = Mutex::new(BTreeMap::new());
+    if !is_own(kernel) {
+        return false;
+    }
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let own =
+        known.entry(kernel.name).or_insert_with(|| (kernel.cases)().iter().map(geometry).collect());
+    own.contains(&geometry(case))
+}
+
 /// Repeatable values in [-1, 1) for test cases.
 pub fn random(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
@@ -111,30 +140,25 @@ fn words(arg: &CaseArg) -> Vec<u32> {
     }
 }
 
-/// The step uniforms that cases run under.
-pub fn case_step() -> Step {
-    let mut step = Step { seed: 7, step: 3, epoch: 3, slot: 1, ..Step::default() };
-    step.set_adam_step(3);
-    for group in 0..step.lr.len() {
-        step.lr[group] = 1e-3 * (group + 1) as f32;
-        step.decay[group] = 1e-2 / (group + 1) as f32;
-    }
-    step
-}
-
 /// What a case's twin leaves in each binding.
 pub fn run_twin(kernel: &Kernel, case: &Case) -> Vec<Option<Vec<u32>>> {
     let mut buffers: Vec<_> = case.args.iter().map(|a| a.as_ref().map(words)).collect();
     (kernel.twin)(&mut Twin {
         words: &case.words,
-        step: &case_step(),
+        step: &case.step,
         defines: &case.defines,
         buffers: &mut buffers,
     });
     buffers
 }
 
-/// A case as a recording of one call: its spaces, and of each binding its space and contents.
+/// Words before and after each binding of a case, which no kernel may touch.
+const GUARD: usize = crate::plan::ALIGN_WORDS;
+/// What they hold: as a float 1.5e16, which shows in a result that read it.
+const GUARD_WORD: u32 = 0x5a55_aa5a;
+
+/// A case as a recording of one call: its spaces, and of each binding its space and all that is in it,
+/// the guards included.
 pub(crate) struct CaseRecording {
     pub recording: Recording,
     pub spaces: Spaces,
@@ -153,10 +177,13 @@ pub(crate) fn record_case(kernel: &'static Kernel, case: &Case) -> CaseRecording
             tensors.push(None);
             continue;
         };
-        let space = spaces.declare(binding.name, contents.len());
-        let (shape, place) = (vec![contents.len()], Place::Space { space, offset: 0 });
+        let (len, mut all) = (contents.len(), vec![GUARD_WORD; GUARD]);
+        all.extend(contents);
+        all.resize(all.len() + GUARD, GUARD_WORD);
+        let space = spaces.declare(binding.name, all.len());
+        let (shape, place) = (vec![len], Place::Space { space, offset: GUARD });
         tensors.push(Some(recording.add(TensorInfo::new(binding.name.into(), shape, place))));
-        args.push(Some((space, contents)));
+        args.push(Some((space, all)));
     }
     recording.calls.push(Call {
         kernel,
@@ -165,8 +192,9 @@ pub(crate) fn record_case(kernel: &'static Kernel, case: &Case) -> CaseRecording
         defines: case.defines.clone(),
         flops: case.flops,
         stage: Stage::Forward,
+        trusted: is_own_case(kernel, case),
     });
-    CaseRecording { recording, spaces, args, step: case_step() }
+    CaseRecording { recording, spaces, args, step: case.step }
 }
 
 /// A case as a plan for a device of these capabilities: one dispatch, or the two that its family
@@ -178,10 +206,11 @@ pub fn case_plan(kernel: &'static Kernel, case: &Case, caps: &Caps) -> Result<Pl
     Plan::new(record_case(kernel, case).recording, caps)
 }
 
-/// What the device leaves in each binding.
+/// What the device leaves in each binding. The kernel runs with bounds checks unless it is one of
+/// [`KERNELS`] and the case has the words, defines and lengths of one of its own.
 ///
 /// # Errors
-/// Whatever building or running the kernel reports.
+/// Whatever building or running the kernel reports; [`Gpu`](Error::Gpu) where it wrote past a binding.
 pub fn run_case(gpu: &Gpu, kernel: &'static Kernel, case: &Case) -> Result<Vec<Option<Vec<u32>>>> {
     run_case_with(gpu, kernel, case, Ok)
 }
@@ -205,10 +234,18 @@ pub fn run_case_with(
     let plan = edit(Plan::new(recording, gpu.caps())?)?;
     let program = plan.prepare(gpu, &memory, &mut Pool::new())?;
     program.run(gpu, &memory)?;
-    let read = |(space, contents): &(SpaceId, Vec<u32>)| {
-        memory.read(gpu, *space, 0, contents.len()).map(Some)
+    let read = |(binding, (space, contents)): (&Binding, &(SpaceId, Vec<u32>))| {
+        let mut all = memory.read(gpu, *space, 0, contents.len())?;
+        let after = all.split_off(all.len() - GUARD);
+        let own = all.split_off(GUARD);
+        if all.iter().chain(&after).any(|word| *word != GUARD_WORD) {
+            let (kernel, binding) = (kernel.name, binding.name);
+            return Err(Error::Gpu(format!("{kernel} wrote past what is bound as {binding}")));
+        }
+        Ok(Some(own))
     };
-    args.iter().map(|arg| arg.as_ref().map_or(Ok(None), read)).collect()
+    let bound = kernel.bindings.iter().zip(&args);
+    bound.map(|(b, arg)| arg.as_ref().map_or(Ok(None), |arg| read((b, arg)))).collect()
 }
 
 /// An element that a device has otherwise than the twin.
@@ -265,4 +302,49 @@ pub fn differences(
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_kernels_with_own_words_go_without_checks() {
+        let kernel = find("scatter_rows").unwrap();
+        let case = (kernel.cases)().remove(0);
+        let trusted = |kernel, case: &Case| record_case(kernel, case).recording.calls[0].trusted;
+        assert!(trusted(kernel, &case));
+        // Other data are nothing to a kernel that bounds its indices.
+        let mut data = case.clone();
+        data.args[1] = Some(CaseArg::U(vec![u32::MAX; 3]));
+        assert!(trusted(kernel, &data));
+        // Other sizes are: here a row more than there are.
+        let mut words = case.clone();
+        words.words[4] += 1;
+        assert!(!trusted(kernel, &words));
+        let mut short = case.clone();
+        short.args[2] = Some(CaseArg::F(vec![0.0; 7]));
+        assert!(!trusted(kernel, &short));
+        let defined = case.clone().define("MORE", 1);
+        assert!(!trusted(kernel, &defined));
+        // A record like a kernel's is somebody else's.
+        let Kernel { name, source, bindings, step, launch, twin, cases } = *kernel;
+        let alike =
+            Box::leak(Box::new(Kernel { name, source, bindings, step, launch, twin, cases }));
+        assert!(!trusted(alike, &case));
+    }
+
+    #[test]
+    fn a_copy_of_a_call_is_not_trusted() {
+        let mut tape = crate::Tape::new();
+        let x = tape.constant("x", &[4], &[1.0; 4]).unwrap();
+        tape.scale(x, 2.0).unwrap();
+        let recording = tape.recording();
+        assert!(recording.calls[0].trusted);
+        assert!(!recording.calls[0].clone().trusted && !recording.clone().calls[0].trusted);
+        assert!(recording.copy().calls[0].trusted);
+        let plan =
+            Plan::new(recording.clone(), &crate::gpu::Caps::defaults(crate::gpu::Family::Plain));
+        assert!(plan.is_ok());
+    }
 }

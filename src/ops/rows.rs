@@ -1,6 +1,6 @@
 //! Rows into tables: predictions by sample.
 
-use super::random;
+use super::{random, sizes};
 use crate::error::{Error, Result};
 use crate::gpu::Defines;
 use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, grid};
@@ -13,7 +13,7 @@ pub static SCATTER: Kernel = Kernel {
     bindings: &[
         Binding::read("X"),
         Binding::read("ROWS"),
-        Binding::write("OUT").part(|p, _, _| [0, u64::from(p[0] * p[1])]),
+        Binding::write("OUT").part(|p, _, _| [0, u64::from(p[0]) * u64::from(p[1])]),
     ],
     step: false,
     launch: |_, words, _| Launch::of(grid((words[0] * words[1]) as usize, 64)),
@@ -21,17 +21,18 @@ pub static SCATTER: Kernel = Kernel {
     cases: || {
         let f = |s, len| Some(CaseArg::F(random(s, len)));
         let rows = Some(CaseArg::U(vec![4, 0, 9]));
-        vec![Case::new("3 of 10", vec![3, 5, 7, 1], vec![f(1, 15), rows, f(2, 70)])]
+        vec![Case::new("3 of 10", vec![3, 5, 7, 1, 10], vec![f(1, 15), rows, f(2, 70)])]
     },
 };
 
 impl Tape {
-    /// `out[rows[i], at..at + c] = x[i]` for `x [n, c]`, `rows [n]` (u32), `out [.., ld]`.
+    /// `out[rows[i], at..at + c] = x[i]` for `x [n, c]`, `rows [n]` (u32), `out [height, ld]`. A row
+    /// of `height` or more is left out.
     ///
     /// # Errors
     /// Columns that do not fit, or another number of rows.
     pub fn scatter_rows(&mut self, x: Var, rows: Var, out: Var, at: usize) -> Result<()> {
-        let ((n, c), ld) = (self.rows_cols(x), self.rows_cols(out).1);
+        let ((n, c), (height, ld)) = (self.rows_cols(x), self.rows_cols(out));
         if self.len(rows) != n || at + c > ld {
             let detail = format!(
                 "{:?} by {:?} rows into columns {at}.. of {:?}",
@@ -41,7 +42,7 @@ impl Tape {
             );
             return Err(Error::shape("scatter_rows", detail));
         }
-        let words = [n, c, ld, at].map(|w| w as u32).to_vec();
+        let words = sizes(&[n, c, ld, at, height]);
         self.call(&SCATTER, &[Some(x), Some(rows), Some(out)], words, Defines::new(), 0);
         Ok(())
     }
@@ -53,9 +54,12 @@ pub mod reference {
 
     /// Rows to their places.
     pub fn scatter(t: &mut Twin) {
-        let [n, c, ld, at] = [0, 1, 2, 3].map(|i| t.size(i));
+        let [n, c, ld, at, height] = [0, 1, 2, 3, 4].map(|i| t.size(i));
         let (x, rows) = (t.read(0), t.words_of(1).to_vec());
         for i in 0..n {
+            if rows[i] as usize >= height {
+                continue;
+            }
             let to = rows[i] as usize * ld + at;
             t.write(2)[to..to + c].copy_from_slice(&x[i * c..(i + 1) * c]);
         }

@@ -182,13 +182,18 @@ mod cases {
 
 /// CPU twins.
 pub mod reference {
-    use super::super::put;
+    use super::super::{larger, put};
     use super::*;
+
+    /// A difference, cut at -80.
+    fn least(d: f32) -> f32 {
+        if d < -80.0 { -80.0 } else { d }
+    }
 
     /// The largest of a row, and the sum of exp of the differences from it.
     fn largest_and_sum(row: &[f32]) -> (f32, f32) {
-        let m = row.iter().copied().fold(f32::MIN, f32::max);
-        let sum: f64 = row.iter().map(|x| f64::from((x - m).max(-80.0).exp())).sum();
+        let m = row.iter().copied().fold(f32::MIN, larger);
+        let sum: f64 = row.iter().map(|x| f64::from(least(x - m).exp())).sum();
         (m, sum as f32)
     }
 
@@ -198,7 +203,7 @@ pub mod reference {
         for (x, y) in x.chunks(cols).zip(t.write(1).chunks_mut(cols)) {
             let (m, sum) = largest_and_sum(x);
             for (x, y) in x.iter().zip(y) {
-                *y = (x - m).max(-80.0).exp() / sum;
+                *y = least(x - m).exp() / sum;
             }
         }
     }
@@ -235,7 +240,7 @@ pub mod reference {
         for (i, dx) in t.write(4).iter_mut().enumerate() {
             let (r, c) = (i / cols, i % cols);
             let hit = f32::from(c == (targets[r] as usize).min(cols - 1));
-            let y = (x[i] - lse[r]).clamp(-80.0, 1.0).exp();
+            let y = least(x[i] - lse[r]).exp();
             put(dx, (y - hit) * dloss * scale, accumulate);
         }
     }

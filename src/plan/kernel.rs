@@ -295,6 +295,21 @@ pub enum CaseArg {
     U(Vec<u32>),
 }
 
+impl CaseArg {
+    /// Number of words.
+    pub fn len(&self) -> usize {
+        match self {
+            CaseArg::F(values) => values.len(),
+            CaseArg::U(words) => words.len(),
+        }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A call for tests and timings.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -310,12 +325,21 @@ pub struct Case {
     pub tolerance: f32,
     /// Floating-point operations, for timings.
     pub flops: u64,
+    /// The step uniforms.
+    pub step: Step,
 }
 
 impl Case {
-    /// A case without defines at a tolerance of 1e-5.
+    /// A case without defines at a tolerance of 1e-5, in the third step of a run.
     pub fn new(name: impl Into<String>, words: Vec<u32>, args: Vec<Option<CaseArg>>) -> Self {
-        Case { name: name.into(), words, defines: Defines::new(), args, tolerance: 1e-5, flops: 0 }
+        let mut step = Step { seed: 7, step: 3, epoch: 3, slot: 1, ..Step::default() };
+        step.set_adam_step(3);
+        for group in 0..step.lr.len() {
+            step.lr[group] = 1e-3 * (group + 1) as f32;
+            step.decay[group] = 1e-2 / (group + 1) as f32;
+        }
+        let (name, defines) = (name.into(), Defines::new());
+        Case { name, words, defines, args, tolerance: 1e-5, flops: 0, step }
     }
     /// Adds a define.
     pub fn define(mut self, name: &'static str, value: u32) -> Self {

@@ -4,7 +4,7 @@ use super::{
     Access, Call, Kernel, Launch, Owner, Place, Recording, Spaces, Stage, TensorId, TensorInfo,
 };
 use crate::error::{Error, Result};
-use crate::gpu::{Caps, Defines, Family, PipelineKey};
+use crate::gpu::{Caps, Defines, Family, Gpu, Pipeline, PipelineKey};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub struct Planned {
     pub rounds: u64,
     /// Its part of the step.
     pub stage: Stage,
+    /// Whether its kernel may go without bounds checks; see [`Call`].
+    pub(super) trusted: bool,
     /// WGSL in place of the kernel's own.
     pub text: Option<Arc<str>>,
     /// Other defines and workgroups that leave the very same bits, with their iterations and rounds;
@@ -51,6 +53,17 @@ impl Planned {
             defines: self.defines.clone(),
             bindings: self.kernel.kinds(&present),
             text: self.text.clone(),
+        }
+    }
+
+    /// The pipeline itself, built where it is not there yet.
+    pub(super) fn pipeline(&self, gpu: &Gpu) -> Result<Arc<Pipeline>> {
+        let (key, source) = (self.key(), self.kernel.source);
+        // Others' kernels may share a name, and are told apart by their text.
+        if crate::ops::is_own(self.kernel) {
+            gpu.own_pipeline(&key, source, self.trusted)
+        } else {
+            gpu.pipeline(&key, source)
         }
     }
 
@@ -88,20 +101,11 @@ impl Plan {
     /// [`Shape`](Error::Shape) where a kernel would read halves as floats, or scratch that no earlier
     /// call has written.
     pub fn new(mut recording: Recording, caps: &Caps) -> Result<Self> {
+        // Before anything is computed from sizes, and once more for the scratch of split calls.
+        fit(&recording.tensors, caps)?;
+        let before = recording.tensors.len();
         divide(&mut recording, caps.family);
-        for tensor in &recording.tensors {
-            let bytes = tensor.words() as u64 * 4;
-            if bytes > caps.max_binding {
-                return Err(Error::OutOfMemory {
-                    what: format!("tensor '{}' {:?}", tensor.name, tensor.shape),
-                    bytes,
-                    advice: format!(
-                        "one binding of {} holds {}; use a smaller batch (train.batch_size)",
-                        caps.name, caps.max_binding
-                    ),
-                });
-            }
-        }
+        fit(&recording.tensors[before..], caps)?;
         for call in &recording.calls {
             let bindings = call.kernel.bindings.iter().zip(&call.args);
             let tensors = bindings
@@ -134,6 +138,7 @@ impl Plan {
                     others: launch
                         .others
                         .iter()
+                        .filter(|l| l.groups.iter().all(|g| *g <= caps.max_groups))
                         .map(|l| (of(l), l.groups, l.iterations, l.rounds))
                         .collect(),
                     groups: launch.groups,
@@ -144,6 +149,7 @@ impl Plan {
                     iterations: launch.iterations,
                     rounds: launch.rounds,
                     stage: call.stage,
+                    trusted: call.trusted,
                     text: None,
                 }
             })
@@ -220,6 +226,26 @@ impl Plan {
     }
 }
 
+/// Refuses a tensor that is larger than a binding may be. Shaders count in 32 bits, whatever an
+/// adapter can bind.
+fn fit(tensors: &[TensorInfo], caps: &Caps) -> Result<()> {
+    let most = caps.max_binding.min(u64::from(u32::MAX));
+    for tensor in tensors {
+        let bytes = tensor.words() as u64 * 4;
+        if bytes > most {
+            return Err(Error::OutOfMemory {
+                what: format!("tensor '{}' {:?}", tensor.name, tensor.shape),
+                bytes,
+                advice: format!(
+                    "one binding of {} holds {most}; use a smaller batch (train.batch_size)",
+                    caps.name
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Makes two calls of each that its kernel wants split on this family.
 fn divide(recording: &mut Recording, family: Family) {
     let calls = std::mem::take(&mut recording.calls);
@@ -241,6 +267,7 @@ fn divide(recording: &mut Recording, family: Family) {
             defines: Defines::new(),
             flops: len as u64,
             stage: call.stage,
+            trusted: call.trusted && crate::ops::is_own(split.fold),
         };
         call.args[binding] = partial;
         call.words = split.words;

@@ -94,8 +94,7 @@ impl TensorInfo {
         TensorInfo { name, shape, place, keep: false, half: false }
     }
 
-    /// Number of elements. One that no machine could count is the largest there is, so that a plan
-    /// refuses it.
+    /// Number of elements; of more than any adapter holds, a number that is also more.
     pub fn len(&self) -> usize {
         elements(&self.shape)
     }
@@ -121,14 +120,6 @@ impl TensorInfo {
     }
 }
 
-/// The product of extents; the largest number there is where it would be more.
-pub(crate) fn elements(shape: &[usize]) -> usize {
-    match shape.contains(&0) {
-        true => 0,
-        false => shape.iter().fold(1, |all: usize, n| all.saturating_mul(*n)),
-    }
-}
-
 /// What memory is a part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -138,6 +129,19 @@ pub(crate) enum Owner {
     Space(SpaceId),
     /// The plan's constants.
     Constants,
+}
+
+/// More elements than any tensor may have, and few enough for an account of what a kernel does with
+/// them to fit 64 bits.
+const TOO_MANY: usize = 1 << 40;
+
+/// Elements of a shape, or [`TOO_MANY`]: a plan refuses that tensor by name, and nothing before it
+/// overflows.
+pub(crate) fn elements(shape: &[usize]) -> usize {
+    if shape.contains(&0) {
+        return 0;
+    }
+    shape.iter().fold(1, |len: usize, extent| len.saturating_mul(*extent).min(TOO_MANY))
 }
 
 /// Which part of a step a call belongs to.
@@ -165,7 +169,11 @@ impl std::fmt::Display for Stage {
 }
 
 /// One kernel call, before it is fitted to an adapter.
-#[derive(Clone)]
+///
+/// An operation of this crate checks its shapes before it records a call, so that its kernels need
+/// not check every index again, and are compiled without such checks. A call remembers that it was
+/// made so. Its copy does not, since a copy may be changed: the kernel of a copy is compiled with
+/// bounds checks, as are all kernels that are not this crate's.
 pub struct Call {
     /// The kernel.
     pub kernel: &'static Kernel,
@@ -179,6 +187,30 @@ pub struct Call {
     pub flops: u64,
     /// Its part of the step.
     pub stage: Stage,
+    /// Whether an operation of this crate made it, for a kernel of this crate, and nobody else could
+    /// have changed it since.
+    pub(crate) trusted: bool,
+}
+
+impl Clone for Call {
+    fn clone(&self) -> Self {
+        Call { trusted: false, ..self.copy() }
+    }
+}
+
+impl Call {
+    /// A copy that is trusted as this one is, for this crate, which does not change it.
+    pub(crate) fn copy(&self) -> Self {
+        Call {
+            kernel: self.kernel,
+            args: self.args.clone(),
+            words: self.words.clone(),
+            defines: self.defines.clone(),
+            flops: self.flops,
+            stage: self.stage,
+            trusted: self.trusted,
+        }
+    }
 }
 
 /// What a tape hands to a plan.
@@ -251,6 +283,16 @@ impl Recording {
     pub(crate) fn overlap(&self, a: TensorId, b: TensorId) -> bool {
         let ((of_a, a), (of_b, b)) = (self.memory(a), self.memory(b));
         of_a == of_b && a.start < b.end && b.start < a.end
+    }
+
+    /// A copy whose calls are trusted as these are; see [`Call`].
+    pub(crate) fn copy(&self) -> Self {
+        Recording {
+            tensors: self.tensors.clone(),
+            calls: self.calls.iter().map(Call::copy).collect(),
+            constants: self.constants.clone(),
+            id: self.id,
+        }
     }
 
     /// The tensor whose memory a tensor uses: itself, or the one it is a part of.

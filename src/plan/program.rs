@@ -2,8 +2,8 @@
 
 use super::memory::Slot;
 use super::{
-    ALIGN_WORDS, Access, Memory, PARAMS, Place, Plan, Pool, Ring, STEP, SpaceId, Stage, TensorId,
-    uniform,
+    ALIGN_WORDS, Access, Memory, PARAMS, Place, Plan, Planned, Pool, Ring, STEP, SpaceId, Stage,
+    TensorId, uniform,
 };
 use crate::error::{Error, Result};
 use crate::gpu::{self, Gpu, Pipeline, PipelineKey, read_words};
@@ -153,11 +153,11 @@ impl Plan {
     }
 
     fn pipelines(&self, gpu: &Gpu) -> Result<Vec<Arc<Pipeline>>> {
-        let keys: Vec<(PipelineKey, &'static str)> =
-            self.dispatches().iter().map(|d| (d.key(), d.kernel.source)).collect();
-        let mut distinct: Vec<&(PipelineKey, &str)> = Vec::new();
+        let keys: Vec<(PipelineKey, &Planned)> =
+            self.dispatches().iter().map(|d| (d.key(), d)).collect();
+        let mut distinct: Vec<&(PipelineKey, &Planned)> = Vec::new();
         for key in &keys {
-            if !distinct.iter().any(|d| d.0 == key.0) {
+            if !distinct.iter().any(|d| d.0 == key.0 && d.1.trusted == key.1.trusted) {
                 distinct.push(key);
             }
         }
@@ -169,7 +169,7 @@ impl Plan {
                     let mine = distinct.iter().skip(t).step_by(threads).copied();
                     let mine: Vec<_> = mine.collect();
                     scope.spawn(move || {
-                        mine.into_iter().try_for_each(|(k, s)| gpu.pipeline(k, s).map(drop))
+                        mine.into_iter().try_for_each(|(_, d)| d.pipeline(gpu).map(drop))
                     })
                 })
                 .collect();
@@ -178,7 +178,7 @@ impl Plan {
             })
         })?;
         phase.end(format_args!("{} pipelines of {} dispatches", distinct.len(), keys.len()));
-        keys.iter().map(|(key, source)| gpu.pipeline(key, source)).collect()
+        keys.iter().map(|(_, planned)| planned.pipeline(gpu)).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::Program;
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, read_words};
+use crate::gpu::{Gpu, Pipeline, read_words};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -95,6 +95,46 @@ impl Clock {
         empties.sort();
         let (period, empty) = (gpu.queue.get_timestamp_period(), empties[empties.len() / 2]);
         Ok(Clock { queries, period, empty })
+    }
+
+    /// The time of one dispatch by itself, from the beginning to the end of its pass where there are
+    /// timestamps.
+    pub(super) fn dispatch(
+        &self,
+        gpu: &Gpu,
+        pipeline: &Pipeline,
+        bind_group: &wgpu::BindGroup,
+        [x, y, z]: [u32; 3],
+    ) -> Result<Duration> {
+        let commands = gpu.scoped(|| {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            {
+                let timestamp_writes =
+                    self.queries.as_ref().map(|(query_set, _)| wgpu::ComputePassTimestampWrites {
+                        query_set,
+                        beginning_of_pass_write_index: Some(0),
+                        end_of_pass_write_index: Some(1),
+                    });
+                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                let mut pass = encoder.begin_compute_pass(&descriptor);
+                pass.set_pipeline(&pipeline.pipeline);
+                pass.set_bind_group(0, bind_group, &[]);
+                pass.dispatch_workgroups(x, y, z);
+            }
+            if let Some((set, buffer)) = &self.queries {
+                encoder.resolve_query_set(set, 0..2, buffer, 0);
+            }
+            encoder.finish()
+        })?;
+        let start = Instant::now();
+        gpu.submit(commands)?;
+        match &self.queries {
+            Some((_, buffer)) => Ok(self.between(&read_words(gpu, buffer, 0, 4)?).sum()),
+            None => {
+                gpu.wait()?;
+                Ok(start.elapsed().saturating_sub(self.empty))
+            }
+        }
     }
 
     /// The wall time of a submission as it is, also where there are timestamps.

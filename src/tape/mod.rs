@@ -375,6 +375,7 @@ impl Tape {
             defines,
             flops,
             stage: self.stage.unwrap_or(Stage::Forward),
+            trusted: crate::ops::is_own(kernel),
         });
     }
 
