@@ -219,6 +219,8 @@ fn segments() -> Vec<Entry> {
             let offsets = t.segments("offsets", &[0, 3, 5, 5, 6], 6)?;
             let (a, b) = (t.gather(v[1], to)?, t.gather(v[2], from)?);
             let score = t.add(a, b)?;
+            // Something bent, as there is in every such model: softmax does not see what all share.
+            let score = t.activate(score, Act::Tanh)?;
             let share = t.segment_softmax(score, offsets)?;
             let h = t.gather(v[0], from)?;
             let weighted = t.mul(h, share)?;
