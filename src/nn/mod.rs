@@ -3,6 +3,7 @@
 #[cfg(feature = "bert")]
 mod bert;
 mod init;
+#[cfg(feature = "bert")]
 mod invented;
 mod layers;
 mod params;
@@ -13,6 +14,7 @@ mod weights;
 #[cfg(feature = "bert")]
 pub use bert::{Bert, Freeze, Reading, TokenVars};
 pub use init::Init;
+#[cfg(feature = "bert")]
 pub use invented::invent;
 pub use layers::{Head, LstmEncoder, linear, linear_specs};
 pub use params::{ParamSpec, Params};

@@ -159,7 +159,7 @@ impl Plan {
             return Err(Error::TooLarge {
                 what: format!("kernel '{}' in {x}x{y}x{z} workgroups", d.kernel.name),
                 advice: format!(
-                    "{} takes {} along each axis; use a smaller batch (train.batch_size)",
+                    "{} takes {} along each axis; use a smaller batch",
                     caps.name, caps.max_groups
                 ),
             });
@@ -237,7 +237,7 @@ fn fit(tensors: &[TensorInfo], caps: &Caps) -> Result<()> {
                 what: format!("tensor '{}' {:?}", tensor.name, tensor.shape),
                 bytes,
                 advice: format!(
-                    "one binding of {} holds {most}; use a smaller batch (train.batch_size)",
+                    "one binding of {} holds {most}; use a smaller batch",
                     caps.name
                 ),
             });

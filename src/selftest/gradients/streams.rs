@@ -7,7 +7,7 @@ use crate::ops::batch_norm::BatchNorm;
 use crate::ops::conv::Conv1d;
 use crate::ops::masked::Keep;
 use crate::ops::positions::Sinusoid;
-use crate::ops::random;
+use crate::ops::{Act, random};
 use crate::{Result, Tape, Var};
 
 /// All of them.
