@@ -1,3 +1,4 @@
+// Segments of rows, and which of them holds a row.
 #import segments_range
 
 // The segment that a row belongs to, by a search of 2 to the power of P.steps: the last one that
