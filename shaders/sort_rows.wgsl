@@ -6,8 +6,8 @@
 //       ORDER [m], in all passes but the first: what the one before left
 // Out   OUT   [m]
 // Geometry  an invocation owns an entry. In the first pass it counts through its block; in the others
-//           its place in its own run is known, and a search of 2 to the power of steps finds how many
-//           of each other run come before it: of an earlier run those that are not larger, of a later
+//           its place in its own run is known, and a search of `steps` halvings finds how many of
+//           each other run come before it: of an earlier run those that are not larger, of a later
 //           one those that are smaller. No two invocations write one place, and nothing waits.
 // Twin      ops::gather::reference::sort_rows
 

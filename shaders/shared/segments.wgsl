@@ -1,6 +1,7 @@
+// Segments of rows, and which of them holds a row.
 #import segments_range
 
-// The segment that a row belongs to, by a search of 2 to the power of P.steps: the last one that
+// The segment that a row belongs to, by a search of P.steps halvings: the last one that
 // does not begin behind it. One that does not hold it says that none does.
 fn segment_of(row: u32) -> u32 {
     var low = 0u;
