@@ -28,8 +28,8 @@ struct Params { n: u32, stream: u32, scale: f32 }
 @group(0) @binding(14) var<uniform> P: Params;
 
 fn pair_at(element: u32) -> vec2<f32> {
-    return normal_pair(random_bits(S.seed, S.step, P.stream, element),
-        random_bits(S.seed, S.step, P.stream, element + 1u));
+    let salt = random_salt(S.seed, S.step, P.stream);
+    return normal_pair(random_bits(salt, element), random_bits(salt, element + 1u));
 }
 
 @compute @workgroup_size(64)

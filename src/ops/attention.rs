@@ -206,7 +206,8 @@ impl Call {
         words.push(accumulate);
         words.extend(self.mask.words());
         let scale = 1.0 / (self.head as f32).sqrt();
-        let places = self.padded.map_or(MAX_TOKENS, |p| p.kv_steps);
+        // No sequence is longer than all rows are many, so that no two places share a number.
+        let places = self.padded.map_or(self.keys.max(MAX_TOKENS), |p| p.kv_steps);
         words.extend([scale.to_bits(), places as u32, 0]);
         words.extend(self.padded.iter().flat_map(Padded::words));
         words

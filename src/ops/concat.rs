@@ -212,7 +212,12 @@ impl Span {
         let Span { rows, cols, start, len } = self;
         let mut words = match (back, accumulate) {
             (false, _) => sizes(&[rows, len, len, 0, cols, start]),
-            (true, 0) => sizes(&[rows, cols, cols, 0, len, start.wrapping_neg()]),
+            (true, 0) => {
+                let mut words = sizes(&[rows, cols, cols, 0, len]);
+                // From a column before the first on, counted in 32 bits as the kernel counts.
+                words.push((start as u32).wrapping_neg());
+                words
+            }
             (true, _) => sizes(&[rows, len, cols, start, len, 0]),
         };
         words.push(accumulate);

@@ -236,10 +236,7 @@ fn fit(tensors: &[TensorInfo], caps: &Caps) -> Result<()> {
             return Err(Error::OutOfMemory {
                 what: format!("tensor '{}' {:?}", tensor.name, tensor.shape),
                 bytes,
-                advice: format!(
-                    "one binding of {} holds {most}; use a smaller batch",
-                    caps.name
-                ),
+                advice: format!("one binding of {} holds {most}; use a smaller batch", caps.name),
             });
         }
     }

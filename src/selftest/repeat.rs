@@ -8,7 +8,7 @@ use crate::bench::{Made, steps};
 use crate::data::{Dataset, SplitName, SynthConfig, synth};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::plan::{Memory, Plan, Pool, Program, SpaceId, Spaces};
+use crate::plan::{Memory, Plan, Pool, Program, SpaceId};
 use crate::recipe::Config;
 use crate::train::Session;
 use std::sync::Arc;
@@ -98,9 +98,7 @@ struct Rig<'g> {
 impl<'g> Rig<'g> {
     fn new(gpu: &'g Gpu, made: Made) -> Result<Self> {
         let memory = made.allocate(gpu)?;
-        // Numbered in the order in which they were declared.
-        let mut again = Spaces::new();
-        let ids = made.spaces.iter().map(|(name, words)| again.declare(name, words)).collect();
+        let ids = made.spaces.ids().collect();
         Ok(Rig { gpu, made, memory, ids })
     }
 
