@@ -48,6 +48,11 @@ impl Bed {
         self.fill.push((space, Fill::Random(self.fill.len() as u64 + 1)));
     }
 
+    /// Fills a space that was declared elsewhere with these words.
+    pub fn fill(&mut self, space: SpaceId, words: Vec<u32>) {
+        self.fill.push((space, Fill::Words(words)));
+    }
+
     /// An input of random values whose gradient is wanted.
     pub fn watched(&mut self, name: &str, shape: &[usize]) -> Var {
         let var = self.given(name, shape);
@@ -83,10 +88,7 @@ impl Bed {
     }
 
     pub fn make(self) -> Made {
-        let mut step = Step { seed: 1, step: 1, ..Step::default() };
-        step.set_adam_step(1);
-        step.lr.fill(1e-3);
-        step.decay.fill(1e-2);
+        let step = Step { seed: 1, step: 1, ..Step::default() };
         let recording = self.tape.recording().clone();
         Made { recording, spaces: self.spaces, fill: self.fill, step }
     }

@@ -25,6 +25,7 @@ const SHARED: &[(&str, &str)] = &[
     ("heads_mask", include_str!("../../shaders/shared/heads_mask.wgsl")),
     ("lstm", include_str!("../../shaders/shared/lstm.wgsl")),
     ("mask", include_str!("../../shaders/shared/mask.wgsl")),
+    ("optim", include_str!("../../shaders/shared/optim.wgsl")),
     ("pairs", include_str!("../../shaders/shared/pairs.wgsl")),
     ("quad", include_str!("../../shaders/shared/quad.wgsl")),
     ("rng", include_str!("../../shaders/shared/rng.wgsl")),

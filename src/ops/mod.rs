@@ -1,7 +1,6 @@
 //! One file per family of operations: the typed call, its backward, its kernels' launch geometry
 //! and `mod reference`, the CPU twins. Each kernel's shader has the kernel's name.
 
-pub mod adam;
 pub mod align;
 pub mod attention;
 pub mod concat;
@@ -18,6 +17,7 @@ pub mod matmul;
 pub mod modulus;
 pub mod norm;
 pub mod objective;
+pub mod optim;
 pub mod pool;
 pub mod project;
 pub mod reduce;

@@ -8,10 +8,10 @@ use crate::data::{
 };
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::nn::{Params, Weights};
+use crate::nn::{Groups, Params, Weights};
 use crate::phase::Phase;
 use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Step};
-use crate::recipe::{BERT, Config, Objective, SelfMm};
+use crate::recipe::{Config, Objective, SelfMm};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -52,6 +52,7 @@ pub struct Session<'g> {
     programs: HashMap<(Kind, BatchShape), Program>,
     pub(super) step: Step,
     pub(super) updates: u32,
+    groups: Groups,
     objective: Objective,
     /// Training statistics of the modalities that were asked for.
     pub(super) usual: HashMap<Modality, Arc<FeatureStats>>,
@@ -89,6 +90,9 @@ impl<'g> Session<'g> {
         phase.end("buffers allocated");
         let objective = model.objective();
         let ring = made.train.map(|t| Ring::new(gpu, t.ring, t.ring_rows, objective.width()));
+        let groups = made.params.groups();
+        let seed = model.config().train.seed;
+        let seed = (seed ^ (seed >> 32)) as u32;
         let mut session = Session {
             gpu,
             model,
@@ -99,12 +103,12 @@ impl<'g> Session<'g> {
             pool: Pool::new(),
             ring,
             programs: HashMap::new(),
-            step: Step::default(),
+            step: Step { seed, ..Step::default() },
             updates: 0,
+            groups,
             objective,
             usual: HashMap::new(),
         };
-        session.set_rates();
         let kind = if session.made.train.is_some() { Kind::Train } else { Kind::Scores };
         let plan = plan.tune(gpu, kind == Kind::Train)?;
         let program = plan.prepare(gpu, &session.memory, &mut session.pool)?;
@@ -113,22 +117,6 @@ impl<'g> Session<'g> {
         let full = session.full_batch();
         session.programs.insert((kind, full), program);
         Ok(session)
-    }
-
-    fn set_rates(&mut self) {
-        let t = &self.model.config().train;
-        self.step.seed = (t.seed ^ (t.seed >> 32)) as u32;
-        let [bert, bert_plain] = BERT;
-        for (group, lr, decay) in [
-            (0, t.lr.text, t.decay.text),
-            (1, t.lr.audio, t.decay.audio),
-            (2, t.lr.vision, t.decay.vision),
-            (3, t.lr.other, t.decay.other),
-            (bert, t.lr.bert, t.decay.bert),
-            (bert_plain, t.lr.bert, 0.0),
-        ] {
-            (self.step.lr[group], self.step.decay[group]) = (lr as f32, decay as f32);
-        }
     }
 
     /// The program of a batch of this shape.
@@ -204,8 +192,7 @@ impl<'g> Session<'g> {
     /// Weights of another model; `path` names them.
     pub fn load(&mut self, weights: &Weights, path: &Path) -> Result<()> {
         self.made.params.check(weights, path)?;
-        self.made.params.upload(self.gpu, &self.memory, weights);
-        Ok(())
+        self.made.params.upload(self.gpu, &self.memory, weights)
     }
 
     /// The parameters as they are. Blocks.
@@ -216,7 +203,7 @@ impl<'g> Session<'g> {
     /// PyTorch's initial values by the configuration's seed, and the label map at the fused label.
     pub fn initialise(&mut self) -> Result<()> {
         let weights = self.made.params.initial(self.model.config().train.seed);
-        self.made.params.upload(self.gpu, &self.memory, &weights);
+        self.made.params.upload(self.gpu, &self.memory, &weights)?;
         self.reset_labels()
     }
 
@@ -255,8 +242,10 @@ impl<'g> Session<'g> {
         Ok([read(train.and_then(|t| t.store))?, read(train.and_then(|t| t.centres))?])
     }
 
-    /// The gradients that have accumulated since the last update; for tests. Blocks.
-    #[doc(hidden)]
+    /// The gradients that have accumulated since the last update; see [`Params::gradients`]. Blocks.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
     pub fn gradients(&self) -> Result<Weights> {
         self.made.params.gradients(self.gpu, &self.memory)
     }
@@ -367,8 +356,7 @@ impl<'g> Session<'g> {
             let update = in_group == t.accumulate || (last && t.keep_tail);
             self.step.slot = ring.slot();
             if update {
-                self.updates += 1;
-                self.step.set_adam_step(self.updates);
+                self.count_update();
                 self.step.grad_scale = if t.average { 1.0 / in_group as f32 } else { 1.0 };
             }
             // What an incomplete group left behind is dropped here.
@@ -391,6 +379,13 @@ impl<'g> Session<'g> {
     ) -> Result<wgpu::SubmissionIndex> {
         self.stage(kind, batch)?;
         self.staged(kind, batch)?.replay(self.gpu, &self.memory, update, clear, ring)
+    }
+
+    /// The next step is an update: writes the settings of the parameter groups for it.
+    pub(super) fn count_update(&mut self) {
+        self.updates += 1;
+        self.groups.set_all_steps(self.updates);
+        self.groups.write(self.gpu, &self.memory);
     }
 
     /// Writes a batch and the step uniforms to where [`staged`](Self::staged) reads them.

@@ -211,14 +211,14 @@ fn features(
     let max = gpu.caps().max_binding;
     let most = text.tokens.worst_rows(BATCH);
     let mut spaces = Spaces::new();
-    let params = Params::new(bert.specs(Params::largest(max)), &mut spaces, max, false);
+    let params = Params::new(bert.specs(Params::largest(max)), &[], &mut spaces, max, false)?;
     let largest = Layout::new(BATCH, &[], Some(TokenSpec { rows: most, tables }));
     let block = spaces.declare("batch", largest.words);
     let table = spaces.declare("features", data.most_rows() * hidden);
     let memory = Memory::allocate(gpu, &spaces)?;
     let weights = encoder.weights()?.prefixed(BERT_PREFIX);
     params.check(&weights, &encoder.weights_path())?;
-    params.upload(gpu, &memory, &weights);
+    params.upload(gpu, &memory, &weights)?;
     let mut pool = Pool::new();
     let mut program = |layout: &Layout| -> Result<Program> {
         let mut tape = Tape::new();

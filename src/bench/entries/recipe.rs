@@ -3,23 +3,24 @@
 use super::{Entry, Rows};
 use crate::bench::bed::Bed;
 use crate::error::Result;
-use crate::nn::{Head, LstmEncoder, ParamSpec, Params};
+use crate::nn::{Group, Head, LstmEncoder, ParamSpec, Params};
 use crate::ops::align::Pair;
 use crate::plan::SpaceId;
 
 const BATCH: usize = 16;
 
 /// Parameters in the bed, of random values.
-fn parameters(bed: &mut Bed, specs: Vec<ParamSpec>, max_binding: u64) -> Params {
+fn parameters(bed: &mut Bed, specs: Vec<ParamSpec>, max_binding: u64) -> Result<Params> {
     let before = bed.spaces.iter().count();
-    let params = Params::new(specs, &mut bed.spaces, max_binding, true);
+    let params =
+        Params::new(specs, &[Group::adam("all", 1e-3)], &mut bed.spaces, max_binding, true)?;
     let values: Vec<usize> = (before..)
         .zip(bed.spaces.iter().skip(before))
         .filter(|(_, (name, _))| name.starts_with("params"))
         .map(|(i, _)| i)
         .collect();
     values.into_iter().for_each(|i| bed.randomize(SpaceId(i)));
-    params
+    Ok(params)
 }
 
 pub(super) fn add(all: &mut Vec<Entry>) {
@@ -59,9 +60,9 @@ fn lstm(steps: usize, inputs: usize, hidden: usize) -> Entry {
             bidirectional: false,
             out: hidden,
             dropout: 0.0,
-            group: 0,
+            group: "all".into(),
         };
-        let params = parameters(&mut bed, encoder.specs(), caps.max_binding);
+        let params = parameters(&mut bed, encoder.specs(), caps.max_binding)?;
         let x = bed.given("x", &[BATCH, steps, pitch]);
         let lengths = (0..BATCH).map(|i| (steps - steps / 2 * i / (BATCH - 1)) as u32).collect();
         let lengths = bed.words("lengths", &[BATCH], lengths);
@@ -88,10 +89,10 @@ fn heads() -> Entry {
             inputs: (inputs, inputs),
             size,
             dropout: 0.1,
-            group: 0,
+            group: "all".into(),
         });
         let specs = heads.iter().flat_map(Head::specs).collect();
-        let params = parameters(&mut bed, specs, caps.max_binding);
+        let params = parameters(&mut bed, specs, caps.max_binding)?;
         let parts = [("text", 768), ("audio", 16), ("video", 32)]
             .map(|(name, width)| bed.watched(name, &[BATCH, width]));
         let vars = heads
