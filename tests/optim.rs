@@ -476,6 +476,24 @@ fn what_cannot_be_trained_is_told() {
     assert!(error.contains("two parameters are named 'w'"), "{error}");
     let error = text(make(vec![spec("a", "head"), spec("b", "bert").joined()], &groups, true));
     assert!(error.contains("'b' is joined"), "{error}");
+    for (wrong, said) in [
+        (ParamSpec::new("w", &[2, 4], "head", Init::Ones).padded(3), "rows of 4 in a pitch of 3"),
+        (ParamSpec { half: true, ..spec("w", "head") }, "'w' is stored by halves: freeze it"),
+        (
+            ParamSpec { part: Some((2..6, 5)), ..spec("w", "head") },
+            "holds the rows Some((2..6, 5))",
+        ),
+        (
+            ParamSpec { part: Some((0..3, 5)), ..spec("w", "head") },
+            "holds the rows Some((0..3, 5))",
+        ),
+    ] {
+        let error = text(make(vec![wrong], &groups, true));
+        assert!(error.contains(said), "{error}");
+    }
+    // Without an element there is nothing to do.
+    let empty = make(vec![ParamSpec::new("w", &[0], "head", Init::Ones)], &groups, true).unwrap();
+    assert!(empty.optimize(&mut Tape::new(), Clip::default()).unwrap().is_none());
 
     let fixed = make(vec![spec("w", "nowhere")], &[], false).unwrap();
     let error = fixed.optimize(&mut Tape::new(), Clip::default()).unwrap_err().to_string();
@@ -520,7 +538,7 @@ fn arenas_that_do_not_fit_are_told() {
         ([64; 4], &[(68, 0)], rows, "ends at 68 of 64"),
         ([64; 4], &[(32, 0), (32, 1)], rows, "ends at 32 of 64, after one at 32"),
         ([64; 4], &[(30, 0)], rows, "ends at 30 of 64"),
-        ([66; 4], &[(64, 0)], rows, "66"),
+        ([66; 4], &[(64, 0)], rows, "an arena of 66"),
         ([64; 4], &[(64, 2)], rows, "group 2, where there are 2"),
         ([64; 4], &[(64, 0)], 11, "not rows of 12"),
         ([64; 4], &[(64, 0)], 0, "not rows of 12"),

@@ -1,7 +1,7 @@
 //! Named parameters in flat arenas: value, gradient and what the optimiser keeps, one buffer each.
 
 use super::groups::Memorized;
-use super::spec::{ParamSpec, check_joined, per_word};
+use super::spec::{ParamSpec, check_specs, per_word};
 use super::{Group, Groups, Weights};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -94,48 +94,37 @@ impl Params {
     /// # Errors
     /// [`Config`](Error::Config): two groups of one name or settings that an optimiser cannot have; a
     /// parameter whose group is not among `groups`. [`Shape`](Error::Shape): two parameters of one
-    /// name; one that is [joined](ParamSpec::joined) to a parameter of another group or kind.
+    /// name; one that is [joined](ParamSpec::joined) to a parameter of another group or kind, or
+    /// cannot be stored as its spec says.
     pub fn new(
-        mut specs: Vec<ParamSpec>,
+        specs: Vec<ParamSpec>,
         groups: &[Group],
         spaces: &mut Spaces,
         max_binding: u64,
         trainable: bool,
     ) -> Result<Self> {
         let groups = Groups::new(groups, None)?;
-        let number = |spec: &ParamSpec| match groups.find(&spec.group) {
-            Ok(i) => Ok(i),
-            // The last ones, in the order given.
-            Err(_) if !trainable || spec.frozen => Ok(groups.list().len()),
-            Err(Error::Config(why)) => {
-                Err(Error::Config(format!("parameter '{}': {why}", spec.name)))
-            }
-            Err(other) => Err(other),
-        };
-        specs.iter().try_for_each(|spec| number(spec).map(drop))?;
-        let number = |spec: &ParamSpec| number(spec).unwrap_or_default();
-        let memorized = |spec: &ParamSpec| match groups.list().get(number(spec)) {
-            Some(group) if trainable && !spec.frozen => group.optimizer.memorized(),
-            _ => Memorized::Nothing,
-        };
-        let kind = |spec: &ParamSpec| (spec.frozen, spec.half, memorized(spec));
-        check_joined(&specs)?;
-        specs.sort_by_cached_key(|spec| (kind(spec), number(spec)));
+        check_specs(&specs)?;
+        let mut specs = specs
+            .into_iter()
+            .map(|spec| place(spec, &groups, trainable))
+            .collect::<Result<Vec<_>>>()?;
+        specs.sort_by_key(|(kind, group, _)| (*kind, *group));
         let limit = Self::largest(max_binding);
         let (mut entries, mut by_name) = (Vec::new(), HashMap::new());
         // Words, kind and runs.
-        let mut sizes: Vec<(usize, (bool, bool, Memorized), Vec<(usize, usize)>)> = Vec::new();
-        for block in specs.chunk_by(|_, next| next.joined) {
-            let words = block.iter().map(ParamSpec::words).sum::<usize>();
+        let mut sizes: Vec<(usize, Kind, Vec<(usize, usize)>)> = Vec::new();
+        for block in specs.chunk_by(|_, (.., next)| next.joined) {
+            let words = block.iter().map(|(.., spec)| spec.words()).sum::<usize>();
             let words = words.next_multiple_of(ALIGN_WORDS);
-            let (kind, group) = (kind(&block[0]), number(&block[0]));
+            let (kind, group, _) = block[0];
             if sizes.last().is_none_or(|(used, k, _)| used + words > limit || *k != kind) {
                 sizes.push((0, kind, Vec::new()));
             }
             let arena = sizes.len() - 1;
             let (used, _, runs) = &mut sizes[arena];
             let mut offset = *used;
-            for spec in block {
+            for (.., spec) in block {
                 if by_name.insert(spec.key(), entries.len()).is_some() {
                     let detail = format!("two parameters are named '{}'", spec.key());
                     return Err(Error::shape("parameter", detail));
@@ -146,6 +135,7 @@ impl Params {
             *used += words;
             match runs.last_mut() {
                 Some((end, last)) if *last == group => *end = *used,
+                _ if words == 0 => {}
                 _ => runs.push((*used, group)),
             }
         }
@@ -470,6 +460,29 @@ impl Params {
         }
         all
     }
+}
+
+/// Whether a parameter is frozen, is stored by halves, and what its optimiser keeps: those that
+/// differ in it have arenas of their own.
+type Kind = (bool, bool, Memorized);
+
+/// A parameter with its kind and the number of its group.
+fn place(spec: ParamSpec, groups: &Groups, trainable: bool) -> Result<(Kind, usize, ParamSpec)> {
+    let trained = trainable && !spec.frozen;
+    let group = match groups.find(&spec.group) {
+        Ok(group) => group,
+        // Behind all others.
+        Err(_) if !trained => groups.list().len(),
+        Err(Error::Config(why)) => {
+            return Err(Error::Config(format!("parameter '{}': {why}", spec.name)));
+        }
+        Err(other) => return Err(other),
+    };
+    let memorized = match groups.list().get(group) {
+        Some(group) if trained => group.optimizer.memorized(),
+        _ => Memorized::Nothing,
+    };
+    Ok(((spec.frozen, spec.half, memorized), group, spec))
 }
 
 /// The parts of an arena that lie in chosen groups, as few as possible: where each begins, and its

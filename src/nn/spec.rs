@@ -138,19 +138,29 @@ pub(super) fn per_word(half: bool) -> usize {
     if half { 2 } else { 1 }
 }
 
-/// What is joined stays together only where it is sorted alike.
-pub(super) fn check_joined(specs: &[ParamSpec]) -> Result<()> {
-    for (i, spec) in specs.iter().enumerate().filter(|(_, spec)| spec.joined) {
-        let alike = i.checked_sub(1).map(|i| &specs[i]).is_some_and(|before| {
-            before.group == spec.group && before.frozen == spec.frozen && before.half == spec.half
+/// Refuses what cannot be stored: a row shorter than its numbers, halves that are trained or end in the
+/// middle of a word, a part that is not in its tensor; and what is joined to a parameter that is
+/// sorted elsewhere.
+pub(super) fn check_specs(specs: &[ParamSpec]) -> Result<()> {
+    for (i, spec) in specs.iter().enumerate() {
+        let before = i.checked_sub(1).map(|i| &specs[i]);
+        let alike =
+            |b: &ParamSpec| (&b.group, b.frozen, b.half) == (&spec.group, spec.frozen, spec.half);
+        let part = spec.part.as_ref().is_some_and(|(range, rows)| {
+            Some(&range.len()) != spec.shape.first() || range.end > *rows
         });
-        if !alike {
-            let detail = format!(
-                "'{}' is joined to the parameter before it, and there is none of its group and kind",
-                spec.name
-            );
-            return Err(Error::shape("parameter", detail));
-        }
+        let fault = if spec.pitch < spec.cols() {
+            format!("has rows of {} in a pitch of {}", spec.cols(), spec.pitch)
+        } else if spec.half && !(spec.frozen && spec.pitch.is_multiple_of(2)) {
+            "is stored by halves: freeze it, and give it an even pitch".into()
+        } else if part {
+            format!("of shape {:?} holds the rows {:?}", spec.shape, spec.part)
+        } else if spec.joined && !before.is_some_and(alike) {
+            "is joined to the parameter before it, and there is none of its group and kind".into()
+        } else {
+            continue;
+        };
+        return Err(Error::shape("parameter", format!("'{}' {fault}", spec.name)));
     }
     Ok(())
 }

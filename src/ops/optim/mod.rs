@@ -166,6 +166,9 @@ impl Tape {
             return Err(Error::shape("optimize", detail));
         }
         arenas.iter().try_for_each(|arena| self.check_arena(arena, groups))?;
+        if arenas.is_empty() {
+            return Ok(None);
+        }
         let norm = clip.norm.map(|_| self.squared_norm(arenas));
         for arena in arenas {
             let n = self.len(arena.value);
@@ -196,6 +199,9 @@ impl Tape {
     fn check_arena(&self, arena: &ArenaVars, groups: usize) -> Result<()> {
         let fail = |detail: String| Err(Error::shape("optimize", detail));
         let n = self.len(arena.value);
+        if n % 4 != 0 {
+            return fail(format!("an arena of {n}, which is no multiple of 4"));
+        }
         let others = match arena.moments {
             Moments::Adam { m, v } => [Some(arena.grad), Some(m), Some(v)],
             Moments::Sgd { momentum } => [Some(arena.grad), momentum, None],
@@ -205,7 +211,7 @@ impl Tape {
         }
         let mut start = 0;
         for (end, group) in &arena.runs {
-            if *end <= start || *end > n || end % 4 != 0 || n % 4 != 0 {
+            if *end <= start || *end > n || end % 4 != 0 {
                 return fail(format!("a run that ends at {end} of {n}, after one at {start}"));
             }
             if *group >= groups {
