@@ -23,8 +23,9 @@ pub static KERNELS: &[&Kernel] = &[
     &labels::UPDATE,
     &labels::CENTRE_SUMS,
     &labels::CENTRES,
-    &adam::ADAM,
-    &adam::SQUARE_SUM,
+    &optim::adam::ADAM,
+    &optim::sgd::SGD,
+    &optim::square_sum::SQUARE_SUM,
     &rows::SCATTER,
     &gather::GATHER,
     &gather::SORT_ROWS,
@@ -113,13 +114,7 @@ fn words(arg: &CaseArg) -> Vec<u32> {
 
 /// The step uniforms that cases run under.
 pub fn case_step() -> Step {
-    let mut step = Step { seed: 7, step: 3, epoch: 3, slot: 1, ..Step::default() };
-    step.set_adam_step(3);
-    for group in 0..step.lr.len() {
-        step.lr[group] = 1e-3 * (group + 1) as f32;
-        step.decay[group] = 1e-2 / (group + 1) as f32;
-    }
-    step
+    Step { seed: 7, step: 3, epoch: 3, slot: 1, ..Step::default() }
 }
 
 /// What a case's twin leaves in each binding.
