@@ -7,8 +7,9 @@
 //! cargo run --release --example align_custom_model
 //! ```
 
-use modalign::ops::adam::ArenaVars;
+use modalign::nn::Group;
 use modalign::ops::align::Pair;
+use modalign::ops::optim::{ArenaVars, Clip, Moments, Row as Settings};
 use modalign::ops::{Act, random};
 use modalign::plan::{Spaces, Stage, Step};
 use modalign::{Gpu, Result, Tape, Var};
@@ -47,6 +48,7 @@ fn train(gpu: &Gpu, weight: f32) -> Result<Vec<Row>> {
     let mut tape = Tape::new();
     let mut spaces = Spaces::new();
     let [value, grad, m, v] = ["value", "grad", "m", "v"].map(|s| spaces.declare(s, WORDS));
+    let table = spaces.declare("groups", Settings::WORDS);
 
     // Parameters lie one behind the other in a flat arena, and so do their gradients.
     let mut used = 0;
@@ -81,17 +83,18 @@ fn train(gpu: &Gpu, weight: f32) -> Result<Vec<Row>> {
     tape.backward(&losses)?;
 
     let [value_all, grad, m, v] = [value, grad, m, v].map(|s| tape.input("arena", &[WORDS], s, 0));
-    let arena = ArenaVars { value: value_all, grad, m, v, ends: [WORDS as u32; 8] };
-    tape.in_stage(Stage::Update, |tape| tape.adam(&[arena], None));
+    let moments = Moments::Adam { m, v };
+    let arena = ArenaVars { value: value_all, grad, moments, runs: vec![(WORDS, 0)] };
+    let groups = tape.input("groups", &[1, Settings::WORDS], table, 0);
+    tape.in_stage(Stage::Update, |tape| tape.optimize(&[arena], groups, Clip::default()))?;
 
     let (program, memory) = tape.compile(gpu, &spaces)?;
     let start: Vec<u32> = random(9, WORDS).iter().map(|x| (0.3 * x).to_bits()).collect();
     memory.write(gpu, value, 0, &start)?;
-    let mut rows = Vec::new();
+    let (mut rows, group) = (Vec::new(), Group::adam("all", 0.01));
     for t in 1..=201 {
-        let mut step = Step { step: t, lr: [0.01; 8], ..Step::default() };
-        step.set_adam_step(t);
-        memory.write_step(gpu, &step)?;
+        memory.write_step(gpu, &Step { step: t, ..Step::default() })?;
+        memory.write(gpu, table, 0, bytemuck::cast_slice(&[group.row(t)]))?;
         program.run(gpu, &memory)?;
         if t % 20 == 1 {
             let get = |i: usize| program.read(gpu, &memory, read[i]);

@@ -3,9 +3,10 @@
 //!
 //! `cargo run --release --example custom_model`
 
-use modalign::nn::{ParamSpec, Params, linear, linear_specs};
+use modalign::nn::{Group, ParamSpec, Params, linear, linear_specs};
 use modalign::ops::Act;
-use modalign::plan::{Memory, Pool, Spaces, Stage, Step};
+use modalign::ops::optim::Clip;
+use modalign::plan::{Memory, Pool, Spaces, Step};
 use modalign::{Gpu, Result, Tape};
 
 const POINTS: usize = 128;
@@ -30,9 +31,12 @@ fn main() -> Result<()> {
     let classes = spaces.declare("classes", POINTS);
     let specs: Vec<ParamSpec> = [("hidden_1", 4, 32), ("hidden_2", 32, 32), ("out", 32, 2)]
         .into_iter()
-        .flat_map(|(name, inputs, outputs)| linear_specs(name, (inputs, inputs, outputs), true, 0))
+        .flat_map(|(name, inputs, outputs)| {
+            linear_specs(name, (inputs, inputs, outputs), true, "all")
+        })
         .collect();
-    let params = Params::new(specs, &mut spaces, gpu.caps().max_binding, true);
+    let groups = [Group::adam("all", 1e-2)];
+    let params = Params::new(specs, &groups, &mut spaces, gpu.caps().max_binding, true)?;
 
     // Recorded once: forward, loss, backward, optimiser.
     let mut tape = Tape::new();
@@ -44,10 +48,7 @@ fn main() -> Result<()> {
     let loss = tape.cross_entropy(logits, target)?;
     tape.keep(loss);
     tape.backward(&[loss])?;
-    tape.in_stage(Stage::Update, |tape| {
-        let arenas = params.arena_vars(tape);
-        tape.adam(&arenas, None);
-    });
+    params.optimize(&mut tape, Clip::default())?;
 
     let memory = Memory::allocate(&gpu, &spaces)?;
     let (values, targets) = spirals();
@@ -57,12 +58,12 @@ fn main() -> Result<()> {
     let program = tape.plan(gpu.caps())?.prepare(&gpu, &memory, &mut Pool::new())?;
     println!("{}", program.plan());
 
-    // Replayed every step: only the step uniforms change.
-    let mut step = Step::default();
-    step.lr[0] = 1e-2;
+    // Replayed every step: only the settings of the group change.
+    let mut groups = params.groups();
+    memory.write_step(&gpu, &Step::default())?;
     for t in 1..=400 {
-        step.set_adam_step(t);
-        memory.write_step(&gpu, &step)?;
+        groups.advance();
+        groups.write(&gpu, &memory)?;
         program.replay(&gpu, &memory, true, &[], None)?;
         if t == 1 || t == 400 {
             println!("step {t:>3}  cross-entropy {:.4}", program.read(&gpu, &memory, loss)?[0]);

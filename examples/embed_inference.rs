@@ -87,7 +87,7 @@ fn untrained(gpu: &Gpu) -> Result<Scorer> {
     let config = Config::build("mosi", None, &[])?;
     let model = SelfMm::new(&config, &streams, None)?;
     let max = gpu.caps().max_binding;
-    let weights = Params::new(model.specs(false, usize::MAX), &mut Spaces::new(), max, false);
-    let weights = weights.initial(1111);
+    let specs = model.specs(false, usize::MAX);
+    let weights = Params::new(specs, &[], &mut Spaces::new(), max, false)?.initial(1111);
     Scorer::with(gpu, &config, &streams, None, (&weights, Path::new("untrained")), 1)
 }

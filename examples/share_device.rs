@@ -36,9 +36,9 @@ fn main() -> Result<()> {
     let mut spaces = Spaces::new();
     let input = spaces.declare("frame", ROWS * INPUTS);
     let output = spaces.declare("scores", ROWS * OUTPUTS);
-    let mut specs = linear_specs("first", (INPUTS, INPUTS, HIDDEN), true, 0);
-    specs.extend(linear_specs("second", (HIDDEN, HIDDEN, OUTPUTS), true, 0));
-    let params = Params::new(specs, &mut spaces, gpu.caps().max_binding, false);
+    let mut specs = linear_specs("first", (INPUTS, INPUTS, HIDDEN), true, "all");
+    specs.extend(linear_specs("second", (HIDDEN, HIDDEN, OUTPUTS), true, "all"));
+    let params = Params::new(specs, &[], &mut spaces, gpu.caps().max_binding, false)?;
 
     let mut tape = Tape::new();
     let x = tape.input("frame", &[ROWS, INPUTS], input, 0);

@@ -138,7 +138,6 @@ impl Error {
 }
 
 /// The candidate most like `name`, for "did you mean".
-#[cfg(feature = "data")]
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
     let wanted = name.to_lowercase();
     let alike = |c: &str| strsim::jaro_winkler(&c.to_lowercase(), &wanted);

@@ -11,9 +11,11 @@ use modalign::data::tokens::fill_runs;
 use modalign::data::{Layout, TokenSpec};
 use modalign::gpu::{Caps, Family};
 use modalign::nn::{
-    Bert, BertShape, Freeze, Init, ParamSpec, Params, Pretrained, Reading, TokenVars, Weights,
+    Bert, BertShape, Freeze, Group, Init, ParamSpec, Params, Pretrained, Reading, TokenVars,
+    Weights,
 };
 use modalign::ops::Act;
+use modalign::ops::optim::Clip;
 use modalign::plan::{
     Memory, Plan, Pool, SpaceId, Spaces, Stage, Step, pack_halves, unpack_halves,
 };
@@ -64,6 +66,9 @@ impl Batch {
     }
 }
 
+/// Optimiser groups: weights, biases and norms, a head, its bias.
+const GROUPS: [&str; 4] = ["weights", "plain", "head", "head.bias"];
+
 /// An encoder with its parameters declared, and room for a batch.
 struct Rig {
     bert: Bert,
@@ -80,10 +85,11 @@ impl Rig {
         let mut specs = bert.specs((limit / 4) as usize);
         if head {
             let width = bert.shape.hidden;
-            specs.push(ParamSpec::new("head.weight", &[1, width], 6, Init::Zeros));
-            specs.push(ParamSpec::new("head.bias", &[1], 7, Init::Zeros));
+            specs.push(ParamSpec::new("head.weight", &[1, width], GROUPS[2], Init::Zeros));
+            specs.push(ParamSpec::new("head.bias", &[1], GROUPS[3], Init::Zeros));
         }
-        let params = Params::new(specs, &mut spaces, limit, true);
+        let groups = GROUPS.map(|name| Group::adam(name, 0.0));
+        let params = Params::new(specs, &groups, &mut spaces, limit, true).expect("parameters");
         let tables = (bert.shape.positions, bert.shape.segments);
         let layout = Layout::new(batch.size(), &[], Some(TokenSpec { rows: batch.rows(), tables }));
         let block = spaces.declare("batch", layout.words);
@@ -114,7 +120,8 @@ impl Rig {
 
 fn encoder(folder: &Path) -> (Bert, Weights) {
     let found = Pretrained::open(folder).expect("a folder");
-    let bert = Bert { groups: (4, 5), ..Bert::new(found.config) };
+    let groups = (GROUPS[0].into(), GROUPS[1].into());
+    let bert = Bert { groups, ..Bert::new(found.config) };
     (bert, found.weights().expect("weights"))
 }
 
@@ -321,8 +328,7 @@ fn bert_base_trains_within_four_gigabytes() {
         let (first, _) = rig.record(&mut tape, Reading::First, true);
         let loss = tape.sum(first).unwrap();
         tape.backward(&[loss]).unwrap();
-        let arenas = rig.params.arena_vars(&mut tape);
-        tape.adam(&arenas, None);
+        rig.params.optimize(&mut tape, Clip::default()).unwrap();
         let plan = tape.plan(&Caps::defaults(Family::Tiled)).unwrap();
         plan.total_bytes(&rig.spaces)
     };
@@ -414,7 +420,7 @@ fn mean_pooling_is_the_mean_of_the_hidden_states() {
     assert!(of_largest(&program.read(gpu(), &memory, mean).unwrap(), &want) < 1e-5);
 }
 
-/// Adam's steps on mean |head · h[0] + bias − label|; rates by group 4 to 7.
+/// Adam's steps on mean |head · h[0] + bias − label|; rates by [`GROUPS`].
 fn fine_tune(gpu: &Gpu, folder: &Path, file: &TensorFile, batch: &Batch, rates: Rates) -> Vec<f32> {
     tuned(gpu, encoder(folder), file, batch, rates).0
 }
@@ -443,20 +449,20 @@ fn tuned(
     let loss = tape.mean(gaps).unwrap();
     tape.keep(loss);
     tape.backward(&[loss]).unwrap();
-    tape.in_stage(Stage::Update, |tape| {
-        let arenas = rig.params.arena_vars(tape);
-        tape.adam(&arenas, None);
-    });
+    rig.params.optimize(&mut tape, Clip::default()).unwrap();
     let memory = rig.memory(gpu, &weights);
     let plan = tape.plan(gpu.caps()).unwrap();
     let program = plan.prepare(gpu, &memory, &mut Pool::new()).unwrap();
     let mut step = Step::default();
-    step.lr[4..].copy_from_slice(&rates.0);
-    step.decay[4..].copy_from_slice(&rates.1);
+    let mut groups = rig.params.groups();
+    for (name, (lr, decay)) in GROUPS.into_iter().zip(rates.0.into_iter().zip(rates.1)) {
+        groups.change(name, |g| (g.lr, g.weight_decay) = (lr.into(), decay.into())).unwrap();
+    }
     let losses = (1..=10)
         .map(|t| {
             step.step = t;
-            step.set_adam_step(t);
+            groups.advance();
+            groups.write(gpu, &memory).unwrap();
             memory.write_step(gpu, &step).unwrap();
             program.run(gpu, &memory).unwrap();
             program.read(gpu, &memory, loss).unwrap()[0]

@@ -103,7 +103,13 @@ fn plan(config: &Config, steps: usize, batch: usize, caps: &Caps) -> Result<Plan
     let stream = StreamSpec { modality: Modality::Audio, steps, dim: 1, lengths: true };
     let model = SelfMm::new(config, &[stream], None)?;
     let mut spaces = Spaces::new();
-    let params = Params::new(model.specs(true, usize::MAX), &mut spaces, caps.max_binding, true);
+    let params = Params::new(
+        model.specs(true, usize::MAX),
+        &model.groups(),
+        &mut spaces,
+        caps.max_binding,
+        true,
+    )?;
     let layout = Layout::new(batch, &model.streams(), None);
     let block = spaces.declare("batch", layout.words);
     let train = model.train_spaces(&mut spaces, batch, 4);
@@ -325,7 +331,7 @@ fn wrong_shapes_are_refused_when_they_are_recorded() {
         assert!(one_line(&error).contains(&format!("dropout of {p}")), "{error}");
     }
     let mut spaces = Spaces::new();
-    let params = Params::new(Vec::new(), &mut spaces, 1 << 20, true);
+    let params = Params::new(Vec::new(), &[], &mut spaces, 1 << 20, true).unwrap();
     let error = params.var(&mut Tape::new(), "nowhere.weight").expect_err("unknown");
     assert!(one_line(&error).contains("'nowhere.weight'"), "{error}");
 }

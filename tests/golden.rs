@@ -5,8 +5,9 @@ mod common;
 
 use common::{TensorFile, gpu, of, of_largest};
 use modalign::gpu::Family;
-use modalign::ops::adam::ArenaVars;
+use modalign::nn::Group;
 use modalign::ops::lstm::LstmWeights;
+use modalign::ops::optim::{ArenaVars, Clip, Moments, Row};
 use modalign::plan::{Memory, Pool, SpaceId, Spaces, Step};
 use modalign::selftest::golden::Golden;
 use modalign::train::metrics::{Convention, evaluate};
@@ -151,7 +152,7 @@ fn lstm_is_pytorchs() {
 // ---- Adam -------------------------------------------------------------------------------------
 
 /// Both groups in one arena, 64 words apart, or each in an arena of its own.
-fn adam_case(gpu: &Gpu, prefix: &str, max_norm: Option<f32>, arenas: usize) -> f64 {
+fn adam_case(gpu: &Gpu, prefix: &str, clip: Clip, arenas: usize) -> f64 {
     let file = TensorFile::fixture("adam.safetensors");
     let get = |name: &str| file.f32(&format!("{prefix}{name}"));
     let groups = file.f32("groups");
@@ -168,16 +169,13 @@ fn adam_case(gpu: &Gpu, prefix: &str, max_norm: Option<f32>, arenas: usize) -> f
     for (i, len) in words.iter().enumerate() {
         let four = ["value", "grad", "m", "v"].map(|n| spaces.declare(format!("{n}.{i}"), *len));
         let [value, grad, m, v] = four.map(|space| tape.input("arena", &[*len], space, 0));
-        let (first, second) = (padded[0] as u32, *len as u32);
-        let ends = match (arenas, i) {
-            (1, _) => [first, second, second, second, second, second, second, second],
-            (_, 0) => [second; 8],
-            _ => [0, second, second, second, second, second, second, second],
-        };
-        vars.push(ArenaVars { value, grad, m, v, ends });
+        let runs = if arenas == 1 { vec![(padded[0], 0), (*len, 1)] } else { vec![(*len, i)] };
+        vars.push(ArenaVars { value, grad, moments: Moments::Adam { m, v }, runs });
         buffers.push(four);
     }
-    tape.adam(&vars, max_norm);
+    let table = spaces.declare("groups", 2 * Row::WORDS);
+    let rows = tape.input("groups", &[2, Row::WORDS], table, 0);
+    tape.optimize(&vars, rows, clip).unwrap();
     let memory = Memory::allocate(gpu, &spaces).unwrap();
     let plan = tape.plan(gpu.caps()).unwrap();
     let program = plan.prepare(gpu, &memory, &mut Pool::new()).unwrap();
@@ -194,14 +192,15 @@ fn adam_case(gpu: &Gpu, prefix: &str, max_norm: Option<f32>, arenas: usize) -> f
     for (g, name) in names.iter().enumerate() {
         put(0, g, &get(&format!("{name}.init")));
     }
-    let mut step = Step::default();
-    for g in 0..2 {
-        (step.lr[g], step.decay[g]) = (groups[g * 2], groups[g * 2 + 1]);
-    }
+    let groups = [0, 1].map(|g: usize| {
+        let [lr, decay] = [groups[g * 2], groups[g * 2 + 1]].map(f64::from);
+        Group::adam(names[g], lr).weight_decay(decay)
+    });
+    memory.write_step(gpu, &Step::default()).unwrap();
     let mut worst = 0.0_f64;
     for t in 0..6 {
-        step.set_adam_step(t as u32 + 1);
-        memory.write_step(gpu, &step).unwrap();
+        let rows = [0, 1].map(|g: usize| groups[g].row(t as u32 + 1));
+        memory.write(gpu, table, 0, bytemuck::cast_slice(&rows)).unwrap();
         for (g, name) in names.iter().enumerate() {
             let all = get(&format!("{name}.grads"));
             put(1, g, &all[t * sizes[g]..(t + 1) * sizes[g]]);
@@ -224,9 +223,9 @@ fn adam_case(gpu: &Gpu, prefix: &str, max_norm: Option<f32>, arenas: usize) -> f
 #[test]
 fn adam_is_pytorchs() {
     for gpu in [gpu(), of(Family::Tiled), of(Family::Plain)] {
-        for (prefix, max_norm) in [("", None), ("clip.", Some(0.5))] {
+        for (prefix, clip) in [("", Clip::default()), ("clip.", Clip::norm(0.5))] {
             for arenas in [1, 2] {
-                let gap = adam_case(gpu, prefix, max_norm, arenas);
+                let gap = adam_case(gpu, prefix, clip, arenas);
                 println!("adam '{prefix}' {arenas} arenas, {}: {gap:.1e}", gpu.caps().family);
                 assert!(gap < 2e-6, "'{prefix}' in {arenas} arenas is off by {gap:e}");
             }

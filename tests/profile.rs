@@ -8,8 +8,8 @@ mod ran;
 use common::{Made, config, gpu, session};
 use modalign::bench::{Figures, PUBLISHED};
 use modalign::gpu::{Caps, Defines, Family};
-use modalign::ops::adam::ArenaVars;
 use modalign::ops::lstm::LstmWeights;
+use modalign::ops::optim::{ArenaVars, Clip, Moments, Row};
 use modalign::ops::{Act, KERNELS, embed, random, run_twin};
 use modalign::plan::{Access, CaseArg, Clock, Moves, Plan, Planned, Spaces, Stage};
 use modalign::train::{By, typical_step};
@@ -105,11 +105,14 @@ fn adam_moves_32_bytes_a_parameter() {
         let space = spaces.declare(name, 1024);
         tape.input(name, &[1024], space, 0)
     });
-    tape.in_stage(Stage::Update, |tape| {
-        tape.adam(&[ArenaVars { value, grad, m, v, ends: [1024; 8] }], None);
-    });
+    let table = spaces.declare("groups", Row::WORDS);
+    let table = tape.input("groups", &[1, Row::WORDS], table, 0);
+    let arena = ArenaVars { value, grad, moments: Moments::Adam { m, v }, runs: vec![(1024, 0)] };
+    tape.in_stage(Stage::Update, |tape| tape.optimize(&[arena], table, Clip::default()).unwrap());
     let plan = plan(tape);
-    assert_eq!(find(&plan, "adam", Stage::Update).bytes, 32 * 1024);
+    // Beside them where the group ends and its row, and its settings.
+    let settings = 4 * (2 + Row::WORDS as u64);
+    assert_eq!(find(&plan, "adam", Stage::Update).bytes, 32 * 1024 + settings);
 }
 
 #[test]

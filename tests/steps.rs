@@ -7,7 +7,7 @@ use common::{Made, config, gpu, largest_gap, of, open, session};
 use modalign::Gpu;
 use modalign::data::{Dataset, Layout, Modality, SplitName, StreamSpec, fill};
 use modalign::gpu::{Caps, Family};
-use modalign::nn::Params;
+use modalign::nn::{Group, Params};
 use modalign::plan::{
     HostMemory, Memory, Plan, Pool, Program, Recording, SpaceId, Spaces, Step, interpret,
 };
@@ -42,7 +42,8 @@ impl Bench {
     ) -> Self {
         let model = SelfMm::new(config, streams, None).unwrap();
         let mut spaces = Spaces::new();
-        let params = Params::new(model.specs(true, usize::MAX), &mut spaces, arena, true);
+        let specs = model.specs(true, usize::MAX);
+        let params = Params::new(specs, &groups(), &mut spaces, arena, true).unwrap();
         let layout = Layout::new(batch, &model.streams(), None);
         let block = spaces.declare("batch", layout.words);
         let train = model.train_spaces(&mut spaces, rows, RING_ROWS);
@@ -113,23 +114,36 @@ fn streams_of(data: &Dataset) -> Vec<StreamSpec> {
 }
 
 fn step(i: usize) -> Step {
-    let mut step = Step {
+    Step {
         seed: 5,
         step: i as u32,
         epoch: 1 + i as u32 / 2,
         slot: (i % RING_ROWS) as u32,
         ..Step::default()
-    };
-    step.set_adam_step(i as u32 + 1);
-    for group in 0..4 {
-        (step.lr[group], step.decay[group]) = (2e-3 * (group + 1) as f32, 1e-2);
     }
-    step
+}
+
+/// The recipe's groups at rates that differ.
+fn groups() -> [Group; 4] {
+    let mut rate = 0.0;
+    ["text", "audio", "vision", "other"].map(|name| {
+        rate += 2e-3;
+        Group::adam(name, rate).weight_decay(1e-2)
+    })
+}
+
+/// The settings of the groups in step `i`, word by word, and where they belong.
+fn settings(bench: &Bench, i: usize) -> (SpaceId, Vec<u32>) {
+    let mut groups = bench.params.groups();
+    groups.set_all_steps(i as u32 + 1);
+    (groups.table().unwrap(), bytemuck::cast_slice(groups.rows()).to_vec())
 }
 
 fn replay(gpu: &Gpu, bench: &Bench, program: &Program, memory: &Memory, data: &Dataset, i: usize) {
     memory.write(gpu, bench.block, 0, &bench.batch(data, i * 5)).unwrap();
     memory.write_step(gpu, &step(i)).unwrap();
+    let (table, rows) = settings(bench, i);
+    memory.write(gpu, table, 0, &rows).unwrap();
     program.run(gpu, memory).unwrap();
 }
 
@@ -189,6 +203,8 @@ fn steps_are_what_the_twins_compute() {
         }
         for i in 0..5 {
             host.write(bench.block, 0, &bench.batch(&data, i * 5)).unwrap();
+            let (table, rows) = settings(&bench, i);
+            host.write(table, 0, &rows).unwrap();
             interpret(&recording, &step(i), &mut host).unwrap();
         }
         for gpu in gpus {
@@ -312,6 +328,8 @@ fn a_step_is_one_submit() {
     let number = |i: usize, update: bool| -> u64 {
         memory.write(&gpu, bench.block, 0, &bench.batch(&data, i)).unwrap();
         memory.write_step(&gpu, &step(i)).unwrap();
+        let (table, rows) = settings(&bench, i);
+        memory.write(&gpu, table, 0, &rows).unwrap();
         let index = program.replay(&gpu, &memory, update, &bench.params.grad_spaces(), None);
         let text = format!("{:?}", index.unwrap());
         text.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap()

@@ -2,7 +2,7 @@
 
 use crate::Gpu;
 use crate::error::Result;
-use crate::nn::{ParamSpec, Params};
+use crate::nn::{Group, Groups, ParamSpec, Params};
 use crate::ops::{self, CaseRecording};
 use crate::plan::{Case, Kernel, Memory, Recording, SpaceId, Spaces, Step};
 use crate::tape::{Tape, Var};
@@ -22,6 +22,7 @@ pub(crate) struct Bed {
     pub tape: Tape,
     pub spaces: Spaces,
     fill: Vec<(SpaceId, Fill)>,
+    groups: Option<Groups>,
 }
 
 /// A finished one.
@@ -30,11 +31,13 @@ pub(crate) struct Made {
     pub spaces: Spaces,
     fill: Vec<(SpaceId, Fill)>,
     pub step: Step,
+    /// Of the parameters, if there are any; at their first step.
+    pub groups: Option<Groups>,
 }
 
 impl Bed {
     pub fn new() -> Self {
-        Bed { tape: Tape::new(), spaces: Spaces::new(), fill: Vec::new() }
+        Bed { tape: Tape::new(), spaces: Spaces::new(), fill: Vec::new(), groups: None }
     }
 
     /// A buffer of random values.
@@ -59,15 +62,27 @@ impl Bed {
         self.fill.push((space, Fill::Words(words)));
     }
 
-    /// Declares parameters, of random values in ±`bound`.
-    pub fn parameters(&mut self, specs: Vec<ParamSpec>, max_binding: u64, bound: f32) -> Params {
+    /// Declares parameters, of random values in ±`bound`, whose groups are at their first step.
+    pub fn parameters(
+        &mut self,
+        specs: Vec<ParamSpec>,
+        groups: &[Group],
+        max_binding: u64,
+        bound: f32,
+    ) -> Result<Params> {
         let before = self.spaces.ids().len();
-        let params = Params::new(specs, &mut self.spaces, max_binding, true);
+        let params = Params::new(specs, groups, &mut self.spaces, max_binding, true)?;
         let all = self.spaces.ids().zip(self.spaces.iter()).skip(before);
         let values: Vec<SpaceId> =
             all.filter(|(_, (name, _))| name.starts_with("params")).map(|(id, _)| id).collect();
         values.into_iter().for_each(|id| self.randomize_within(id, bound));
-        params
+        let mut groups = params.groups();
+        groups.advance();
+        if let Some(table) = groups.table() {
+            self.set(table, bytemuck::cast_slice(groups.rows()).to_vec());
+        }
+        self.groups = Some(groups);
+        Ok(params)
     }
 
     /// An input of random values whose gradient is wanted.
@@ -106,12 +121,9 @@ impl Bed {
 
     pub fn make(self) -> Made {
         // From the second epoch on labels are generated.
-        let mut step = Step { seed: 1, step: 1, epoch: 2, ..Step::default() };
-        step.set_adam_step(1);
-        step.lr.fill(1e-3);
-        step.decay.fill(1e-2);
+        let step = Step { seed: 1, step: 1, epoch: 2, ..Step::default() };
         let recording = self.tape.recording().copy();
-        Made { recording, spaces: self.spaces, fill: self.fill, step }
+        Made { recording, spaces: self.spaces, fill: self.fill, step, groups: self.groups }
     }
 }
 
@@ -120,7 +132,7 @@ impl Made {
     pub fn case(kernel: &'static Kernel, case: &Case) -> Self {
         let CaseRecording { recording, spaces, args, step } = ops::record_case(kernel, case);
         let fill = args.into_iter().flatten().map(|(space, words)| (space, Fill::Words(words)));
-        Made { recording, spaces, fill: fill.collect(), step }
+        Made { recording, spaces, fill: fill.collect(), step, groups: None }
     }
 
     /// Puts everything on the device.

@@ -87,8 +87,8 @@ pub struct Bert {
     pub checkpoint: bool,
     /// Store the matrices of frozen layers by halves.
     pub half: bool,
-    /// Optimiser groups: weights, and biases with LayerNorms.
-    pub groups: (usize, usize),
+    /// Names of its optimiser groups: weights, and biases with LayerNorms.
+    pub groups: (String, String),
 }
 
 /// A layer's parameters on a tape.
@@ -111,11 +111,13 @@ struct Asked {
 const QKV: [&str; 3] = ["query", "key", "value"];
 
 impl Bert {
-    /// An encoder of these sizes whose every part is trained, without dropout; names have no prefix.
+    /// An encoder of these sizes whose every part is trained, in the group `bert`, without dropout;
+    /// names have no prefix.
     pub fn new(shape: BertShape) -> Self {
         let (prefix, freeze) = (String::new(), Freeze::default());
         let (checkpoint, half) = (false, false);
-        Bert { prefix, shape, freeze, dropout: (0.0, 0.0), checkpoint, half, groups: (0, 0) }
+        let groups = ("bert".into(), "bert".into());
+        Bert { prefix, shape, freeze, dropout: (0.0, 0.0), checkpoint, half, groups }
     }
 
     /// Its parameters, in the order in which they are stored; a word table of more than `limit`
@@ -126,7 +128,7 @@ impl Bert {
         let mut specs = Vec::new();
         let spec = |name: String, shape: &[usize], frozen: bool| {
             let plain = name.ends_with("bias") || name.contains("LayerNorm");
-            let group = if plain { self.groups.1 } else { self.groups.0 };
+            let group = if plain { &self.groups.1 } else { &self.groups.0 };
             // Every weight comes from a file.
             let name = format!("{}{name}", self.prefix);
             ParamSpec::new(name, shape, group, Init::Zeros).frozen(frozen)

@@ -13,7 +13,7 @@ pub fn linear_specs(
     name: &str,
     (inputs, pitch, outputs): (usize, usize, usize),
     bias: bool,
-    group: usize,
+    group: &str,
 ) -> Vec<ParamSpec> {
     let init = Init::Uniform(1.0 / (inputs as f32).sqrt());
     let weight = ParamSpec::new(format!("{name}.weight"), &[outputs, inputs], group, init);
@@ -52,8 +52,8 @@ pub struct LstmEncoder {
     pub out: usize,
     /// Between layers, and after the last state.
     pub dropout: f32,
-    /// Optimiser group.
-    pub group: usize,
+    /// Name of its optimiser group.
+    pub group: String,
 }
 
 impl LstmEncoder {
@@ -73,7 +73,7 @@ impl LstmEncoder {
             for suffix in self.suffixes() {
                 let mut add = |kind: &str, shape: &[usize], pitch: usize| {
                     let name = format!("{}.rnn.{kind}_l{layer}{suffix}", self.name);
-                    specs.push(ParamSpec::new(name, shape, self.group, init).padded(pitch));
+                    specs.push(ParamSpec::new(name, shape, &self.group, init).padded(pitch));
                 };
                 add("weight_ih", &[gates, inputs], pitch);
                 add("weight_hh", &[gates, self.hidden], self.hidden);
@@ -82,7 +82,7 @@ impl LstmEncoder {
             }
         }
         let name = format!("{}.linear_1", self.name);
-        specs.extend(linear_specs(&name, (across, across, self.out), true, self.group));
+        specs.extend(linear_specs(&name, (across, across, self.out), true, &self.group));
         specs
     }
 
@@ -149,8 +149,8 @@ pub struct Head {
     pub size: usize,
     /// Before the first layer.
     pub dropout: f32,
-    /// Optimiser group.
-    pub group: usize,
+    /// Name of its optimiser group.
+    pub group: String,
 }
 
 impl Head {
@@ -159,9 +159,9 @@ impl Head {
         let layer = |i: usize| format!("{}_layer_{i}", self.name);
         let (inputs, pitch) = self.inputs;
         let n = self.size;
-        let mut specs = linear_specs(&layer(1), (inputs, pitch, n), true, self.group);
-        specs.extend(linear_specs(&layer(2), (n, n, n), true, self.group));
-        specs.extend(linear_specs(&layer(3), (n, n, 1), true, self.group));
+        let mut specs = linear_specs(&layer(1), (inputs, pitch, n), true, &self.group);
+        specs.extend(linear_specs(&layer(2), (n, n, n), true, &self.group));
+        specs.extend(linear_specs(&layer(3), (n, n, 1), true, &self.group));
         specs
     }
 

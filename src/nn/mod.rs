@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bert")]
 mod bert;
+mod groups;
 mod init;
 #[cfg(feature = "bert")]
 mod invented;
@@ -9,17 +10,22 @@ mod layers;
 mod params;
 #[cfg(feature = "bert")]
 mod pretrained;
+mod schedule;
+mod spec;
 mod weights;
 
 #[cfg(feature = "bert")]
 pub use bert::{Bert, Freeze, Reading, TokenVars};
+pub use groups::{Group, Groups, Optimizer};
 pub use init::Init;
 #[cfg(feature = "bert")]
 pub use invented::invent;
 pub use layers::{Head, LstmEncoder, linear, linear_specs};
-pub use params::{ParamSpec, Params};
+pub use params::Params;
 #[cfg(feature = "bert")]
 pub use pretrained::{BertShape, Pretrained};
+pub use schedule::Schedule;
+pub use spec::ParamSpec;
 pub use weights::Weights;
 #[cfg(feature = "train")]
 pub(crate) use weights::save_tensors;

@@ -1,148 +1,17 @@
-//! Named parameters in flat arenas: value, gradient and both moments, one buffer each.
+//! Named parameters in flat arenas: value, gradient and what the optimiser keeps, one buffer each.
 
-use super::{Init, Weights};
+use super::groups::Memorized;
+use super::spec::{ParamSpec, check_specs, per_word};
+use super::{Group, Groups, Weights};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::ops::adam::ArenaVars;
+use crate::ops::optim::{ArenaVars, Clip, Moments, Row};
 use crate::plan::{
-    ALIGN_WORDS, MAX_GROUPS, Memory, SpaceId, Spaces, fits_half, pack_halves, unpack_halves,
+    ALIGN_WORDS, Memory, SpaceId, Spaces, Stage, fits_half, pack_halves, unpack_halves,
 };
 use crate::tape::{Tape, Var};
 use std::collections::HashMap;
 use std::path::Path;
-
-/// A parameter to be made.
-#[derive(Clone, Debug)]
-pub struct ParamSpec {
-    /// The field's name, `audio_model.rnn.weight_ih_l0`.
-    pub name: String,
-    /// Extents as PyTorch has them.
-    pub shape: Vec<usize>,
-    /// Stored length of a row: the last extent, or more where the input is padded.
-    pub pitch: usize,
-    /// Optimiser group, below 8.
-    pub group: usize,
-    /// Initial values.
-    pub init: Init,
-    /// Without gradient and moments.
-    pub frozen: bool,
-    /// Stored by halves: f16, two in a word.
-    pub half: bool,
-    /// Stored right behind the one before, so that [`Params::span`] can take both as one tensor.
-    pub joined: bool,
-    /// Which rows of the tensor of this name it holds, and how many that has: a tensor larger
-    /// than a binding is cut into several parameters.
-    pub part: Option<(std::ops::Range<usize>, usize)>,
-}
-
-impl ParamSpec {
-    /// A parameter whose rows are stored as they are.
-    pub fn new(name: impl Into<String>, shape: &[usize], group: usize, init: Init) -> Self {
-        let pitch = shape.last().copied().unwrap_or(1);
-        let (name, shape) = (name.into(), shape.to_vec());
-        let (frozen, half, joined, part) = (false, false, false, None);
-        ParamSpec { name, shape, pitch, group, init, frozen, half, joined, part }
-    }
-
-    /// The same, right behind the one before.
-    pub fn joined(self) -> Self {
-        ParamSpec { joined: true, ..self }
-    }
-
-    /// The same, not to be trained if `frozen`.
-    pub fn frozen(self, frozen: bool) -> Self {
-        ParamSpec { frozen, ..self }
-    }
-
-    /// The same, stored by halves if `half` says so, it is frozen and its rows are whole words.
-    pub fn halved(self, half: bool) -> Self {
-        ParamSpec { half: half && self.frozen && self.pitch.is_multiple_of(2), ..self }
-    }
-
-    /// A tensor `[rows, cols]` in as many parameters as hold at most `limit` words each.
-    pub fn cut(self, limit: usize) -> Vec<Self> {
-        let (Some(&rows), cols) = (self.shape.first(), self.cols()) else { return vec![self] };
-        let most = (limit / cols.max(1)).max(1);
-        if rows <= most {
-            return vec![self];
-        }
-        (0..rows)
-            .step_by(most)
-            .map(|first| {
-                let range = first..rows.min(first + most);
-                let mut shape = self.shape.clone();
-                shape[0] = range.len();
-                ParamSpec { shape, part: Some((range, rows)), ..self.clone() }
-            })
-            .collect()
-    }
-
-    /// Its name among [`Params`]: that of the tensor, and for a part its first row.
-    pub fn key(&self) -> String {
-        match &self.part {
-            Some((range, _)) => format!("{}[{}..]", self.name, range.start),
-            None => self.name.clone(),
-        }
-    }
-
-    /// Extents of the whole tensor.
-    fn whole(&self) -> Vec<usize> {
-        let mut shape = self.shape.clone();
-        if let (Some((_, rows)), Some(first)) = (&self.part, shape.first_mut()) {
-            *first = *rows;
-        }
-        shape
-    }
-
-    /// Its own among the values of the whole tensor.
-    fn own<'a>(&self, values: &'a [f32]) -> &'a [f32] {
-        let start = self.part.as_ref().map_or(0, |(range, _)| range.start * self.cols());
-        &values[start..start + self.len()]
-    }
-
-    /// The same, for an input padded to `pitch` columns.
-    pub fn padded(self, pitch: usize) -> Self {
-        ParamSpec { pitch, ..self }
-    }
-
-    fn cols(&self) -> usize {
-        self.shape.last().copied().unwrap_or(1)
-    }
-
-    /// Elements as PyTorch counts them.
-    pub fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Whether it has no element.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Elements it takes in an arena.
-    fn stored(&self) -> usize {
-        self.len() / self.cols().max(1) * self.pitch
-    }
-
-    /// Words it takes in an arena.
-    fn words(&self) -> usize {
-        self.stored() / per_word(self.half)
-    }
-
-    /// Its extents on a tape.
-    fn tape_shape(&self) -> Vec<usize> {
-        let mut shape = self.shape.clone();
-        if let Some(last) = shape.last_mut() {
-            *last = self.pitch;
-        }
-        shape
-    }
-}
-
-/// Elements of a word.
-fn per_word(half: bool) -> usize {
-    if half { 2 } else { 1 }
-}
 
 struct Entry {
     spec: ParamSpec,
@@ -153,68 +22,140 @@ struct Entry {
 
 struct Arena {
     value: SpaceId,
-    /// Gradient, first and second moment; absent where nothing is trained.
-    training: Option<[SpaceId; 3]>,
+    /// Absent where nothing is trained.
+    training: Option<Training>,
     /// Stored by halves.
     half: bool,
     words: usize,
-    ends: [u32; MAX_GROUPS],
+    /// The groups that lie in it, one behind the other: where each ends, and its number.
+    runs: Vec<(usize, usize)>,
+}
+
+/// Buffers beside the values.
+#[derive(Clone, Copy)]
+struct Training {
+    grad: SpaceId,
+    kept: Kept,
+}
+
+/// What the optimiser keeps.
+#[derive(Clone, Copy)]
+enum Kept {
+    /// First and second moments.
+    Adam([SpaceId; 2]),
+    Momentum(SpaceId),
+    Nothing,
+}
+
+impl Training {
+    fn declare(spaces: &mut Spaces, i: usize, words: usize, memorized: Memorized) -> Self {
+        let mut space = |name: &str| spaces.declare(format!("{name}.{i}"), words);
+        let grad = space("grads");
+        let kept = match memorized {
+            Memorized::Adam => Kept::Adam(["adam.m", "adam.v"].map(space)),
+            Memorized::Momentum => Kept::Momentum(space("momentum")),
+            Memorized::Nothing => Kept::Nothing,
+        };
+        Training { grad, kept }
+    }
 }
 
 /// All parameters of a model.
+///
+/// # A training loop of one's own
+///
+/// Record a step ending in [`optimize`](Self::optimize), and before each update advance the
+/// [`groups`](Self::groups) and write them; `examples/own_training_loop.rs` does it all.
+/// - Gradients accumulate over replays with `update` false
+///   ([`Program::replay`](crate::plan::Program::replay)) until the one with `update` true takes them,
+///   times [`Step::grad_scale`](crate::plan::Step), and zeroes them. [`gradients`](Self::gradients)
+///   reads them in between, [`zero_grad`](Self::zero_grad) drops them.
+/// - Values are read by [`download`](Self::download), and set by [`upload`](Self::upload) and
+///   [`set`](Self::set) at any time: before the next step that is submitted.
+/// - Programs that train different groups by turns end in [`optimize_only`](Self::optimize_only).
 pub struct Params {
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
     arenas: Vec<Arena>,
+    groups: Groups,
+    /// Whether there are gradients, where anything is not frozen.
+    trainable: bool,
+    /// The groups' rows on the device.
+    table: Option<SpaceId>,
 }
 
 impl Params {
     /// Lays parameters out in as few arenas as bindings of `max_binding` bytes allow, sorted by
-    /// group, the frozen ones apart, and of those the ones by halves, and declares their buffers;
-    /// gradients and moments only where they are `trainable` and not frozen.
+    /// group in the order of `groups`, the frozen ones apart, and of those the ones by halves, and
+    /// declares their buffers. Gradients, and what the optimiser keeps, are only there if parameters
+    /// are `trainable` and not frozen; optimisers that keep different things have arenas of their
+    /// own. Where nothing is trained, groups may be left out.
+    ///
+    /// # Errors
+    /// [`Config`](Error::Config): two groups of one name or settings that an optimiser cannot have; a
+    /// parameter whose group is not among `groups`. [`Shape`](Error::Shape): two parameters of one
+    /// name; one that is [joined](ParamSpec::joined) to a parameter of another group or kind, or
+    /// cannot be stored as its spec says.
     pub fn new(
-        mut specs: Vec<ParamSpec>,
+        specs: Vec<ParamSpec>,
+        groups: &[Group],
         spaces: &mut Spaces,
         max_binding: u64,
         trainable: bool,
-    ) -> Self {
-        specs.sort_by_key(|s| (s.frozen, s.half, s.group));
+    ) -> Result<Self> {
+        let groups = Groups::new(groups, None)?;
+        check_specs(&specs)?;
+        let mut specs = specs
+            .into_iter()
+            .map(|spec| place(spec, &groups, trainable))
+            .collect::<Result<Vec<_>>>()?;
+        specs.sort_by_key(|(kind, group, _)| (*kind, *group));
         let limit = Self::largest(max_binding);
         let (mut entries, mut by_name) = (Vec::new(), HashMap::new());
-        let mut sizes: Vec<(usize, (bool, bool), [u32; MAX_GROUPS])> = Vec::new();
-        for block in specs.chunk_by(|_, next| next.joined) {
-            let words = block.iter().map(ParamSpec::words).sum::<usize>();
+        // Words, kind and runs.
+        let mut sizes: Vec<(usize, Kind, Vec<(usize, usize)>)> = Vec::new();
+        for block in specs.chunk_by(|_, (.., next)| next.joined) {
+            let words = block.iter().map(|(.., spec)| spec.words()).sum::<usize>();
             let words = words.next_multiple_of(ALIGN_WORDS);
-            let kind = (block[0].frozen, block[0].half);
+            let (kind, group, _) = block[0];
             if sizes.last().is_none_or(|(used, k, _)| used + words > limit || *k != kind) {
-                sizes.push((0, kind, [0; MAX_GROUPS]));
+                sizes.push((0, kind, Vec::new()));
             }
             let arena = sizes.len() - 1;
-            let (used, _, ends) = &mut sizes[arena];
+            let (used, _, runs) = &mut sizes[arena];
             let mut offset = *used;
-            for spec in block {
-                by_name.insert(spec.key(), entries.len());
+            for (.., spec) in block {
+                if by_name.insert(spec.key(), entries.len()).is_some() {
+                    let detail = format!("two parameters are named '{}'", spec.key());
+                    return Err(Error::shape("parameter", detail));
+                }
                 entries.push(Entry { spec: spec.clone(), arena, offset });
                 offset += spec.words();
             }
             *used += words;
-            ends[block[0].group.min(MAX_GROUPS - 1)..].fill(*used as u32);
+            match runs.last_mut() {
+                Some((end, last)) if *last == group => *end = *used,
+                _ if words == 0 => {}
+                _ => runs.push((*used, group)),
+            }
         }
-        let arenas = sizes
-            .into_iter()
-            .enumerate()
-            .map(|(i, (words, (frozen, half), ends))| Arena {
-                value: spaces.declare(format!("params.{i}"), words),
-                training: (trainable && !frozen).then(|| {
-                    ["grads", "adam.m", "adam.v"]
-                        .map(|name| spaces.declare(format!("{name}.{i}"), words))
-                }),
-                half,
-                words,
-                ends,
-            })
-            .collect();
-        Params { entries, by_name, arenas }
+        let mut arenas = Vec::new();
+        for (i, (words, (frozen, half, memorized), runs)) in sizes.into_iter().enumerate() {
+            let value = spaces.declare(format!("params.{i}"), words);
+            let training =
+                (trainable && !frozen).then(|| Training::declare(spaces, i, words, memorized));
+            arenas.push(Arena { value, training, half, words, runs });
+        }
+        let rows = groups.list().len();
+        let table =
+            (trainable && rows > 0).then(|| spaces.declare("optimizer groups", rows * Row::WORDS));
+        let groups = Groups::new(groups.list(), table)?;
+        Ok(Params { entries, by_name, arenas, groups, trainable, table })
+    }
+
+    /// The groups, none of which has taken a step yet; what a training loop advances and writes.
+    pub fn groups(&self) -> Groups {
+        self.groups.clone()
     }
 
     /// Words that an arena holds at most where bindings have `max_binding` bytes. Larger bindings
@@ -258,7 +199,7 @@ impl Params {
         if arena.half {
             return tape.half_parameter(name, shape, value);
         }
-        let grad = arena.training.map(|[grad, ..]| (grad, first.offset));
+        let grad = arena.training.map(|training| (training.grad, first.offset));
         tape.parameter(name, shape, value, grad)
     }
 
@@ -286,27 +227,80 @@ impl Params {
         Ok(self.place(tape, &names[0], shape, first))
     }
 
-    /// The arenas as tensors, for [`Tape::adam`].
-    pub fn arena_vars(&self, tape: &mut Tape) -> Vec<ArenaVars> {
-        let mut all = Vec::new();
-        for (i, arena) in self.arenas.iter().enumerate() {
-            let Some([grad, m, v]) = arena.training else { continue };
-            let mut var =
-                |name: &str, space| tape.input(&format!("{name}.{i}"), &[arena.words], space, 0);
-            all.push(ArenaVars {
-                value: var("params", arena.value),
-                grad: var("grads", grad),
-                m: var("m", m),
-                v: var("v", v),
-                ends: arena.ends,
-            });
-        }
-        all
+    /// Records the update of all groups, in [`Stage::Update`]: gradients, clipped by `clip`, become
+    /// steps and are zeroed. With [`Clip::norm`], returns the square of the norm of all gradients
+    /// before clipping, which can be [kept](Tape::keep) and read.
+    ///
+    /// # Errors
+    /// Parameters that were not made to be trained; a bound of `clip` that is not above 0.
+    pub fn optimize(&self, tape: &mut Tape, clip: Clip) -> Result<Option<Var>> {
+        self.record(tape, |_| true, clip)
     }
 
-    /// The gradient buffers, to be cleared where an incomplete group is dropped.
+    /// The same of these groups alone: of all others neither values nor gradients are touched, nor do
+    /// they count in the norm. Advance them by [`Groups::advance_only`].
+    ///
+    /// # Errors
+    /// As [`optimize`](Self::optimize), and an unknown group.
+    pub fn optimize_only(
+        &self,
+        tape: &mut Tape,
+        groups: &[&str],
+        clip: Clip,
+    ) -> Result<Option<Var>> {
+        let chosen: Vec<usize> =
+            groups.iter().map(|name| self.groups.find(name)).collect::<Result<_>>()?;
+        self.record(tape, |group| chosen.contains(&group), clip)
+    }
+
+    fn record(
+        &self,
+        tape: &mut Tape,
+        chosen: impl Fn(usize) -> bool,
+        clip: Clip,
+    ) -> Result<Option<Var>> {
+        if !self.trainable {
+            let detail = "these parameters were made without gradients: nothing to optimise";
+            return Err(Error::shape("optimize", detail));
+        }
+        let Some(table) = self.table else { return Ok(None) };
+        let mut all = Vec::new();
+        for (i, arena) in self.arenas.iter().enumerate() {
+            let Some(Training { grad, kept }) = arena.training else { continue };
+            for (first, runs) in stretches(&arena.runs, &chosen) {
+                let len = runs.last().map_or(0, |(end, _)| *end);
+                let mut var =
+                    |name: &str, space| tape.input(&format!("{name}.{i}"), &[len], space, first);
+                all.push(ArenaVars {
+                    value: var("params", arena.value),
+                    grad: var("grads", grad),
+                    moments: match kept {
+                        Kept::Adam([m, v]) => Moments::Adam { m: var("m", m), v: var("v", v) },
+                        Kept::Momentum(m) => Moments::Sgd { momentum: Some(var("momentum", m)) },
+                        Kept::Nothing => Moments::Sgd { momentum: None },
+                    },
+                    runs,
+                });
+            }
+        }
+        let shape = [self.groups.list().len(), Row::WORDS];
+        let table = tape.input("groups", &shape, table, 0);
+        tape.in_stage(Stage::Update, |tape| tape.optimize(&all, table, clip))
+    }
+
+    /// The gradient buffers, to be cleared where an incomplete group of micro-batches is dropped.
     pub fn grad_spaces(&self) -> Vec<SpaceId> {
-        self.arenas.iter().filter_map(|a| a.training.map(|[grad, ..]| grad)).collect()
+        self.arenas.iter().filter_map(|a| a.training.map(|t| t.grad)).collect()
+    }
+
+    /// Sets all gradients to zero, before whatever is submitted next. An update does so by itself;
+    /// this drops what has accumulated without one.
+    ///
+    /// # Errors
+    /// [`Access`](Error::Access) where the memory is of other spaces or another device; those of the
+    /// device.
+    pub fn zero_grad(&self, gpu: &Gpu, memory: &Memory) -> Result<()> {
+        memory.clear(gpu, &self.grad_spaces())
     }
 
     /// Initial values of every parameter.
@@ -347,53 +341,73 @@ impl Params {
         Ok(())
     }
 
-    /// Puts values into the arenas, those stored by halves rounded to the nearest. Names that no
-    /// parameter has are left alone; a parameter without a value becomes zero.
+    /// Sets the parameters that `weights` hold, those stored by halves rounded to the nearest, before
+    /// whatever is submitted next. Parameters that `weights` do not hold keep their values, zero at
+    /// first ([`check`](Self::check) wants them all); names that no parameter has are left alone.
     ///
     /// # Errors
-    /// [`Shape`](Error::Shape) naming a tensor of another size; [`Access`](Error::Access) where the
-    /// memory is of other spaces; those of the device.
+    /// [`Shape`](Error::Shape) naming a tensor of another shape, or one stored by halves with a value
+    /// that f16 cannot hold: then no parameter was set. [`Access`](Error::Access) where the memory is
+    /// of other spaces or another device; those of the device.
     pub fn upload(&self, gpu: &Gpu, memory: &Memory, weights: &Weights) -> Result<()> {
-        for Entry { spec, .. } in &self.entries {
-            let wanted: usize = spec.whole().iter().product();
-            let found = weights.get(&spec.name).map(|(shape, values)| (shape, values.len()));
-            if let Some((shape, len)) = found.filter(|(_, len)| *len != wanted) {
+        let given = || {
+            self.entries.iter().filter_map(|e| weights.get(&e.spec.name).map(|(s, v)| (e, s, v)))
+        };
+        for (Entry { spec, .. }, shape, values) in given() {
+            let (name, wanted) = (&spec.name, spec.whole());
+            if shape != wanted {
+                let detail = format!("'{name}' is {wanted:?}, the values given are {shape:?}");
+                return Err(Error::shape("parameter", detail));
+            }
+            if values.len() != wanted.iter().product::<usize>() {
+                let detail = format!("{} values for '{name}' of shape {wanted:?}", values.len());
+                return Err(Error::shape("parameter", detail));
+            }
+            if spec.half && !values.iter().all(|v| fits_half(*v)) {
                 let detail = format!(
-                    "'{}' is {:?}, and {shape:?} of {len} values was given",
-                    spec.name,
-                    spec.whole()
+                    "'{name}' is stored by halves, and a value given is beyond ±65504 or not finite"
                 );
-                return Err(Error::shape("upload", detail));
+                return Err(Error::shape("parameter", detail));
             }
         }
-        self.put(weights, |arena, words| memory.write(gpu, self.arenas[arena].value, 0, words))
-    }
-
-    fn put(
-        &self,
-        weights: &Weights,
-        mut write: impl FnMut(usize, &[u32]) -> Result<()>,
-    ) -> Result<()> {
-        for (i, arena) in self.arenas.iter().enumerate() {
-            let per_word = per_word(arena.half);
-            let mut all = vec![0.0; arena.words * per_word];
-            for Entry { spec, offset, .. } in self.entries.iter().filter(|e| e.arena == i) {
-                let Some((_, values)) = weights.get(&spec.name) else { continue };
-                let cols = spec.cols().max(1);
-                for (row, from) in spec.own(values).chunks(cols).enumerate() {
-                    let at = offset * per_word + row * spec.pitch;
-                    all[at..at + cols].copy_from_slice(from);
-                }
+        for (Entry { spec, arena, offset }, _, values) in given() {
+            let (cols, mut all) = (spec.cols().max(1), vec![0.0; spec.stored()]);
+            for (row, from) in spec.own(values).chunks(cols).enumerate() {
+                all[row * spec.pitch..][..cols].copy_from_slice(from);
             }
-            match arena.half {
-                true => write(i, &pack_halves(&all))?,
-                false => write(i, bytemuck::cast_slice(&all))?,
-            }
+            let halves = spec.half.then(|| pack_halves(&all));
+            let words = halves.as_deref().unwrap_or(bytemuck::cast_slice(&all));
+            memory.write(gpu, self.arenas[*arena].value, *offset, words)?;
         }
         Ok(())
     }
 
-    /// The values as they are now, rounded where they are stored by halves. Blocks.
+    /// Sets one parameter; otherwise as [`upload`](Self::upload).
+    ///
+    /// # Errors
+    /// An unknown name, and those of [`upload`](Self::upload).
+    pub fn set(
+        &self,
+        gpu: &Gpu,
+        memory: &Memory,
+        name: &str,
+        shape: &[usize],
+        values: &[f32],
+    ) -> Result<()> {
+        if !self.has(name) {
+            return Err(Error::shape("parameter", format!("no parameter '{name}'")));
+        }
+        if values.len() != shape.iter().product::<usize>() {
+            let detail = format!("{} values for '{name}' of shape {shape:?}", values.len());
+            return Err(Error::shape("parameter", detail));
+        }
+        let mut weights = Weights::default();
+        weights.insert(name, shape.to_vec(), values.to_vec());
+        self.upload(gpu, memory, &weights)
+    }
+
+    /// The values after everything that was submitted, under the parameters' names and in their
+    /// shapes, rounded where they are stored by halves. Blocks.
     pub fn download(&self, gpu: &Gpu, memory: &Memory) -> Result<Weights> {
         self.take(|arena| match arena.half {
             true => {
@@ -404,11 +418,11 @@ impl Params {
         })
     }
 
-    /// The gradients that have accumulated since the last update; for tests. Blocks.
-    #[doc(hidden)]
+    /// The gradients that have accumulated since the last update, of all parameters that are trained,
+    /// under their names and in their shapes; neither averaged nor clipped. Blocks.
     pub fn gradients(&self, gpu: &Gpu, memory: &Memory) -> Result<Weights> {
         self.take(|arena| match arena.training {
-            Some([grad, ..]) => memory.read_f32(gpu, grad, 0, arena.words).map(Some),
+            Some(Training { grad, .. }) => memory.read_f32(gpu, grad, 0, arena.words).map(Some),
             None => Ok(None),
         })
     }
@@ -433,16 +447,66 @@ impl Params {
         Ok(weights)
     }
 
-    /// Buffers that a resumed run needs besides the model's state: values and moments, by name.
+    /// Buffers that a resumed run needs besides the model's state: values and what the optimiser
+    /// keeps, by name, with their words. The groups' steps ([`Groups::set_steps`]) belong to it, too.
     pub fn state_spaces(&self) -> Vec<(String, SpaceId, usize)> {
         let mut all = Vec::new();
         for (i, arena) in self.arenas.iter().enumerate() {
             all.push((format!("params.{i}"), arena.value, arena.words));
-            if let Some([_, m, v]) = arena.training {
-                all.push((format!("adam.m.{i}"), m, arena.words));
-                all.push((format!("adam.v.{i}"), v, arena.words));
+            match arena.training.map(|training| training.kept) {
+                Some(Kept::Adam([m, v])) => {
+                    all.push((format!("adam.m.{i}"), m, arena.words));
+                    all.push((format!("adam.v.{i}"), v, arena.words));
+                }
+                Some(Kept::Momentum(m)) => all.push((format!("momentum.{i}"), m, arena.words)),
+                Some(Kept::Nothing) | None => {}
             }
         }
         all
     }
+}
+
+/// Whether a parameter is frozen, is stored by halves, and what its optimiser keeps: those that
+/// differ in it have arenas of their own.
+type Kind = (bool, bool, Memorized);
+
+/// A parameter with its kind and the number of its group.
+fn place(spec: ParamSpec, groups: &Groups, trainable: bool) -> Result<(Kind, usize, ParamSpec)> {
+    let trained = trainable && !spec.frozen;
+    let group = match groups.find(&spec.group) {
+        Ok(group) => group,
+        // Behind all others.
+        Err(_) if !trained => groups.list().len(),
+        Err(Error::Config(why)) => {
+            return Err(Error::Config(format!("parameter '{}': {why}", spec.name)));
+        }
+        Err(other) => return Err(other),
+    };
+    let memorized = match groups.list().get(group) {
+        Some(group) if trained => group.optimizer.memorized(),
+        _ => Memorized::Nothing,
+    };
+    Ok(((spec.frozen, spec.half, memorized), group, spec))
+}
+
+/// The parts of an arena that lie in chosen groups, as few as possible: where each begins, and its
+/// own runs, counted from there.
+fn stretches(
+    runs: &[(usize, usize)],
+    chosen: impl Fn(usize) -> bool,
+) -> Vec<(usize, Vec<(usize, usize)>)> {
+    let mut all: Vec<(usize, Vec<(usize, usize)>)> = Vec::new();
+    let mut start = 0;
+    for &(end, group) in runs {
+        if chosen(group) {
+            match all.last_mut() {
+                Some((first, own)) if own.last().is_some_and(|(e, _)| *first + e == start) => {
+                    own.push((end - *first, group));
+                }
+                _ => all.push((start, vec![(end - start, group)])),
+            }
+        }
+        start = end;
+    }
+    all
 }

@@ -1,7 +1,6 @@
 //! One file per family of operations: the typed call, its backward, its kernels' launch geometry
 //! and `mod reference`, the CPU twins. Each kernel's shader has the kernel's name.
 
-pub mod adam;
 pub mod align;
 pub mod attention;
 pub mod batch_norm;
@@ -27,6 +26,7 @@ pub mod noise;
 pub mod norm;
 pub mod normalize;
 pub mod objective;
+pub mod optim;
 pub mod outer;
 pub mod permute;
 pub mod pool;

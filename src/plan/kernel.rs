@@ -332,12 +332,7 @@ pub struct Case {
 impl Case {
     /// A case without defines at a tolerance of 1e-5, in the third step of a run.
     pub fn new(name: impl Into<String>, words: Vec<u32>, args: Vec<Option<CaseArg>>) -> Self {
-        let mut step = Step { seed: 7, step: 3, epoch: 3, slot: 1, ..Step::default() };
-        step.set_adam_step(3);
-        for group in 0..step.lr.len() {
-            step.lr[group] = 1e-3 * (group + 1) as f32;
-            step.decay[group] = 1e-2 / (group + 1) as f32;
-        }
+        let step = Step { seed: 7, step: 3, epoch: 3, slot: 1, ..Step::default() };
         let (name, defines) = (name.into(), Defines::new());
         Case { name, words, defines, args, tolerance: 1e-5, flops: 0, step }
     }

@@ -245,6 +245,19 @@ impl Memory {
         gpu.scoped(|| gpu.queue.write_buffer(&self.step, 0, bytemuck::bytes_of(step)))
     }
 
+    /// Sets spaces to zero, before whatever is submitted next.
+    pub(crate) fn clear(&self, gpu: &Gpu, spaces: &[SpaceId]) -> Result<()> {
+        self.on(gpu, "clear")?;
+        let buffers = self.cleared(spaces)?;
+        gpu.run(|encoder| buffers.iter().for_each(|b| encoder.clear_buffer(b, 0, None))).map(drop)
+    }
+
+    /// The buffers of spaces that are to be zeroed.
+    pub(super) fn cleared(&self, spaces: &[SpaceId]) -> Result<Vec<&wgpu::Buffer>> {
+        let usage = wgpu::BufferUsages::COPY_DST;
+        spaces.iter().map(|space| self.part("clear", *space, (0, 0), usage)).collect()
+    }
+
     /// Reads words of a space back. Blocks.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ pub use memory::{Memory, Pool, SpaceId, Spaces};
 pub use profile::DispatchTime;
 pub use program::Program;
 pub use ring::Ring;
-pub use step::{MAX_GROUPS, Step};
+pub use step::Step;
 pub use timing::{Clock, Replays, Times};
 
 use crate::gpu::Defines;

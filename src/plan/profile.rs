@@ -33,7 +33,7 @@ impl Program {
         clock: &Clock,
     ) -> Result<Vec<DispatchTime>> {
         self.fits(gpu, memory)?;
-        let clear = self.cleared(memory, clear)?;
+        let clear = memory.cleared(clear)?;
         if !clear.is_empty() {
             gpu.run(|encoder| clear.iter().for_each(|b| encoder.clear_buffer(b, 0, None)))?;
             gpu.wait()?;

@@ -213,7 +213,7 @@ impl Program {
         mut ring: Option<&mut Ring>,
     ) -> Result<wgpu::CommandBuffer> {
         self.fits(gpu, memory)?;
-        let clear = self.cleared(memory, clear)?;
+        let clear = memory.cleared(clear)?;
         if let Some(ring) = &mut ring {
             ring.ready(gpu, memory)?;
         }
@@ -243,7 +243,7 @@ impl Program {
         clear: &[SpaceId],
     ) -> Result<()> {
         self.fits(gpu, memory)?;
-        let clear = self.cleared(memory, clear)?;
+        let clear = memory.cleared(clear)?;
         self.encode_step(encoder, &clear, update);
         Ok(())
     }
@@ -285,16 +285,6 @@ impl Program {
             "replay",
             "this program is of another Gpu; use the one it is prepared on",
         ))
-    }
-
-    /// The buffers of spaces that are to be zeroed.
-    pub(super) fn cleared<'a>(
-        &self,
-        memory: &'a Memory,
-        spaces: &[SpaceId],
-    ) -> Result<Vec<&'a wgpu::Buffer>> {
-        let usage = wgpu::BufferUsages::COPY_DST;
-        spaces.iter().map(|space| memory.part("clear", *space, (0, 0), usage)).collect()
     }
 
     fn encode_step(

@@ -6,5 +6,5 @@ mod self_mm;
 
 pub use config::{AlignLayer, Config, Pooling, TextEncoder, TokenSource};
 pub use overlay::{nearest, value_of};
-pub(crate) use self_mm::{BERT, BERT_PREFIX, pretrained, projection_name, reading};
+pub(crate) use self_mm::{BERT_PREFIX, pretrained, projection_name, reading};
 pub use self_mm::{Forward, Objective, PAIRS, SelfMm, TrainSpaces};

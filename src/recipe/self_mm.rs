@@ -16,12 +16,14 @@ use super::config::{AlignLayer, Config, Pooling, TextEncoder};
 use crate::data::{Layout, Modality, StreamSpec, TokenSpec};
 use crate::error::{Error, Result};
 use crate::nn::{
-    Bert, BertShape, Freeze, Head, LstmEncoder, ParamSpec, Params, Reading, TokenVars, linear_specs,
+    Bert, BertShape, Freeze, Group, Head, LstmEncoder, ParamSpec, Params, Reading, TokenVars,
+    linear_specs,
 };
 use crate::ops::align::Pair;
 use crate::ops::heads::{HeadVars, Heads};
 use crate::ops::labels::{LabelRule, LabelState};
 use crate::ops::objective::{Aligning, Goals};
+use crate::ops::optim::Clip;
 use crate::plan::{SpaceId, Spaces, Stage};
 use crate::tape::{Tape, Var};
 
@@ -32,11 +34,11 @@ pub const PAIRS: [(Modality, Modality, &str); 3] = [
     (Modality::Audio, Modality::Vision, "av"),
 ];
 
-/// Optimiser groups after those of the three LSTM encoders: everything else, a pretrained
-/// encoder's weights, and its biases and LayerNorms, which do not decay.
-const OTHER: usize = 3;
-/// See [`OTHER`].
-pub(crate) const BERT: [usize; 2] = [4, 5];
+/// The optimiser group of everything that is no encoder. Those of the LSTM encoders have the names of
+/// their modalities.
+const OTHER: &str = "other";
+/// The groups of a pretrained encoder: its weights, and its biases and LayerNorms, which do not decay.
+const BERT: [&str; 2] = ["bert", "bert.no_decay"];
 /// Where MMSA keeps the encoder among the parameters.
 pub(crate) const BERT_PREFIX: &str = "text_model.model.";
 
@@ -183,7 +185,7 @@ fn encoder(
         bidirectional: m.bidirectional,
         out,
         dropout: m.dropout.lstm as f32,
-        group: modality.index(),
+        group: modality.name().into(),
     };
     Some((Encoder::Lstm(StreamSpec { lengths: true, ..spec }, lstm), out))
 }
@@ -200,7 +202,7 @@ pub(crate) fn pretrained(config: &Config, shape: &BertShape) -> Bert {
         dropout: (dropout(shape.hidden_dropout), dropout(shape.attention_dropout)),
         checkpoint: b.checkpoint,
         half: b.half,
-        groups: (BERT[0], BERT[1]),
+        groups: (BERT[0].into(), BERT[1].into()),
     }
 }
 
@@ -234,7 +236,7 @@ impl SelfMm {
                 Modality::Vision => ("post_video", m.post.vision, m.dropout.vision),
             };
             let dropout = dropout as f32;
-            let head = Head { name, inputs: (out, out), size, dropout, group: OTHER };
+            let head = Head { name, inputs: (out, out), size, dropout, group: OTHER.into() };
             senses.push(Sense { modality, encoder, out, head });
         }
         if senses.is_empty() {
@@ -249,7 +251,7 @@ impl SelfMm {
             inputs: (inputs, inputs),
             size: m.post.fusion,
             dropout: m.dropout.fusion as f32,
-            group: OTHER,
+            group: OTHER.into(),
         };
         let model = SelfMm { config: config.clone(), senses, fusion };
         if model.aligned() && config.align.layer == AlignLayer::Post {
@@ -350,6 +352,24 @@ impl SelfMm {
             norms: if aligned { letters } else { Vec::new() },
             margin: self.config.align.margin,
         }
+    }
+
+    /// The optimiser groups of its parameters: torch's Adam for all of them, with the rates and decays
+    /// of the configuration.
+    pub fn groups(&self) -> Vec<Group> {
+        let t = &self.config.train;
+        let [bert, bert_plain] = BERT;
+        [
+            (Modality::Text.name(), t.lr.text, t.decay.text),
+            (Modality::Audio.name(), t.lr.audio, t.decay.audio),
+            (Modality::Vision.name(), t.lr.vision, t.decay.vision),
+            (OTHER, t.lr.other, t.decay.other),
+            (bert, t.lr.bert, t.decay.bert),
+            (bert_plain, t.lr.bert, 0.0),
+        ]
+        .into_iter()
+        .map(|(name, lr, decay)| Group::adam(name, lr).weight_decay(decay))
+        .collect()
     }
 
     /// All its parameters, under MMSA's names; the alignment projections come last. A tensor of
@@ -527,11 +547,9 @@ impl SelfMm {
                 tape.generate_labels(f.features, &self.feature_sizes(), f.rows, state, rule)
             })?;
         }
-        tape.in_stage(Stage::Update, |tape| {
-            let arenas = params.arena_vars(tape);
-            let clip = self.config.train.clip_norm as f32;
-            tape.adam(&arenas, (clip > 0.0).then_some(clip));
-        });
+        let clip = self.config.train.clip_norm as f32;
+        let clip = if clip > 0.0 { Clip::norm(clip) } else { Clip::default() };
+        params.optimize(tape, clip)?;
         Ok(f)
     }
 }

@@ -124,7 +124,10 @@ impl<'g> Rig<'g> {
     fn step(&self, program: &Program, i: u32) -> Result<()> {
         let mut step = self.made.step;
         (step.step, step.slot) = (i, i % 4);
-        step.set_adam_step(i + 1);
+        if let Some(mut groups) = self.made.groups.clone() {
+            groups.set_all_steps(i + 1);
+            groups.write(self.gpu, &self.memory)?;
+        }
         self.memory.write_step(self.gpu, &step)?;
         program.run(self.gpu, &self.memory)
     }

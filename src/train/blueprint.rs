@@ -97,10 +97,10 @@ impl Blueprint {
         batch: BatchShape,
         caps: &Caps,
         train: bool,
-    ) -> Self {
+    ) -> Result<Self> {
         let mut spaces = Spaces::new();
         let specs = model.specs(train, Params::largest(caps.max_binding));
-        let params = Params::new(specs, &mut spaces, caps.max_binding, train);
+        let params = Params::new(specs, &model.groups(), &mut spaces, caps.max_binding, train)?;
         let block = spaces.declare("batch", layout(model, batch).words);
         // All scores of a split, and the representations of one batch: those are read in passes.
         let scores = data.most_rows() * table_width(model, Kind::Scores);
@@ -112,7 +112,7 @@ impl Blueprint {
             (true, Some(split)) => Some(model.train_spaces(&mut spaces, split.rows(), ring_rows)),
             _ => None,
         };
-        Blueprint { params, spaces, block, scores, train }
+        Ok(Blueprint { params, spaces, block, scores, train })
     }
 
     /// The buffers and the first plan of a session over `data`, once they are known to fit.
@@ -134,7 +134,7 @@ impl Blueprint {
         let kind = if train { Kind::Train } else { Kind::Scores };
         check_batch(batch, |batch| {
             let batch = full_batch(model, data, batch);
-            let made = Self::new(model, data, batch, caps, train);
+            let made = Self::new(model, data, batch, caps, train)?;
             let largest = made.spaces.iter().map(|(n, w)| (w as u64 * 4, n)).max();
             if let Some((bytes, name)) = largest.filter(|(bytes, _)| *bytes > caps.max_binding) {
                 return Err(Error::OutOfMemory {

@@ -194,8 +194,7 @@ impl Session {
         let mut clear = self.made.params.grad_spaces();
         for (i, batch) in self.loader(SplitName::Train, order)?.enumerate() {
             let batch = batch?;
-            self.updates += 1;
-            self.step.set_adam_step(self.updates);
+            self.count_update()?;
             self.step.slot = 0;
             if i < WARM_UP || i % 2 == 0 {
                 let times = self.whole_step(&batch, &clear)?;

@@ -92,7 +92,7 @@ impl Scorer {
         let caps = gpu.caps();
         let mut spaces = Spaces::new();
         let specs = model.specs(false, Params::largest(caps.max_binding));
-        let params = Params::new(specs, &mut spaces, caps.max_binding, false);
+        let params = Params::new(specs, &[], &mut spaces, caps.max_binding, false)?;
         let streams = model.streams();
         let block = spaces.declare("batch", Layout::new(rows, &streams, None).words);
         let table = spaces.declare("scores", rows * model.tasks());

@@ -9,10 +9,10 @@ use crate::data::{
 };
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::nn::{Params, Weights};
+use crate::nn::{Groups, Params, Weights};
 use crate::phase::Phase;
 use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Step};
-use crate::recipe::{BERT, Config, Objective, SelfMm};
+use crate::recipe::{Config, Objective, SelfMm};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -53,6 +53,7 @@ pub struct Session {
     programs: HashMap<(Kind, BatchShape), Program>,
     pub(super) step: Step,
     pub(super) updates: u32,
+    groups: Groups,
     objective: Objective,
     /// Training statistics of the modalities that were asked for.
     pub(super) usual: HashMap<Modality, Arc<FeatureStats>>,
@@ -91,6 +92,9 @@ impl Session {
         let objective = model.objective();
         let ring = made.train.map(|t| Ring::new(gpu, t.ring, t.ring_rows, objective.width()));
         let ring = ring.transpose()?;
+        let groups = made.params.groups();
+        let seed = model.config().train.seed;
+        let seed = (seed ^ (seed >> 32)) as u32;
         let mut session = Session {
             gpu: gpu.clone(),
             model,
@@ -101,12 +105,12 @@ impl Session {
             pool: Pool::new(),
             ring,
             programs: HashMap::new(),
-            step: Step::default(),
+            step: Step { seed, ..Step::default() },
             updates: 0,
+            groups,
             objective,
             usual: HashMap::new(),
         };
-        session.set_rates();
         let kind = if session.made.train.is_some() { Kind::Train } else { Kind::Scores };
         let plan = plan.tune(gpu, kind == Kind::Train)?;
         let program = plan.prepare(gpu, &session.memory, &mut session.pool)?;
@@ -115,22 +119,6 @@ impl Session {
         let full = session.full_batch();
         session.programs.insert((kind, full), program);
         Ok(session)
-    }
-
-    fn set_rates(&mut self) {
-        let t = &self.model.config().train;
-        self.step.seed = (t.seed ^ (t.seed >> 32)) as u32;
-        let [bert, bert_plain] = BERT;
-        for (group, lr, decay) in [
-            (0, t.lr.text, t.decay.text),
-            (1, t.lr.audio, t.decay.audio),
-            (2, t.lr.vision, t.decay.vision),
-            (3, t.lr.other, t.decay.other),
-            (bert, t.lr.bert, t.decay.bert),
-            (bert_plain, t.lr.bert, 0.0),
-        ] {
-            (self.step.lr[group], self.step.decay[group]) = (lr as f32, decay as f32);
-        }
     }
 
     /// The program of a batch of this shape.
@@ -257,8 +245,10 @@ impl Session {
         Ok([read(train.and_then(|t| t.store))?, read(train.and_then(|t| t.centres))?])
     }
 
-    /// The gradients that have accumulated since the last update; for tests. Blocks.
-    #[doc(hidden)]
+    /// The gradients that have accumulated since the last update; see [`Params::gradients`]. Blocks.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
     pub fn gradients(&self) -> Result<Weights> {
         self.made.params.gradients(&self.gpu, &self.memory)
     }
@@ -372,8 +362,7 @@ impl Session {
             let update = in_group == t.accumulate || (last && t.keep_tail);
             self.step.slot = ring.slot();
             if update {
-                self.updates += 1;
-                self.step.set_adam_step(self.updates);
+                self.count_update()?;
                 self.step.grad_scale = if t.average { 1.0 / in_group as f32 } else { 1.0 };
             }
             // What an incomplete group left behind is dropped here.
@@ -396,6 +385,13 @@ impl Session {
     ) -> Result<wgpu::SubmissionIndex> {
         self.stage(kind, batch)?;
         self.staged(kind, batch)?.replay(&self.gpu, &self.memory, update, clear, ring)
+    }
+
+    /// The next step is an update: writes the settings of the parameter groups for it.
+    pub(super) fn count_update(&mut self) -> Result<()> {
+        self.updates += 1;
+        self.groups.set_all_steps(self.updates);
+        self.groups.write(&self.gpu, &self.memory)
     }
 
     /// Writes a batch and the step uniforms to where [`staged`](Self::staged) reads them.

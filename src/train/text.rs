@@ -213,7 +213,7 @@ fn features(
     let max = gpu.caps().max_binding;
     let most = text.tokens.worst_rows(BATCH);
     let mut spaces = Spaces::new();
-    let params = Params::new(bert.specs(Params::largest(max)), &mut spaces, max, false);
+    let params = Params::new(bert.specs(Params::largest(max)), &[], &mut spaces, max, false)?;
     let largest = Layout::new(BATCH, &[], Some(TokenSpec { rows: most, tables }));
     let block = spaces.declare("batch", largest.words);
     let table = spaces.declare("features", data.most_rows() * hidden);

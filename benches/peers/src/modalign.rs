@@ -3,10 +3,11 @@
 
 use modalign::data::{Dataset, SynthConfig, SynthStream, synth};
 use modalign::gpu::{GpuOptions, list_adapters};
-use modalign::nn::{Init, LstmEncoder, ParamSpec, Params, Weights};
+use modalign::nn::{Group, Groups, Init, LstmEncoder, ParamSpec, Params, Weights};
 use modalign::ops::Act;
 use modalign::ops::matmul::FeedForward;
-use modalign::plan::{Memory, Pool, Program, SpaceId, Spaces, Stage, Step};
+use modalign::ops::optim::Clip;
+use modalign::plan::{Memory, Pool, Program, SpaceId, Spaces, Step};
 use modalign::recipe::Config;
 use modalign::train::Session;
 use modalign::{Gpu, Tape, Var};
@@ -158,10 +159,19 @@ fn matmul(gpu: &'static Gpu, (m, k, n): (usize, usize, usize)) -> Result<Steps> 
     Ok(checked(move || Ok(run.0.run(gpu, &run.1)?), move || Ok(rig.0.read(gpu, &rig.1, c)?)))
 }
 
+/// The optimiser group of all parameters.
+const GROUP: &str = "all";
+
+/// Parameters that are trained as everyone's are.
+fn params(specs: Vec<ParamSpec>, spaces: &mut Spaces, gpu: &Gpu, train: bool) -> Result<Params> {
+    let groups = [Group::adam(GROUP, ADAM.0)];
+    Ok(Params::new(specs, &groups, spaces, gpu.caps().max_binding, train)?)
+}
+
 /// Specs of the shared parameters; those called so in `joined` lie behind the one before.
 fn specs(all: &[Param], joined: &[&str]) -> Vec<ParamSpec> {
     let one = |p: &Param| {
-        let spec = ParamSpec::new(&*p.name, &p.shape, 0, Init::Zeros);
+        let spec = ParamSpec::new(&*p.name, &p.shape, GROUP, Init::Zeros);
         if joined.contains(&&*p.name) { spec.joined() } else { spec }
     };
     all.iter().map(one).collect()
@@ -182,7 +192,7 @@ struct Training {
     memory: Memory,
     loss: Var,
     step: Step,
-    done: u32,
+    groups: Groups,
 }
 
 impl Training {
@@ -196,24 +206,20 @@ impl Training {
     ) -> Result<Self> {
         tape.keep(loss);
         tape.backward(&[loss])?;
-        tape.in_stage(Stage::Update, |tape| {
-            let arenas = params.arena_vars(tape);
-            tape.adam(&arenas, None);
-        });
+        params.optimize(&mut tape, Clip::default())?;
         let memory = Memory::allocate(gpu, spaces)?;
         let program = tape.plan(gpu.caps())?.prepare(gpu, &memory, &mut Pool::new())?;
-        let mut step = Step::default();
-        step.lr[0] = ADAM.0 as f32;
-        Ok(Training { gpu, program, memory, loss, step, done: 0 })
+        let (step, groups) = (Step::default(), params.groups());
+        Ok(Training { gpu, program, memory, loss, step, groups })
     }
 
     fn steps(mut self) -> Steps {
         Box::new(move |steps| {
             let mut losses = Vec::new();
             for _ in 0..steps {
-                self.done += 1;
-                self.step.step = self.done;
-                self.step.set_adam_step(self.done);
+                self.step.step += 1;
+                self.groups.advance();
+                self.groups.write(self.gpu, &self.memory)?;
                 self.memory.write_step(self.gpu, &self.step)?;
                 self.program.replay(self.gpu, &self.memory, true, &[], None)?;
                 let loss = self.program.read(self.gpu, &self.memory, self.loss)?;
@@ -237,10 +243,10 @@ fn lstm_step(gpu: &'static Gpu) -> Result<Steps> {
         bidirectional: false,
         out: 1,
         dropout: 0.0,
-        group: 0,
+        group: GROUP.into(),
     };
     let (mut spaces, mut tape) = (Spaces::new(), Tape::new());
-    let params = Params::new(model.specs(), &mut spaces, gpu.caps().max_binding, true);
+    let params = params(model.specs(), &mut spaces, gpu, true)?;
     let input = spaces.declare("x", batch * steps * pitch);
     let lengths_space = spaces.declare("lengths", batch);
     let x = tape.input("x", &[batch, steps, pitch], input, 0);
@@ -274,7 +280,7 @@ fn encoder_layer(gpu: &'static Gpu, d: usize, train: bool) -> Result<Steps> {
     let joined =
         ["key.weight", "value.weight", "key.bias", "value.bias", "norm1.bias", "norm2.bias"];
     let (mut spaces, mut tape) = (Spaces::new(), Tape::new());
-    let params = Params::new(specs(&all, &joined), &mut spaces, gpu.caps().max_binding, train);
+    let params = params(specs(&all, &joined), &mut spaces, gpu, train)?;
     let [x_at, target_at] = ["x", "target"].map(|name| spaces.declare(name, rows * d));
     let tokens_at = spaces.declare("tokens", rows * 4);
     let x = tape.input("x", &[rows, d], x_at, 0);
@@ -352,13 +358,10 @@ fn adam(gpu: &'static Gpu) -> Result<Steps> {
     let (count, side) = ADAM_SIZES;
     let name = |i: usize| format!("p{i}");
     let all: Vec<ParamSpec> =
-        (0..count).map(|i| ParamSpec::new(name(i), &[side, side], 0, Init::Zeros)).collect();
+        (0..count).map(|i| ParamSpec::new(name(i), &[side, side], GROUP, Init::Zeros)).collect();
     let (mut spaces, mut tape) = (Spaces::new(), Tape::new());
-    let params = Params::new(all, &mut spaces, gpu.caps().max_binding, true);
-    tape.in_stage(Stage::Update, |tape| {
-        let arenas = params.arena_vars(tape);
-        tape.adam(&arenas, None);
-    });
+    let params = params(all, &mut spaces, gpu, true)?;
+    params.optimize(&mut tape, Clip::default())?;
     let (program, memory) = tape.compile(gpu, &spaces)?;
     let mut start = Weights::default();
     let mut grads = Vec::new();
@@ -374,15 +377,13 @@ fn adam(gpu: &'static Gpu) -> Result<Steps> {
     memory.write(gpu, spaces[0], 0, &grads)?;
     let value = params.state_spaces().first().map(|(_, space, _)| *space);
     let value: SpaceId = value.ok_or("no parameters")?;
-    let mut step = Step::default();
-    step.lr[0] = ADAM.0 as f32;
-    let mut done = 0;
+    memory.write_step(gpu, &Step::default())?;
+    let mut groups = params.groups();
     Ok(Box::new(move |steps| {
         let mut firsts = Vec::new();
         for _ in 0..steps {
-            done += 1;
-            step.set_adam_step(done);
-            memory.write_step(gpu, &step)?;
+            groups.advance();
+            groups.write(gpu, &memory)?;
             program.replay(gpu, &memory, true, &[], None)?;
             firsts.push(f64::from(memory.read_f32(gpu, value, 0, 1)?[0]));
         }

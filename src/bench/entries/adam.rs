@@ -1,10 +1,11 @@
-//! The optimiser over all parameters of a BERT, in arenas as a run has them.
+//! The optimisers over all parameters of a BERT, in arenas as a run has them.
 
 use super::{Entry, Rows};
 use crate::bench::bed::Bed;
-use crate::nn::{Bert, BertShape, Params};
+use crate::error::Result;
+use crate::nn::{Bert, BertShape, Group, Params};
 use crate::ops::Act;
-use crate::plan::{SpaceId, Stage};
+use crate::ops::optim::Clip;
 
 /// `bert-base-uncased`, and all-MiniLM-L6-v2.
 const MODELS: [(&str, usize, usize); 2] = [("110 M", 768, 12), ("22 M", 384, 6)];
@@ -28,24 +29,27 @@ pub(super) fn shape(hidden: usize, layers: usize) -> BertShape {
 
 pub(super) fn add(all: &mut Vec<Entry>) {
     for (name, hidden, layers) in MODELS.into_iter().rev() {
-        let rows = Rows::Sums { of: &["adam"], whole: false };
-        all.push(Entry::new("adam", format!("{name} parameters"), rows, move |caps| {
-            let mut bed = Bed::new();
-            let limit = Params::largest(caps.max_binding);
-            let specs = Bert::new(shape(hidden, layers)).specs(limit);
-            let params = Params::new(specs, &mut bed.spaces, caps.max_binding, true);
-            // Moments begin at zero: there is no such thing as a random second one.
-            let given: Vec<SpaceId> = bed
-                .spaces
-                .ids()
-                .zip(bed.spaces.iter())
-                .filter(|(_, (name, _))| name.starts_with("params") || name.starts_with("grads"))
-                .map(|(id, _)| id)
-                .collect();
-            given.into_iter().for_each(|id| bed.randomize(id));
-            let arenas = params.arena_vars(&mut bed.tape);
-            bed.tape.in_stage(Stage::Update, |tape| tape.adam(&arenas, None));
-            Ok(bed)
-        }));
+        let groups = [
+            ("adam", Group::adam("bert", 1e-3).weight_decay(1e-2)),
+            ("sgd", Group::sgd("bert", 1e-3, 0.9).weight_decay(1e-2)),
+        ];
+        for (kernel, group) in groups {
+            let rows = Rows::Sums { of: &[""], whole: false };
+            all.push(Entry::new(kernel, format!("{name} parameters"), rows, move |caps| {
+                step(&group, hidden, layers, caps.max_binding)
+            }));
+        }
     }
+}
+
+/// An update of a whole encoder.
+fn step(group: &Group, hidden: usize, layers: usize, max_binding: u64) -> Result<Bed> {
+    let mut bed = Bed::new();
+    let specs = Bert::new(shape(hidden, layers)).specs(Params::largest(max_binding));
+    let groups = std::slice::from_ref(group);
+    let params = bed.parameters(specs, groups, max_binding, 1.0)?;
+    // Moments begin at zero: there is no such thing as a random second one.
+    params.grad_spaces().into_iter().for_each(|space| bed.randomize(space));
+    params.optimize(&mut bed.tape, Clip::default())?;
+    Ok(bed)
 }

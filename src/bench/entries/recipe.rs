@@ -3,10 +3,15 @@
 use super::{Entry, Rows};
 use crate::bench::bed::Bed;
 use crate::error::Result;
-use crate::nn::{Head, LstmEncoder};
+use crate::nn::{Group, Head, LstmEncoder};
 use crate::ops::align::Pair;
 
 const BATCH: usize = 16;
+
+/// The group of all parameters, of which no update is timed here.
+fn groups() -> [Group; 1] {
+    [Group::adam("all", 1e-3)]
+}
 
 pub(super) fn add(all: &mut Vec<Entry>) {
     for inputs in [5, 33, 74] {
@@ -45,9 +50,9 @@ fn lstm(steps: usize, inputs: usize, hidden: usize) -> Entry {
             bidirectional: false,
             out: hidden,
             dropout: 0.0,
-            group: 0,
+            group: "all".into(),
         };
-        let params = bed.parameters(encoder.specs(), caps.max_binding, 1.0);
+        let params = bed.parameters(encoder.specs(), &groups(), caps.max_binding, 1.0)?;
         let x = bed.given("x", &[BATCH, steps, pitch]);
         let lengths = (0..BATCH).map(|i| (steps - steps / 2 * i / (BATCH - 1)) as u32).collect();
         let lengths = bed.words("lengths", &[BATCH], lengths);
@@ -74,10 +79,10 @@ fn heads() -> Entry {
             inputs: (inputs, inputs),
             size,
             dropout: 0.1,
-            group: 0,
+            group: "all".into(),
         });
         let specs = heads.iter().flat_map(Head::specs).collect();
-        let params = bed.parameters(specs, caps.max_binding, 1.0);
+        let params = bed.parameters(specs, &groups(), caps.max_binding, 1.0)?;
         let parts = [("text", 768), ("audio", 16), ("video", 32)]
             .map(|(name, width)| bed.watched(name, &[BATCH, width]));
         let vars = heads

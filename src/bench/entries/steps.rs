@@ -6,10 +6,10 @@ use crate::bench::bed::Bed;
 use crate::data::{Layout, Modality, StreamSpec};
 use crate::error::Result;
 use crate::gpu::Caps;
-use crate::nn::{Init, LstmEncoder, ParamSpec, Params, linear_specs};
+use crate::nn::{Group, Init, LstmEncoder, ParamSpec, Params, linear_specs};
 use crate::ops::matmul::FeedForward;
+use crate::ops::optim::Clip;
 use crate::ops::{Act, random};
-use crate::plan::Stage;
 use crate::recipe::{Config, SelfMm};
 use crate::tape::{Tape, Var};
 
@@ -71,15 +71,15 @@ pub(super) fn add(all: &mut Vec<Entry>) {
 fn train(mut bed: Bed, params: &Params, loss: Var) -> Result<Bed> {
     bed.tape.keep(loss);
     bed.tape.backward(&[loss])?;
-    update(&mut bed.tape, params);
+    params.optimize(&mut bed.tape, Clip::default())?;
     Ok(bed)
 }
 
-fn update(tape: &mut Tape, params: &Params) {
-    tape.in_stage(Stage::Update, |tape| {
-        let arenas = params.arena_vars(tape);
-        tape.adam(&arenas, None);
-    });
+/// The group of all parameters of a model that has no groups of its own.
+const GROUP: &str = "all";
+
+fn groups() -> [Group; 1] {
+    [Group::adam(GROUP, 1e-3).weight_decay(1e-2)]
 }
 
 /// A training step of an LSTM whose last state goes through a linear layer to one number.
@@ -95,11 +95,11 @@ pub(crate) fn lstm(caps: &Caps, sizes: LstmSizes) -> Result<Bed> {
         bidirectional: false,
         out: 1,
         dropout: 0.0,
-        group: 0,
+        group: GROUP.into(),
     };
     let mut bed = Bed::new();
     let bound = 1.0 / (hidden as f32).sqrt();
-    let params = bed.parameters(model.specs(), caps.max_binding, bound);
+    let params = bed.parameters(model.specs(), &groups(), caps.max_binding, bound)?;
     let x = bed.given("x", &[batch, steps, pitch]);
     let lengths = bed.words("lengths", &[batch], vec![steps as u32; batch]);
     let target = bed.given("target", &[batch, 1]);
@@ -115,7 +115,8 @@ pub(crate) fn encoder_layer(caps: &Caps, sizes: LayerSizes) -> Result<Bed> {
     let LayerSizes { batch, tokens: length, width: d, head } = sizes;
     let rows = batch * length;
     let mut bed = Bed::new();
-    let params = bed.parameters(layer_specs(d), caps.max_binding, 1.0 / (d as f32).sqrt());
+    let bound = 1.0 / (d as f32).sqrt();
+    let params = bed.parameters(layer_specs(d), &groups(), caps.max_binding, bound)?;
     let x = bed.given("x", &[rows, d]);
     let target = bed.given("target", &[rows, d]);
     let token = |i: usize| [1, (i % length) as u32, length as u32, (i / length) as u32];
@@ -147,7 +148,7 @@ pub(crate) fn encoder_layer(caps: &Caps, sizes: LayerSizes) -> Result<Bed> {
 
 /// Weights of query, key and value behind one another, then their biases; the rest of the layer.
 fn layer_specs(d: usize) -> Vec<ParamSpec> {
-    let spec = |name: String, shape: &[usize]| ParamSpec::new(name, shape, 0, Init::Zeros);
+    let spec = |name: String, shape: &[usize]| ParamSpec::new(name, shape, GROUP, Init::Zeros);
     let mut specs = Vec::new();
     for (kind, shape) in [("weight", &[d, d][..]), ("bias", &[d])] {
         for name in ["query", "key", "value"] {
@@ -156,7 +157,7 @@ fn layer_specs(d: usize) -> Vec<ParamSpec> {
         }
     }
     for (name, inputs, outputs) in [("out", d, d), ("inner", d, 4 * d), ("outer", 4 * d, d)] {
-        specs.extend(linear_specs(name, (inputs, inputs, outputs), true, 0));
+        specs.extend(linear_specs(name, (inputs, inputs, outputs), true, GROUP));
     }
     for name in ["norm1", "norm2"] {
         specs.push(spec(format!("{name}.weight"), &[d]));
@@ -168,14 +169,14 @@ fn layer_specs(d: usize) -> Vec<ParamSpec> {
 /// The optimiser alone, over so many square parameters.
 pub(crate) fn adam(caps: &Caps, count: usize, side: usize) -> Result<Bed> {
     let specs = (0..count)
-        .map(|i| ParamSpec::new(format!("p{i}"), &[side, side], 0, Init::Zeros))
+        .map(|i| ParamSpec::new(format!("p{i}"), &[side, side], GROUP, Init::Zeros))
         .collect();
     let mut bed = Bed::new();
-    let params = bed.parameters(specs, caps.max_binding, 1.0);
+    let params = bed.parameters(specs, &groups(), caps.max_binding, 1.0)?;
     for space in params.grad_spaces() {
         bed.randomize(space);
     }
-    update(&mut bed.tape, &params);
+    params.optimize(&mut bed.tape, Clip::default())?;
     Ok(bed)
 }
 
@@ -194,7 +195,8 @@ pub(crate) fn self_mm(caps: &Caps, sizes: SelfMmSizes) -> Result<Bed> {
     let model = SelfMm::new(&config, &streams, None)?;
     let mut bed = Bed::new();
     let limit = Params::largest(caps.max_binding);
-    let params = bed.parameters(model.specs(true, limit), caps.max_binding, 0.1);
+    let specs = model.specs(true, limit);
+    let params = bed.parameters(specs, &model.groups(), caps.max_binding, 0.1)?;
     let layout = Layout::new(batch, &model.streams(), None);
     let block = bed.spaces.declare("batch", layout.words);
     let spaces = model.train_spaces(&mut bed.spaces, rows, RING_ROWS);
