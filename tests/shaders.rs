@@ -370,12 +370,14 @@ fn hazards_are_really_found() {
         let info = validate(&module, Capabilities::default()).expect("valid");
         translate(&module, &info, true).expect("translates").hazards
     };
+    let shared = "fn shared(v: f32, i: u32) -> f32 { w[i] = v; workgroupBarrier(); return w[0]; }";
     let main = |body: &str| {
+        let helper = if body.contains("shared(") { shared } else { "" };
         format!(
             "var<workgroup> w: array<f32, 64>;\n\
              @group(0) @binding(0) var<storage, read_write> X: array<f32>;\n\
              @group(0) @binding(1) var<storage, read> N: array<u32>;\n\
-             fn all(v: f32, i: u32) -> f32 {{ w[i] = v; workgroupBarrier(); return w[0]; }}\n\
+             {helper}\n\
              @compute @workgroup_size(64)\n\
              fn main(@builtin(local_invocation_index) i: u32) {{ {body} }}"
         )
@@ -386,7 +388,7 @@ fn hazards_are_really_found() {
     assert_eq!(found(&main("X[i] = tanh(min(X[i], 1.0));")), [hazards::UNBOUNDED]);
     assert_eq!(found(&main("var v = vec4<f32>(); v[i] = 1.0; X[i] = v.x;")), [hazards::COMPONENT]);
     assert_eq!(found(&main("X[i] = bitcast<f32>(0x7f800000u | i);")), [hazards::NOT_FINITE]);
-    assert_eq!(found(&main("X[i] = all(1.0, i);")), [hazards::BY_REFERENCE]);
+    assert_eq!(found(&main("X[i] = shared(1.0, i);")), [hazards::BY_REFERENCE]);
     let n = "let n = N[0];";
     for body in [
         "for (var k = 0u; k < n; k++) { workgroupBarrier(); }",

@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex};
 
 /// Words that a job sends at most, beyond its first case.
 const JOB_WORDS: usize = 8 << 20;
+/// Runs of a job at most, so that the page is heard of often enough on a busy machine.
+const JOB_RUNS: usize = 8;
 
 /// What a browser wants to read before a text with subgroup operations. naga knows neither line:
 /// it takes the first for an extension that it lacks.
@@ -188,7 +190,7 @@ impl Desk for Kernels {
     fn job(&self) -> Option<Message> {
         let state = &mut *self.0.lock().expect("no panic");
         let mut building = Building::default();
-        while building.words.len() < JOB_WORDS && building.runs.len() < 64 {
+        while building.words.len() < JOB_WORDS && building.runs.len() < JOB_RUNS {
             let Some(mut task) = state.tasks.pop() else { break };
             let (at, option) = task.next;
             let Some(case) = task.cases.get(at) else {
