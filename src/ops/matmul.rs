@@ -75,8 +75,11 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
                 .iterations(u64::from(chunk.min(k)) * 17 / 16)
                 .rounds(u64::from(chunk.min(k)).div_ceil(16))
         };
+        // Large tiles leave most of a GPU idle where there are few of them: smaller ones are tried there.
+        let few = u64::from(n.div_ceil(64)) * u64::from(m.div_ceil(64)) < 96;
         match m {
             0..=32 => tiled(1),
+            _ if large && few => tiled(4).or(tiled(2)).or(tiled(1)),
             _ if large => tiled(4).or(tiled(2)).or(tiled(8)),
             _ => tiled(4),
         }
