@@ -107,7 +107,6 @@ pub mod recipe;
 #[cfg_attr(not(feature = "cli"), allow(dead_code))]
 pub mod report;
 mod rng;
-#[cfg(feature = "train")]
 pub mod selftest;
 pub mod tape;
 #[cfg(feature = "train")]

@@ -157,6 +157,7 @@ fn examples_in_the_help_start_as_they_are_printed() {
     for line in texts.iter().flat_map(|t| t.lines()).map(str::trim) {
         // What a command does is said behind it, after some room.
         let command = line.split("   ").next().unwrap_or_default();
+        let command = command.split(" > ").next().unwrap_or_default();
         if command.starts_with("modalign ") && !command.contains('$') && !command.contains('{') {
             seen += 1;
             let problem =

@@ -286,6 +286,7 @@ impl Recording {
     }
 
     /// A copy whose calls are trusted as these are; see [`Call`].
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn copy(&self) -> Self {
         Recording {
             tensors: self.tensors.clone(),

@@ -9,35 +9,49 @@
 //! | [`repeat`] | a training run twice, a step replayed and recorded anew | each other, bit for bit |
 //!
 //! ```no_run
+//! # #[cfg(feature = "bench")]
+//! # mod example {
 //! use modalign::selftest::{self, Options};
 //!
 //! fn main() -> modalign::Result<()> {
 //!     let report = selftest::run(&Options::default(), &|_| ())?;
 //!     report.verdict()
 //! }
+//! # }
+//! # fn main() {}
 //! ```
+//!
+//! The engine alone has the first two, so that an operation written outside of it goes through the same
+//! tests (`examples/custom_op.rs`); the rest is there with the feature `bench`.
 //!
 //! The parts are public one by one, for tests: what the tests of this crate run on software adapters
 //! is what the program runs on yours.
 
+#[cfg(feature = "bench")]
 pub mod golden;
 pub mod gradients;
 pub mod kernels;
+#[cfg(feature = "bench")]
 pub mod repeat;
 mod report;
+#[cfg(feature = "bench")]
 mod shaders;
 mod work;
 
 pub use report::{Checked, Failure, Part, Report};
 pub use work::{Outcome, Progress};
 
-use crate::error::{Error, Result, nearest};
-use crate::gpu::{Gpu, GpuOptions};
-use crate::ops::KERNELS;
-use std::path::PathBuf;
-use std::time::Instant;
+#[cfg(feature = "bench")]
+use crate::{
+    error::{Error, Result, nearest},
+    gpu::{Gpu, GpuOptions},
+    ops::KERNELS,
+};
+#[cfg(feature = "bench")]
+use std::{path::PathBuf, time::Instant};
 
 /// What to check.
+#[cfg(feature = "bench")]
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Part of an adapter's name, any case; see [`GpuOptions::adapter`].
@@ -55,6 +69,7 @@ pub struct Options {
 /// # Errors
 /// No adapter; a kernel that there is not; a folder that cannot be written. What the adapter gets wrong
 /// is no error here but in the [`Report`]: see [`Report::verdict`].
+#[cfg(feature = "bench")]
 pub fn run(options: &Options, watch: &(dyn Fn(Progress) + Sync)) -> Result<Report> {
     let start = Instant::now();
     for name in &options.kernels {
@@ -80,6 +95,7 @@ pub fn run(options: &Options, watch: &(dyn Fn(Progress) + Sync)) -> Result<Repor
 }
 
 /// The adapter as a training opens it.
+#[cfg(feature = "bench")]
 fn own(options: &Options) -> Result<Gpu> {
     let adapter = options.adapter.clone();
     Gpu::with(&GpuOptions { adapter, quiet: true, no_tune: true, ..GpuOptions::default() })

@@ -1,8 +1,10 @@
 //! What a check of an adapter found.
 
 use super::Outcome;
+#[cfg(feature = "bench")]
 use super::kernels::Device;
 use crate::error::{Error, Result};
+#[cfg(feature = "bench")]
 use crate::gpu::Caps;
 
 /// What of an adapter is checked.
@@ -124,6 +126,7 @@ pub struct Report {
 
 impl Report {
     /// Nothing checked yet.
+    #[cfg(feature = "bench")]
     pub(super) fn new(caps: &Caps, devices: &[Device]) -> Self {
         Report {
             version: env!("CARGO_PKG_VERSION"),
@@ -142,6 +145,7 @@ impl Report {
     }
 
     /// Adds rows.
+    #[cfg(feature = "bench")]
     pub(super) fn add(&mut self, rows: Vec<Checked>) {
         self.cases += rows.iter().map(|r| r.cases).sum::<usize>();
         self.failed += rows.iter().map(|r| r.failed).sum::<usize>();
