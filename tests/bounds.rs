@@ -314,6 +314,17 @@ fn no_kernel_reaches_past_its_bindings() {
     assert!(failed.is_empty(), "{}", told(&failed));
 }
 
+/// Whether two runs left the same bits. Which of the many that are no number an operation leaves is
+/// nobody's promise: extreme words among an optimiser's settings make such.
+fn alike(one: &[Option<Vec<u32>>], other: &[Option<Vec<u32>>]) -> bool {
+    let no_number = |word: &u32| f32::from_bits(*word).is_nan();
+    let same = |(a, b): (&u32, &u32)| a == b || (no_number(a) && no_number(b));
+    one.iter().zip(other).all(|pair| match pair {
+        (Some(one), Some(other)) => one.len() == other.len() && one.iter().zip(other).all(same),
+        (one, other) => one == other,
+    })
+}
+
 /// The kernels as they run: no fault, no word changed around what is bound, and the same bits with
 /// checks and without.
 #[test]
@@ -334,7 +345,11 @@ fn extreme_indices_do_no_harm() {
                         left => Some(left.unwrap_or_else(|why| panic!("{place}: {why}"))),
                     };
                     let (one, other) = (run(&trusted), run(&checked));
-                    assert!(one == other, "{place}: checks change the bits");
+                    let same = match (&one, &other) {
+                        (Some(one), Some(other)) => alike(one, other),
+                        _ => one == other,
+                    };
+                    assert!(same, "{place}: checks change the bits");
                 }
             }
         }
