@@ -159,6 +159,8 @@ fn finish(pass: Pass, i: usize, name: String, given: Given, defines: Defines) ->
         }
     };
     let flops = (8 * queries * rows * heads * head) as u64;
-    // Sums of some dozens of products of numbers up to 30, in another order.
-    Case { defines, ..Case::new(name, words, args) }.within(3e-5).flops(flops)
+    // Sums of some dozens of products of numbers up to 30, in another order; scores of 40 carry their
+    // rounding into exponents, and what comes of those is multiplied by 30 once more.
+    let tolerance = if far > 1.0 { 1e-4 } else { 3e-5 };
+    Case { defines, ..Case::new(name, words, args) }.within(tolerance).flops(flops)
 }
