@@ -76,13 +76,14 @@ fn main(
     let m = row_max(flat_max(largest), id);
     var total = T();
     for (var c = row_start(id); c < end; c += STRIDE) {
-        let e = exp(max(X[first + c] - T(m), T(-80.0)));
+        let d = X[first + c] - T(m);
+        let e = exp(select(d, T(-80.0), d < T(-80.0)));
         let y = select(T(), e, kept(c, mask_at, length));
         total += y;
         Y[first + c] = y;
     }
     let sum = row_sum(flat_sum(total), id);
-    let share = select(0.0, 1.0 / sum, sum > 0.0);
+    let share = select(1.0 / sum, 0.0, sum <= 0.0);
     for (var c = row_start(id); c < end; c += STRIDE) {
         Y[first + c] *= share;
     }

@@ -49,7 +49,10 @@ fn main(
     var arg = TU(P.rows);
     for (var e = own.x; e < own.y; e++) {
         let x = X[e * cols + c];
-        let better = (x > largest) | (arg == TU(P.rows));
+        // What is not a number is larger than all that are: it fails both comparisons.
+        let numbers = (x <= T()) | (x > T());
+        let so_far = (largest <= T()) | (largest > T());
+        let better = (x > largest) | (arg == TU(P.rows)) | (!numbers & so_far);
         largest = select(largest, x, better);
         arg = select(arg, TU(e), better);
     }

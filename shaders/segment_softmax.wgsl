@@ -47,7 +47,8 @@ fn main(
     for (var e = own.x; e < own.y; e++) { m = max(m, X[e * cols + c]); }
     var sum = T();
     for (var e = own.x; e < own.y; e++) {
-        let y = exp(max(X[e * cols + c] - m, T(-80.0)));
+        let d = X[e * cols + c] - m;
+        let y = exp(select(d, T(-80.0), d < T(-80.0)));
         sum += y;
         Y[e * cols + c] = y;
     }

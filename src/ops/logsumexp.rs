@@ -224,7 +224,9 @@ pub mod reference {
         for (i, dx) in t.write(3).iter_mut().enumerate() {
             let l = l[i / cols];
             let gone = l == f32::NEG_INFINITY;
-            let share = if gone { 0.0 } else { (x[i] - (l + shift)).min(1.0).exp() };
+            // A comparison, because min drops a NaN.
+            let above = x[i] - (l + shift);
+            let share = if gone { 0.0 } else { (if above > 1.0 { 1.0 } else { above }).exp() };
             put(dx, share * dy[i / cols], accumulate);
         }
     }

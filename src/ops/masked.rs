@@ -150,6 +150,11 @@ fn cases() -> Vec<Case> {
 pub mod reference {
     use super::*;
 
+    /// `x`, but no less than `least`; what is not a number stays so.
+    pub(in crate::ops) fn above(x: f32, least: f32) -> f32 {
+        if x < least { least } else { x }
+    }
+
     /// exp(x − m) / Σ over what is kept.
     pub fn masked_softmax(t: &mut Twin) {
         let [rows, cols, per] = [0, 1, 2].map(|i| t.size(i));
@@ -162,7 +167,7 @@ pub mod reference {
             let x = &x[r * cols..][..cols];
             let all: Vec<usize> = (0..cols).filter(|c| kept(*c)).collect();
             let m = all.iter().map(|c| x[*c]).fold(f32::MIN, f32::max);
-            let share = |c: usize| (x[c] - m).max(-80.0).exp();
+            let share = |c: usize| above(x[c] - m, -80.0).exp();
             let sum: f64 = all.iter().map(|c| f64::from(share(*c))).sum();
             let y = &mut t.write(3)[r * cols..][..cols];
             y.fill(0.0);

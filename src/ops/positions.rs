@@ -96,7 +96,7 @@ fn cases() -> Vec<Case> {
             let n = batch * steps * cols;
             let mut x = super::random(1, n);
             // Steps of padding, and zeros elsewhere.
-            x.iter_mut().step_by(3).for_each(|v| *v = 0.0);
+            x.iter_mut().skip(5).step_by(7).for_each(|v| *v = 0.0);
             let mut words = sizes(&[n, steps, cols]);
             words.push(1.5_f32.to_bits());
             let args = vec![Some(crate::plan::CaseArg::F(x)), arg(2, steps * cols), arg(3, n)];

@@ -328,6 +328,7 @@ mod cases {
 
 /// CPU twins; sums in f64.
 pub mod reference {
+    use super::super::masked::reference::above;
     use super::super::put;
     use super::*;
     use std::ops::Range;
@@ -348,12 +349,17 @@ pub mod reference {
                 let values = own.clone().map(|e| x[e * cols + c]);
                 let at = s * cols + c;
                 if t.is("MAX") {
-                    let largest = values.clone().fold(f32::MIN, f32::max);
-                    let first = values.clone().position(|v| v == largest);
-                    t.write(2)[at] = first.map_or(0.0, |_| largest);
+                    // The first of the largest; what is not a number is larger than all that are.
+                    let mut best: Option<(usize, f32)> = None;
+                    for (e, x) in own.clone().zip(values) {
+                        let better = |m: f32| x > m || (x.is_nan() && !m.is_nan());
+                        if best.is_none_or(|(_, m)| better(m)) {
+                            best = Some((e, x));
+                        }
+                    }
+                    t.write(2)[at] = best.map_or(0.0, |(_, m)| m);
                     if let Some(arg) = t.write(3).get_mut(at) {
-                        let e = first.map_or(rows, |i| own.start + i);
-                        *arg = f32::from_bits(e as u32);
+                        *arg = f32::from_bits(best.map_or(rows, |(e, _)| e) as u32);
                     }
                 } else {
                     let sum = values.map(f64::from).sum::<f64>();
@@ -389,7 +395,7 @@ pub mod reference {
             for c in 0..cols {
                 let at = |e: usize| x[e * cols + c];
                 let m = own.clone().map(at).fold(f32::MIN, f32::max);
-                let share = |e: usize| (at(e) - m).max(-80.0).exp();
+                let share = |e: usize| above(at(e) - m, -80.0).exp();
                 let sum: f64 = own.clone().map(|e| f64::from(share(e))).sum();
                 for e in own.clone() {
                     t.write(2)[e * cols + c] = share(e) / sum as f32;
