@@ -17,6 +17,7 @@
 // Limits    6 storage buffers; TILED: 256 invocations, 14 KiB of workgroup memory, sizes to 512;
 //           LANES: all widths and sizes multiples of 4.
 // Twin      ops::heads::reference::forward
+#import activation
 #import heads
 #import heads_mask
 
@@ -113,7 +114,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             if (owner && j < h.size) {
                 var sum = PARAMS[b + j];
                 for (var l = 0u; l < 16u; l++) { sum += part[id * 16u + l]; }
-                let v = select(sum, 0.0, sum <= 0.0);
+                let v = relu(sum);
                 if (layer == 0u) { feature[id / 64u * 512u + j] = v; }
                 else { score += v * PARAMS[h.w3 + j]; }
                 if (mine < P.n) {
@@ -182,7 +183,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let end = min(j + 8u, quads);
             for (var o = j; o < end; o++) {
                 let sum = acc[min(o - j, end - j - 1u)] + PARAMS[b + o];
-                let v = select(sum, vec4<f32>(), sum <= vec4<f32>());
+                let v = relu4(sum);
                 if (live) { ACTS[to + o] = v; }
                 if (layer == 1u) { score += dot(v, PARAMS[h.w3 / 4u + o]); }
             }
@@ -221,7 +222,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             for (var q = 0u; q < 4u; q++) {
                 if (j + q > last) { break; }
                 let sum = acc[q] + PARAMS[b + j + q];
-                let v = select(sum, 0.0, sum <= 0.0);
+                let v = relu(sum);
                 ACTS[to + j + q] = v;
                 if (layer == 1u) { score += v * PARAMS[h.w3 + j + q]; }
             }

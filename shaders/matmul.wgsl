@@ -163,7 +163,11 @@ fn finish(at: u32, col: u32, value: E) {
     PRE[at] = v;
 #endif
 #if ACT == 1
-    v = select(v, E(), v <= E());
+#if QUADS
+    v = relu4(v);
+#else
+    v = relu(v);
+#endif
 #endif
 #if ACT == 2
 #if QUADS

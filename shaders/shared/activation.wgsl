@@ -17,9 +17,16 @@ fn held4(x: vec4<f32>, limit: f32) -> vec4<f32> {
     return select(y, vec4<f32>(-limit), y < vec4<f32>(-limit));
 }
 
-// max(x, 0)
+// max(x, 0), and of four. Compilers make a maximum of a comparison and a choice by it, and a maximum
+// may drop a NaN, as Mesa's does. By its bits, from -0 to minus infinity, a negative number is told from
+// a NaN whatever they do.
 fn relu(x: f32) -> f32 {
-    return select(x, 0.0, x <= 0.0);
+    return select(x, 0.0, bitcast<u32>(x) - 0x80000000u <= 0x7f800000u);
+}
+
+fn relu4(x: vec4<f32>) -> vec4<f32> {
+    let bits = bitcast<vec4<u32>>(x) - vec4<u32>(0x80000000u);
+    return select(x, vec4<f32>(), bits <= vec4<u32>(0x7f800000u));
 }
 
 // -1, 0 or 1
