@@ -45,7 +45,9 @@ fn main(
     for (var i = first; i < end; i += STRIDE) {
         total += exp(X[i] - T(m));
     }
-    let sum = m + log(row_sum(flat_sum(total), id)) - P.shift;
+    let all = row_sum(flat_sum(total), id);
+    // The logarithm of zero is not minus infinity everywhere; twice the lowest number is.
+    let sum = m + select(log(all), m, all <= 0.0) - P.shift;
 #if SOFTMAX
     for (var i = first; i < end; i += STRIDE) {
         Y[i] = X[i] - T(sum);

@@ -51,7 +51,7 @@ fn kernels_by_name_with_their_shaders() {
 fn a_table_for_people_and_errors_in_a_line() {
     let ran = place().run("selftest --quick --kernel slice");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    assert!(ran.out.contains("allowed") && ran.out.contains("\nslice"), "{}", ran.out);
+    assert!(ran.out.contains("allowed") && ran.out.contains("\n slice"), "{}", ran.out);
     assert!(ran.out.trim_end().ends_with("all well"), "{}", ran.out);
     assert!(ran.err.contains("kernels: ") && ran.err.contains(" of "), "{}", ran.err);
     fails(place().run("selftest --kernel slise"), 2, &["'slise'", "'slice'"]);

@@ -58,7 +58,8 @@ fn a_choice_is_measured_once_and_kept() {
     assert_eq!(kept(cache.path()), [] as [PathBuf; 0]);
 
     let before = on.choices().left();
-    let plan = product(&on).0.tune(&on, true).expect("a plan");
+    let (plan, c) = product(&on);
+    let plan = plan.tune(&on, true).expect("a plan");
     assert!(on.choices().left() < before, "measuring took no time");
     assert_eq!(run(&on, plan, c), want, "a choice changes bits");
     let [file] = &kept(cache.path())[..] else { panic!("one file: {:?}", kept(cache.path())) };
@@ -72,7 +73,8 @@ fn a_choice_is_measured_once_and_kept() {
     std::fs::write(file, json.to_string()).expect("written");
     let next = gpu(false);
     let before = next.choices().left();
-    let plan = product(&next).0.tune(&next, true).expect("a plan");
+    let (plan, c) = product(&next);
+    let plan = plan.tune(&next, true).expect("a plan");
     assert_eq!(next.choices().left(), before, "measured again");
     assert_ne!(plan.dispatches()[0].defines, first);
     assert_eq!(run(&next, plan, c), want, "a choice changes bits");
