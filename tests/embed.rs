@@ -8,7 +8,7 @@ mod random_calls;
 use host::{Host, Model, gpu, words};
 use modalign::gpu::{Caps, Family, GpuOptions};
 use modalign::plan::{Memory, Pool, Program, Ring, SpaceId, Spaces, Step};
-use modalign::{Error, Gpu, Result, Tape, wgpu};
+use modalign::{Error, Gpu, Result, Tape, Var, wgpu};
 use std::sync::atomic::Ordering;
 
 /// Every misuse is this error, on one line.
@@ -102,13 +102,18 @@ fn memories_programs_and_devices_are_told_apart() {
 #[test]
 fn a_tensor_beyond_its_space_is_refused_before_it_runs() {
     let gpu = gpu();
-    for (offset, part) in [(64, "'x' has 100 words"), (3, "multiple of 64")] {
+    let compiled = |offset: usize| {
         let (mut spaces, mut tape) = (Spaces::new(), Tape::new());
         let space = spaces.declare("x", 100);
         let x = tape.input("late", &[8, 8], space, offset);
         tape.scale(x, 2.0).unwrap();
-        refused(tape.compile(gpu, &spaces), part);
-    }
+        tape.compile(gpu, &spaces)
+    };
+    refused(compiled(64), "'x' has 100 words");
+    // Where nothing can be bound the tape says so.
+    let error = compiled(3).err().expect("refused");
+    assert!(matches!(error, Error::Shape { .. }), "{error}");
+    assert!(error.to_string().contains("multiple of 64"), "{error}");
     gpu.check().unwrap();
 }
 
@@ -166,23 +171,26 @@ fn what_a_program_keeps_is_there_until_another_of_its_pool_runs() {
     let model = Model::new(gpu);
     let mut pool = Pool::new();
     let prepare = |pool: Option<&mut Pool>| {
-        let plan = model.tape().plan(gpu.caps()).unwrap();
-        plan.prepare(gpu, &model.memory, pool.unwrap_or(&mut Pool::new())).unwrap()
+        let mut fresh = Pool::new();
+        let (tape, twice) = model.recorded();
+        let plan = tape.plan(gpu.caps()).unwrap();
+        let pool = pool.unwrap_or(&mut fresh);
+        (plan.prepare(gpu, &model.memory, pool).unwrap(), twice)
     };
     let (a, b) = (prepare(Some(&mut pool)), prepare(Some(&mut pool)));
     let apart = prepare(None);
-    let read = |p: &Program| p.read(gpu, &model.memory, model.twice);
+    let read = |p: &(Program, Var)| p.0.read(gpu, &model.memory, p.1);
     refused(read(&a), "'twice' is not there");
     model.memory.write_f32(gpu, model.x, 0, &[3.0; 64]).unwrap();
-    a.run(gpu, &model.memory).unwrap();
-    apart.run(gpu, &model.memory).unwrap();
+    a.0.run(gpu, &model.memory).unwrap();
+    apart.0.run(gpu, &model.memory).unwrap();
     assert_eq!(read(&a).unwrap(), [6.0; 64], "one of another pool does not matter");
     model.memory.write_f32(gpu, model.x, 0, &[5.0; 64]).unwrap();
-    b.run(gpu, &model.memory).unwrap();
+    b.0.run(gpu, &model.memory).unwrap();
     refused(read(&a), "another one of its Pool");
     assert_eq!(read(&b).unwrap(), [10.0; 64]);
     assert_eq!(read(&apart).unwrap(), [6.0; 64]);
-    a.run(gpu, &model.memory).unwrap();
+    a.0.run(gpu, &model.memory).unwrap();
     assert_eq!(read(&a).unwrap(), [10.0; 64]);
     refused(read(&b), "another one of its Pool");
 }

@@ -49,7 +49,12 @@ impl Model {
 
     /// The same recording once more.
     pub fn tape(&self) -> Tape {
-        recorded(self.x, self.y).0
+        self.recorded().0
+    }
+
+    /// The same recording once more, and what it has in the place of `twice`.
+    pub fn recorded(&self) -> (Tape, Var) {
+        recorded(self.x, self.y)
     }
 
     /// Computes with fresh numbers, and checks them.

@@ -42,24 +42,24 @@ fn room(words: usize) -> usize {
 fn memories_do_what_a_vector_does_or_refuse() {
     let own = gpu();
     let other = Gpu::with(&GpuOptions { quiet: true, ..Default::default() }).unwrap();
+    let (mut done, mut refused) = (0, 0);
     for seed in 1..=12 {
         let mut dice = Dice(seed * 0x9e37_79b9);
         // Two sets of spaces, of which the second begins as a clone of the first.
         let mut sets = [Spaces::new(), Spaces::new()];
         let mut ids: Vec<SpaceId> = Vec::new();
         for _ in 0..1 + dice.below(4) {
-            ids.push(sets[0].declare("first", dice.below(130)));
+            ids.push(sets[0].declare("first", 64 + dice.below(130)));
         }
         sets[1] = sets[0].clone();
         for set in &mut sets {
-            ids.push(set.declare("own", dice.below(130)));
+            ids.push(set.declare("own", 64 + dice.below(130)));
         }
         let memories = [0, 1].map(|i| Memory::allocate(own, &sets[i]).unwrap());
         let mut hosts = [0, 1].map(|i| HostMemory::new(&sets[i]));
         let mut contents: [Vec<Vec<u32>>; 2] =
             [0, 1].map(|i| sets[i].iter().map(|(_, words)| vec![0; room(words)]).collect());
         ids.push(Spaces::new().declare("nowhere", 64));
-        let (mut done, mut refused) = (0, 0);
         for turn in 0..150 {
             let (which, id) = (dice.below(2), *dice.of(&ids));
             let (offset, len) = (dice.size(), dice.size());
@@ -110,7 +110,6 @@ fn memories_do_what_a_vector_does_or_refuse() {
                 assert!(!right || len > 300, "{seed} {turn}: {ok:?}");
             }
         }
-        assert!(done > 10 && refused > 10, "{done} done, {refused} refused");
         for which in 0..2 {
             for (i, id) in memories[which].spaces().ids().enumerate() {
                 let words = contents[which][i].len();
@@ -121,6 +120,7 @@ fn memories_do_what_a_vector_does_or_refuse() {
         own.check().unwrap();
         other.check().unwrap();
     }
+    assert!(done > 100 && refused > 100, "{done} done, {refused} refused");
 }
 
 /// A recording over some of the spaces, at some offsets, right or not.
@@ -173,9 +173,10 @@ fn programs_run_or_refuse() {
                     let (tape, vars) = recorded(&mut dice, &ids);
                     let mut host = HostMemory::new(dice.of(&spaces));
                     let _ = interpret(tape.recording(), &Step::default(), &mut host).is_err();
-                    let plan: Plan = tape.plan(gpu.caps()).unwrap();
+                    let plan: modalign::Result<Plan> = tape.plan(gpu.caps());
                     let pool = &mut pools[dice.below(2)];
-                    plan.prepare(gpu, memory, pool).map(|p| programs.push((p, vars)))
+                    plan.and_then(|plan| plan.prepare(gpu, memory, pool))
+                        .map(|p| programs.push((p, vars)))
                 }
                 2 => Ring::new(gpu, *dice.of(&ids), dice.size(), dice.size())
                     .map(|ring| rings.push(ring)),
