@@ -68,7 +68,7 @@ fn a_sample_in_memory_scores_as_its_row_does() {
             let some: Vec<_> = some.iter().map(|r| borrowed(r)).collect();
             let samples: Vec<&Sample> = some.iter().map(Vec::as_slice).collect();
             // Whoever does not wait for the ones before gets these all the same.
-            drop(scorer.begin(&samples[..1]).unwrap());
+            let _ = scorer.begin(&samples[..1]).unwrap();
             let got = scorer.score(&samples).unwrap();
             assert_eq!(got.len(), want.len());
             got.iter().zip(want).for_each(|(got, want)| close(got, want));

@@ -60,6 +60,9 @@ impl Training {
     }
 }
 
+/// Where the groups of an arena end, and which they are.
+type Runs = Vec<(usize, usize)>;
+
 /// All parameters of a model.
 ///
 /// # A training loop of one's own
@@ -113,7 +116,7 @@ impl Params {
         let limit = Self::largest(max_binding);
         let (mut entries, mut by_name) = (Vec::new(), HashMap::new());
         // Words, kind and runs.
-        let mut sizes: Vec<(usize, Kind, Vec<(usize, usize)>)> = Vec::new();
+        let mut sizes: Vec<(usize, Kind, Runs)> = Vec::new();
         for block in specs.chunk_by(|_, (.., next)| next.joined) {
             let words = block.iter().map(|(.., spec)| spec.words()).sum::<usize>();
             let words = words.next_multiple_of(ALIGN_WORDS);

@@ -97,7 +97,8 @@ impl Tape {
             let again = body(tape, x)?;
             tape.streams = later;
             let root = tape.root(again);
-            let dy = if root == again { dy } else { tape.view(dy, &tape.shape(root).to_vec()) };
+            let shape = tape.shape(root).to_vec();
+            let dy = if root == again { dy } else { tape.view(dy, &shape) };
             tape.place_grad(root, dy);
             tape.grads[root.index()].written = true;
             let unwound = tape.unwind(first);

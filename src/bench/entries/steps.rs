@@ -48,8 +48,11 @@ pub(crate) struct SelfMmSizes {
     pub rows: usize,
 }
 
+/// How a step is recorded for an adapter.
+type Record = Box<dyn Fn(&Caps) -> Result<Bed> + Send + Sync>;
+
 pub(super) fn add(all: &mut Vec<Entry>) {
-    let mut step = |shape: String, record: Box<dyn Fn(&Caps) -> Result<Bed> + Send + Sync>| {
+    let mut step = |shape: String, record: Record| {
         let rows = Rows::Sums { of: &[], whole: true };
         all.push(Entry::new(OP, shape, rows, record));
     };

@@ -66,7 +66,7 @@ pub(super) fn ends(n: usize, groups: usize) -> Vec<(usize, usize)> {
 }
 
 pub(super) fn table(rows: impl Iterator<Item = Row>) -> Option<CaseArg> {
-    Some(CaseArg::U(rows.flat_map(|row| bytemuck::cast::<Row, [u32; Row::WORDS]>(row)).collect()))
+    Some(CaseArg::U(rows.flat_map(bytemuck::cast::<Row, [u32; Row::WORDS]>).collect()))
 }
 
 fn case(n: usize, groups: usize, clip: Clip) -> Case {

@@ -199,7 +199,7 @@ impl Tape {
     fn check_arena(&self, arena: &ArenaVars, groups: usize) -> Result<()> {
         let fail = |detail: String| Err(Error::shape("optimize", detail));
         let n = self.len(arena.value);
-        if n % 4 != 0 {
+        if !n.is_multiple_of(4) {
             return fail(format!("an arena of {n}, which is no multiple of 4"));
         }
         let others = match arena.moments {
