@@ -4,6 +4,8 @@
 //! Golden figures are float64 results of the released modules (MulT's encoder, PyTorch's BatchNorm1d)
 //! on inputs from one formula, [`q`].
 
+#![allow(clippy::excessive_precision, reason = "figures stand as the reference has them")]
+
 use modalign::ops::attention::Asking;
 use modalign::ops::batch_norm::BatchNorm;
 use modalign::ops::conv::Conv1d;
