@@ -443,7 +443,8 @@ fn tensors_of_another_tape_are_told() {
         other.constant("theirs", &[4, 4], &[1.0; 16]).unwrap();
     }
     let theirs = other.constant("theirs", &[4, 4], &[1.0; 16]).unwrap();
-    let uses: [fn(&mut Tape, Var, Var) -> Result<()>; 12] = [
+    type Use = fn(&mut Tape, Var, Var) -> Result<()>;
+    let uses: [Use; 12] = [
         |t, own, v| t.add(own, v).map(drop),
         |t, own, v| t.matmul(v, own).map(drop),
         |t, _, v| t.softmax(v).map(drop),
@@ -453,9 +454,18 @@ fn tensors_of_another_tape_are_told() {
         |t, _, v| t.concat(&[v, v]).map(drop),
         |t, _, v| t.checkpoint(v, |t, x| t.square(x)).map(drop),
         |t, own, v| t.linear(own, v, None, Act::None).map(drop),
-        |t, _, v| Ok(t.keep(v)),
-        |t, _, v| Ok(t.name(v, "mine")),
-        |t, _, v| Ok(t.watch(v)),
+        |t, _, v| {
+            t.keep(v);
+            Ok(())
+        },
+        |t, _, v| {
+            t.name(v, "mine");
+            Ok(())
+        },
+        |t, _, v| {
+            t.watch(v);
+            Ok(())
+        },
     ];
     for (i, each) in uses.into_iter().enumerate() {
         let mut tape = Tape::new();
