@@ -302,7 +302,9 @@ fn no_kernel_reaches_past_its_bindings() {
     let ran = AtomicUsize::new(0);
     let check = |gpu: &Gpu, kernel: &'static Kernel| -> Vec<String> {
         let mut failed = Vec::new();
-        for case in (kernel.cases)() {
+        // Where no data say where to read or write, `P` alone does, which operations check; and the
+        // texts of those kernels run with bounds checks in a browser (`tests/webgpu.rs`).
+        for case in (kernel.cases)().into_iter().filter(|case| has_indices(kernel, case)) {
             for option in 0..launches(kernel, &case, gpu.caps().family).len() {
                 failed.extend(past(gpu, kernel, &case, option, &ran));
             }

@@ -216,9 +216,11 @@ fn a_hosts_device_is_used_as_it_was_opened() {
 
 #[test]
 fn a_device_below_what_kernels_need_is_refused_by_the_limits_name() {
-    let mut limits = wgpu::Limits::default();
-    limits.max_compute_invocations_per_workgroup = 128;
-    limits.max_compute_workgroup_size_x = 128;
+    let limits = wgpu::Limits {
+        max_compute_invocations_per_workgroup: 128,
+        max_compute_workgroup_size_x: 128,
+        ..Default::default()
+    };
     let (device, queue) = Host::device(&Host::adapter(), wgpu::Features::empty(), limits);
     let error = Gpu::from_device(device, queue, &GpuOptions::default()).err().expect("refused");
     assert!(matches!(error, Error::NoAdapter(_)), "{error}");
