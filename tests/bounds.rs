@@ -351,7 +351,10 @@ fn extreme_indices_do_no_harm() {
                         (Some(one), Some(other)) => alike(one, other),
                         _ => one == other,
                     };
-                    assert!(same, "{place}: checks change the bits");
+                    // Of runs that are not sorted a merge has two invocations write one place: within its
+                    // binding, and whichever comes last.
+                    let racing = kernel.name == "sort_rows";
+                    assert!(same || racing, "{place}: checks change the bits");
                 }
             }
         }
