@@ -3,7 +3,7 @@
 use super::{Tape, Var};
 use crate::error::{Error, Result};
 use crate::gpu::Defines;
-use crate::plan::Kernel;
+use crate::plan::{Call, Kernel, Stage};
 
 /// A call of a kernel of one's own, for [`Tape::custom`].
 pub struct Custom<'a> {
@@ -53,12 +53,10 @@ impl Tape {
     /// writes and also has under another binding.
     pub fn custom(&mut self, call: Custom) -> Result<()> {
         let Custom { kernel, args, words, defines, flops } = call;
-        self.check_call(kernel, args).map_err(|detail| Error::shape(kernel.name, detail))?;
-        self.call(kernel, args, words, defines, flops);
         // Nobody here has checked the words, so that one of this crate's kernels is not trusted either.
-        if let Some(last) = self.recording.calls.last_mut() {
-            last.trusted = false;
-        }
+        let (args, stage, trusted) = (args.to_vec(), Stage::Forward, false);
+        self.append(Call { kernel, args, words, defines, flops, stage, trusted })
+            .map_err(|detail| Error::shape(kernel.name, detail))?;
         self.sound()
     }
 }

@@ -357,26 +357,28 @@ impl Tape {
         kernel: &'static Kernel,
         args: &[Option<Var>],
         words: Vec<u32>,
-        mut defines: Defines,
+        defines: Defines,
         flops: u64,
     ) {
-        if let Err(detail) = self.check_call(kernel, args) {
-            return self.fail(kernel.name, detail);
+        let args = args.to_vec();
+        let (stage, trusted) = (Stage::Forward, crate::ops::is_own(kernel));
+        let call = Call { kernel, args, words, defines, flops, stage, trusted };
+        if let Err(detail) = self.append(call) {
+            self.fail(kernel.name, detail);
         }
+    }
+
+    /// Appends a call in the stage that is being recorded, or says what is wrong with it.
+    fn append(&mut self, mut call: Call) -> Result<(), String> {
+        self.check_call(call.kernel, &call.args)?;
         let is_half = |v: &Var| self.info(*v).half;
-        if kernel.bindings.iter().zip(args).any(|(b, v)| b.half && v.as_ref().is_some_and(is_half))
-        {
-            defines.insert("HALF", 1);
+        let mut named = call.kernel.bindings.iter().zip(&call.args);
+        if named.any(|(b, v)| b.half && v.as_ref().is_some_and(is_half)) {
+            call.defines.insert("HALF", 1);
         }
-        self.recording.calls.push(Call {
-            kernel,
-            args: args.to_vec(),
-            words,
-            defines,
-            flops,
-            stage: self.stage.unwrap_or(Stage::Forward),
-            trusted: crate::ops::is_own(kernel),
-        });
+        call.stage = self.stage.unwrap_or(call.stage);
+        self.recording.calls.push(call);
+        Ok(())
     }
 
     /// What is wrong with a call, if anything is.
