@@ -1,7 +1,7 @@
 //! Batches as one flat block of 32-bit words, laid out so that every field can be bound on its own.
 
 use super::dataset::Split;
-use super::normalize::Standardise;
+use super::normalize::{FeatureStats, Standardise};
 use super::tokens::{TokenLayout, TokenRows, fill_runs, fill_tokens, packed_rows};
 use super::{Modality, Stream};
 use crate::error::{Error, Result};
@@ -199,21 +199,8 @@ pub fn fill(
         for (i, &row) in rows.iter().enumerate() {
             let row = row as usize;
             let valid = stream.len(row).min(place.steps);
-            let start = place.values_at + i * place.steps * place.width;
-            for step in 0..valid {
-                let at = start + step * place.width;
-                let frame = stream.frame(row, step);
-                let words = out[at..at + place.dim].iter_mut();
-                match stats {
-                    None => words.zip(frame).for_each(|(word, x)| *word = x.to_bits()),
-                    Some(stats) => {
-                        words.zip(stats.applied(frame)).for_each(|(word, x)| *word = x.to_bits())
-                    }
-                }
-            }
-            if let Some(at) = place.lengths_at {
-                out[at + i] = valid as u32;
-            }
+            let frames = (0..valid).map(|step| stream.frame(row, step));
+            write_frames(place, i, frames, stats, out);
         }
     }
     if let (Some(place), Some(tokens)) = (&layout.tokens, tokens) {
@@ -226,6 +213,30 @@ pub fn fill(
         out[layout.rows_at + i] = row;
     }
     Ok(())
+}
+
+/// Writes the frames of row `i` of a stream, standardised where there are statistics, and how many
+/// there are where the block says so. What lies past them stays as it is.
+fn write_frames<F: Iterator<Item = f32>>(
+    place: &StreamLayout,
+    i: usize,
+    frames: impl ExactSizeIterator<Item = F>,
+    stats: Option<&FeatureStats>,
+    out: &mut [u32],
+) {
+    if let Some(at) = place.lengths_at {
+        out[at + i] = frames.len() as u32;
+    }
+    let start = place.values_at + i * place.steps * place.width;
+    for (step, frame) in frames.enumerate() {
+        let words = out[start + step * place.width..][..place.dim].iter_mut();
+        match stats {
+            None => words.zip(frame).for_each(|(word, x)| *word = x.to_bits()),
+            Some(stats) => {
+                words.zip(stats.applied(frame)).for_each(|(word, x)| *word = x.to_bits())
+            }
+        }
+    }
 }
 
 /// A row held in memory: of each modality the features of its steps, one step behind the other.
@@ -292,23 +303,8 @@ pub fn fill_samples(
         }
         for (i, sample) in samples.iter().enumerate() {
             let values = frames(i, sample, place.modality, place.dim)?;
-            let start = place.values_at + i * place.steps * place.width;
             let frames = values.chunks_exact(place.dim).take(place.steps);
-            let valid = frames.len();
-            for (step, frame) in frames.enumerate() {
-                let at = start + step * place.width;
-                let words = out[at..at + place.dim].iter_mut();
-                let frame = frame.iter().copied();
-                match stats {
-                    None => words.zip(frame).for_each(|(word, x)| *word = x.to_bits()),
-                    Some(stats) => {
-                        words.zip(stats.applied(frame)).for_each(|(word, x)| *word = x.to_bits())
-                    }
-                }
-            }
-            if let Some(at) = place.lengths_at {
-                out[at + i] = valid as u32;
-            }
+            write_frames(place, i, frames.map(|frame| frame.iter().copied()), stats, out);
         }
     }
     for i in 0..samples.len() {
