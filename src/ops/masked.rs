@@ -2,7 +2,6 @@
 //! members left out.
 
 use super::reduce::row_launch;
-use super::softmax::SOFTMAX_BACKWARD;
 use super::{arg, sizes};
 use crate::error::{Error, Result};
 use crate::gpu::Defines;
@@ -10,7 +9,7 @@ use crate::plan::{Binding, Case, CaseArg, Kernel, Twin};
 use crate::tape::{Tape, Var};
 
 /// Softmax of what is kept of each row; see `shaders/masked_softmax.wgsl`. Its gradient is that of
-/// [`SOFTMAX_BACKWARD`]: what is not kept has probability 0, and so gets nothing.
+/// [`softmax`](super::softmax): what is not kept has probability 0, and so gets nothing.
 pub static MASKED_SOFTMAX: Kernel = Kernel {
     name: "masked_softmax",
     source: include_str!("../../shaders/masked_softmax.wgsl"),
@@ -80,14 +79,7 @@ impl Tape {
         let words = sizes(&[rows, cols, rows / groups]);
         let args = [Some(x), lengths, mask, Some(y)];
         self.call(&MASKED_SOFTMAX, &args, words, Defines::new(), flops);
-        self.on_backward(&[y], move |tape| {
-            if let (Some(dy), Some(dx)) = (tape.grad(y), tape.sink(x)) {
-                let words = sizes(&[rows, cols, dx.accumulate as usize]);
-                let args = [Some(dy), Some(y), Some(dx.var)];
-                tape.call(&SOFTMAX_BACKWARD, &args, words, Defines::new(), flops);
-            }
-            Ok(())
-        });
+        self.softmax_gradient(x, y);
         Ok(y)
     }
 }

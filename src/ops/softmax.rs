@@ -82,15 +82,22 @@ impl Tape {
         let flops = 6 * (rows * cols) as u64;
         let words = sizes(&[rows, cols]);
         self.call(&SOFTMAX, &[Some(x), Some(y)], words, Defines::new(), flops);
+        self.softmax_gradient(x, y);
+        Ok(y)
+    }
+
+    /// Records the gradient of a `y` that is a softmax of `x`, of all of a row or of a part of it.
+    pub(super) fn softmax_gradient(&mut self, x: Var, y: Var) {
+        let (rows, cols) = self.rows_cols(y);
         self.on_backward(&[y], move |tape| {
             if let (Some(dy), Some(dx)) = (tape.grad(y), tape.sink(x)) {
                 let words = sizes(&[rows, cols, dx.accumulate as usize]);
                 let args = [Some(dy), Some(y), Some(dx.var)];
+                let flops = 6 * (rows * cols) as u64;
                 tape.call(&SOFTMAX_BACKWARD, &args, words, Defines::new(), flops);
             }
             Ok(())
         });
-        Ok(y)
     }
 
     /// The mean over rows of `−log softmax(logits)[target]`, `[1]`; `logits` are `[m, n]`,
