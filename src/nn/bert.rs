@@ -106,6 +106,7 @@ struct Layer {
 struct Asked {
     q: (Var, Var),
     kv: (Var, Var),
+    spans: Var,
 }
 
 const QKV: [&str; 3] = ["query", "key", "value"];
@@ -192,12 +193,13 @@ impl Bert {
             heads: self.shape.heads,
             eps: self.shape.eps,
             dropout: if train { self.dropout } else { (0.0, 0.0) },
-            tokens: *tokens,
+            tokens: tokens.tokens,
         });
         let short = reading == Reading::First && self.asks_alone();
         for (i, layer) in layers.iter().copied().enumerate() {
             let last = i + 1 == layers.len();
-            let asked = if last && short { Some(self.asked(tape, params, i)?) } else { None };
+            let asked =
+                if last && short { Some(self.asked(tape, params, i, tokens.spans)?) } else { None };
             let run = run.clone();
             let body = move |tape: &mut Tape, x: Var| match asked {
                 Some(asked) => run.last_layer(tape, x, layer, asked),
@@ -213,6 +215,21 @@ impl Bert {
             Reading::Mean => tape.pool_mean(x, tokens.tokens, tokens.spans),
             _ => Ok(x),
         }
+    }
+
+    /// Records one layer alone, without dropout: `x [T, hidden]` → the same; `tokens` as in
+    /// [`TokenVars`].
+    pub(crate) fn record_layer(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        layer: usize,
+        x: Var,
+        tokens: Var,
+    ) -> Result<Var> {
+        let BertShape { heads, eps, .. } = self.shape;
+        let layer = self.layer(tape, params, layer)?;
+        Run { heads, eps, dropout: (0.0, 0.0), tokens }.layer(tape, x, layer)
     }
 
     /// Whether a layer's query can be taken apart from its keys and values: its bias must begin
@@ -286,9 +303,9 @@ impl Bert {
         Ok((var("weight", &[of.len() * h, h])?, var("bias", &[of.len() * h])?))
     }
 
-    fn asked(&self, tape: &mut Tape, params: &Params, layer: usize) -> Result<Asked> {
+    fn asked(&self, tape: &mut Tape, params: &Params, layer: usize, spans: Var) -> Result<Asked> {
         let q = self.projection(tape, params, layer, &QKV[..1])?;
-        Ok(Asked { q, kv: self.projection(tape, params, layer, &QKV[1..])? })
+        Ok(Asked { q, kv: self.projection(tape, params, layer, &QKV[1..])?, spans })
     }
 
     fn layer(&self, tape: &mut Tape, params: &Params, layer: usize) -> Result<Layer> {
@@ -314,19 +331,19 @@ struct Run {
     heads: usize,
     eps: f32,
     dropout: (f32, f32),
-    tokens: TokenVars,
+    tokens: Var,
 }
 
 impl Run {
     fn layer(&self, tape: &mut Tape, x: Var, layer: Layer) -> Result<Var> {
         let qkv = tape.linear(x, layer.qkv.0, Some(layer.qkv.1), Act::None)?;
-        let context = tape.attention(qkv, self.tokens.tokens, self.heads, self.dropout.1)?;
+        let context = tape.attention(qkv, self.tokens, self.heads, self.dropout.1)?;
         self.rest(tape, x, context, layer)
     }
 
     /// The last layer where only position 0 is read: `x [T, hidden]` → `[batch, hidden]`.
     fn last_layer(&self, tape: &mut Tape, x: Var, layer: Layer, asked: Asked) -> Result<Var> {
-        let TokenVars { tokens, spans, .. } = self.tokens;
+        let (tokens, spans) = (self.tokens, asked.spans);
         let first = tape.pool_first(x, tokens, spans)?;
         let q = tape.linear(first, asked.q.0, Some(asked.q.1), Act::None)?;
         let kv = tape.linear(x, asked.kv.0, Some(asked.kv.1), Act::None)?;

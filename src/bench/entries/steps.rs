@@ -6,12 +6,11 @@ use crate::bench::bed::Bed;
 use crate::data::{Layout, Modality, StreamSpec};
 use crate::error::Result;
 use crate::gpu::Caps;
-use crate::nn::{Group, Init, LstmEncoder, ParamSpec, Params, linear_specs};
-use crate::ops::matmul::FeedForward;
+use crate::nn::{Bert, BertShape, Group, Init, LstmEncoder, ParamSpec, Params};
 use crate::ops::optim::Clip;
-use crate::ops::{Act, random};
+use crate::ops::random;
 use crate::recipe::{Config, SelfMm};
-use crate::tape::{Tape, Var};
+use crate::tape::Var;
 
 /// What they are asked for by.
 pub(in crate::bench) const OP: &str = "step";
@@ -112,61 +111,28 @@ pub(crate) fn lstm(caps: &Caps, sizes: LstmSizes) -> Result<Bed> {
     train(bed, &params, loss)
 }
 
-/// A training step of one post-norm encoder layer, recorded as [`Bert`](crate::nn::Bert) records its own,
-/// without dropout; the loss is the mean square of its difference from a target.
+/// A training step of one layer of a [`Bert`], without dropout; the loss is the mean square of its
+/// difference from a target.
 pub(crate) fn encoder_layer(caps: &Caps, sizes: LayerSizes) -> Result<Bed> {
     let LayerSizes { batch, tokens: length, width: d, head } = sizes;
     let rows = batch * length;
+    let shape = BertShape { heads: d / head, ..super::adam::shape(d, 1) };
+    let model = Bert { groups: (GROUP.into(), GROUP.into()), ..Bert::new(shape) };
+    let mut specs = model.specs(Params::largest(caps.max_binding));
+    specs.retain(|spec| spec.name.starts_with("encoder.layer.0."));
     let mut bed = Bed::new();
     let bound = 1.0 / (d as f32).sqrt();
-    let params = bed.parameters(layer_specs(d), &groups(), caps.max_binding, bound)?;
+    let params = bed.parameters(specs, &groups(), caps.max_binding, bound)?;
     let x = bed.given("x", &[rows, d]);
     let target = bed.given("target", &[rows, d]);
     let token = |i: usize| [1, (i % length) as u32, length as u32, (i / length) as u32];
     let tokens = bed.words("tokens", &[rows, 4], (0..rows).flat_map(token).collect());
     let tape = &mut bed.tape;
-    let three = |kind: &str| ["query", "key", "value"].map(|name| format!("{name}.{kind}"));
-    let w = params.span(tape, &three("weight"), &[3 * d, d])?;
-    let b = params.span(tape, &three("bias"), &[3 * d])?;
-    let dense = |tape: &mut Tape, name: &str| -> Result<(Var, Var)> {
-        let mut var = |kind: &str| params.var(tape, &format!("{name}.{kind}"));
-        Ok((var("weight")?, var("bias")?))
-    };
-    let norm = |tape: &mut Tape, name: &str| {
-        params.span(tape, &["weight", "bias"].map(|kind| format!("{name}.{kind}")), &[2, d])
-    };
-    let (out, first, second) = (dense(tape, "out")?, dense(tape, "inner")?, dense(tape, "outer")?);
-    let (norm1, norm2) = (norm(tape, "norm1")?, norm(tape, "norm2")?);
-    let all = tape.linear(x, w, Some(b), Act::None)?;
-    let context = tape.attention(all, tokens, d / head, 0.0)?;
-    let context = tape.linear(context, out.0, Some(out.1), Act::None)?;
-    let h = tape.residual_norm(x, context, norm1, 1e-12, 0.0)?;
-    let f = tape.feed_forward(h, FeedForward { first, second, act: Act::Gelu })?;
-    let y = tape.residual_norm(h, f, norm2, 1e-12, 0.0)?;
+    let y = model.record_layer(tape, &params, 0, x, tokens)?;
     let off = tape.sub(y, target)?;
     let off = tape.square(off)?;
     let loss = tape.mean(off)?;
     train(bed, &params, loss)
-}
-
-/// Weights of query, key and value behind one another, then their biases; the rest of the layer.
-fn layer_specs(d: usize) -> Vec<ParamSpec> {
-    let spec = |name: String, shape: &[usize]| ParamSpec::new(name, shape, GROUP, Init::Zeros);
-    let mut specs = Vec::new();
-    for (kind, shape) in [("weight", &[d, d][..]), ("bias", &[d])] {
-        for name in ["query", "key", "value"] {
-            let one = spec(format!("{name}.{kind}"), shape);
-            specs.push(if name == "query" { one } else { one.joined() });
-        }
-    }
-    for (name, inputs, outputs) in [("out", d, d), ("inner", d, 4 * d), ("outer", 4 * d, d)] {
-        specs.extend(linear_specs(name, (inputs, inputs, outputs), true, GROUP));
-    }
-    for name in ["norm1", "norm2"] {
-        specs.push(spec(format!("{name}.weight"), &[d]));
-        specs.push(spec(format!("{name}.bias"), &[d]).joined());
-    }
-    specs
 }
 
 /// The optimiser alone, over so many square parameters.
