@@ -49,6 +49,16 @@ pub struct Clock {
     empty: Duration,
 }
 
+/// A pass that leaves its begin and its end in a query and the next, where there are queries.
+fn timed_pass(set: Option<&wgpu::QuerySet>, query: u32) -> wgpu::ComputePassDescriptor<'_> {
+    let timestamp_writes = set.map(|query_set| wgpu::ComputePassTimestampWrites {
+        query_set,
+        beginning_of_pass_write_index: Some(query),
+        end_of_pass_write_index: Some(query + 1),
+    });
+    wgpu::ComputePassDescriptor { label: None, timestamp_writes }
+}
+
 impl Clock {
     /// The clock of a device.
     ///
@@ -109,14 +119,8 @@ impl Clock {
         let commands = gpu.scoped(|| {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
             {
-                let timestamp_writes =
-                    self.queries.as_ref().map(|(query_set, _)| wgpu::ComputePassTimestampWrites {
-                        query_set,
-                        beginning_of_pass_write_index: Some(0),
-                        end_of_pass_write_index: Some(1),
-                    });
-                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-                let mut pass = encoder.begin_compute_pass(&descriptor);
+                let set = self.queries.as_ref().map(|(set, _)| set);
+                let mut pass = encoder.begin_compute_pass(&timed_pass(set, 0));
                 pass.set_pipeline(&pipeline.pipeline);
                 pass.set_bind_group(0, bind_group, &[]);
                 pass.dispatch_workgroups(x, y, z);
@@ -251,14 +255,7 @@ impl Program {
         self.take_slots();
         gpu.run(|encoder| {
             {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                    label: None,
-                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                        query_set: set,
-                        beginning_of_pass_write_index: Some(0),
-                        end_of_pass_write_index: Some(1),
-                    }),
-                });
+                let mut pass = encoder.begin_compute_pass(&timed_pass(Some(set), 0));
                 which.iter().for_each(|i| self.dispatch(&mut pass, *i));
             }
             encoder.resolve_query_set(set, 0..2, buffer, 0);
@@ -332,14 +329,7 @@ impl Program {
             let count = 2 * part.len();
             gpu.run(|encoder| {
                 for (query, at) in (0..).step_by(2).zip(part) {
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                        label: None,
-                        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                            query_set: set,
-                            beginning_of_pass_write_index: Some(query),
-                            end_of_pass_write_index: Some(query + 1),
-                        }),
-                    });
+                    let mut pass = encoder.begin_compute_pass(&timed_pass(Some(set), query));
                     self.dispatch(&mut pass, *at);
                 }
                 encoder.resolve_query_set(set, 0..count as u32, buffer, 0);
