@@ -26,7 +26,12 @@ impl BertShape {
             "tiny" => (512, 64, 2, 4),
             _ => return None,
         };
-        Some(BertShape {
+        Some(Self::original(vocab, hidden, layers, heads))
+    }
+
+    /// These sizes, and everything else as the original BERTs have it.
+    pub(crate) fn original(vocab: usize, hidden: usize, layers: usize, heads: usize) -> Self {
+        BertShape {
             vocab,
             positions: 512,
             segments: 2,
@@ -38,7 +43,7 @@ impl BertShape {
             eps: 1e-12,
             hidden_dropout: 0.1,
             attention_dropout: 0.1,
-        })
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use super::{Entry, Rows};
 use crate::bench::bed::Bed;
 use crate::error::Result;
 use crate::nn::{Bert, BertShape, Group, Params};
-use crate::ops::Act;
 use crate::ops::optim::Clip;
 
 /// `bert-base-uncased`, and all-MiniLM-L6-v2.
@@ -12,19 +11,7 @@ const MODELS: [(&str, usize, usize); 2] = [("110 M", 768, 12), ("22 M", 384, 6)]
 
 /// A BERT as it comes, of a width and a number of layers.
 pub(super) fn shape(hidden: usize, layers: usize) -> BertShape {
-    BertShape {
-        vocab: 30_522,
-        positions: 512,
-        segments: 2,
-        hidden,
-        layers,
-        heads: 12,
-        intermediate: 4 * hidden,
-        act: Act::Gelu,
-        eps: 1e-12,
-        hidden_dropout: 0.1,
-        attention_dropout: 0.1,
-    }
+    BertShape::original(30_522, hidden, layers, 12)
 }
 
 pub(super) fn add(all: &mut Vec<Entry>) {
