@@ -229,6 +229,11 @@ impl Groups {
         Ok(Groups { list: list.to_vec(), steps: vec![0; list.len()], rows, table })
     }
 
+    /// The same, whose rows the device reads from `table`.
+    pub(super) fn read_from(self, table: Option<SpaceId>) -> Self {
+        Groups { table, ..self }
+    }
+
     /// Where the device reads the [rows](Self::rows); none where nothing is trained.
     pub fn table(&self) -> Option<SpaceId> {
         self.table

@@ -83,8 +83,6 @@ pub struct Params {
     groups: Groups,
     /// Whether there are gradients, where anything is not frozen.
     trainable: bool,
-    /// The groups' rows on the device.
-    table: Option<SpaceId>,
 }
 
 impl Params {
@@ -152,8 +150,7 @@ impl Params {
         let rows = groups.list().len();
         let table =
             (trainable && rows > 0).then(|| spaces.declare("optimizer groups", rows * Row::WORDS));
-        let groups = Groups::new(groups.list(), table)?;
-        Ok(Params { entries, by_name, arenas, groups, trainable, table })
+        Ok(Params { entries, by_name, arenas, groups: groups.read_from(table), trainable })
     }
 
     /// The groups, none of which has taken a step yet; what a training loop advances and writes.
@@ -266,7 +263,7 @@ impl Params {
             let detail = "these parameters were made without gradients: nothing to optimise";
             return Err(Error::shape("optimize", detail));
         }
-        let Some(table) = self.table else { return Ok(None) };
+        let Some(table) = self.groups.table() else { return Ok(None) };
         let mut all = Vec::new();
         for (i, arena) in self.arenas.iter().enumerate() {
             let Some(Training { grad, kept }) = arena.training else { continue };
@@ -399,10 +396,6 @@ impl Params {
     ) -> Result<()> {
         if !self.has(name) {
             return Err(Error::shape("parameter", format!("no parameter '{name}'")));
-        }
-        if values.len() != shape.iter().product::<usize>() {
-            let detail = format!("{} values for '{name}' of shape {shape:?}", values.len());
-            return Err(Error::shape("parameter", detail));
         }
         let mut weights = Weights::default();
         weights.insert(name, shape.to_vec(), values.to_vec());
