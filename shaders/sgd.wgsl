@@ -41,7 +41,8 @@ fn main(
     let end = min(start + ${SHARE}u, P.n / 4u);
     for (var k = run_of(start); k < P.runs && start < end; k++) {
         let run = RUNS[k];
-        let stop = min(end, run.x / 4u);
+        // No way back: what another workgroup owns stays its own, whatever RUNS says.
+        let stop = max(start, min(end, run.x / 4u));
         let group = GROUPS[min(run.y, P.groups - 1u)];
         for (var at = select(stop, start, group.t > 0u) + id; at < stop; at += ${WG}u) {
             let value = quad(VALUE[at]);

@@ -219,6 +219,7 @@ impl Bert {
 
     /// Records one layer alone, without dropout: `x [T, hidden]` → the same; `tokens` as in
     /// [`TokenVars`].
+    #[cfg(feature = "bench")]
     pub(crate) fn record_layer(
         &self,
         tape: &mut Tape,
