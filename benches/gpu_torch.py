@@ -419,8 +419,14 @@ def table(path):
         print("  ".join(line).rstrip())
         if i == 0:
             print("  ".join("-" * w for w in widths))
-    for error in compared.get("errors", []):
-        print(f"not measured: {error}")
+    # Each once, although it was tried in every round.
+    errors = list(dict.fromkeys(compared.get("errors", [])))
+    late = [error.split(":")[0] for error in errors if error.endswith("no time was left")]
+    for error in errors:
+        if not error.endswith("no time was left"):
+            print(f"not measured: {error}")
+    if late:
+        print(f"not measured, for want of time: {'; '.join(late)}")
     tested = result("selftest")
     if tested:
         verdict = "all well" if tested["passed"] else f"{tested['failed']} FAILED"

@@ -3,7 +3,7 @@
 use super::{Global, bench, output};
 use crate::error::Result;
 use crate::selftest::{self, Checked, Options, Part, Progress, Report};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -34,6 +34,7 @@ Examples:
   modalign selftest                                everything
   modalign selftest --quick                        the adapter's own kernels, some of the rest
   modalign selftest --kernel lstm_forward,matmul   kernels by name, nothing else
+  modalign selftest --only trainings,repeats       some of the parts
   modalign selftest --adapter llvmpipe --json      another adapter; a report to send
   modalign selftest --shaders wgsl                 KERNEL.FAMILY.VARIANT.wgsl for each")]
 pub(super) struct SelftestArgs {
@@ -43,9 +44,42 @@ pub(super) struct SelftestArgs {
     /// Check only these kernels
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     kernel: Vec<String>,
+    /// Check only these parts: kernels, gradients, trainings, repeats
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PART,...",
+        value_delimiter = ',',
+        conflicts_with = "kernel"
+    )]
+    only: Vec<Parts>,
     /// Write every shader that the adapter gets to DIR, after preprocessing, before any runs
     #[arg(long, value_name = "DIR")]
     shaders: Option<PathBuf>,
+}
+
+/// Parts by the names that people give them.
+#[derive(Clone, Copy, ValueEnum)]
+enum Parts {
+    /// against their twins
+    Kernels,
+    /// against differences
+    Gradients,
+    /// against PyTorch's
+    Trainings,
+    /// bit for bit
+    Repeats,
+}
+
+impl From<Parts> for Part {
+    fn from(part: Parts) -> Part {
+        match part {
+            Parts::Kernels => Part::Kernel,
+            Parts::Gradients => Part::Gradient,
+            Parts::Trainings => Part::Training,
+            Parts::Repeats => Part::Repeat,
+        }
+    }
 }
 
 /// Runs it.
@@ -53,6 +87,7 @@ pub(super) fn run(args: &SelftestArgs, global: &Global) -> Result<()> {
     let options = Options {
         adapter: global.adapter.clone(),
         kernels: args.kernel.clone(),
+        parts: args.only.iter().map(|part| (*part).into()).collect(),
         quick: args.quick,
         shaders: args.shaders.clone(),
     };
@@ -83,8 +118,8 @@ struct State {
     jobs: usize,
     done: usize,
     failed: usize,
-    /// When something was last said, and how much was done then.
-    told: (Instant, usize),
+    /// When something was last said.
+    told: Instant,
 }
 
 /// Without a terminal, seconds between two lines.
@@ -99,7 +134,7 @@ impl Shown {
             jobs: 0,
             done: 0,
             failed: 0,
-            told: (Instant::now(), 0),
+            told: Instant::now(),
         };
         Shown { quiet: global.quiet, terminal, state: Mutex::new(state) }
     }
@@ -111,7 +146,7 @@ impl Shown {
             Progress::Begin(part, jobs) => {
                 state.bar.finish_and_clear();
                 (state.part, state.jobs, state.done, state.failed) = (part, jobs, 0, 0);
-                state.told = (Instant::now(), 0);
+                state.told = Instant::now();
                 if self.terminal {
                     state.bar = bench::styled(jobs);
                 } else if !self.quiet {
@@ -121,23 +156,30 @@ impl Shown {
             Progress::Job(part, name) => {
                 log::debug!("{}: {name}", part.name());
                 state.bar.set_message(format!("{}: {name}", part.name()));
+                // On a slow adapter a job takes longer than anybody waits for a sign of life.
+                self.line(&mut state, part, &format!(", now {name}"), false);
             }
             Progress::Done(part, failed) => {
                 state.done += 1;
                 state.failed += failed;
                 state.bar.inc(1);
-                let late = state.told.0.elapsed().as_secs_f64() > EVERY;
-                if !self.terminal && !self.quiet && (late || state.done == state.jobs) {
-                    let failed = match state.failed {
-                        0 => String::new(),
-                        n => format!(", {n} cases failed"),
-                    };
-                    let (done, jobs) = (state.done, state.jobs);
-                    output::note(&format!("{}: {done} of {jobs}{failed}", part.name()));
-                    state.told = (Instant::now(), state.done);
-                }
+                let last = state.done == state.jobs;
+                self.line(&mut state, part, "", last);
             }
         }
+    }
+
+    /// Without a terminal, a line where the last one is some time ago.
+    fn line(&self, state: &mut State, part: Part, now: &str, last: bool) {
+        if self.terminal || self.quiet || !(last || state.told.elapsed().as_secs_f64() > EVERY) {
+            return;
+        }
+        let failed = match state.failed {
+            0 => String::new(),
+            n => format!(", {n} cases failed"),
+        };
+        output::note(&format!("{}: {} of {}{failed}{now}", part.name(), state.done, state.jobs));
+        state.told = Instant::now();
     }
 
     fn end(&self) {

@@ -155,6 +155,9 @@ impl Device {
     }
 }
 
+/// Cases of a job at most: what goes on is told between jobs, and a slow adapter takes seconds for one.
+const MOST: usize = 16;
+
 /// A kernel, its cases, and what their twins leave, computed by whoever needs it first.
 struct Tried {
     kernel: &'static Kernel,
@@ -180,13 +183,19 @@ pub fn run(devices: &[Device], only: &[String], watch: &(dyn Fn(Progress) + Sync
         .filter(|(device, Tried { kernel, cases, .. })| {
             device.gpu.caps().long_loads == long_loads || device.knows_long_loads(kernel, cases)
         })
-        .map(|(device, Tried { kernel, cases, twins })| Job {
-            row: kernel.name.to_string(),
-            name: format!("{} on {}", kernel.name, device.name),
-            work: Box::new(move || {
-                let twin = |i: usize| twins[i].get_or_init(|| ops::run_twin(kernel, &cases[i]));
-                check(device, kernel, cases, twin)
-            }),
+        .flat_map(|(device, Tried { kernel, cases, twins })| {
+            (0..cases.len()).step_by(MOST).map(move |first| Job {
+                row: kernel.name.to_string(),
+                name: format!("{} on {}", kernel.name, device.name),
+                work: Box::new(move || {
+                    let some = &cases[first..cases.len().min(first + MOST)];
+                    let twin = |i: usize| {
+                        let i = first + i;
+                        twins[i].get_or_init(|| ops::run_twin(kernel, &cases[i]))
+                    };
+                    check(device, kernel, some, twin)
+                }),
+            })
         })
         .collect();
     run_jobs(Part::Kernel, &jobs, watch)

@@ -58,6 +58,8 @@ pub struct Options {
     pub adapter: Option<String>,
     /// Only these kernels, and nothing but kernels; all, and the other parts, where empty.
     pub kernels: Vec<String>,
+    /// Only these parts; all where empty.
+    pub parts: Vec<Part>,
     /// The adapter's own family alone, a third of the gradients, one of the golden trainings.
     pub quick: bool,
     /// Where to write every shader that the adapter gets, before any of them runs.
@@ -84,10 +86,21 @@ pub fn run(options: &Options, watch: &(dyn Fn(Progress) + Sync)) -> Result<Repor
     if let Some(folder) = &options.shaders {
         report.shaders = Some(shaders::write(folder, &devices, &options.kernels)?);
     }
-    report.add(kernels::run(&devices, &options.kernels, watch));
-    if options.kernels.is_empty() {
+    let named = !options.kernels.is_empty();
+    let wanted = |part: Part| match part {
+        Part::Kernel => named || options.parts.is_empty() || options.parts.contains(&part),
+        _ => !named && (options.parts.is_empty() || options.parts.contains(&part)),
+    };
+    if wanted(Part::Kernel) {
+        report.add(kernels::run(&devices, &options.kernels, watch));
+    }
+    if wanted(Part::Gradient) {
         report.add(gradients::run(&own, options.quick, watch));
+    }
+    if wanted(Part::Training) {
         report.add(golden::run(&devices, options.quick, watch));
+    }
+    if wanted(Part::Repeat) {
         report.add(repeat::run(&devices, watch));
     }
     report.seconds = start.elapsed().as_secs_f64();
