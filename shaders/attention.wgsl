@@ -45,8 +45,9 @@ const LOWEST = -1.0e30;
 const OUTSIDE = -3.0e38;
 
 // From the largest score and the sum of the others' shares of it; 0 where there is none.
-fn log_sum(m: f32, total: f32) -> f32 {
-    return select(m + log(select(total, 1.0, total <= 0.0)), 0.0, total <= 0.0);
+fn log_sum(m: f32, total: f32, own: vec2<u32>) -> f32 {
+    let none = own.x >= own.y;
+    return select(m + log(select(total, 1.0, none)), 0.0, none);
 }
 
 #import attention_keys
@@ -142,13 +143,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     total = 0.0;
     for (var i = 0u; i < ${SPLIT}u; i++) { total += parts[r * ${SPLIT}u + i]; }
     if (query >= P.queries) { return; }
-    let one = select(1.0 / total, 0.0, total <= 0.0);
+    let one = select(1.0 / total, 0.0, own.x >= own.y);
     let out_at = (query * P.heads + head) * HW;
 #for v in 0..(HEAD / 4 + SPLIT - 1) / SPLIT
     if (c + ${v * SPLIT}u < NV) { out_quad(out_at, c + ${v * SPLIT}u, acc${v} * one); }
 #endfor
 #if LSE
-    if (c == 0u) { LSE[query * P.heads + head] = log_sum(m, total); }
+    if (c == 0u) { LSE[query * P.heads + head] = log_sum(m, total, own); }
 #endif
 }
 #endif
@@ -221,11 +222,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
 #for r in 0..ROWS
     if (query${r} < P.queries) {
-        let one = select(1.0 / total${r}, 0.0, total${r} <= 0.0);
+        let one = select(1.0 / total${r}, 0.0, own${r}.x >= own${r}.y);
         let out_at = (query${r} * P.heads + head) * HW;
         for (var v = 0u; v < vectors; v++) { out_quad(out_at, v, acc${r}[nth(v)] * one); }
 #if LSE
-        LSE[query${r} * P.heads + head] = log_sum(m${r}, total${r});
+        LSE[query${r} * P.heads + head] = log_sum(m${r}, total${r}, own${r});
 #endif
     }
 #endfor
@@ -267,10 +268,10 @@ fn main(
             acc[nth(v)] = acc[nth(v)] * shrink + p * kv_quad(v_at, v);
         }
     }
-    let one = select(1.0 / total, 0.0, total <= 0.0);
+    let one = select(1.0 / total, 0.0, own.x >= own.y);
     for (var v = 0u; v < quads(); v++) { out_quad(item * HW, v, acc[nth(v)] * one); }
 #if LSE
-    LSE[item] = log_sum(m, total);
+    LSE[item] = log_sum(m, total, own);
 #endif
 }
 #endif

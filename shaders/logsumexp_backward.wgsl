@@ -5,7 +5,7 @@
 // Geometry  one invocation an element, or four where cols is a multiple of 4 (VEC); 64 to a
 //           workgroup.
 // Numerics  the exponent is at most 0 up to rounding; it is cut at 1. Where L is -inf, all of its
-//           row being -inf, the gradient is 0.
+//           row being -inf, the gradient is 0 (NaN where DY is not finite).
 // Twin      ops::logsumexp::reference::logsumexp_backward
 
 #if VEC
@@ -38,6 +38,9 @@ fn main(
     let x = X[i] - T(l + P.shift);
     // Comparisons, because min may drop a NaN.
     let share = exp(select(x, T(1.0), x > T(1.0)));
-    let d = select(share * DY[row], T(), l < -3.4028234e38);
+    let dy = DY[row];
+    // 0 dy, of which a compiler may make 0 whatever dy is.
+    let none = select(dy, 0.0, abs(dy) <= 3.4028234e38);
+    let d = select(share * dy, T(none), l < -3.4028234e38);
     DX[i] = d + select(T(), DX[i], P.accumulate != 0u);
 }

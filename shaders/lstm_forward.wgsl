@@ -172,7 +172,12 @@ fn run${r}(sample: u32, lane: u32) {
                 let g = safe_tanh4(z2);
                 let o = safe_sigmoid4(z3);
                 var cell = i * g;
-                if (s > 0u) { cell += f * quad(SEQ[cells + before * quads + j]); }
+                if (s > 0u) {
+                    cell += f * quad(SEQ[cells + before * quads + j]);
+                } else {
+                    // f times nothing, which is NaN where f is.
+                    cell += select(f, vec4<f32>(), f <= vec4<f32>(1.0));
+                }
                 let out = o * safe_tanh4(cell);
                 SEQ[at] = pack(i);
                 SEQ[at + quads] = pack(f);
@@ -250,7 +255,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let g = safe_tanh(z.z);
             let o = safe_sigmoid(z.w);
             var cell = i * g;
-            if (s > 0u) { cell += f * SEQ[q.cell + before * hidden + j]; }
+            if (s > 0u) {
+                cell += f * SEQ[q.cell + before * hidden + j];
+            } else {
+                // f times nothing, which is NaN where f is.
+                cell += select(f, 0.0, f <= 1.0);
+            }
             let out = o * safe_tanh(cell);
             SEQ[at] = i;
             SEQ[at + hidden] = f;

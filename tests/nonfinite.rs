@@ -96,24 +96,6 @@ fn shows(kernel: &Kernel, left: &[Option<Vec<u32>>]) -> bool {
     words.any(|w| !f32::from_bits(*w).is_finite())
 }
 
-/// Kernels that still lose one on some family in some of their cases, seen on llvmpipe of Mesa 25.0.7; on
-/// an NVIDIA H200 none of this was tried. They are run and told, and fail no test; the list may only get
-/// shorter.
-const OPEN: [&str; 7] = [
-    // Of a product with one row, under an activation.
-    "matmul",
-    "lstm_forward",
-    // Its slope on the side where it is an exponential.
-    "unary_backward",
-    // An infinite query of a sequence of one token.
-    "attention",
-    // Of a single row nothing varies, and the device says 0 where the twin says NaN.
-    "align_grad",
-    "batch_norm_backward",
-    // The row whose sum is minus infinity has no gradient, whatever flows in.
-    "logsumexp_backward",
-];
-
 /// Where a NaN need not show although it is everywhere in a binding.
 fn excepted(kernel: &str, binding: &str, case: &Case) -> bool {
     let is = |name: &str, value: u32| case.defines.get(name) == Some(&value);
@@ -126,6 +108,8 @@ fn excepted(kernel: &str, binding: &str, case: &Case) -> bool {
         }
         ("matmul", "MASK") => !is("MASK_ACT", 3),
         ("matmul", "SLOPE") => !is("SLOPE_ACT", 2),
+        // The only number of a product may be one that a ReLU before it stopped.
+        ("matmul", _) if case.words[..2] == [1, 1] && is("SLOPE_ACT", 1) => true,
         ("heads_backward", "ACTS") => true,
         // The only unit of a head may be one that let nothing through.
         ("heads_backward", "DSCORES") => case.words[2] == 1,
@@ -210,9 +194,6 @@ fn nothing_that_is_no_number_is_lost() {
     failed.sort();
     let failed: Vec<String> = failed.into_iter().flat_map(|(_, list)| list).collect();
     println!("{} runs of {} kernels", ran.into_inner(), kernels.len());
-    let of = |line: &String| OPEN.iter().any(|k| line.starts_with(&format!("{k} (")));
-    let (open, failed): (Vec<String>, Vec<String>) = failed.into_iter().partition(of);
-    open.iter().for_each(|line| println!("open: {line}"));
     // One of each kernel tells more than forty of one.
     let kernel = |line: &String| line.split(' ').next().map(str::to_string);
     let mut shown = failed.clone();

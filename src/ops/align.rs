@@ -518,7 +518,7 @@ pub mod reference {
         let [n, d, accumulate] = [0, 1, 2].map(|i| t.size(i));
         let m = t.defines["FEATURES"] as usize;
         let (x, mean, cov, coef, g) = (t.read(0), t.read(1), t.read(2), t.read(3), t.read(4)[0]);
-        let scale = if n < 2 { 0.0 } else { g / (d * d * (n - 1)) as f32 };
+        let scale = g / (d * d * (n.max(2) - 1)) as f32;
         for i in 0..m {
             let difference: Vec<f32> = (0..d * d)
                 .map(|e| {
@@ -530,7 +530,8 @@ pub mod reference {
                 let sum: f32 = (0..d)
                     .map(|l| (x[(i * n + r) * d + l] - mean[i * d + l]) * difference[l * d + c])
                     .sum();
-                put(&mut t.write(5)[(i * n + r) * d + c], scale * sum, accumulate);
+                let slope = if n < 2 { 0.0 } else { scale * sum };
+                put(&mut t.write(5)[(i * n + r) * d + c], slope, accumulate);
             }
         }
     }

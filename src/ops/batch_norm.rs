@@ -291,10 +291,12 @@ pub mod reference {
             }
             let n = own.len() as f64;
             let slope = gb.get(c).copied().unwrap_or(1.0) * rstd;
-            let (d, dh) = if t.is("FIXED") { (0.0, 0.0) } else { (d / n, dh / n) };
+            let (d, dh, fixed) = (d / n, dh / n, t.is("FIXED"));
             for i in own {
                 if let Some(to) = t.write(4).get_mut(i) {
-                    put(to, slope * (dout[i] - d as f32 - h(i) * dh as f32), add_x);
+                    // With FIXED statistics X has no part in it.
+                    let own = if fixed { 0.0 } else { d as f32 + h(i) * dh as f32 };
+                    put(to, slope * (dout[i] - own), add_x);
                 }
             }
         }

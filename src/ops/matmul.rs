@@ -506,7 +506,12 @@ pub mod reference {
                         v += bias[j];
                     }
                     if let Some(x) = slope.get(i * ldc + j) {
-                        v *= if gelu { gelu_slope(*x) } else { relu_slope(*x) };
+                        v = match relu_slope(*x) {
+                            _ if gelu => v * gelu_slope(*x),
+                            // What is stopped is stopped, NaN also, as torch's threshold_backward has it.
+                            0.0 => 0.0,
+                            slope => v * slope,
+                        };
                     }
                     let c = &mut t.write(4)[i * ldc + j];
                     v += if accumulate != 0 { *c } else { 0.0 };
