@@ -5,8 +5,8 @@
 //! |---|---|---|
 //! | [`kernels`] | every kernel, in every family that runs here, checked and trusted | its CPU twin |
 //! | [`gradients`] | the gradient of every operation | central differences of the twins |
-//! | [`golden`] | whole trainings with label generation | PyTorch's numbers, which the program holds |
-//! | [`repeat`] | a training run twice, a step replayed and recorded anew | each other, bit for bit |
+//! | `golden` | whole trainings with label generation | PyTorch's numbers, which the program holds |
+//! | `repeat` | a training run twice, a step replayed and recorded anew | each other, bit for bit |
 //!
 //! ```no_run
 //! # #[cfg(feature = "bench")]
