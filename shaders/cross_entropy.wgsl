@@ -9,6 +9,7 @@
 //           is still one after that.
 // Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
 // Twin      ops::softmax::reference::cross_entropy
+#import numbers
 #import row
 
 struct Params { rows: u32, cols: u32 }
@@ -35,7 +36,7 @@ fn main(
     var total = 0.0;
     for (var i = first; i < end; i += STRIDE) {
         let d = X[i] - m;
-        total += exp(select(d, -80.0, d < -80.0));
+        total += exp(select(d, -80.0, is_below(d, -80.0)));
     }
     let lse = m + log(row_sum(total, id));
     if (row < P.rows && row_owner(id)) {

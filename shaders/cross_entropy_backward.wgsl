@@ -9,6 +9,7 @@
 // Geometry  one invocation an element, 64 to a workgroup.
 // Numerics  the exponent is at most 0 up to rounding, and is cut at -80.
 // Twin      ops::softmax::reference::cross_entropy_backward
+#import numbers
 
 struct Params { rows: u32, cols: u32, accumulate: u32, scale: f32 }
 @group(0) @binding(0) var<storage, read> X: array<f32>;
@@ -29,6 +30,6 @@ fn main(
     let row = i / P.cols;
     let hit = select(0.0, 1.0, i % P.cols == min(TARGET[row], P.cols - 1u));
     let x = X[i] - LSE[row];
-    let d = (exp(select(x, -80.0, x < -80.0)) - hit) * DLOSS[0] * P.scale;
+    let d = (exp(select(x, -80.0, is_below(x, -80.0))) - hit) * DLOSS[0] * P.scale;
     DX[i] = d + select(0.0, DX[i], P.accumulate != 0u);
 }

@@ -9,6 +9,7 @@
 //           A NaN makes its row NaN.
 // Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
 // Twin      ops::normalize::reference::l2_normalize
+#import numbers
 #import row
 
 struct Params { rows: u32, cols: u32, eps: f32 }
@@ -37,7 +38,7 @@ fn main(
     }
     let norm = sqrt(row_sum(flat_sum(total), id));
     if (row < P.rows && row_owner(id)) { NORM[row] = norm; }
-    let divisor = T(select(norm, P.eps, norm < P.eps));
+    let divisor = T(select(norm, P.eps, is_smaller(norm, P.eps)));
     for (var i = first; i < end; i += STRIDE) {
         Y[i] = X[i] / divisor;
     }

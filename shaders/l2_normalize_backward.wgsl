@@ -6,6 +6,7 @@
 // Geometry  as l2_normalize.wgsl.
 // Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
 // Twin      ops::normalize::reference::l2_normalize_backward
+#import numbers
 #import row
 
 struct Params { rows: u32, cols: u32, accumulate: u32, eps: f32 }
@@ -35,7 +36,7 @@ fn main(
     }
     let dot = row_sum(flat_sum(total), id);
     let norm = NORM[min(row, P.rows - 1u)];
-    let small = norm < P.eps;
+    let small = is_smaller(norm, P.eps);
     let divisor = T(select(norm, P.eps, small));
     let along = T(select(dot, 0.0, small));
     for (var i = first; i < end; i += STRIDE) {

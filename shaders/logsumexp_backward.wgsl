@@ -7,6 +7,7 @@
 // Numerics  the exponent is at most 0 up to rounding; it is cut at 1. Where L is -inf, all of its
 //           row being -inf, the gradient is 0 (NaN where DY is not finite).
 // Twin      ops::logsumexp::reference::logsumexp_backward
+#import numbers
 
 #if VEC
 alias T = vec4<f32>;
@@ -36,8 +37,7 @@ fn main(
     let row = i / cols;
     let l = L[row];
     let x = X[i] - T(l + P.shift);
-    // Comparisons, because min may drop a NaN.
-    let share = exp(select(x, T(1.0), x > T(1.0)));
+    let share = exp(at_most(x, 1.0));
     let dy = DY[row];
     // 0 dy, of which a compiler may make 0 whatever dy is.
     let none = select(dy, 0.0, abs(dy) <= 3.4028234e38);

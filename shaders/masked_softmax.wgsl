@@ -14,6 +14,7 @@
 // Numerics  f32; differences from the largest are cut at -80.
 // Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
 // Twin      ops::masked::reference::masked_softmax
+#import numbers
 #import row
 
 struct Params { rows: u32, cols: u32, per: u32 }
@@ -77,7 +78,7 @@ fn main(
     var total = T();
     for (var c = row_start(id); c < end; c += STRIDE) {
         let d = X[first + c] - T(m);
-        let e = exp(select(d, T(-80.0), d < T(-80.0)));
+        let e = exp(at_least(d, -80.0));
         let y = select(T(), e, kept(c, mask_at, length));
         total += y;
         Y[first + c] = y;

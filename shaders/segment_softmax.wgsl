@@ -19,6 +19,7 @@ struct Params { rows: u32, cols: u32, segments: u32 }
 @group(0) @binding(1) var<storage, read> OFFSETS: array<u32>;
 @group(0) @binding(2) var<storage, read_write> Y: array<T>;
 @group(0) @binding(14) var<uniform> P: Params;
+#import numbers
 #import segments_range
 
 @compute @workgroup_size(64)
@@ -48,7 +49,7 @@ fn main(
     var sum = T();
     for (var e = own.x; e < own.y; e++) {
         let d = X[e * cols + c] - m;
-        let y = exp(select(d, T(-80.0), d < T(-80.0)));
+        let y = exp(at_least(d, -80.0));
         sum += y;
         Y[e * cols + c] = y;
     }

@@ -9,6 +9,7 @@
 //           its difference is NaN, and so is its row.
 // Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
 // Twin      ops::softmax::reference::softmax
+#import numbers
 #import row
 
 struct Params { rows: u32, cols: u32 }
@@ -38,7 +39,7 @@ fn main(
     var total = T();
     for (var i = first; i < end; i += STRIDE) {
         let d = X[i] - T(m);
-        let e = exp(select(d, T(-80.0), d < T(-80.0)));
+        let e = exp(at_least(d, -80.0));
         total += e;
         Y[i] = e;
     }

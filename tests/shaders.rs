@@ -379,9 +379,15 @@ const ACCEPTED: &[(&str, &[&str], &str)] = &[
             "unary_backward",
             "weighted_l1_grad",
         ],
-        "Bounds are choices by a comparison that NaN fails, since clamp and min may drop one, and this \
+        "Bounds are choices by a comparison of bits, since clamp and min may drop a NaN, and this \
          search knows only those; where there is no upper bound PyTorch has none either, and infinity is \
          what is meant.",
+    ),
+    (
+        hazards::CHOICE,
+        &["decibels", "unary", "unary_backward"],
+        "What the choice drops comes back: by a second comparison with what was there before, or since \
+         another term of the sum is NaN as well.",
     ),
 ];
 
@@ -427,6 +433,11 @@ fn hazards_are_really_found() {
     assert_eq!(found(&main("X[i] = tanh(min(X[i], 1.0));")), [hazards::UNBOUNDED]);
     assert_eq!(found(&main("var v = vec4<f32>(); v[i] = 1.0; X[i] = v.x;")), [hazards::COMPONENT]);
     assert_eq!(found(&main("X[i] = bitcast<f32>(0x7f800000u | i);")), [hazards::NOT_FINITE]);
+    let choices =
+        ["select(x, 8.0, x > 8.0)", "select(0.0, x, x >= 0.0)", "select(x, X[0], x < 1.0)"];
+    let found_in = |choice: &str| found(&main(&format!("let x = X[i]; X[i] = {choice};")));
+    assert_eq!(choices.map(|c| found_in(c).len()), [1, 1, 0]);
+    assert_eq!(found_in(choices[0]), [hazards::CHOICE]);
     assert_eq!(found(&main("X[i] = handed(1.0, i);")), [hazards::BY_REFERENCE]);
     let n = "let n = N[0];";
     for body in [

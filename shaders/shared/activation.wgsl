@@ -1,20 +1,19 @@
 // Activations with bounded arguments: some back ends compile with fast math, where exp overflows to
 // NaN. Beyond the bounds the results are 0, 1 or -1 in f32 anyway.
 //
-// What is not a number must stay so in every kernel, or a run goes on with numbers that mean nothing.
-// min, max, clamp and sign may answer a NaN with the other argument, and a compiler may take isnan
-// for false, and 0 x for 0 (Mesa does). So bounds are comparisons that a NaN fails, with x itself where they fail:
-// select(x, bound, x > bound), never clamp(x, ..) nor select(bound, x, x <= bound).
+// What is not a number stays so in every kernel. So bounds are comparisons of bits (numbers.wgsl): min,
+// max, clamp and sign may answer a NaN with the other argument, and so may what compilers make of
+// select(x, bound, x > bound). Nor may a NaN be made of isnan or of 0 x, which may be folded.
+#import numbers
 
 // x within -limit .. limit.
 fn held(x: f32, limit: f32) -> f32 {
-    let y = select(x, limit, x > limit);
-    return select(y, -limit, y < -limit);
+    return select(select(x, limit, is_above(x, limit)), -limit, is_below(x, -limit));
 }
 
 fn held4(x: vec4<f32>, limit: f32) -> vec4<f32> {
-    let y = select(x, vec4<f32>(limit), x > vec4<f32>(limit));
-    return select(y, vec4<f32>(-limit), y < vec4<f32>(-limit));
+    let y = select(x, vec4<f32>(limit), is_above4(x, limit));
+    return select(y, vec4<f32>(-limit), is_below4(x, -limit));
 }
 
 // max(x, 0), and of four. Compilers make a maximum of a comparison and a choice by it, and a maximum
@@ -92,5 +91,5 @@ fn gelu_slope4(x: vec4<f32>) -> vec4<f32> {
 
 // exp; below -80 that of -80, since denormal numbers are slow on CPUs. What is too large is infinite.
 fn safe_exp(x: f32) -> f32 {
-    return exp(select(x, -80.0, x < -80.0));
+    return exp(select(x, -80.0, is_below(x, -80.0)));
 }

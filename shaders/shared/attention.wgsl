@@ -2,6 +2,7 @@
 // what dropout makes of a probability. Sizes, strides and offsets are in elements. Where a head has
 // WIDTH elements, no multiple of 4, memory is read by elements and a head's last quad filled up with
 // zeros; otherwise all of them are multiples of 4, and memory is read by quads.
+#import numbers
 #import rng
 #import step
 
@@ -46,7 +47,8 @@ fn within(i: u32, range: vec2<u32>) -> bool {
 // exp(x) for x <= 0 (or hardly more). Beyond -60 it is 0, which no sum can tell from it: products of
 // still smaller numbers would be denormal, and denormals are slow on CPUs. NaN stays NaN.
 fn share(x: f32) -> f32 {
-    return select(exp(select(x, -60.0, x < -60.0)), 0.0, x <= -60.0);
+    let far = is_below(x, -60.0);
+    return select(exp(select(x, -60.0, far)), 0.0, far);
 }
 
 // Where in a mask the keys of a query and head begin: no sequence is longer than all rows are many.

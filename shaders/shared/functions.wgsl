@@ -23,7 +23,7 @@ fn softplus_slope(x: f32) -> f32 {
 
 // x, no less than low and no more than high.
 fn cut(x: f32, low: f32, high: f32) -> f32 {
-    return select(select(x, low, x < low), high, x > high);
+    return select(select(select(x, low, x < low), high, x > high), x, is_nan(x));
 }
 
 // factor (exp(x) - 1) below 0, where a difference near 0 would lose what is small: there a series.

@@ -1,5 +1,6 @@
 // What the optimisers share: their P, the settings of the parameter groups, and where groups lie in an
 // arena. Imported before the bindings; kept in the order of `ops::optim::Words` and `ops::optim::Row`.
+#import numbers
 #import step
 #import quad
 
@@ -48,7 +49,7 @@ fn run_of(at: u32) -> u32 {
 // clipping, which leaves a norm below P.max_norm alone. A norm that is not a number stays so.
 fn clipped(scale: f32, norm2: f32) -> f32 {
     let share = P.max_norm / (scale * sqrt(norm2) + 1e-6);
-    return scale * select(share, 1.0, share >= 1.0);
+    return scale * select(share, 1.0, is_above(share, 1.0));
 }
 
 #if MAX_VALUE

@@ -30,6 +30,7 @@ const SHARED: &[(&str, &str)] = &[
     ("lstm", include_str!("../../shaders/shared/lstm.wgsl")),
     ("mask", include_str!("../../shaders/shared/mask.wgsl")),
     ("normal", include_str!("../../shaders/shared/normal.wgsl")),
+    ("numbers", include_str!("../../shaders/shared/numbers.wgsl")),
     ("optim", include_str!("../../shaders/shared/optim.wgsl")),
     ("pairs", include_str!("../../shaders/shared/pairs.wgsl")),
     ("quad", include_str!("../../shaders/shared/quad.wgsl")),

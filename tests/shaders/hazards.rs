@@ -21,6 +21,9 @@ pub const ATOMIC: &str = "an atomic";
 pub const NOT_FINITE: &str = "an infinity or a NaN";
 /// Metal's tanh overflows to NaN, and an exponential to an infinity.
 pub const UNBOUNDED: &str = "an exponential of an argument without a bound, or a tanh";
+/// Mesa and NVIDIA's driver make a minimum or maximum of it, which drops a NaN; shared/numbers.wgsl has
+/// bounds that keep one.
+pub const CHOICE: &str = "a choice between the two numbers that its condition compares";
 /// naga hands workgroup memory to the entry point and to functions by reference, and Metal has been
 /// seen to move a load across a barrier there (wgpu#4500).
 pub const BY_REFERENCE: &str = "a function with a barrier that is given workgroup memory";
@@ -274,6 +277,34 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether two expressions are one number, for all that the text says.
+    fn same(&self, one: Handle<Expression>, other: Handle<Expression>) -> bool {
+        let (a, b) = (&self.function.expressions[one], &self.function.expressions[other]);
+        one == other
+            || match (a, b) {
+                (Expression::Literal(a), Expression::Literal(b)) => a == b,
+                (Expression::Splat { value: a, .. }, Expression::Splat { value: b, .. }) => {
+                    self.same(*a, *b)
+                }
+                (Expression::ZeroValue(a), Expression::ZeroValue(b)) => a == b,
+                _ => false,
+            }
+    }
+
+    /// Whether a choice is a minimum or a maximum of floats in other words.
+    fn is_extreme(&self, expression: &Expression) -> bool {
+        let Expression::Select { condition, accept, reject } = expression else { return false };
+        let Expression::Binary { op, left, right } = self.function.expressions[*condition] else {
+            return false;
+        };
+        use BinaryOperator::{Greater, GreaterEqual, Less, LessEqual};
+        let kind = self.info[*accept].ty.inner_with(&self.module.types).scalar_kind();
+        let both = |a, b| self.same(*accept, a) && self.same(*reject, b);
+        matches!(op, Greater | GreaterEqual | Less | LessEqual)
+            && kind == Some(ScalarKind::Float)
+            && (both(left, right) || both(right, left))
+    }
+
     fn expression(&self, expression: &Expression, found: &mut Vec<&'static str>) {
         match expression {
             Expression::As { expr, kind: ScalarKind::Float, convert: None }
@@ -291,6 +322,7 @@ impl<'a> Walk<'a> {
                 fun: MathFunction::Tanh | MathFunction::Sinh | MathFunction::Cosh,
                 ..
             } => found.push(UNBOUNDED),
+            choice if self.is_extreme(choice) => found.push(CHOICE),
             _ => {}
         }
     }
