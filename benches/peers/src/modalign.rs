@@ -292,7 +292,8 @@ fn encoder_layer(gpu: &'static Gpu, d: usize, train: bool) -> Result<Steps> {
         memory.write(gpu, x_at, 0, &bits(&noise("x", rows * d)))?;
         memory.write(gpu, target_at, 0, &bits(&noise("target", rows * d)))?;
         let token = |i: usize| [1, (i % length) as u32, length as u32, (i / length) as u32];
-        memory.write(gpu, tokens_at, 0, &(0..rows).flat_map(token).collect::<Vec<u32>>())
+        memory.write(gpu, tokens_at, 0, &(0..rows).flat_map(token).collect::<Vec<u32>>())?;
+        Ok(())
     };
     if train {
         let off = tape.sub(y, target)?;
