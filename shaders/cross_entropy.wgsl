@@ -36,7 +36,7 @@ fn main(
     var total = 0.0;
     for (var i = first; i < end; i += STRIDE) {
         let d = X[i] - m;
-        total += exp(select(d, -80.0, is_below(d, -80.0)));
+        total += exp(at_least(d, -80.0));
     }
     let lse = m + log(row_sum(total, id));
     if (row < P.rows && row_owner(id)) {

@@ -30,6 +30,6 @@ fn main(
     let row = i / P.cols;
     let hit = select(0.0, 1.0, i % P.cols == min(TARGET[row], P.cols - 1u));
     let x = X[i] - LSE[row];
-    let d = (exp(select(x, -80.0, is_below(x, -80.0))) - hit) * DLOSS[0] * P.scale;
+    let d = (exp(at_least(x, -80.0)) - hit) * DLOSS[0] * P.scale;
     DX[i] = d + select(0.0, DX[i], P.accumulate != 0u);
 }

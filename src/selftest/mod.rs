@@ -87,9 +87,12 @@ pub fn run(options: &Options, watch: &(dyn Fn(Progress) + Sync)) -> Result<Repor
         report.shaders = Some(shaders::write(folder, &devices, &options.kernels)?);
     }
     let named = !options.kernels.is_empty();
-    let wanted = |part: Part| match part {
-        Part::Kernel => named || options.parts.is_empty() || options.parts.contains(&part),
-        _ => !named && (options.parts.is_empty() || options.parts.contains(&part)),
+    let wanted = |part: Part| {
+        if named {
+            part == Part::Kernel
+        } else {
+            options.parts.is_empty() || options.parts.contains(&part)
+        }
     };
     if wanted(Part::Kernel) {
         report.add(kernels::run(&devices, &options.kernels, watch));
