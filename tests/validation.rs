@@ -75,6 +75,8 @@ impl Layer {
     /// Runs a command that must succeed with the layer between it and the driver.
     fn over(&self, mut command: Command) -> String {
         let output = command
+            // The layer does not see how well llvmpipe optimises.
+            .env("GALLIVM_PERF", "nopt")
             .env("VK_LAYER_PATH", &self.folder)
             .env("VK_INSTANCE_LAYERS", "VK_LAYER_KHRONOS_validation")
             .env("VK_LAYER_SETTINGS_PATH", self.folder.join("vk_layer_settings.txt"))

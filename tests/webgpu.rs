@@ -9,9 +9,9 @@ mod chromium;
 
 use browser::{Desk, Message, work_through};
 use chromium::chromium;
-use modalign::gpu::{BindingKind, Caps, Family, expand};
+use modalign::gpu::{BindingKind, Caps, Defines, Family, expand};
 use modalign::ops::{self, KERNELS};
-use modalign::plan::{Access, Case, CaseArg, Kernel, PARAMS, STEP, uniform};
+use modalign::plan::{Access, Case, CaseArg, Kernel, PARAMS, Planned, STEP, uniform};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -20,6 +20,10 @@ use std::sync::{Arc, Mutex};
 const JOB_WORDS: usize = 8 << 20;
 /// Runs of a job at most, so that the page is heard of often enough on a busy machine.
 const JOB_RUNS: usize = 8;
+
+/// Letters of a text that SwiftShader takes a second for. Each such text compiles, and of those whose
+/// defines differ in sizes alone one runs: loops that are unrolled further take the same paths.
+const LONG: usize = 9_000;
 
 /// What a browser wants to read before a text with subgroup operations. naga knows neither line:
 /// it takes the first for an extension that it lacks.
@@ -64,6 +68,8 @@ struct State {
     texts: HashMap<String, bool>,
     /// Kernel, case, texts and workgroups of what ran: families often agree.
     seen: HashSet<(String, String)>,
+    /// Family, kernel and defines of long texts that ran, without sizes.
+    long: HashSet<String>,
     ran: usize,
     warnings: BTreeSet<String>,
     failures: Vec<String>,
@@ -79,6 +85,12 @@ struct Building {
     runs: Vec<Value>,
     words: Vec<u32>,
     asked: Asked,
+}
+
+/// What defines switch: names without the numbers behind them, and whether they are zero.
+fn switches(defines: &Defines) -> BTreeSet<(&str, bool)> {
+    let name = |name: &'static str| name.trim_end_matches(|c: char| c.is_ascii_digit());
+    defines.iter().map(|(n, value)| (name(n), *value == 0)).collect()
 }
 
 fn contents(arg: &CaseArg) -> Vec<u32> {
@@ -115,7 +127,10 @@ impl Building {
             ops::case_plan(kernel, case, &Caps::defaults(*family)).expect("fits the defaults");
         let options = 1 + plan.dispatches().iter().map(|d| d.others.len()).max().unwrap_or(0);
         plan.choose(option);
-        let runs = family.lanes() == 0 || family.lanes() == state.lanes;
+        let long = |d: &Planned| expand(d.kernel.source, &d.defines).expect("expands").len() > LONG;
+        let like = |d: &Planned| format!("{family} {} {:?}", d.kernel.name, switches(&d.defines));
+        let runs = (family.lanes() == 0 || family.lanes() == state.lanes)
+            && plan.dispatches().iter().all(|d| !long(d) || state.long.insert(like(d)));
         let mut buffers: Vec<Value> = Vec::new();
         let mut words: Vec<u32> = Vec::new();
         let (mut by_tensor, mut by_name) = (HashMap::new(), HashMap::new());

@@ -179,7 +179,7 @@ fn what_does_not_start_is_found() {
     assert!(wrong(&first("modalign eval --robustnes"), false).is_some());
     assert!(verdict("modalign train --data a --set align.dmi=3").unwrap().contains("align.dim"));
     assert_eq!(words("A=1 sh x.sh && modalign devices | head -2").len(), 3);
-    assert_eq!(first("B=2 cargo test --test cli")[0], "cargo");
+    assert_eq!(first("B=2 cargo test --test command")[0], "cargo");
     assert_eq!(missing(&first("sh examples/nothing.sh")), ["examples/nothing.sh"; 2]);
     assert_eq!(missing(&first("cargo test --test nothing")), ["tests/nothing/main.rs"]);
     assert!(missing(&first("sh tests/run.sh")).is_empty());

@@ -48,7 +48,7 @@
 //!
 //! # What it can align, and what it cannot
 //!
-//! Each line is a test of that name in `tests/align.rs`.
+//! Each line is a test of that name in `tests/engine/align.rs`.
 //!
 //! - It is **blind to pairing**: permuting the samples of one side changes nothing
 //!   (`blind_to_the_pairing_of_samples`). It matches statistics of the batch, and no claim that

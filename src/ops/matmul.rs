@@ -177,7 +177,7 @@ pub(crate) fn product(tape: &mut Tape, a: Var, b: Var, c: Var, p: Product) {
         defines.insert("SLOPE_ACT", act.code());
     }
     let (lda, ldb) = (if p.ta { m } else { k }, if p.tb { k } else { n });
-    let (splits, chunk) = (1, k.next_multiple_of(4));
+    let (splits, chunk) = (1, k.div_ceil(4).saturating_mul(4));
     let mut words = sizes(&[m, n, k, p.accumulate as usize, lda, ldb, n, splits, chunk]);
     words.extend([p.rowsum.map_or(0, |s| s.accumulate), u32::from(!whole), 0]);
     let (mask, rowsum) = (p.mask.map(|(_, y)| y), p.rowsum.map(|s| s.var));
@@ -414,12 +414,15 @@ fn cases() -> Vec<Case> {
                     }
                 }
                 if extras {
-                    case = case.define("MASK_ACT", if i % 2 == 0 { 1 } else { 3 });
+                    // Two sets for each kind of product are enough: shapes that share one share a text,
+                    // of which a driver compiles each.
+                    let set = i as u32 % 2;
+                    case = case.define("MASK_ACT", if set == 0 { 1 } else { 3 });
                     if ta == 0 {
-                        case = case.define("ACT", (i as u32) % 4 + 1);
+                        case = case.define("ACT", 2 * tb as u32 + set + 1);
                     }
                     if slope {
-                        case = case.define("SLOPE_ACT", i as u32 % 2 + 1);
+                        case = case.define("SLOPE_ACT", set + 1);
                     }
                 }
                 cases.push(case);

@@ -96,8 +96,8 @@ impl Tape {
         let (slots, width) = self.rows_cols(ring);
         let (pairs, margin) = align.map_or((&[][..], 0.0), |a| (a.pairs, a.margin));
         let features = align.map_or(0, |a| self.shape(a.features).first().copied().unwrap_or(0));
-        let wanted = tasks + pairs.len() + features;
-        if map != tasks || self.len(rows) != n || wanted > width || n * total == 0 {
+        let wanted = tasks.saturating_add(pairs.len().saturating_add(features));
+        if map != tasks || self.len(rows) != n || wanted > width || n == 0 || total == 0 {
             let shapes = [pred, labels, rows, ring].map(|v| self.shape(v).to_vec());
             let detail = format!(
                 "pred, labels, rows, ring are {shapes:?}: want [n, tasks], [tasks, total], [n], and \

@@ -33,7 +33,7 @@ impl Tape {
     /// Columns that do not fit, or another number of rows.
     pub fn scatter_rows(&mut self, x: Var, rows: Var, out: Var, at: usize) -> Result<()> {
         let ((n, c), (height, ld)) = (self.rows_cols(x), self.rows_cols(out));
-        if self.len(rows) != n || at + c > ld {
+        if self.len(rows) != n || at.saturating_add(c) > ld {
             let detail = format!(
                 "{:?} by {:?} rows into columns {at}.. of {:?}",
                 self.shape(x),

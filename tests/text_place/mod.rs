@@ -4,10 +4,8 @@
 // Every test file uses its own part.
 #![allow(dead_code)]
 
-#[path = "../ran/mod.rs"]
-mod ran;
-
 use crate::common::{Made, TensorFile, config};
+use crate::ran;
 use modalign::data::{SplitName, Tokenizer};
 use modalign::train::Saved;
 pub use ran::{Ran, fails};

@@ -1,0 +1,18 @@
+//! The command from outside: its words, its files, its pages, and the examples. `cargo test --test
+//! command cli::` runs those of one file.
+
+#[path = "../chromium/mod.rs"]
+mod chromium;
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../ran/mod.rs"]
+mod ran;
+
+mod bench;
+mod cli;
+mod examples;
+mod experiment;
+mod import_cli;
+mod profile;
+mod report;
+mod selftest;

@@ -1,0 +1,188 @@
+//! Pages of runs and experiments: whole, closed to the network, and true to the numbers.
+
+mod browser;
+mod html;
+mod place;
+
+use crate::ran;
+use html::check;
+use place::{experiment, page, place, plain, read, trained};
+use ran::fails;
+use serde_json::Value;
+use std::fs;
+
+/// Every score of a run, as the page gives it.
+fn scores(run: &str) -> Vec<String> {
+    let metrics: Value =
+        serde_json::from_str(&read(&place().at(run).join("metrics.json"))).unwrap();
+    let of =
+        |split: &str| metrics[split].as_object().unwrap().values().cloned().collect::<Vec<_>>();
+    let all = [of("valid"), of("test")].concat();
+    all.iter().map(|v| format!("{:.4}", v.as_f64().unwrap()).replace('-', "−")).collect()
+}
+
+fn holds(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "no '{word}'");
+    }
+}
+
+#[test]
+fn a_run_as_a_page() {
+    let out = place().ok(&format!("report {} --out run.html --json", trained()));
+    let said: Value = serde_json::from_str(&out).unwrap();
+    let html = read(&place().at("run.html"));
+    assert_eq!(
+        (said["path"].as_str(), said["bytes"].as_u64()),
+        (Some("run.html"), Some(html.len() as u64))
+    );
+    assert_eq!(said["missing"], Value::Array(vec![]));
+    assert!(html.len() < 1_500_000, "{}", html.len());
+    let titles: Vec<&str> = said["sections"][0]["sections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s.as_str().unwrap())
+        .collect();
+    assert_eq!(
+        titles,
+        [
+            "Curves",
+            "Predicted against true",
+            "Generated labels",
+            "Covariances, before and after",
+            "What the representations carry",
+            "Hardest samples",
+            "To repeat this",
+        ]
+    );
+    let text = check(&html);
+    holds(&text, &titles);
+    for score in scores(trained()) {
+        assert!(text.contains(&score), "no {score}");
+    }
+    // What the data says is text, not markup.
+    holds(&text, &[place::HOSTILE, place::HOSTILE_TEXT]);
+    assert!(!html.contains("<script>alert") && !html.contains("<img"));
+    let card: Value = serde_json::from_str(&read(&place().at("trained/run.json"))).unwrap();
+    for key in ["data", "data_sha256", "adapter", "driver", "version"] {
+        assert!(text.contains(card[key].as_str().unwrap()), "{key}");
+    }
+    holds(&text, &["--seed 1111", "train.max_epochs=3", "L_cov", "mean |yₛ − yₘ|"]);
+    // The command that it gives leaves the same run.
+    let command = text.lines().find(|l| l.starts_with("modalign train")).unwrap();
+    place().ok(&format!("{} --out again --quiet", command.trim_start_matches("modalign ")));
+    for file in ["model.safetensors", "epochs.jsonl", "labels.jsonl"] {
+        let [a, b] = ["trained", "again"].map(|r| fs::read(place().at(r).join(file)).unwrap());
+        assert!(a == b, "{file}");
+    }
+}
+
+#[test]
+fn what_a_run_has_not_is_said() {
+    let text = check(&read(&page("plain.html", plain())));
+    holds(&text, &["generates no labels", "aligns nothing", "What the representations carry"]);
+    // Without its data the rest is still there.
+    let gone = place().at("gone");
+    fs::create_dir_all(&gone).unwrap();
+    for name in ["config.toml", "run.json", "metrics.json", "epochs.jsonl", "model.safetensors"] {
+        fs::copy(place().at(trained()).join(name), gone.join(name)).unwrap();
+    }
+    let card = read(&gone.join("run.json")).replace("small.safetensors", "nowhere.safetensors");
+    fs::write(gone.join("run.json"), card).unwrap();
+    let ran = place().run("report gone --out gone.html --json");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let said: Value = serde_json::from_str(&ran.out).unwrap();
+    assert!(said["missing"][0].as_str().unwrap().contains("nowhere.safetensors"), "{said}");
+    let text = check(&read(&place().at("gone.html")));
+    holds(
+        &text,
+        &["are left out", "nowhere.safetensors", "no labels.jsonl", "Curves", "To repeat this"],
+    );
+    let ran = place()
+        .run(&format!("report {} --out no-adapter.html --adapter nothing-of-that-name", trained()));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    holds(&check(&read(&place().at("no-adapter.html"))), &["are left out", "Generated labels"]);
+}
+
+#[test]
+fn runs_are_compared() {
+    let text = check(&read(&page("two.html", &format!("{} {}", trained(), plain()))));
+    holds(&text, &["2 runs compared", "labels.enabled", "Run trained", "Run plain"]);
+    for score in [scores(trained()), scores(plain())].concat() {
+        assert!(text.contains(&score), "no {score}");
+    }
+}
+
+#[test]
+fn an_experiment_as_a_page() {
+    let html = read(&page("experiment.html", experiment()));
+    let text = check(&html);
+    holds(
+        &text,
+        &[
+            "tiny on mosi",
+            "All cells",
+            place::HOSTILE_CELL,
+            "Self-MM",
+            "0.713",
+            "negative / non-negative",
+            "audio dropped",
+            "What the encoders recover",
+            "What the representations carry",
+            "Robustness",
+            "Best cell: labels+<b>ta, seed 1111",
+            "Reference: labels, seed 1111",
+            "can be told from the reference",
+        ],
+    );
+    let results: Value = serde_json::from_str(&read(&place().at("grid/results.json"))).unwrap();
+    let shown = |value: &Value, digits: usize| {
+        let value = value.as_f64().unwrap();
+        format!("{value:.digits$}").replace('-', "−").trim_start_matches('−').to_string()
+    };
+    for cell in results["cells"].as_array().unwrap() {
+        for (name, stat) in cell["test"].as_object().unwrap() {
+            let mean = shown(&stat["mean"], 3);
+            assert!(text.contains(&mean), "{name} {mean}");
+        }
+        for damage in cell["robustness"].as_array().unwrap() {
+            let (mean, std) = (&damage["test"]["MAE"]["mean"], &damage["test"]["MAE"]["std"]);
+            let spread = format!("{} ± {}", shown(mean, 3), shown(std, 3));
+            assert!(text.contains(&spread), "{} {spread}", damage["name"]);
+        }
+    }
+    let against = &results["cells"][1]["against_reference"]["MAE"];
+    for value in [&against["difference"], &against["ci95"][0], &against["ci95"][1]] {
+        assert!(text.contains(&shown(value, 4)), "{against}");
+    }
+    assert!(text.contains(&shown(&against["p_adjusted"], 3)), "{against}");
+    assert!(html.contains("class=\"mark\""));
+    // The best is marked only where the test says so.
+    let dull = place().at("dull");
+    fs::create_dir_all(&dull).unwrap();
+    let results = read(&place().at("grid/results.json"));
+    fs::write(
+        dull.join("results.json"),
+        results.replace("\"significant\":true", "\"significant\":false"),
+    )
+    .unwrap();
+    let html = read(&page("dull.html", "dull"));
+    holds(&check(&html), &["cannot be told from the reference"]);
+    assert!(!html.contains("class=\"mark\""));
+}
+
+#[test]
+fn what_cannot_be_reported_is_refused() {
+    fs::create_dir_all(place().at("empty")).unwrap();
+    fails(place().run("report empty --out x.html"), 2, &["empty", "neither a run", "results.json"]);
+    fs::create_dir_all(place().at("odd")).unwrap();
+    fs::write(place().at("odd/results.json"), "{\"name\": 3}").unwrap();
+    fails(place().run("report odd --out x.html"), 1, &["odd", "no results of an experiment"]);
+    fails(
+        place().run(&format!("report {} --out no/x.html --quiet", plain())),
+        1,
+        &["no", "does not exist"],
+    );
+    assert!(!place().at("x.html").exists());
+}
