@@ -8,7 +8,7 @@ use modalign::data::{Modality, Sample, StreamSpec};
 use modalign::nn::Params;
 use modalign::ops::random;
 use modalign::plan::Spaces;
-use modalign::recipe::{Config, SelfMm};
+use modalign::recipe::{Config, Model, Offered};
 use modalign::train::{Saved, Scorer};
 use modalign::{Gpu, Result};
 use std::path::Path;
@@ -85,9 +85,9 @@ fn untrained(gpu: &Gpu) -> Result<Scorer> {
         stream(Modality::Vision, 500, 20),
     ];
     let config = Config::build("mosi", None, &[])?;
-    let model = SelfMm::new(&config, &streams, None)?;
+    let model = Model::new(&config, Offered { streams: &streams, bert: None })?;
     let max = gpu.caps().max_binding;
-    let specs = model.specs(false, usize::MAX);
+    let specs = model.params(false, usize::MAX);
     let weights = Params::new(specs, &[], &mut Spaces::new(), max, false)?.initial(1111);
     Scorer::with(gpu, &config, &streams, None, (&weights, Path::new("untrained")), 1)
 }

@@ -189,7 +189,8 @@ fn extremes(case: &Case) -> Vec<u32> {
 /// Whether the data of a case say where it reads or writes.
 fn has_indices(kernel: &Kernel, case: &Case) -> bool {
     let data = kernel.bindings.iter().zip(&case.args);
-    data.into_iter().any(|(b, arg)| is_index(b, arg)) || kernel.name == "objective"
+    data.into_iter().any(|(b, arg)| is_index(b, arg))
+        || ["objective", "log_row"].contains(&kernel.name)
 }
 
 fn is_index(binding: &Binding, arg: &Option<CaseArg>) -> bool {

@@ -88,7 +88,7 @@ fn samples_that_do_not_fit_are_refused_by_number() {
     let (weights, streams) = (session.weights().unwrap(), session.model().streams());
     let new = |rows| {
         let from = (&weights, std::path::Path::new("here"));
-        Scorer::with(gpu, &config(&[]), &streams, None, from, rows)
+        Scorer::with(gpu, &config(&[]), streams, None, from, rows)
     };
     assert!(matches!(new(0).err(), Some(Error::Config(_))));
     let mut scorer = new(2).unwrap();

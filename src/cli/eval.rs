@@ -67,7 +67,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         .map(|(i, letter)| {
             let scores: Vec<f32> = predictions.scores.iter().map(|row| row[i]).collect();
             let metrics = evaluate(&scores, truth, saved.card.config.data.convention)?;
-            Ok((head_name(*letter).to_string(), metrics))
+            Ok((head_name(letter), metrics))
         })
         .collect::<Result<_>>()?;
     if global.json {

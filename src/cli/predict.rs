@@ -107,7 +107,7 @@ impl PredictArgs {
     /// The rows in the format asked for.
     fn shown(
         &self,
-        names: &[&'static str],
+        names: &[String],
         lines: &[Vec<Value>],
         about: Value,
         global: &Global,
@@ -116,7 +116,7 @@ impl PredictArgs {
             Format::Table => {
                 let right = names.iter().position(|n| *n == "score").unwrap_or(1);
                 let rows = lines.iter().map(|l| l.iter().map(shown).collect());
-                let mut table = output::table(names.iter().copied(), right, rows);
+                let mut table = output::table(names.iter().map(String::as_str), right, rows);
                 for (name, column) in names.iter().zip(table.column_iter_mut()) {
                     if name.starts_with("class") {
                         column.set_cell_alignment(comfy_table::CellAlignment::Left);
@@ -158,17 +158,16 @@ fn choose(data: &Dataset, wanted: Option<SplitName>) -> Result<SplitName> {
     }
 }
 
-fn lines(
-    split: &Split,
-    predictions: &Predictions,
-    convention: Convention,
-) -> (Vec<&'static str>, Vec<Vec<Value>>) {
+/// Names of columns, and lines of as many values.
+type Table = (Vec<String>, Vec<Vec<Value>>);
+
+fn lines(split: &Split, predictions: &Predictions, convention: Convention) -> Table {
     let mosi = convention == Convention::Mosi;
     let labels = split.labels();
-    let mut names = vec!["id", "score", "class"];
-    names.extend(mosi.then_some("class7"));
-    names.extend(predictions.tasks.iter().skip(1).map(|letter| head_name(*letter)));
-    names.extend(labels.map(|_| "label"));
+    let mut names = ["id", "score", "class"].map(String::from).to_vec();
+    names.extend(mosi.then(|| "class7".into()));
+    names.extend(predictions.tasks.iter().skip(1).map(|score| head_name(score)));
+    names.extend(labels.map(|_| "label".into()));
     let lines = predictions.scores.iter().enumerate().map(|(row, scores)| {
         let score = scores[0];
         let mut line = vec![json!(split.id(row)), number(score), json!(class(score, convention))];
@@ -181,15 +180,11 @@ fn lines(
 }
 
 /// A line for each sentence. Where the model reads more than text, its text head answers.
-fn spoken(
-    texts: &[String],
-    predictions: &Predictions,
-    saved: &Saved,
-) -> Result<(Vec<&'static str>, Vec<Vec<Value>>)> {
+fn spoken(texts: &[String], predictions: &Predictions, saved: &Saved) -> Result<Table> {
     let convention = saved.card.config.data.convention;
     let mosi = convention == Convention::Mosi;
     let others = saved.card.streams.iter().any(|s| s.modality != Modality::Text);
-    let head = if others { 'T' } else { 'M' };
+    let head = if others { "T" } else { "M" };
     let task = predictions.tasks.iter().position(|t| *t == head).ok_or_else(|| {
         Error::Config(format!(
             "{} has no head of the text alone (labels.enabled=false): train with \
@@ -197,8 +192,8 @@ fn spoken(
             saved.path.display()
         ))
     })?;
-    let mut names = vec!["text", "score", "class"];
-    names.extend(mosi.then_some("class7"));
+    let mut names = ["text", "score", "class"].map(String::from).to_vec();
+    names.extend(mosi.then(|| "class7".into()));
     let lines = texts.iter().zip(&predictions.scores).map(|(text, scores)| {
         let score = scores[task];
         let mut line = vec![json!(text), number(score), json!(class(score, convention))];
@@ -246,14 +241,14 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn objects(names: &[&str], lines: &[Vec<Value>]) -> impl Iterator<Item = Value> {
+fn objects(names: &[String], lines: &[Vec<Value>]) -> impl Iterator<Item = Value> {
     lines.iter().map(|line| {
         let fields = names.iter().map(ToString::to_string).zip(line.iter().cloned());
         Value::Object(fields.collect::<Map<_, _>>())
     })
 }
 
-fn csv(names: &[&str], lines: &[Vec<Value>]) -> String {
+fn csv(names: &[String], lines: &[Vec<Value>]) -> String {
     let field = |value: &Value| match value {
         Value::String(text) if text.contains([',', '"', '\n', '\r']) => {
             format!("\"{}\"", text.replace('"', "\"\""))
@@ -291,7 +286,7 @@ mod tests {
 
     #[test]
     fn csv_fields_are_quoted_where_they_must_be() {
-        let text = csv(&["id", "score"], &[vec![json!("a,\"b\""), json!(0.5f32)]]);
+        let text = csv(&["id".into(), "score".into()], &[vec![json!("a,\"b\""), json!(0.5f32)]]);
         assert_eq!(text, "id,score\n\"a,\"\"b\"\"\",0.5\n");
     }
 }

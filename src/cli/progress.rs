@@ -72,7 +72,8 @@ impl Observer for Progress {
         }
         let train = session.data().split(crate::data::SplitName::Train);
         let rows = train.map_or(0, crate::data::Split::rows);
-        let senses: Vec<&str> = session.model().modalities().iter().map(|m| m.name()).collect();
+        let senses: Vec<&str> =
+            session.model().reads().modalities().iter().map(|m| m.name()).collect();
         let parameters = session.params().count();
         let memory = output::bytes(session.bytes());
         let dispatches = session.step_plan().map_or(0, |plan| plan.dispatches().len());

@@ -15,6 +15,7 @@ pub mod embed;
 pub mod gather;
 pub mod heads;
 pub mod labels;
+pub mod log_row;
 pub mod logsumexp;
 pub mod loss;
 pub mod lstm;

@@ -29,6 +29,7 @@ pub static KERNELS: &[&Kernel] = &[
     &optim::sgd::SGD,
     &optim::square_sum::SQUARE_SUM,
     &rows::SCATTER,
+    &log_row::LOG_ROW,
     &gather::GATHER,
     &gather::SORT_ROWS,
     &gather::SCATTER_ADD,

@@ -1,10 +1,22 @@
 //! A model plus its objective plus its schedule: what turns a batch shape into a tape.
 
 pub mod config;
+mod cx;
+mod model;
 mod overlay;
+#[allow(clippy::module_inception, reason = "it is what the floor is about")]
+mod recipe;
+mod registry;
 mod self_mm;
 
 pub use config::{AlignLayer, Config, Pooling, TextEncoder, TokenSource};
+pub use cx::{Cx, StateSpace, StreamVars, TrainSpaces};
+pub use model::{Model, Offered};
 pub use overlay::{nearest, value_of};
-pub(crate) use self_mm::{BERT_PREFIX, pretrained, projection_name, reading};
-pub use self_mm::{Forward, Objective, PAIRS, SelfMm, TrainSpaces};
+pub use recipe::{
+    AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, OutputKind, Reads,
+    Recipe, StateSpec,
+};
+pub use registry::{Entry, MODELS};
+pub use self_mm::PAIRS;
+pub(crate) use self_mm::{BERT_PREFIX, pretrained, reading};

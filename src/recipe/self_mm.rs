@@ -13,19 +13,23 @@
 //! Any non-empty subset of modalities builds a model. Parameters carry MMSA's names.
 
 use super::config::{AlignLayer, Config, Pooling, TextEncoder};
-use crate::data::{Layout, Modality, StreamSpec, TokenSpec};
+use super::cx::Cx;
+use super::model::Offered;
+use super::recipe::{
+    AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, Reads, Recipe,
+    StateSpec,
+};
+use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{
-    Bert, BertShape, Freeze, Group, Head, LstmEncoder, ParamSpec, Params, Reading, TokenVars,
-    linear_specs,
+    Bert, BertShape, Freeze, Group, Head, LstmEncoder, ParamSpec, Reading, linear_specs,
 };
 use crate::ops::align::Pair;
 use crate::ops::heads::{HeadVars, Heads};
 use crate::ops::labels::{LabelRule, LabelState};
 use crate::ops::objective::{Aligning, Goals};
-use crate::ops::optim::Clip;
-use crate::plan::{SpaceId, Spaces, Stage};
-use crate::tape::{Tape, Var};
+use crate::plan::Stage;
+use crate::tape::Var;
 
 /// The pairs of modalities, with the names of their weights.
 pub const PAIRS: [(Modality, Modality, &str); 3] = [
@@ -39,6 +43,10 @@ pub const PAIRS: [(Modality, Modality, &str); 3] = [
 const OTHER: &str = "other";
 /// The groups of a pretrained encoder: its weights, and its biases and LayerNorms, which do not decay.
 const BERT: [&str; 2] = ["bert", "bert.no_decay"];
+/// Its states: the labels of all tasks, the features of all rows, the centres of two classes.
+const LABELS: &str = "labels";
+const STORE: &str = "store";
+const CENTRES: &str = "centres";
 /// Where MMSA keeps the encoder among the parameters.
 pub(crate) const BERT_PREFIX: &str = "text_model.model.";
 
@@ -79,76 +87,20 @@ struct Sense {
 
 /// The model for the modalities at hand.
 #[derive(Clone, Debug)]
-pub struct SelfMm {
+pub(super) struct SelfMm {
     config: Config,
     senses: Vec<Sense>,
     fusion: Head,
 }
 
 /// What a forward pass gives.
-#[derive(Clone, Debug)]
-pub struct Forward {
+struct Forward {
     /// `[batch, tasks]`: fused first, then the modalities in the order text, audio, vision.
-    pub scores: Var,
+    scores: Var,
     /// `[batch, Σ sizes]`: F* of each task side by side, fused first; a row of the feature store.
-    pub features: Var,
+    features: Var,
     /// Encoder outputs `[batch, out]`.
-    pub encoded: Vec<(Modality, Var)>,
-    /// `[batch]` u32: rows of the split.
-    pub rows: Var,
-}
-
-/// Buffers that label generation and the loss ring keep from step to step.
-#[derive(Clone, Copy, Debug)]
-pub struct TrainSpaces {
-    /// `[tasks, total]`.
-    pub labels: SpaceId,
-    /// `[total, width]`; only with label generation.
-    pub store: Option<SpaceId>,
-    /// `[2 width]`; only with label generation.
-    pub centres: Option<SpaceId>,
-    /// `[rows, width]` of the loss ring.
-    pub ring: SpaceId,
-    /// Rows of the ring.
-    pub ring_rows: usize,
-    /// Training samples.
-    pub total: usize,
-}
-
-/// What a row of the loss ring means.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Objective {
-    /// Letters of the tasks: M, then those of the modalities.
-    pub tasks: Vec<char>,
-    /// Names and weights of the alignment terms that are computed.
-    pub pairs: Vec<(&'static str, f64)>,
-    /// Letters of the modalities whose covariance norms are logged.
-    pub norms: Vec<char>,
-    /// The hinge of negative weights.
-    pub margin: f64,
-}
-
-impl Objective {
-    /// Floats of a ring row, rounded up.
-    pub fn width(&self) -> usize {
-        (self.tasks.len() + self.pairs.len() + self.norms.len()).next_multiple_of(16)
-    }
-
-    /// The total loss of a ring row.
-    pub fn total(&self, row: &[f32]) -> f64 {
-        let tasks: f64 = row[..self.tasks.len()].iter().map(|v| f64::from(*v)).sum();
-        let terms = &row[self.tasks.len()..];
-        let align: f64 = self
-            .pairs
-            .iter()
-            .zip(terms)
-            .map(|((_, weight), term)| {
-                let term = f64::from(*term);
-                weight * if *weight < 0.0 { term.min(self.margin) } else { term }
-            })
-            .sum();
-        tasks + align
-    }
+    encoded: Vec<(Modality, Var)>,
 }
 
 /// How a modality of the data becomes its representation, and that one's size; `None` where the
@@ -220,11 +172,8 @@ impl SelfMm {
     ///
     /// # Errors
     /// No modality left, or post sizes that differ where alignment wants them equal.
-    pub fn new(
-        config: &Config,
-        available: &[StreamSpec],
-        bert: Option<&BertShape>,
-    ) -> Result<Self> {
+    pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
+        let Offered { streams: available, bert } = offered;
         let m = &config.model;
         let mut senses = Vec::new();
         for modality in Modality::ALL.into_iter().filter(|s| m.modalities.contains(s.letter())) {
@@ -254,7 +203,7 @@ impl SelfMm {
             group: OTHER.into(),
         };
         let model = SelfMm { config: config.clone(), senses, fusion };
-        if model.aligned() && config.align.layer == AlignLayer::Post {
+        if model.has_weights() && config.align.layer == AlignLayer::Post {
             let sizes: Vec<usize> = model.senses.iter().map(|s| s.head.size).collect();
             if !config.labels.enabled || sizes.iter().any(|s| *s != sizes[0]) {
                 return Err(Error::Config(format!(
@@ -266,53 +215,21 @@ impl SelfMm {
         Ok(model)
     }
 
-    /// The configuration it was made from.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The streams that it reads from a data set.
-    pub fn streams(&self) -> Vec<StreamSpec> {
-        let specs = self.senses.iter().map(|s| match &s.encoder {
-            Encoder::Features(spec) | Encoder::Lstm(spec, _) => Some(*spec),
-            Encoder::Bert(_) => None,
-        });
-        specs.flatten().collect()
-    }
-
-    /// The pretrained encoder that it trains, where it has one.
-    pub fn bert(&self) -> Option<&Bert> {
-        self.senses.iter().find_map(|s| match &s.encoder {
-            Encoder::Bert(bert) => Some(bert.as_ref()),
-            _ => None,
-        })
-    }
-
-    /// What it reads of the text as tokens, in a block of `rows` of them.
-    pub fn tokens(&self, rows: usize) -> Option<TokenSpec> {
-        let tables = self.bert().map(|b| (b.shape.positions, b.shape.segments))?;
-        Some(TokenSpec { rows, tables })
-    }
-
-    /// Its modalities.
-    pub fn modalities(&self) -> Vec<Modality> {
-        self.senses.iter().map(|s| s.modality).collect()
-    }
-
     /// Number of tasks: the fused one, and with label generation one for each modality.
-    pub fn tasks(&self) -> usize {
+    fn tasks(&self) -> usize {
         1 + if self.config.labels.enabled { self.senses.len() } else { 0 }
     }
 
     /// Sizes of the tasks' features, fused first.
-    pub fn feature_sizes(&self) -> Vec<usize> {
+    fn feature_sizes(&self) -> Vec<usize> {
         let senses = self.senses.iter().map(|s| s.head.size).take(self.tasks() - 1);
         std::iter::once(self.fusion.size).chain(senses).collect()
     }
 
-    /// Sizes of the encoders' outputs.
-    pub fn encoded_sizes(&self) -> Vec<(Modality, usize)> {
-        self.senses.iter().map(|s| (s.modality, s.out)).collect()
+    /// Letters of the tasks: M, then those of the modalities that have a head.
+    fn letters(&self) -> Vec<char> {
+        let senses = self.senses.iter().map(|s| s.modality.letter()).take(self.tasks() - 1);
+        std::iter::once('M').chain(senses).collect()
     }
 
     fn weight(&self, pair: &str) -> f64 {
@@ -335,46 +252,151 @@ impl SelfMm {
 
     /// Whether any pair has a weight. If none has, nothing of the term is recorded, so that the
     /// model is Self-MM bit for bit.
-    pub fn aligned(&self) -> bool {
+    fn has_weights(&self) -> bool {
         self.pairs().iter().any(|(_, _, _, weight)| *weight != 0.0)
     }
 
-    /// What its loss ring rows mean.
-    pub fn objective(&self) -> Objective {
-        let letters: Vec<char> = self.senses.iter().map(|s| s.modality.letter()).collect();
-        let tasks =
-            std::iter::once('M').chain(letters.iter().copied().take(self.tasks() - 1)).collect();
-        let aligned = self.aligned();
-        let pairs = self.pairs().into_iter().map(|(_, _, name, weight)| (name, weight));
-        Objective {
-            tasks,
-            pairs: if aligned { pairs.collect() } else { Vec::new() },
-            norms: if aligned { letters } else { Vec::new() },
-            margin: self.config.align.margin,
+    /// The alignment projections among its parameters; only training needs them.
+    fn projections(&self) -> Vec<ParamSpec> {
+        if !self.has_weights() || self.config.align.layer == AlignLayer::Post {
+            return Vec::new();
         }
+        let specs = self.senses.iter().flat_map(|sense| {
+            let name = format!("align_{}", mmsa(sense.modality));
+            linear_specs(&name, (sense.out, sense.out, self.config.align.dim), false, OTHER)
+        });
+        specs.collect()
     }
 
-    /// The optimiser groups of its parameters: torch's Adam for all of them, with the rates and decays
-    /// of the configuration.
-    pub fn groups(&self) -> Vec<Group> {
-        let t = &self.config.train;
-        let [bert, bert_plain] = BERT;
-        [
-            (Modality::Text.name(), t.lr.text, t.decay.text),
-            (Modality::Audio.name(), t.lr.audio, t.decay.audio),
-            (Modality::Vision.name(), t.lr.vision, t.decay.vision),
-            (OTHER, t.lr.other, t.decay.other),
-            (bert, t.lr.bert, t.decay.bert),
-            (bert_plain, t.lr.bert, 0.0),
-        ]
-        .into_iter()
-        .map(|(name, lr, decay)| Group::adam(name, lr).weight_decay(decay))
-        .collect()
+    /// Records a forward pass.
+    fn forward(&self, cx: &mut Cx<'_>) -> Result<Forward> {
+        cx.rows();
+        let train = cx.training();
+        let mut encoded = Vec::new();
+        // LSTMs wait for each other: their recurrences run side by side.
+        let (mut waiting, mut inputs) = (Vec::new(), Vec::new());
+        let mut streams = 0..;
+        for sense in &self.senses {
+            if let Encoder::Bert(bert) = &sense.encoder {
+                let tokens = cx.tokens()?;
+                let reading = reading(self.config.bert.pooling);
+                let out = bert.record(cx.tape, cx.params, &tokens, reading, train)?;
+                encoded.push((sense.modality, out));
+                continue;
+            }
+            let stream = cx.stream(streams.next().unwrap_or_default())?;
+            let x = stream.values;
+            let out = match &sense.encoder {
+                Encoder::Lstm(_, encoder) => {
+                    let lengths = stream.lengths.ok_or_else(|| {
+                        Error::shape("record", format!("{} comes without lengths", sense.modality))
+                    })?;
+                    inputs.push(encoder.input(cx.tape, cx.params, x, lengths, train)?);
+                    waiting.push((encoded.len(), encoder));
+                    x
+                }
+                _ => {
+                    let x = cx.tape.reshape(x, &[cx.batch(), stream.width])?;
+                    // Padding belongs to the upload, not to the representation.
+                    if stream.width == stream.dim { x } else { cx.tape.slice(x, 0, stream.dim)? }
+                }
+            };
+            encoded.push((sense.modality, out));
+        }
+        for ((at, encoder), lstm) in waiting.into_iter().zip(cx.tape.lstms(&inputs)?) {
+            encoded[at].1 = encoder.output(cx.tape, cx.params, lstm.last, train)?;
+        }
+        let parts: Vec<Var> = encoded.iter().map(|(_, v)| *v).collect();
+        let heads = std::iter::once(&self.fusion).chain(self.senses.iter().map(|s| &s.head));
+        let heads: Vec<HeadVars> = heads
+            .take(self.tasks())
+            .map(|head| head.vars(cx.tape, cx.params, train))
+            .collect::<Result<_>>()?;
+        let Heads { scores, features } = cx.tape.heads(&parts, &heads)?;
+        cx.tape.name(scores, "scores");
+        Ok(Forward { scores, features, encoded })
     }
 
-    /// All its parameters, under MMSA's names; the alignment projections come last. A tensor of
-    /// more than `limit` words is cut.
-    pub fn specs(&self, train: bool, limit: usize) -> Vec<ParamSpec> {
+    /// Records what the covariance term compares, stacked: encoder outputs by their projections, or
+    /// post-layer features.
+    fn aligned_features(&self, cx: &mut Cx<'_>, f: &Forward) -> Result<Var> {
+        let config = &self.config.align;
+        let stacked = match config.layer {
+            AlignLayer::Post => {
+                let sizes = self.feature_sizes();
+                let own = |i: usize| (sizes[..i].iter().sum(), sizes[i]);
+                let sides = (1..sizes.len()).map(own);
+                let sides: Vec<Var> = sides
+                    .map(|(first, size)| cx.tape.slice(f.features, first, size))
+                    .collect::<Result<_>>()?;
+                cx.tape.stack(&sides, &sides)
+            }
+            AlignLayer::Projection => {
+                let mut side = |(modality, out): &(Modality, Var)| {
+                    Ok((*out, cx.param(&projection_name(*modality))?))
+                };
+                let sides = f.encoded.iter().map(&mut side).collect::<Result<Vec<_>>>()?;
+                cx.tape.project(&sides)?
+            }
+        };
+        if config.standardize { cx.tape.standardize_each(stacked) } else { Ok(stacked) }
+    }
+
+    /// Records the objective and its row of the log, and what generates labels behind the gradients.
+    fn objective(&self, cx: &mut Cx<'_>, f: &Forward) -> Result<()> {
+        let (labels, ring, rows) = (cx.state(LABELS)?, cx.ring()?, cx.rows());
+        let pairs: Vec<Pair> = self
+            .pairs()
+            .into_iter()
+            .map(|(a, b, _, weight)| Pair { a, b, weight: weight as f32 })
+            .collect();
+        let align = if self.has_weights() {
+            let features = self.aligned_features(cx, f)?;
+            Some(Aligning { features, pairs: &pairs, margin: self.config.align.margin as f32 })
+        } else {
+            None
+        };
+        let loss = cx.tape.objective(f.scores, Goals { labels, rows, ring }, align)?;
+        cx.whole(loss);
+        if self.config.labels.enabled {
+            let (store, centres) = (cx.state(STORE)?, cx.state(CENTRES)?);
+            let c = &self.config.labels;
+            let rule = LabelRule {
+                clamp: c.clamp as f32,
+                exclude_zero: c.exclude_zero,
+                squared: c.squared,
+            };
+            let (features, sizes) = (f.features, self.feature_sizes());
+            cx.after_backward(move |tape| {
+                let state = LabelState { labels, store, centres };
+                tape.in_stage(Stage::State, |tape| {
+                    tape.generate_labels(features, &sizes, rows, state, rule)
+                })
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Recipe for SelfMm {
+    fn reads(&self) -> Reads {
+        let specs = self.senses.iter().map(|s| match &s.encoder {
+            Encoder::Features(spec) | Encoder::Lstm(spec, _) => Some(*spec),
+            Encoder::Bert(_) => None,
+        });
+        let tokens = self.bert().map(|b| (b.shape.positions, b.shape.segments));
+        Reads { streams: specs.flatten().collect(), tokens }
+    }
+
+    fn bert(&self) -> Option<&Bert> {
+        self.senses.iter().find_map(|s| match &s.encoder {
+            Encoder::Bert(bert) => Some(bert.as_ref()),
+            _ => None,
+        })
+    }
+
+    /// All its parameters, under MMSA's names; the alignment projections come last.
+    fn params(&self, train: bool, limit: usize) -> Vec<ParamSpec> {
         let encoders = self.senses.iter().map(|s| match &s.encoder {
             Encoder::Features(_) => Vec::new(),
             Encoder::Lstm(_, lstm) => lstm.specs(),
@@ -391,165 +413,107 @@ impl SelfMm {
         specs
     }
 
-    /// The alignment projections among its parameters; only training needs them.
-    pub fn projections(&self) -> Vec<ParamSpec> {
-        if !self.aligned() || self.config.align.layer == AlignLayer::Post {
-            return Vec::new();
-        }
-        let specs = self.senses.iter().flat_map(|sense| {
-            let name = format!("align_{}", mmsa(sense.modality));
-            linear_specs(&name, (sense.out, sense.out, self.config.align.dim), false, OTHER)
-        });
-        specs.collect()
+    /// torch's Adam for all of them, with the rates and decays of the configuration.
+    fn groups(&self) -> Vec<Group> {
+        let t = &self.config.train;
+        let [bert, bert_plain] = BERT;
+        [
+            (Modality::Text.name(), t.lr.text, t.decay.text),
+            (Modality::Audio.name(), t.lr.audio, t.decay.audio),
+            (Modality::Vision.name(), t.lr.vision, t.decay.vision),
+            (OTHER, t.lr.other, t.decay.other),
+            (bert, t.lr.bert, t.decay.bert),
+            (bert_plain, t.lr.bert, 0.0),
+        ]
+        .into_iter()
+        .map(|(name, lr, decay)| Group::adam(name, lr).weight_decay(decay))
+        .collect()
     }
 
-    /// Declares the buffers of training over `total` samples.
-    pub fn train_spaces(&self, spaces: &mut Spaces, total: usize, ring_rows: usize) -> TrainSpaces {
+    /// The labels of all tasks, and with label generation the features that it stores and the centres
+    /// of its two classes.
+    fn states(&self, rows: usize) -> Vec<StateSpec> {
         let width: usize = self.feature_sizes().iter().sum();
-        let enabled = self.config.labels.enabled;
-        TrainSpaces {
-            labels: spaces.declare("labels", self.tasks() * total),
-            store: enabled.then(|| spaces.declare("feature store", total * width)),
-            centres: enabled.then(|| spaces.declare("class centres", 2 * width)),
-            ring: spaces.declare("loss ring", ring_rows * self.objective().width()),
-            ring_rows,
-            total,
+        let state = |name, shape: &[usize], begins| StateSpec { name, shape: shape.into(), begins };
+        let mut all = vec![state(LABELS, &[self.tasks(), rows], Begins::Targets)];
+        if self.config.labels.enabled {
+            all.push(state(STORE, &[rows, width], Begins::Zero));
+            all.push(state(CENTRES, &[2 * width], Begins::Zero));
         }
+        all
     }
 
-    /// Records a forward pass over a batch laid out in `block`.
-    pub fn forward(
-        &self,
-        tape: &mut Tape,
-        params: &Params,
-        layout: &Layout,
-        block: SpaceId,
-        train: bool,
-    ) -> Result<Forward> {
-        let n = layout.batch;
-        let rows = tape.input("rows", &[n], block, layout.rows_at);
-        let mut encoded = Vec::new();
-        // LSTMs wait for each other: their recurrences run side by side.
-        let (mut waiting, mut inputs) = (Vec::new(), Vec::new());
-        let mut streams = layout.streams.iter();
-        for sense in &self.senses {
-            let name = sense.modality.name();
-            let missing = || Error::shape("forward", format!("the batch has no {name}"));
-            if let Encoder::Bert(bert) = &sense.encoder {
-                let at = layout.tokens.as_ref().ok_or_else(missing)?;
-                let tokens = TokenVars::input(tape, block, at, n);
-                let reading = reading(self.config.bert.pooling);
-                let out = bert.record(tape, params, &tokens, reading, train)?;
-                encoded.push((sense.modality, out));
-                continue;
-            }
-            let at = streams.next().ok_or_else(missing)?;
-            let x = tape.input(name, &[n, at.steps, at.width], block, at.values_at);
-            let out = match &sense.encoder {
-                Encoder::Lstm(_, encoder) => {
-                    let lengths_at = at.lengths_at.ok_or_else(|| {
-                        Error::shape("forward", format!("{name} comes without lengths"))
-                    })?;
-                    let lengths = tape.input(&format!("{name}.lengths"), &[n], block, lengths_at);
-                    inputs.push(encoder.input(tape, params, x, lengths, train)?);
-                    waiting.push((encoded.len(), encoder));
-                    x
-                }
-                _ => {
-                    let x = tape.reshape(x, &[n, at.width])?;
-                    // Padding belongs to the upload, not to the representation.
-                    if at.width == at.dim { x } else { tape.slice(x, 0, at.dim)? }
-                }
-            };
-            encoded.push((sense.modality, out));
-        }
-        for ((at, encoder), lstm) in waiting.into_iter().zip(tape.lstms(&inputs)?) {
-            encoded[at].1 = encoder.output(tape, params, lstm.last, train)?;
-        }
-        let parts: Vec<Var> = encoded.iter().map(|(_, v)| *v).collect();
-        let heads = std::iter::once(&self.fusion).chain(self.senses.iter().map(|s| &s.head));
-        let heads: Vec<HeadVars> = heads
-            .take(self.tasks())
-            .map(|head| head.vars(tape, params, train))
-            .collect::<Result<_>>()?;
-        let Heads { scores, features } = tape.heads(&parts, &heads)?;
-        tape.name(scores, "scores");
-        Ok(Forward { scores, features, encoded, rows })
-    }
-
-    /// Records what the covariance term compares, stacked: encoder outputs by their projections, or
-    /// post-layer features.
-    fn aligned_features(&self, tape: &mut Tape, params: &Params, f: &Forward) -> Result<Var> {
-        let config = &self.config.align;
-        let stacked = match config.layer {
-            AlignLayer::Post => {
-                let sizes = self.feature_sizes();
-                let own = |i: usize| (sizes[..i].iter().sum(), sizes[i]);
-                let sides = (1..sizes.len()).map(own);
-                let sides: Vec<Var> = sides
-                    .map(|(first, size)| tape.slice(f.features, first, size))
-                    .collect::<Result<_>>()?;
-                tape.stack(&sides, &sides)
-            }
-            AlignLayer::Projection => {
-                let side = |(modality, out): &(Modality, Var)| {
-                    Ok((*out, params.var(tape, &projection_name(*modality))?))
-                };
-                let sides = f.encoded.iter().map(side).collect::<Result<Vec<_>>>()?;
-                tape.project(&sides)?
-            }
-        };
-        if config.standardize { tape.standardize_each(stacked) } else { Ok(stacked) }
-    }
-
-    /// Records a whole training step: forward, the objective and its row of the loss ring, backward,
-    /// label generation, Adam.
-    pub fn step(
-        &self,
-        tape: &mut Tape,
-        params: &Params,
-        layout: &Layout,
-        block: SpaceId,
-        spaces: &TrainSpaces,
-    ) -> Result<Forward> {
-        let f = self.forward(tape, params, layout, block, true)?;
-        let tasks = self.tasks();
-        let labels = tape.input("labels", &[tasks, spaces.total], spaces.labels, 0);
-        let shape = [spaces.ring_rows, self.objective().width()];
-        let ring = tape.input("ring", &shape, spaces.ring, 0);
-        let pairs: Vec<Pair> = self
-            .pairs()
-            .into_iter()
-            .map(|(a, b, _, weight)| Pair { a, b, weight: weight as f32 })
+    fn columns(&self) -> Columns {
+        let column = |name: String, what: String, counts| Column { name, what, counts };
+        let tasks = self.letters().into_iter();
+        let mut all: Vec<Column> = tasks
+            .map(|t| column(t.into(), format!("the loss of task {t}"), Counts::Whole))
             .collect();
-        let align = if self.aligned() {
-            let features = self.aligned_features(tape, params, &f)?;
-            Some(Aligning { features, pairs: &pairs, margin: self.config.align.margin as f32 })
-        } else {
-            None
-        };
-        let loss = tape.objective(f.scores, Goals { labels, rows: f.rows, ring }, align)?;
-        tape.backward(&[loss])?;
-        if let (Some(store), Some(centres)) = (spaces.store, spaces.centres) {
-            let width: usize = self.feature_sizes().iter().sum();
-            let state = LabelState {
-                labels,
-                store: tape.input("store", &[spaces.total, width], store, 0),
-                centres: tape.input("centres", &[2 * width], centres, 0),
-            };
-            let c = &self.config.labels;
-            let rule = LabelRule {
-                clamp: c.clamp as f32,
-                exclude_zero: c.exclude_zero,
-                squared: c.squared,
-            };
-            tape.in_stage(Stage::State, |tape| {
-                tape.generate_labels(f.features, &self.feature_sizes(), f.rows, state, rule)
-            })?;
+        if self.has_weights() {
+            let margin = self.config.align.margin;
+            all.extend(self.pairs().into_iter().map(|(.., name, weight)| {
+                let counts = match weight < 0.0 {
+                    true => Counts::Hinged { weight, margin },
+                    false => Counts::Times(weight),
+                };
+                column(format!("align_{name}"), format!("the alignment term of {name}"), counts)
+            }));
+            all.extend(self.senses.iter().map(|s| s.modality.letter()).map(|letter| {
+                let name = format!("norm_{}", letter.to_ascii_lowercase());
+                column(name, format!("the covariance of {letter}"), Counts::Watched)
+            }));
         }
-        let clip = self.config.train.clip_norm as f32;
-        let clip = if clip > 0.0 { Clip::norm(clip) } else { Clip::default() };
-        params.optimize(tape, clip)?;
-        Ok(f)
+        Columns::new(all)
+    }
+
+    fn outputs(&self) -> Vec<Output> {
+        let letters = self.letters();
+        let scores = letters.iter().map(|letter| Output::score(*letter, 1));
+        let encoded = self
+            .senses
+            .iter()
+            .map(|s| Output::representation(format!("encoded {}", s.modality), s.out));
+        let features = letters.iter().zip(self.feature_sizes());
+        let features = features.map(|(t, s)| Output::representation(format!("feature {t}"), s));
+        scores.chain(encoded).chain(features).collect()
+    }
+
+    fn record(&self, cx: &mut Cx<'_>) -> Result<()> {
+        let f = self.forward(cx)?;
+        cx.output("M", f.scores)?;
+        for (modality, var) in &f.encoded {
+            cx.output(&format!("encoded {modality}"), *var)?;
+        }
+        cx.output("feature M", f.features)?;
+        if cx.training() { self.objective(cx, &f) } else { Ok(()) }
+    }
+
+    fn aligned(&self) -> Option<AlignedSides> {
+        if !self.has_weights() {
+            return None;
+        }
+        let config = &self.config.align;
+        let side = |s: &Sense| match config.layer {
+            AlignLayer::Projection => {
+                (format!("encoded {}", s.modality), Some(projection_name(s.modality)))
+            }
+            AlignLayer::Post => (format!("feature {}", s.modality.letter()), None),
+        };
+        let named = self.senses.iter().map(|s| {
+            let (output, by) = side(s);
+            (s.modality.name(), output, by)
+        });
+        Some(AlignedSides {
+            sides: named.collect(),
+            pairs: self.pairs(),
+            standardize: config.standardize,
+            margin: config.margin,
+        })
+    }
+
+    fn generated(&self) -> Option<GeneratedLabels> {
+        let c = &self.config.labels;
+        let clamp = c.enabled.then_some(c.clamp);
+        Some(GeneratedLabels { state: LABELS, tasks: self.letters(), clamp })
     }
 }

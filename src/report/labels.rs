@@ -62,9 +62,14 @@ fn task(record: &LabelRecord, wanted: char) -> Option<&TaskLabels> {
     record.tasks.iter().find(|t| t.task == wanted)
 }
 
+/// The head that a task's letter stands for.
+fn named(letter: char) -> String {
+    head_name(&letter.to_string())
+}
+
 fn shifts(records: &[LabelRecord], tasks: &[char]) -> Lines {
     let lines = tasks.iter().map(|letter_| Line {
-        name: head_name(*letter_).into(),
+        name: named(*letter_),
         ink: letter(*letter_),
         thick: false,
         points: records
@@ -86,7 +91,7 @@ fn against(record: &LabelRecord, tasks: &[char]) -> Lines {
     let lines = tasks.iter().filter_map(|letter_| {
         let means = task(record, *letter_)?.mean.iter().enumerate();
         Some(Line {
-            name: head_name(*letter_).into(),
+            name: named(*letter_),
             ink: letter(*letter_),
             thick: false,
             points: means.filter_map(|(i, m)| Some((record.middle(i), (*m)?))).collect(),
@@ -103,9 +108,8 @@ fn against(record: &LabelRecord, tasks: &[char]) -> Lines {
 }
 
 fn by_bin(record: &LabelRecord, tasks: &[char]) -> Grid {
-    let names = tasks
-        .iter()
-        .flat_map(|t| [format!("{} mean", head_name(*t)), format!("{} std", head_name(*t))]);
+    let names =
+        tasks.iter().flat_map(|t| [format!("{} mean", named(*t)), format!("{} std", named(*t))]);
     let header = ["multimodal".to_string(), "rows".into()].into_iter().chain(names);
     let rows = (0..BINS).map(|i| {
         let count = record.tasks.first().and_then(|m| m.histogram.get(i)).copied().unwrap_or(0);
@@ -130,7 +134,7 @@ fn some(records: &[LabelRecord]) -> Vec<&LabelRecord> {
 }
 
 fn ridges(records: &[LabelRecord], wanted: char, clamp: f64) -> Markup {
-    let name = head_name(wanted);
+    let name = named(wanted);
     let shown = some(records);
     let counts = |t: &TaskLabels| t.histogram.iter().map(|n| f64::from(*n)).collect::<Vec<_>>();
     let rows = shown.iter().filter_map(|r| Some((r.epoch.to_string(), counts(task(r, wanted)?))));

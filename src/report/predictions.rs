@@ -41,7 +41,7 @@ fn scatter(scored: &Scored, config: &Config) -> Markup {
         reach: config.data.label_range,
         titles: ("label".into(), "predicted".into()),
     };
-    let names = scored.tasks.iter().map(|t| head_name(*t).to_string());
+    let names = scored.tasks.iter().map(|t| head_name(t));
     let header = ["id".to_string(), "label".into()].into_iter().chain(names);
     let rows = scored.truth.iter().zip(&scored.scores).zip(&scored.ids);
     let rows = rows.map(|((y, scores), id)| {
@@ -156,7 +156,7 @@ pub fn hardest(scored: &Scored, convention: Convention) -> Section {
             thead { tr {
                 th scope="col" { "id" }
                 th scope="col" { "label" }
-                @for t in &scored.tasks { th scope="col" { (head_name(*t)) } }
+                @for t in &scored.tasks { th scope="col" { (head_name(t)) } }
                 th scope="col" { "off by" }
                 @if scored.texts.is_some() { th scope="col" class="text" { "text" } }
             } }

@@ -103,7 +103,7 @@ pub struct Scored {
     /// Test, or valid where test has no labels.
     pub split: SplitName,
     /// Letters, fused first.
-    pub tasks: Vec<char>,
+    pub tasks: Vec<String>,
     /// `[rows][tasks]`.
     pub scores: Vec<Vec<f32>>,
     /// The labels.

@@ -8,7 +8,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::{Weights, save_tensors};
-use crate::recipe::Config;
+use crate::recipe::{Config, OutputKind};
 use crate::train::{Session, StepRecord};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -169,8 +169,10 @@ impl Golden {
 
     /// The feature store and the class centres of each task.
     fn state(&self, session: &Session, on: &str, outcome: &mut Outcome) -> Result<()> {
-        let [store, centres] = session.label_state()?;
-        let sizes = session.model().feature_sizes();
+        let (store, centres) = (session.state("store")?, session.state("centres")?);
+        let features = session.model().outputs(OutputKind::Representation);
+        let sizes: Vec<usize> =
+            features.filter(|o| o.name.starts_with("feature ")).map(|o| o.size).collect();
         let (width, mut first) = (sizes.iter().sum::<usize>(), 0);
         for (task, size) in self.tasks.iter().zip(sizes) {
             let task = task.to_ascii_lowercase();
@@ -218,13 +220,9 @@ fn column(task: char) -> usize {
 fn columns(record: &StepRecord) -> [f32; 8] {
     let mut got = [0.0; 8];
     got[0] = record.loss as f32;
-    for (task, value) in &record.tasks {
-        got[1 + column(*task)] = *value;
-    }
-    for (pair, value) in &record.align {
-        if let Some(at) = ["ta", "tv", "av"].iter().position(|p| p == pair) {
-            got[5 + at] = *value;
-        }
+    let names = ["M", "T", "A", "V", "align_ta", "align_tv", "align_av"];
+    for (place, name) in got[1..].iter_mut().zip(names) {
+        *place = record.get(name).unwrap_or_default();
     }
     got
 }

@@ -5,7 +5,6 @@ use super::session::Session;
 use crate::data::SplitName;
 use crate::error::{Error, Result};
 use crate::nn::Weights;
-use crate::recipe::{AlignLayer, PAIRS, projection_name};
 
 /// The covariances of all modalities.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,38 +55,25 @@ pub fn aligned(
     weights: &Weights,
     split: SplitName,
 ) -> Result<Option<Aligned>> {
-    if !session.model().aligned() {
-        return Ok(None);
-    }
-    let config = session.model().config().align.clone();
-    let modalities = session.model().modalities();
+    let Some(what) = session.model().recipe().aligned() else { return Ok(None) };
     let parts = session.represent(split)?;
     let mut sides = Vec::new();
-    for modality in modalities {
-        let wanted = match config.layer {
-            AlignLayer::Projection => format!("encoded {modality}"),
-            AlignLayer::Post => format!("feature {}", modality.letter()),
-        };
-        let part = parts.iter().find(|(name, ..)| *name == wanted);
+    for (side, output, projection) in &what.sides {
+        let part = parts.iter().find(|(name, ..)| name == output);
         let (_, size, values) =
-            part.ok_or_else(|| Error::shape("aligned", format!("the model gives no '{wanted}'")))?;
+            part.ok_or_else(|| Error::shape("aligned", format!("the model gives no '{output}'")))?;
         let rows: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
-        let (size, rows) = match config.layer {
-            AlignLayer::Post => (*size, rows),
-            AlignLayer::Projection => {
-                let name = projection_name(modality);
-                match weights.get(&name) {
-                    Some((&[out, inputs], w)) if inputs == *size => {
-                        (out, projected(&rows, inputs, w))
-                    }
-                    _ => {
-                        let detail = format!("no '{name}' of {size} columns among the weights");
-                        return Err(Error::shape("aligned", detail));
-                    }
+        let (size, rows) = match projection {
+            None => (*size, rows),
+            Some(name) => match weights.get(name) {
+                Some((&[out, inputs], w)) if inputs == *size => (out, projected(&rows, inputs, w)),
+                _ => {
+                    let detail = format!("no '{name}' of {size} columns among the weights");
+                    return Err(Error::shape("aligned", detail));
                 }
-            }
+            },
         };
-        sides.push((modality.name(), size, covariance(&rows, size, config.standardize)?));
+        sides.push((*side, size, covariance(&rows, size, what.standardize)?));
     }
     let size = sides.first().map_or(0, |s| s.1);
     let mut found = Aligned {
@@ -96,17 +82,13 @@ pub fn aligned(
         pairs: Vec::new(),
         loss: 0.0,
     };
-    let index = |name| found.sides.iter().position(|s| s.0 == name);
-    let weighted = session.objective().pairs.clone();
-    let pairs = PAIRS.iter().filter_map(|(a, b, name)| {
-        let sides = (index(a.name())?, index(b.name())?);
-        let (_, weight) = weighted.iter().find(|(n, _)| n == name)?;
-        let term = norm(&found.difference(sides)).powi(2) / (4.0 * (size * size) as f64);
-        Some(PairTerm { sides, name, weight: *weight, term })
+    let pairs = what.pairs.iter().map(|&(a, b, name, weight)| {
+        let term = norm(&found.difference((a, b))).powi(2) / (4.0 * (size * size) as f64);
+        PairTerm { sides: (a, b), name, weight, term }
     });
     found.pairs = pairs.collect();
     let value = |p: &PairTerm| match p.weight < 0.0 {
-        true => p.weight * p.term.min(config.margin),
+        true => p.weight * p.term.min(what.margin),
         false => p.weight * p.term,
     };
     found.loss = found.pairs.iter().map(value).sum();

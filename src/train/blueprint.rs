@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::nn::Params;
 use crate::plan::{Plan, SpaceId, Spaces};
-use crate::recipe::{Config, SelfMm, TrainSpaces};
+use crate::recipe::{Config, Model, Offered, OutputKind, TrainSpaces};
 use crate::tape::Tape;
 use std::path::Path;
 
@@ -36,28 +36,32 @@ pub(super) struct Blueprint {
     pub(super) train: Option<TrainSpaces>,
 }
 
-/// Floats of a row of the table that evaluation fills: scores, or all representations.
-pub(super) fn table_width(model: &SelfMm, kind: Kind) -> usize {
-    match kind {
-        Kind::Train => 0,
-        Kind::Scores => model.tasks(),
-        Kind::Represent => {
-            let encoded: usize = model.encoded_sizes().iter().map(|(_, s)| s).sum();
-            encoded + model.feature_sizes().iter().sum::<usize>()
+impl Kind {
+    /// What of a forward pass it leaves.
+    fn outputs(self) -> Option<OutputKind> {
+        match self {
+            Kind::Train => None,
+            Kind::Scores => Some(OutputKind::Score),
+            Kind::Represent => Some(OutputKind::Representation),
         }
     }
 }
 
+/// Floats of a row of the table that evaluation fills: scores, or all representations.
+pub(super) fn table_width(model: &Model, kind: Kind) -> usize {
+    kind.outputs().map_or(0, |outputs| model.width(outputs))
+}
+
 /// The largest shape that a batch of so many rows can have.
-pub(super) fn full_batch(model: &SelfMm, data: &Dataset, batch: usize) -> BatchShape {
+pub(super) fn full_batch(model: &Model, data: &Dataset, batch: usize) -> BatchShape {
     let rows = batch.min(data.most_rows());
     let tokens = data.text().filter(|_| model.bert().is_some());
     let tokens = tokens.map_or(0, |t| t.tokens.worst_rows(rows));
-    Layout::new(rows, &model.streams(), model.tokens(tokens)).shape()
+    Layout::new(rows, model.streams(), model.reads().tokens(tokens)).shape()
 }
 
 /// The order in which an epoch (from 1) visits the training rows.
-pub(super) fn order(model: &SelfMm, data: &Dataset, epoch: usize) -> Vec<u32> {
+pub(super) fn order(model: &Model, data: &Dataset, epoch: usize) -> Vec<u32> {
     let rows = data.split(SplitName::Train).map_or(0, |s| s.rows()) as u32;
     let t = &model.config().train;
     if t.shuffle { shuffled(rows, t.seed, epoch as u64) } else { (0..rows).collect() }
@@ -65,7 +69,7 @@ pub(super) fn order(model: &SelfMm, data: &Dataset, epoch: usize) -> Vec<u32> {
 
 /// The full batches of the first epoch that have the shape of the middle one of them, one after the
 /// other, and that shape.
-pub(super) fn typical(model: &SelfMm, data: &Dataset) -> (Vec<u32>, BatchShape) {
+pub(super) fn typical(model: &Model, data: &Dataset) -> (Vec<u32>, BatchShape) {
     let mut order = order(model, data, 1);
     let batch = model.config().train.batch_size.min(order.len()).max(1);
     order.truncate(order.len() / batch * batch);
@@ -74,8 +78,7 @@ pub(super) fn typical(model: &SelfMm, data: &Dataset) -> (Vec<u32>, BatchShape) 
     };
     let text = data.text().filter(|_| model.bert().is_some());
     let tokens = text.and_then(|t| t.tokens.split(SplitName::Train));
-    let streams = model.streams();
-    let shape = |rows: &[u32]| BatchShape::of(split, tokens, &streams, rows);
+    let shape = |rows: &[u32]| BatchShape::of(split, tokens, model.streams(), rows);
     let mut shapes: Vec<BatchShape> = order.chunks(batch).map(shape).collect();
     shapes.sort_by_key(|s| (s.tokens, s.steps.iter().sum::<usize>(), s.steps));
     let Some(middle) = shapes.get(shapes.len() / 2).copied() else {
@@ -85,23 +88,18 @@ pub(super) fn typical(model: &SelfMm, data: &Dataset) -> (Vec<u32>, BatchShape) 
     (chosen.collect(), middle)
 }
 
-/// The block of a batch of this shape.
-fn layout(model: &SelfMm, shape: BatchShape) -> Layout {
-    Layout::of(shape, &model.streams(), model.tokens(0).map(|spec| spec.tables))
-}
-
 impl Blueprint {
     pub(super) fn new(
-        model: &SelfMm,
+        model: &Model,
         data: &Dataset,
         batch: BatchShape,
         caps: &Caps,
         train: bool,
     ) -> Result<Self> {
         let mut spaces = Spaces::new();
-        let specs = model.specs(train, Params::largest(caps.max_binding));
+        let specs = model.params(train, Params::largest(caps.max_binding));
         let params = Params::new(specs, &model.groups(), &mut spaces, caps.max_binding, train)?;
-        let block = spaces.declare("batch", layout(model, batch).words);
+        let block = spaces.declare("batch", model.layout(batch).words);
         // All scores of a split, and the representations of one batch: those are read in passes.
         let scores = data.most_rows() * table_width(model, Kind::Scores);
         let represented = batch.rows * table_width(model, Kind::Represent);
@@ -121,7 +119,7 @@ impl Blueprint {
     /// A batch too large for the adapter, naming the largest that fits; a schedule under which no
     /// step would be taken.
     pub(super) fn fitting(
-        model: &SelfMm,
+        model: &Model,
         data: &Dataset,
         caps: &Caps,
         train: bool,
@@ -149,42 +147,31 @@ impl Blueprint {
     }
 
     /// Rows of the table that evaluation fills in one pass.
-    pub(super) fn table_rows(&self, model: &SelfMm, kind: Kind) -> usize {
+    pub(super) fn table_rows(&self, model: &Model, kind: Kind) -> usize {
         self.spaces.words(self.scores).map_or(0, |w| w / table_width(model, kind).max(1))
     }
 
     /// The plan of a batch of this shape.
     pub(super) fn plan(
         &self,
-        model: &SelfMm,
+        model: &Model,
         batch: BatchShape,
         caps: &Caps,
         kind: Kind,
     ) -> Result<Plan> {
-        let layout = layout(model, batch);
+        let layout = model.layout(batch);
         let mut tape = Tape::new();
-        match (kind, &self.train) {
-            (Kind::Train, Some(spaces)) => {
+        match (kind.outputs(), &self.train) {
+            (None, Some(spaces)) => {
                 model.step(&mut tape, &self.params, &layout, self.block, spaces)?;
             }
-            (Kind::Train, None) => {
+            (None, None) => {
                 return Err(Error::Config("the data has no training split".into()));
             }
-            _ => {
-                let f = model.forward(&mut tape, &self.params, &layout, self.block, false)?;
-                let width = table_width(model, kind);
-                let rows = self.table_rows(model, kind);
-                let table = tape.input("results", &[rows, width], self.scores, 0);
-                if kind == Kind::Scores {
-                    tape.scatter_rows(f.scores, f.rows, table, 0)?;
-                } else {
-                    let mut at = 0;
-                    let encoded = f.encoded.iter().map(|(_, v)| *v);
-                    for var in encoded.chain([f.features]) {
-                        tape.scatter_rows(var, f.rows, table, at)?;
-                        at += tape.rows_cols(var).1;
-                    }
-                }
+            (Some(outputs), _) => {
+                let table = (self.scores, self.table_rows(model, kind));
+                let place = (&layout, self.block);
+                model.evaluate(&mut tape, &self.params, place, table, outputs)?;
             }
         }
         tape.plan(caps)
@@ -216,7 +203,7 @@ pub fn outline(config: &Config, data: &Path, encoder: &Path, caps: &Caps) -> Res
     let (data, streams) = offered(config, data, encoder)?;
     let data = &data;
     let fitted = |config: &Config| {
-        let model = SelfMm::new(config, &streams, data.text().map(|t| &t.shape))?;
+        let model = Model::new(config, offer(&streams, data))?;
         let (made, plan) = Blueprint::fitting(&model, data, caps, true)?;
         let bytes = plan.total_bytes(&made.spaces);
         Ok::<_, Error>((model, made, plan, bytes))
@@ -270,7 +257,7 @@ pub fn typical_step(
     caps: &Caps,
 ) -> Result<TypicalStep> {
     let (data, streams) = offered(config, data, encoder)?;
-    let model = SelfMm::new(config, &streams, data.text().map(|t| &t.shape))?;
+    let model = Model::new(config, offer(&streams, &data))?;
     let (made, _) = Blueprint::fitting(&model, &data, caps, true)?;
     let (_, size) = typical(&model, &data);
     let rows = order(&model, &data, 1).len();
@@ -294,7 +281,12 @@ fn offered(config: &Config, data: &Path, encoder: &Path) -> Result<(Dataset, Vec
     Ok((data, streams))
 }
 
-/// What the data offers to a model.
+/// What data offer to a model: these streams, and their text as tokens where they have it.
+pub(super) fn offer<'a>(streams: &'a [StreamSpec], data: &'a Dataset) -> Offered<'a> {
+    Offered { streams, bert: data.text().map(|text| &text.shape) }
+}
+
+/// The streams of the data.
 pub(super) fn available(data: &Dataset) -> Vec<StreamSpec> {
     let Some(split) = data.splits().next() else { return Vec::new() };
     Modality::ALL.iter().filter_map(|m| split.stream(*m)).map(|s| StreamSpec::of(&s)).collect()

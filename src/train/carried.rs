@@ -116,14 +116,17 @@ fn truth(data: &Dataset, split: SplitName, factor: &str) -> Result<(Vec<f32>, us
     found.ok_or_else(|| Error::data(data.path(), format!("no '{split}.factor_{factor}'")))
 }
 
-/// The head that a task's letter stands for.
-pub fn head_name(letter: char) -> &'static str {
-    match letter {
-        'T' => "text",
-        'A' => "audio",
-        'V' => "vision",
-        _ => "fused",
+/// What the name of a score stands for: M for the fused head, T, A and V for those of modalities, any
+/// other for itself.
+pub fn head_name(score: &str) -> String {
+    match score {
+        "T" => "text",
+        "A" => "audio",
+        "V" => "vision",
+        "M" => "fused",
+        other => other,
     }
+    .into()
 }
 
 /// The session's "encoded audio" and "feature A" in words.
@@ -131,7 +134,7 @@ fn shown_name(name: &str) -> String {
     match (name.strip_prefix("encoded "), name.strip_prefix("feature ")) {
         (Some(sense), _) => format!("{sense} encoder"),
         (_, Some(letter)) => {
-            let head = head_name(letter.chars().next().unwrap_or('M'));
+            let head = head_name(letter);
             format!("{head} head")
         }
         _ => name.into(),

@@ -1,9 +1,10 @@
 //! What is written down about a run: a line for each micro-batch, a line for each epoch.
 
 use super::metrics::Metrics;
-use crate::recipe::Objective;
+use crate::recipe::Columns;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// One micro-batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,39 +15,36 @@ pub struct StepRecord {
     pub batch: usize,
     /// The whole objective.
     pub loss: f64,
-    /// Tasks by letter: M, T, A, V.
-    pub tasks: Vec<(char, f32)>,
-    /// Unweighted alignment terms by pair: ta, tv, av.
-    pub align: Vec<(&'static str, f32)>,
-    /// Frobenius norms of the covariances by modality letter.
-    pub norms: Vec<(char, f32)>,
+    /// Its parts, by the columns that they are of.
+    pub values: Vec<f32>,
+    columns: Arc<Columns>,
 }
 
 impl StepRecord {
     /// From a row of the loss ring.
-    pub(super) fn new(epoch: usize, batch: usize, row: &[f32], objective: &Objective) -> Self {
-        let (t, p) = (objective.tasks.len(), objective.pairs.len());
-        let letters = |l: &[char], v: &[f32]| l.iter().copied().zip(v.iter().copied()).collect();
-        StepRecord {
-            epoch,
-            batch,
-            loss: objective.total(row),
-            tasks: letters(&objective.tasks, &row[..t]),
-            align: objective.pairs.iter().map(|(n, _)| *n).zip(row[t..].iter().copied()).collect(),
-            norms: letters(&objective.norms, &row[t + p..]),
-        }
+    pub(super) fn new(epoch: usize, batch: usize, row: &[f32], columns: &Arc<Columns>) -> Self {
+        let values = row[..columns.list().len()].to_vec();
+        StepRecord { epoch, batch, loss: columns.total(row), values, columns: columns.clone() }
+    }
+
+    /// A part by its name in the logs: `M`, `align_ta`.
+    pub fn get(&self, name: &str) -> Option<f32> {
+        self.columns.position(name).and_then(|i| self.values.get(i)).copied()
+    }
+
+    /// Its parts by name.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, f32)> {
+        let names = self.columns.list().iter().map(|column| column.name.as_str());
+        names.zip(self.values.iter().copied())
     }
 
     /// What of it is no finite number, in words; none where all is well. A loss that overflowed or
     /// is NaN means that training diverged.
     pub fn not_finite(&self) -> Option<String> {
-        let tasks = self.tasks.iter().map(|(t, v)| (format!("the loss of task {t}"), *v));
-        let align = self.align.iter().map(|(p, v)| (format!("the alignment term of {p}"), *v));
-        let norms = self.norms.iter().map(|(m, v)| (format!("the covariance of {m}"), *v));
-        let mut all = tasks.chain(align).chain(norms);
+        let mut all = self.columns.list().iter().zip(&self.values);
         let found = all
             .find(|(_, v)| !v.is_finite())
-            .map(|(name, v)| format!("{name} is not finite ({v})"));
+            .map(|(column, v)| format!("{} is not finite ({v})", column.what));
         found.or_else(|| {
             (!self.loss.is_finite())
                 .then(|| format!("the whole objective is not finite ({})", self.loss))
@@ -55,32 +53,17 @@ impl StepRecord {
 
     /// Its numbers by the names that they have in the logs, the whole objective first.
     fn numbers(&self) -> impl Iterator<Item = (String, f64)> {
-        let tasks = self.tasks.iter().map(|(letter, v)| (letter.to_string(), *v));
-        let align = self.align.iter().map(|(pair, v)| (format!("align_{pair}"), *v));
-        let norms = self
-            .norms
-            .iter()
-            .map(|(letter, v)| (format!("norm_{}", letter.to_ascii_lowercase()), *v));
-        let parts = tasks.chain(align).chain(norms).map(|(name, v)| (name, f64::from(v)));
+        let parts = self.parts().map(|(name, value)| (name.to_string(), f64::from(value)));
         std::iter::once(("loss".to_string(), self.loss)).chain(parts)
     }
 
-    /// As a line of `steps.jsonl`. Modalities and pairs that the model has not are left out; what
-    /// is no finite number is null, as JSON has no other word for it.
+    /// As a line of `steps.jsonl`; what is no finite number is null, as JSON has no other word for it.
     pub fn to_json(&self) -> Value {
         let mut line = Map::new();
         line.insert("epoch".into(), json!(self.epoch));
         line.insert("batch".into(), json!(self.batch));
         line.insert("loss".into(), json!(self.loss));
-        for (letter, value) in &self.tasks {
-            line.insert(letter.to_string(), json!(value));
-        }
-        for (pair, value) in &self.align {
-            line.insert(format!("align_{pair}"), json!(value));
-        }
-        for (letter, value) in &self.norms {
-            line.insert(format!("norm_{}", letter.to_ascii_lowercase()), json!(value));
-        }
+        line.extend(self.parts().map(|(name, value)| (name.to_string(), json!(value))));
         Value::Object(line)
     }
 }
@@ -126,11 +109,20 @@ impl EpochRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::{Column, Counts};
 
     fn step(batch: usize, m: f32, ta: f32, norm: f32) -> StepRecord {
-        let loss = f64::from(m) + f64::from(ta);
-        let (tasks, align, norms) = (vec![('M', m)], vec![("ta", ta)], vec![('T', norm)]);
-        StepRecord { epoch: 1, batch, loss, tasks, align, norms }
+        let column = |name: &str, what: &str, counts| Column {
+            name: name.into(),
+            what: what.into(),
+            counts,
+        };
+        let columns = Columns::new(vec![
+            column("M", "the loss of task M", Counts::Whole),
+            column("align_ta", "the alignment term of ta", Counts::Times(1.0)),
+            column("norm_t", "the covariance of T", Counts::Watched),
+        ]);
+        StepRecord::new(1, batch, &[m, ta, norm], &Arc::new(columns))
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! micro-batch lines, the line of the generated labels, the best model, the epoch line, the state. Whatever a kill leaves behind the
 //! state is discarded on resume and computed again, bit for bit.
 
-use super::blueprint::available;
+use super::blueprint::{available, offer};
 use super::checkpoint::{ModelCard, Saved, State};
 use super::folder;
 use super::generated::LabelRecord;
@@ -19,7 +19,7 @@ use crate::files::{remove_leftovers, write_atomic};
 use crate::gpu::Gpu;
 use crate::nn::{Pretrained, Weights};
 use crate::phase::Phase;
-use crate::recipe::{BERT_PREFIX, Config, SelfMm};
+use crate::recipe::{BERT_PREFIX, Config, Model};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -244,10 +244,10 @@ fn begin(session: &mut Session, init: Option<&Path>) -> Result<()> {
     }
     let (weights, path) = initial_weights(session, init)?;
     session.load(&weights, &path)?;
-    session.reset_labels()
+    session.reset_states()
 }
 
-/// What a run of this session's model begins with, the alignment projections included also where
+/// What a run of this session's model begins with, parameters that only training has included also where
 /// the session does not train; `init` are the weights that the run was given. And the file to
 /// blame where they do not fit.
 ///
@@ -258,7 +258,10 @@ pub fn initial_weights(session: &Session, init: Option<&Path>) -> Result<(Weight
     let encoder = session.model().bert().map(|_| Pretrained::open(Path::new(&config.bert.path)));
     let encoder = encoder.transpose()?;
     let mut weights = session.params().initial(config.train.seed);
-    for spec in session.model().projections() {
+    let all = session.model().params(true, usize::MAX).into_iter();
+    for spec in
+        all.filter(|spec| !session.params().has(&spec.name) && !spec.name.starts_with(BERT_PREFIX))
+    {
         let values = spec.init.values(config.train.seed, &spec.name, spec.len());
         weights.insert(&spec.name, spec.shape, values);
     }
@@ -419,9 +422,9 @@ fn one_epoch(
         return Err(diverged(format!("parameter '{name}' is not finite after its last batch")));
     }
     let config = session.model().config().clone();
-    if config.labels.enabled {
-        let tasks = &session.objective().tasks;
-        let labels = LabelRecord::new(epoch, config.labels.clamp, tasks, &session.labels()?);
+    let made = session.model().recipe().generated();
+    if let Some((made, clamp)) = made.and_then(|made| made.clamp.map(|clamp| (made, clamp))) {
+        let labels = LabelRecord::new(epoch, clamp, &made.tasks, &session.labels()?);
         let line = serde_json::to_value(&labels)
             .map_err(|e| Error::checkpoint(files.at("labels.jsonl"), e.to_string()))?;
         files.append("labels.jsonl", &[line])?;
@@ -476,8 +479,9 @@ fn card(session: &Session, epoch: usize) -> ModelCard {
 
 /// `labels_M`, `labels_T`, …: one value for each training row.
 fn save_labels(session: &Session, path: &Path) -> Result<()> {
+    let Some(made) = session.model().recipe().generated() else { return Ok(()) };
     let mut labels = Weights::default();
-    for (letter, values) in session.objective().tasks.iter().zip(session.labels()?) {
+    for (letter, values) in made.tasks.iter().zip(session.labels()?) {
         labels.insert(&format!("labels_{letter}"), vec![values.len()], values);
     }
     labels.save(path, &[])
@@ -538,7 +542,7 @@ pub fn open_saved(gpu: &Gpu, saved: &Saved, data: &Path) -> Result<Session> {
             }
         }
     }
-    let model = SelfMm::new(&card.config, &streams, data.text().map(|t| &t.shape))?;
+    let model = Model::new(&card.config, offer(&streams, &data))?;
     let standardise = card.standardise.clone().map(Arc::new);
     let mut session = Session::with_model(gpu, model, data, standardise, false)?;
     session.load(&saved.weights, &saved.path)?;

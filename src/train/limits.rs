@@ -3,7 +3,7 @@
 use crate::data::{Dataset, SplitName};
 use crate::error::{Error, Result};
 use crate::nn::{Params, Weights};
-use crate::recipe::SelfMm;
+use crate::recipe::Model;
 use std::path::Path;
 
 /// Passes on what `fits` says of `batch`; where that is too large, with the largest that fits.
@@ -46,7 +46,7 @@ fn largest_batch(too_large: usize, fits: impl Fn(usize) -> bool) -> usize {
 }
 
 /// With fewer micro-batches than a group has and no kept tail, no parameter would ever move.
-pub(super) fn check_schedule(model: &SelfMm, data: &Dataset) -> Result<()> {
+pub(super) fn check_schedule(model: &Model, data: &Dataset) -> Result<()> {
     let t = &model.config().train;
     let rows = data.split(SplitName::Train).map_or(0, |s| s.rows());
     let batches = rows.div_ceil(t.batch_size);

@@ -18,13 +18,13 @@ impl Session {
         let noise = NOISE.map(Damage::Noise);
         let all = [Damage::Dropped].into_iter().chain(noise).chain([Damage::Truncated]);
         let all: Vec<Damage> = all.collect();
-        let layout = Layout::new(0, &self.model.streams(), None);
+        let layout = Layout::new(0, self.model.streams(), None);
         let possible = |modality: Modality| {
             let all = all.iter().map(move |damage| Perturbation { modality, damage: *damage });
             let tokens = modality == Modality::Text && self.model.bert().is_some();
             all.filter(|p| tokens || p.applies(&layout)).collect::<Vec<_>>()
         };
-        self.model.modalities().into_iter().flat_map(possible).collect()
+        self.model.reads().modalities().into_iter().flat_map(possible).collect()
     }
 
     /// Scores of every row of a split, in order, with one modality damaged.

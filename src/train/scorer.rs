@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Answer, Gpu};
 use crate::nn::{Params, Weights};
 use crate::plan::{Memory, Pool, Program, SpaceId, Spaces, Step};
-use crate::recipe::{Config, SelfMm};
+use crate::recipe::{Config, Model, Offered, OutputKind};
 use crate::tape::Tape;
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,8 +20,7 @@ use std::path::Path;
 /// fraction of one.
 pub struct Scorer {
     gpu: Gpu,
-    model: SelfMm,
-    streams: Vec<StreamSpec>,
+    model: Model,
     params: Params,
     memory: Memory,
     block: SpaceId,
@@ -83,7 +82,7 @@ impl Scorer {
         if rows == 0 {
             return Err(Error::Config("a scorer of 0 samples scores nothing; give 1".into()));
         }
-        let model = SelfMm::new(config, streams, None)?;
+        let model = Model::new(config, Offered { streams, bert: None })?;
         if model.bert().is_some() {
             let detail =
                 "the model reads tokens: make a data set of the text, and a Session of that";
@@ -91,11 +90,11 @@ impl Scorer {
         }
         let caps = gpu.caps();
         let mut spaces = Spaces::new();
-        let specs = model.specs(false, Params::largest(caps.max_binding));
+        let specs = model.params(false, Params::largest(caps.max_binding));
         let params = Params::new(specs, &[], &mut spaces, caps.max_binding, false)?;
-        let streams = model.streams();
-        let block = spaces.declare("batch", Layout::new(rows, &streams, None).words);
-        let table = spaces.declare("scores", rows * model.tasks());
+        let block = spaces.declare("batch", Layout::new(rows, model.streams(), None).words);
+        let width = model.width(OutputKind::Score);
+        let table = spaces.declare("scores", rows * width);
         let memory = Memory::allocate(gpu, &spaces)?;
         check_weights(&params, weights, path)?;
         params.upload(gpu, &memory, weights)?;
@@ -103,7 +102,7 @@ impl Scorer {
         let back = gpu.scoped(|| {
             gpu.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("scores on the host"),
-                size: (rows * model.tasks() * 4) as u64,
+                size: (rows * width * 4) as u64,
                 usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             })
@@ -111,7 +110,6 @@ impl Scorer {
         Ok(Scorer {
             gpu: gpu.clone(),
             model,
-            streams,
             params,
             memory,
             block,
@@ -128,12 +126,12 @@ impl Scorer {
 
     /// What a sample has to hold: of each of these modalities whole steps of so many features.
     pub fn streams(&self) -> &[StreamSpec] {
-        &self.streams
+        self.model.streams()
     }
 
-    /// Letters of the scores: M, then those of the modalities that have a head.
-    pub fn tasks(&self) -> Vec<char> {
-        self.model.objective().tasks
+    /// Names of the scores: the one that the model predicts, then those of its parts.
+    pub fn tasks(&self) -> Vec<String> {
+        self.model.scores()
     }
 
     /// The scores of samples, `[samples][tasks]`, fused first. Steps past those that the model was
@@ -156,7 +154,7 @@ impl Scorer {
             let detail = format!("{rows} samples for a scorer of 1 to {}", self.rows);
             return Err(Error::shape("score", detail));
         }
-        let shape = shape_of(samples, &self.streams)?;
+        let shape = shape_of(samples, self.model.streams())?;
         if !self.programs.contains_key(&shape) {
             let made = self.program(shape)?;
             self.programs.insert(shape, made);
@@ -194,16 +192,15 @@ impl Scorer {
     }
 
     fn bytes(&self, rows: usize) -> u64 {
-        (rows * self.model.tasks() * 4) as u64
+        (rows * self.model.width(OutputKind::Score) * 4) as u64
     }
 
     /// The plan of samples of this shape.
     fn program(&mut self, shape: BatchShape) -> Result<(Layout, Program)> {
-        let layout = Layout::of(shape, &self.streams, None);
+        let layout = self.model.layout(shape);
         let mut tape = Tape::new();
-        let f = self.model.forward(&mut tape, &self.params, &layout, self.block, false)?;
-        let table = tape.input("scores", &[self.rows, self.model.tasks()], self.table, 0);
-        tape.scatter_rows(f.scores, f.rows, table, 0)?;
+        let (place, table) = ((&layout, self.block), (self.table, self.rows));
+        self.model.evaluate(&mut tape, &self.params, place, table, OutputKind::Score)?;
         let plan = tape.plan(self.gpu.caps())?.tune(&self.gpu, false)?;
         let program = plan.prepare(&self.gpu, &self.memory, &mut self.pool)?;
         program.warm(&self.gpu)?;
@@ -225,7 +222,7 @@ impl Scoring<'_> {
             scorer.gpu.lost()?;
             return Err(Error::Gpu("scores could not be read back".into()));
         }
-        let (tasks, bytes) = (scorer.model.tasks(), scorer.bytes(rows));
+        let (tasks, bytes) = (scorer.model.width(OutputKind::Score), scorer.bytes(rows));
         let scores = {
             let view = scorer.back.get_mapped_range(0..bytes);
             let view = view.map_err(|e| Error::Gpu(e.to_string()))?;

@@ -1,6 +1,6 @@
 //! A model on a device with its data: plans by batch size, steps, evaluation.
 
-use super::blueprint::{Blueprint, Kind, available, full_batch, order, table_width};
+use super::blueprint::{Blueprint, Kind, available, full_batch, offer, order, table_width};
 use super::checkpoint::{State, StateCard, save_state};
 use super::history::StepRecord;
 use super::limits::check_weights;
@@ -12,7 +12,7 @@ use crate::gpu::Gpu;
 use crate::nn::{Groups, Params, Weights};
 use crate::phase::Phase;
 use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Step};
-use crate::recipe::{Config, Objective, SelfMm};
+use crate::recipe::{Begins, Columns, Config, Model, OutputKind};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -24,8 +24,8 @@ const IN_FLIGHT: usize = 3;
 /// Scores of a split.
 #[derive(Clone, Debug)]
 pub struct Predictions {
-    /// Letters: M, then those of the modalities that have a head.
-    pub tasks: Vec<char>,
+    /// Names of the scores, the one that the model predicts first: M, then letters of modalities.
+    pub tasks: Vec<String>,
     /// `[rows][tasks]`, fused first.
     pub scores: Vec<Vec<f32>>,
 }
@@ -43,7 +43,7 @@ pub type Representations = Vec<(String, usize, Vec<f32>)>;
 /// A model on a device with its data.
 pub struct Session {
     pub(super) gpu: Gpu,
-    pub(super) model: SelfMm,
+    pub(super) model: Model,
     pub(super) data: Arc<Dataset>,
     standardise: Option<Arc<Standardise>>,
     pub(super) made: Blueprint,
@@ -54,7 +54,7 @@ pub struct Session {
     pub(super) step: Step,
     pub(super) updates: u32,
     groups: Groups,
-    objective: Objective,
+    columns: Arc<Columns>,
     /// Training statistics of the modalities that were asked for.
     pub(super) usual: HashMap<Modality, Arc<FeatureStats>>,
 }
@@ -72,13 +72,13 @@ impl Session {
         standardise: Option<Arc<Standardise>>,
         train: bool,
     ) -> Result<Self> {
-        let model = SelfMm::new(config, &available(&data), data.text().map(|t| &t.shape))?;
+        let model = Model::new(config, offer(&available(&data), &data))?;
         Self::with_model(gpu, model, data, standardise, train)
     }
 
     pub(super) fn with_model(
         gpu: &Gpu,
-        model: SelfMm,
+        model: Model,
         data: Arc<Dataset>,
         standardise: Option<Arc<Standardise>>,
         train: bool,
@@ -89,8 +89,9 @@ impl Session {
         let phase = Phase::begin();
         let memory = Memory::allocate(gpu, &made.spaces)?;
         phase.end("buffers allocated");
-        let objective = model.objective();
-        let ring = made.train.map(|t| Ring::new(gpu, t.ring, t.ring_rows, objective.width()));
+        let columns = Arc::new(model.columns().clone());
+        let ring = made.train.as_ref();
+        let ring = ring.map(|t| Ring::new(gpu, t.ring, t.ring_rows, columns.width()));
         let ring = ring.transpose()?;
         let groups = made.params.groups();
         let seed = model.config().train.seed;
@@ -108,7 +109,7 @@ impl Session {
             step: Step { seed, ..Step::default() },
             updates: 0,
             groups,
-            objective,
+            columns,
             usual: HashMap::new(),
         };
         let kind = if session.made.train.is_some() { Kind::Train } else { Kind::Scores };
@@ -135,7 +136,7 @@ impl Session {
     }
 
     /// The model.
-    pub fn model(&self) -> &SelfMm {
+    pub fn model(&self) -> &Model {
         &self.model
     }
 
@@ -147,11 +148,6 @@ impl Session {
     /// The data.
     pub fn data(&self) -> &Arc<Dataset> {
         &self.data
-    }
-
-    /// What the rows of the loss ring mean.
-    pub fn objective(&self) -> &Objective {
-        &self.objective
     }
 
     /// The statistics that audio and vision are standardised by.
@@ -206,43 +202,48 @@ impl Session {
     pub fn initialise(&mut self) -> Result<()> {
         let weights = self.made.params.initial(self.model.config().train.seed);
         self.made.params.upload(&self.gpu, &self.memory, &weights)?;
-        self.reset_labels()
+        self.reset_states()
     }
 
-    /// Every task's label at the fused one; store and centres at zero.
-    pub(super) fn reset_labels(&mut self) -> Result<()> {
-        let Some(train) = self.made.train else { return Ok(()) };
+    /// What the model carries from step to step as it is before the first one.
+    pub(super) fn reset_states(&mut self) -> Result<()> {
+        let Some(train) = &self.made.train else { return Ok(()) };
         let split = self.data.split(SplitName::Train);
         let labels = split.and_then(|s| s.labels()).ok_or_else(|| {
             Error::data(self.data.path(), "no 'train.regression_labels': nothing to learn from")
         })?;
-        let words: Vec<u32> = labels.iter().map(|l| l.to_bits()).collect();
-        let all = words.repeat(self.model.tasks());
-        self.memory.write(&self.gpu, train.labels, 0, &all)?;
-        for space in [train.store, train.centres].into_iter().flatten() {
-            let zeros = vec![0; self.made.spaces.words(space)?];
-            self.memory.write(&self.gpu, space, 0, &zeros)?;
+        let targets: Vec<u32> = labels.iter().map(|l| l.to_bits()).collect();
+        for spec in self.model.recipe().states(train.total) {
+            let Some(state) = train.state(spec.name) else { continue };
+            let words = self.made.spaces.words(state.space)?;
+            let begins = match spec.begins {
+                Begins::Zero => vec![0; words],
+                Begins::Targets => targets.repeat(words / targets.len().max(1)),
+            };
+            self.memory.write(&self.gpu, state.space, 0, &begins)?;
         }
         Ok(())
     }
 
-    /// Generated labels, `[tasks][rows]`, fused first. Blocks.
+    /// Labels that the model makes for its parts, `[tasks][rows]`, the rows' own first; nothing where
+    /// it makes none. Blocks.
     pub fn labels(&self) -> Result<Vec<Vec<f32>>> {
-        let Some(train) = self.made.train else { return Ok(Vec::new()) };
-        let all =
-            self.memory.read_f32(&self.gpu, train.labels, 0, self.model.tasks() * train.total)?;
+        let Some(made) = self.model.recipe().generated() else { return Ok(Vec::new()) };
+        let Some(train) = &self.made.train else { return Ok(Vec::new()) };
+        let all = self.state(made.state)?;
         Ok(all.chunks(train.total.max(1)).map(<[f32]>::to_vec).collect())
     }
 
-    /// The feature store `[rows, width]` and the class centres `[2 width]`; for tests. Blocks.
-    #[doc(hidden)]
-    pub fn label_state(&self) -> Result<[Vec<f32>; 2]> {
-        let read = |space: Option<SpaceId>| match space {
-            Some(s) => self.memory.read_f32(&self.gpu, s, 0, self.made.spaces.words(s)?),
-            None => Ok(Vec::new()),
-        };
-        let train = self.made.train;
-        Ok([read(train.and_then(|t| t.store))?, read(train.and_then(|t| t.centres))?])
+    /// What the model carries from step to step under this name; nothing where it has no such state,
+    /// and without training. Blocks.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn state(&self, name: &str) -> Result<Vec<f32>> {
+        let state = self.made.train.as_ref().and_then(|t| t.state(name));
+        let Some(state) = state else { return Ok(Vec::new()) };
+        let words = self.made.spaces.words(state.space)?;
+        self.memory.read_f32(&self.gpu, state.space, 0, words)
     }
 
     /// The gradients that have accumulated since the last update; see [`Params::gradients`]. Blocks.
@@ -256,13 +257,8 @@ impl Session {
     /// Persistent buffers that a resumed run needs: name, buffer, words.
     fn state_spaces(&self) -> Result<Vec<(String, SpaceId, usize)>> {
         let mut all = self.made.params.state_spaces();
-        if let Some(t) = self.made.train {
-            let named = [("labels", Some(t.labels)), ("store", t.store), ("centres", t.centres)];
-            for (name, space) in named {
-                if let Some(space) = space {
-                    all.push((name.to_string(), space, self.made.spaces.words(space)?));
-                }
-            }
+        for state in self.made.train.iter().flat_map(|t| &t.states) {
+            all.push((state.name.to_string(), state.space, self.made.spaces.words(state.space)?));
         }
         Ok(all)
     }
@@ -299,8 +295,8 @@ impl Session {
             split,
             order,
             self.batch_size(),
-            self.model.streams(),
-            self.model.tokens(0).map(|spec| spec.tables),
+            self.model.streams().to_vec(),
+            self.model.reads().tokens,
             self.standardise.clone(),
         )
     }
@@ -313,14 +309,15 @@ impl Session {
         order: Vec<u32>,
         mut report: impl FnMut(StepRecord, usize) -> Result<()>,
     ) -> Result<()> {
-        let (Some(mut ring), Some(train)) = (self.ring.take(), self.made.train) else {
-            return Err(Error::Config("this session was not made for training".into()));
-        };
+        let untrained = || Error::Config("this session was not made for training".into());
+        let mut ring = self.ring.take().ok_or_else(untrained)?;
         let result = self.epoch_steps(epoch, order, &mut ring, &mut report);
         if result.is_err() {
             // Rows that nobody took would come up in the next epoch.
-            let fresh = Ring::new(&self.gpu, train.ring, train.ring_rows, self.objective.width());
-            if let Ok(fresh) = fresh {
+            let train = self.made.train.as_ref().ok_or_else(untrained)?;
+            if let Ok(fresh) =
+                Ring::new(&self.gpu, train.ring, train.ring_rows, self.columns.width())
+            {
                 ring = fresh;
             }
         }
@@ -341,7 +338,7 @@ impl Session {
         let mut flying: VecDeque<wgpu::SubmissionIndex> = VecDeque::new();
         let mut reported = 0;
         let batch_size = self.batch_size();
-        let objective = self.objective.clone();
+        let columns = self.columns.clone();
         let mut first = (self.step.step == 0).then(Phase::begin);
         let mut emit = |rows: Vec<Vec<f32>>| {
             if let Some(phase) = first.take_if(|_| !rows.is_empty()) {
@@ -350,7 +347,7 @@ impl Session {
             for row in rows {
                 reported += 1;
                 let done = (reported * batch_size).min(total);
-                report(StepRecord::new(epoch, reported, &row, &objective), done)?;
+                report(StepRecord::new(epoch, reported, &row, &columns), done)?;
             }
             Ok::<(), Error>(())
         };
@@ -480,29 +477,22 @@ impl Session {
     ) -> Result<Predictions> {
         let (width, all) = self.table(split, Kind::Scores, change)?;
         Ok(Predictions {
-            tasks: self.objective.tasks.clone(),
+            tasks: self.model.scores(),
             scores: all.chunks(width).map(<[f32]>::to_vec).collect(),
         })
     }
 
-    /// Encoder outputs and the tasks' features of every row of a split.
+    /// What the model makes of every row of a split on the way: its representations.
     pub fn represent(&mut self, split: SplitName) -> Result<Representations> {
         let (width, all) = self.table(split, Kind::Represent, |_| {})?;
-        let encoded = self.model.encoded_sizes();
-        let mut parts: Vec<(String, usize)> =
-            encoded.iter().map(|(m, size)| (format!("encoded {m}"), *size)).collect();
-        let tasks = self.objective.tasks.clone();
-        let sizes = self.model.feature_sizes();
-        parts.extend(tasks.iter().zip(sizes).map(|(t, s)| (format!("feature {t}"), s)));
         let mut at = 0;
-        Ok(parts
-            .into_iter()
-            .map(|(name, size)| {
-                let values =
-                    all.chunks(width).flat_map(|row| row[at..at + size].iter().copied()).collect();
-                at += size;
-                (name, size, values)
-            })
-            .collect())
+        let parts = self.model.outputs(OutputKind::Representation).map(|output| {
+            let size = output.size;
+            let values =
+                all.chunks(width).flat_map(|row| row[at..at + size].iter().copied()).collect();
+            at += size;
+            (output.name.clone(), size, values)
+        });
+        Ok(parts.collect())
     }
 }

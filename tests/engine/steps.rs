@@ -10,7 +10,7 @@ use modalign::nn::{Group, Params};
 use modalign::plan::{
     HostMemory, Memory, Plan, Pool, Program, Recording, SpaceId, Spaces, Step, interpret,
 };
-use modalign::recipe::{Config, SelfMm, TrainSpaces};
+use modalign::recipe::{Config, Model, Offered, TrainSpaces};
 use modalign::tape::Tape;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const RING_ROWS: usize = 4;
 
 /// A model's training step, declared but on no device.
 struct Bench {
-    model: SelfMm,
+    model: Model,
     params: Params,
     spaces: Spaces,
     layout: Layout,
@@ -39,11 +39,11 @@ impl Bench {
         batch: usize,
         rows: usize,
     ) -> Self {
-        let model = SelfMm::new(config, streams, None).unwrap();
+        let model = Model::new(config, Offered { streams, bert: None }).unwrap();
         let mut spaces = Spaces::new();
-        let specs = model.specs(true, usize::MAX);
+        let specs = model.params(true, usize::MAX);
         let params = Params::new(specs, &groups(), &mut spaces, arena, true).unwrap();
-        let layout = Layout::new(batch, &model.streams(), None);
+        let layout = Layout::new(batch, model.streams(), None);
         let block = spaces.declare("batch", layout.words);
         let train = model.train_spaces(&mut spaces, rows, RING_ROWS);
         Bench { model, params, spaces, layout, block, train }
@@ -75,7 +75,8 @@ impl Bench {
         self.params.upload(gpu, &memory, &weights).unwrap();
         let labels = data.split(SplitName::Train).unwrap().labels().unwrap();
         let bits: Vec<u32> = labels.iter().map(|l| l.to_bits()).collect();
-        memory.write(gpu, self.train.labels, 0, &bits.repeat(self.model.tasks())).unwrap();
+        let state = self.train.state("labels").unwrap();
+        memory.write(gpu, state.space, 0, &bits.repeat(state.shape[0])).unwrap();
         self.contents(gpu, &memory)
     }
 

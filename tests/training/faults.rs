@@ -9,7 +9,7 @@ use modalign::ops::lstm::LstmWeights;
 use modalign::ops::objective::Goals;
 use modalign::ops::{Act, random};
 use modalign::plan::{Memory, Plan, Pool, SpaceId, Spaces};
-use modalign::recipe::{Config, SelfMm};
+use modalign::recipe::{Config, Model, Offered};
 use modalign::train::{RunOptions, Session, resume, train};
 use modalign::{Error, Gpu, Result, Tape, Var};
 use std::sync::Arc;
@@ -100,16 +100,16 @@ fn long(rows: usize, steps: usize) -> Arc<Dataset> {
 /// Whether a step of this batch can be planned.
 fn plan(config: &Config, steps: usize, batch: usize, caps: &Caps) -> Result<Plan> {
     let stream = StreamSpec { modality: Modality::Audio, steps, dim: 1, lengths: true };
-    let model = SelfMm::new(config, &[stream], None)?;
+    let model = Model::new(config, Offered { streams: &[stream], bert: None })?;
     let mut spaces = Spaces::new();
     let params = Params::new(
-        model.specs(true, usize::MAX),
+        model.params(true, usize::MAX),
         &model.groups(),
         &mut spaces,
         caps.max_binding,
         true,
     )?;
-    let layout = Layout::new(batch, &model.streams(), None);
+    let layout = Layout::new(batch, model.streams(), None);
     let block = spaces.declare("batch", layout.words);
     let train = model.train_spaces(&mut spaces, batch, 4);
     let mut tape = Tape::new();
@@ -492,8 +492,7 @@ fn hundreds_of_losses_arrive_in_order() {
         for (i, (record, row)) in records.iter().zip(&order).enumerate() {
             assert_eq!((record.epoch, record.batch), (epoch, i + 1));
             let want = (scores[*row as usize] - truth[*row as usize]).abs();
-            assert_eq!(record.tasks[0].0, 'M');
-            assert!((record.tasks[0].1 - want).abs() < 1e-5, "row {row} of epoch {epoch}");
+            assert!((record.get("M").unwrap() - want).abs() < 1e-5, "row {row} of epoch {epoch}");
         }
     }
 }
@@ -509,5 +508,5 @@ fn a_report_that_fails_ends_the_epoch_and_not_the_session() {
     let mut records = Vec::new();
     train_epoch(&mut session, 1, order, &mut records).expect("it trains on");
     assert_eq!(records.len(), 4);
-    assert!(records.iter().all(|r| r.tasks[0].1 > 0.0), "rows of this epoch alone");
+    assert!(records.iter().all(|r| r.values[0] > 0.0), "rows of this epoch alone");
 }

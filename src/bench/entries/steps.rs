@@ -9,7 +9,7 @@ use crate::gpu::Caps;
 use crate::nn::{Bert, BertShape, Group, Init, LstmEncoder, ParamSpec, Params};
 use crate::ops::optim::Clip;
 use crate::ops::random;
-use crate::recipe::{Config, SelfMm};
+use crate::recipe::{Config, Model, Offered};
 use crate::tape::Var;
 
 /// What they are asked for by.
@@ -161,12 +161,12 @@ pub(crate) fn self_mm(caps: &Caps, sizes: SelfMmSizes) -> Result<Bed> {
         stream(Modality::Audio, audio),
         stream(Modality::Vision, vision),
     ];
-    let model = SelfMm::new(&config, &streams, None)?;
+    let model = Model::new(&config, Offered { streams: &streams, bert: None })?;
     let mut bed = Bed::new();
     let limit = Params::largest(caps.max_binding);
-    let specs = model.specs(true, limit);
+    let specs = model.params(true, limit);
     let params = bed.parameters(specs, &model.groups(), caps.max_binding, 0.1)?;
-    let layout = Layout::new(batch, &model.streams(), None);
+    let layout = Layout::new(batch, model.streams(), None);
     let block = bed.spaces.declare("batch", layout.words);
     let spaces = model.train_spaces(&mut bed.spaces, rows, RING_ROWS);
     model.step(&mut bed.tape, &params, &layout, block, &spaces)?;
@@ -183,6 +183,9 @@ pub(crate) fn self_mm(caps: &Caps, sizes: SelfMmSizes) -> Result<Bed> {
         words[layout.rows_at + i] = (i * 7 % rows) as u32;
     }
     bed.set(block, words);
-    bed.set(spaces.labels, bits(random(9, rows)).repeat(model.tasks()));
+    if let Some(labels) = spaces.state("labels") {
+        let tasks = labels.shape.first().copied().unwrap_or(1);
+        bed.set(labels.space, bits(random(9, rows)).repeat(tasks));
+    }
     Ok(bed)
 }

@@ -1,0 +1,275 @@
+//! What a recipe records a batch with.
+
+use super::recipe::{Columns, Counts, Output};
+use crate::data::Layout;
+use crate::error::{Error, Result};
+use crate::nn::{Params, TokenVars};
+use crate::plan::SpaceId;
+use crate::tape::{Tape, Var};
+
+/// A tensor of training that outlasts a step: its name, its space and its shape.
+#[derive(Clone, Debug)]
+pub struct StateSpace {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it is.
+    pub space: SpaceId,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// What training keeps on the device from step to step.
+#[derive(Clone, Debug)]
+pub struct TrainSpaces {
+    /// The recipe's own states.
+    pub states: Vec<StateSpace>,
+    /// `[rows, width]` of the loss ring.
+    pub ring: SpaceId,
+    /// Rows of the ring.
+    pub ring_rows: usize,
+    /// Training rows.
+    pub total: usize,
+}
+
+impl TrainSpaces {
+    /// A state by its name.
+    pub fn state(&self, name: &str) -> Option<&StateSpace> {
+        self.states.iter().find(|state| state.name == name)
+    }
+}
+
+/// A stream of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamVars {
+    /// `[batch, steps, width]`; columns past `dim` are zero.
+    pub values: Var,
+    /// `[batch]` u32, where the batch has them.
+    pub lengths: Option<Var>,
+    /// Steps.
+    pub steps: usize,
+    /// Columns that carry data.
+    pub dim: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+type Later = Box<dyn FnOnce(&mut Tape) -> Result<()>>;
+
+/// Hands a recipe its parameters, the batch and its states, and takes losses and outputs by name.
+pub struct Cx<'a> {
+    /// What is recorded.
+    pub tape: &'a mut Tape,
+    /// The recipe's parameters; one [`Var`] for a name, however often it is asked for.
+    pub params: &'a Params,
+    layout: &'a Layout,
+    block: SpaceId,
+    columns: &'a Columns,
+    outputs: &'a [Output],
+    train: Option<&'a TrainSpaces>,
+    losses: Vec<Var>,
+    logged: Vec<(usize, Var)>,
+    own_row: bool,
+    left: Vec<(usize, Var)>,
+    later: Vec<Later>,
+    known: Vec<(&'static str, Var)>,
+}
+
+/// What a recipe has recorded of a batch.
+pub(super) struct Recorded {
+    /// Numbers to differentiate.
+    pub losses: Vec<Var>,
+    /// Numbers of the log by column; none where the recipe wrote its row itself.
+    pub logged: Vec<(usize, Var)>,
+    /// What it left, each with the first output that it is of.
+    pub left: Vec<(usize, Var)>,
+    /// What comes after the gradients.
+    pub later: Vec<Later>,
+}
+
+impl<'a> Cx<'a> {
+    pub(super) fn new(
+        (tape, params): (&'a mut Tape, &'a Params),
+        (layout, block): (&'a Layout, SpaceId),
+        (columns, outputs): (&'a Columns, &'a [Output]),
+        train: Option<&'a TrainSpaces>,
+    ) -> Self {
+        Cx {
+            tape,
+            params,
+            layout,
+            block,
+            columns,
+            outputs,
+            train,
+            losses: Vec::new(),
+            logged: Vec::new(),
+            own_row: false,
+            left: Vec::new(),
+            later: Vec::new(),
+            known: Vec::new(),
+        }
+    }
+
+    /// Whether the batch is trained on; otherwise dropout is off and there is no loss.
+    pub fn training(&self) -> bool {
+        self.train.is_some()
+    }
+
+    /// `p` in training, 0 otherwise.
+    pub fn dropout(&self, p: f32) -> f32 {
+        if self.training() { p } else { 0.0 }
+    }
+
+    /// Rows of the batch.
+    pub fn batch(&self) -> usize {
+        self.layout.batch
+    }
+
+    /// A parameter.
+    ///
+    /// # Errors
+    /// One that the recipe has not.
+    pub fn param(&mut self, name: &str) -> Result<Var> {
+        self.params.var(self.tape, name)
+    }
+
+    /// One tensor for a field of the batch, however often it is asked for.
+    fn field(&mut self, name: &'static str, record: impl FnOnce(&mut Tape) -> Var) -> Var {
+        if let Some((_, var)) = self.known.iter().find(|(known, _)| *known == name) {
+            return *var;
+        }
+        let var = record(self.tape);
+        self.known.push((name, var));
+        var
+    }
+
+    /// `[batch]` u32: which rows of their split these are.
+    pub fn rows(&mut self) -> Var {
+        let (n, at, block) = (self.layout.batch, self.layout.rows_at, self.block);
+        self.field("rows", |tape| tape.input("rows", &[n], block, at))
+    }
+
+    /// `[batch, 1]`: the rows' targets.
+    pub fn target(&mut self) -> Var {
+        let (n, at, block) = (self.layout.batch, self.layout.labels_at, self.block);
+        self.field("target", |tape| tape.input("target", &[n, 1], block, at))
+    }
+
+    /// The `i`-th of the streams that the recipe reads.
+    ///
+    /// # Errors
+    /// A batch that lacks it.
+    pub fn stream(&mut self, i: usize) -> Result<StreamVars> {
+        let (n, block) = (self.layout.batch, self.block);
+        let at = self.layout.streams.get(i).ok_or_else(|| {
+            Error::shape("record", format!("the batch has no stream {i} of those that are read"))
+        })?;
+        let name = at.modality.name();
+        let values = self.tape.input(name, &[n, at.steps, at.width], block, at.values_at);
+        let lengths = at
+            .lengths_at
+            .map(|place| self.tape.input(&format!("{name}.lengths"), &[n], block, place));
+        Ok(StreamVars { values, lengths, steps: at.steps, dim: at.dim, width: at.width })
+    }
+
+    /// The text as tokens.
+    ///
+    /// # Errors
+    /// A batch that has none.
+    pub fn tokens(&mut self) -> Result<TokenVars> {
+        let at = self.layout.tokens.as_ref();
+        let at = at.ok_or_else(|| Error::shape("record", "the batch has no tokens"))?;
+        Ok(TokenVars::input(self.tape, self.block, at, self.layout.batch))
+    }
+
+    fn spaces(&self) -> Result<&'a TrainSpaces> {
+        self.train.ok_or_else(|| Error::shape("record", "only training has states and losses"))
+    }
+
+    /// A state, in training.
+    ///
+    /// # Errors
+    /// One that the recipe has not declared.
+    pub fn state(&mut self, name: &'static str) -> Result<Var> {
+        let state = self.spaces()?.state(name);
+        let state = state.ok_or_else(|| Error::shape("record", format!("no state '{name}'")))?;
+        let (space, shape) = (state.space, state.shape.clone());
+        Ok(self.field(name, |tape| tape.input(name, &shape, space, 0)))
+    }
+
+    /// Says that `var` holds the outputs from the one of this name on, side by side.
+    ///
+    /// # Errors
+    /// A name that is no output, or columns that are not those of outputs.
+    pub fn output(&mut self, name: &str, var: Var) -> Result<()> {
+        let first = self.outputs.iter().position(|o| o.name == name);
+        let first = first.ok_or_else(|| Error::shape("output", format!("no output '{name}'")))?;
+        let ((rows, width), mut sum) = (self.tape.rows_cols(var), 0);
+        let ends = self.outputs[first..].iter().map(|o| {
+            sum += o.size;
+            sum
+        });
+        if rows != self.layout.batch || !ends.into_iter().any(|end| end == width) {
+            let detail = format!("'{name}' of {:?} is not what was declared", self.tape.shape(var));
+            return Err(Error::shape("output", detail));
+        }
+        self.left.push((first, var));
+        Ok(())
+    }
+
+    /// Logs a single number under a column's name, and counts it in the objective as the column says.
+    ///
+    /// # Errors
+    /// A name that is no column, or that counts only up to a margin, which a recipe has to record
+    /// itself; a tensor of several numbers; no training.
+    pub fn loss(&mut self, name: &str, var: Var) -> Result<()> {
+        self.spaces()?;
+        let column = self.columns.position(name);
+        let column = column.ok_or_else(|| Error::shape("loss", format!("no column '{name}'")))?;
+        let part = match self.columns.list()[column].counts {
+            Counts::Whole => Some(var),
+            Counts::Times(weight) => Some(self.tape.scale(var, weight as f32)?),
+            Counts::Watched => None,
+            Counts::Hinged { .. } => {
+                return Err(Error::shape("loss", format!("'{name}' counts up to a margin")));
+            }
+        };
+        self.losses.extend(part);
+        self.logged.push((column, var));
+        Ok(())
+    }
+
+    /// The loss ring `[rows, width]`, for an operation that writes the row of this step itself.
+    ///
+    /// # Errors
+    /// No training.
+    pub fn ring(&mut self) -> Result<Var> {
+        let spaces = self.spaces()?;
+        self.own_row = true;
+        let shape = [spaces.ring_rows, self.columns.width()];
+        Ok(self.field("ring", |tape| tape.input("ring", &shape, spaces.ring, 0)))
+    }
+
+    /// A number to differentiate whose row of the log the recipe has [written](Self::ring) itself.
+    pub fn whole(&mut self, loss: Var) {
+        self.losses.push(loss);
+    }
+
+    /// Records something behind the gradients, before the optimiser.
+    pub fn after_backward(&mut self, record: impl FnOnce(&mut Tape) -> Result<()> + 'static) {
+        self.later.push(Box::new(record));
+    }
+
+    pub(super) fn recorded(self) -> Result<Recorded> {
+        let Cx { losses, logged, own_row, left, later, columns, train, .. } = self;
+        let missing = |i: &usize| !logged.iter().any(|(column, _)| column == i);
+        if train.is_some()
+            && !own_row
+            && let Some(i) = (0..columns.list().len()).find(missing)
+        {
+            let name = &columns.list()[i].name;
+            return Err(Error::shape("record", format!("nothing is logged as '{name}'")));
+        }
+        Ok(Recorded { losses, logged, left, later })
+    }
+}

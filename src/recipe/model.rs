@@ -1,0 +1,194 @@
+//! A recipe with its configuration, as the floors above use it: what it says of itself, asked once, and
+//! its batches as whole recordings.
+
+use super::config::Config;
+use super::cx::{Cx, StateSpace, TrainSpaces};
+use super::recipe::{Columns, Output, OutputKind, Reads, Recipe};
+use super::registry;
+use crate::data::{BatchShape, Layout, StreamSpec};
+use crate::error::Result;
+use crate::nn::{Bert, BertShape, Group, ParamSpec, Params};
+use crate::ops::optim::Clip;
+use crate::plan::{SpaceId, Spaces};
+use crate::tape::{Tape, Var};
+
+/// What a data set offers to a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Offered<'a> {
+    /// Its streams.
+    pub streams: &'a [StreamSpec],
+    /// Sizes of the pretrained encoder for whose tokens it has text.
+    pub bert: Option<&'a BertShape>,
+}
+
+/// A model.
+pub struct Model {
+    config: Config,
+    recipe: Box<dyn Recipe>,
+    reads: Reads,
+    columns: Columns,
+    outputs: Vec<Output>,
+}
+
+impl Model {
+    /// The model that `config` names over what the data offer.
+    ///
+    /// # Errors
+    /// Those of the recipe: data that it cannot use, settings that do not go together.
+    pub fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
+        let recipe = registry::make(config, offered)?;
+        let (reads, columns, outputs) = (recipe.reads(), recipe.columns(), recipe.outputs());
+        Ok(Model { config: config.clone(), recipe, reads, columns, outputs })
+    }
+
+    /// The configuration it was made from.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its recipe.
+    pub fn recipe(&self) -> &dyn Recipe {
+        self.recipe.as_ref()
+    }
+
+    /// What it takes of a data set.
+    pub fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// The streams that it reads.
+    pub fn streams(&self) -> &[StreamSpec] {
+        &self.reads.streams
+    }
+
+    /// The numbers of a line of the log.
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// What a forward pass leaves of a row.
+    pub fn outputs(&self, kind: OutputKind) -> impl Iterator<Item = &Output> {
+        self.outputs.iter().filter(move |o| o.kind == kind)
+    }
+
+    /// Names of its scores, the first of which is what it predicts.
+    pub fn scores(&self) -> Vec<String> {
+        self.outputs(OutputKind::Score).map(|o| o.name.clone()).collect()
+    }
+
+    /// Floats that a forward pass leaves of a row.
+    pub fn width(&self, kind: OutputKind) -> usize {
+        self.outputs(kind).map(|o| o.size).sum()
+    }
+
+    /// The pretrained encoder that it trains, where it has one.
+    pub fn bert(&self) -> Option<&Bert> {
+        self.recipe.bert()
+    }
+
+    /// Its parameters; see [`Recipe::params`].
+    pub fn params(&self, train: bool, limit: usize) -> Vec<ParamSpec> {
+        self.recipe.params(train, limit)
+    }
+
+    /// Its optimiser groups.
+    pub fn groups(&self) -> Vec<Group> {
+        self.recipe.groups()
+    }
+
+    /// The block of a batch of this shape.
+    pub fn layout(&self, shape: BatchShape) -> Layout {
+        Layout::of(shape, &self.reads.streams, self.reads.tokens)
+    }
+
+    /// Declares the buffers of training over `total` rows.
+    pub fn train_spaces(&self, spaces: &mut Spaces, total: usize, ring_rows: usize) -> TrainSpaces {
+        let state = |spec: super::recipe::StateSpec| StateSpace {
+            name: spec.name,
+            space: spaces.declare(spec.name, spec.shape.iter().product()),
+            shape: spec.shape,
+        };
+        TrainSpaces {
+            states: self.recipe.states(total).into_iter().map(state).collect(),
+            ring: spaces.declare("loss ring", ring_rows * self.columns.width()),
+            ring_rows,
+            total,
+        }
+    }
+
+    fn cx<'a>(
+        &'a self,
+        tape: &'a mut Tape,
+        params: &'a Params,
+        place: (&'a Layout, SpaceId),
+        train: Option<&'a TrainSpaces>,
+    ) -> Cx<'a> {
+        Cx::new((tape, params), place, (&self.columns, &self.outputs), train)
+    }
+
+    /// Records a whole training step: forward, objective and its row of the loss ring, backward, what the
+    /// recipe has after that, optimiser.
+    ///
+    /// # Errors
+    /// Those of the recipe.
+    pub fn step(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        layout: &Layout,
+        block: SpaceId,
+        spaces: &TrainSpaces,
+    ) -> Result<()> {
+        let mut cx = self.cx(tape, params, (layout, block), Some(spaces));
+        self.recipe.record(&mut cx)?;
+        let made = cx.recorded()?;
+        if !made.logged.is_empty() {
+            let shape = [spaces.ring_rows, self.columns.width()];
+            let ring = tape.input("ring", &shape, spaces.ring, 0);
+            tape.log_row(&made.logged, ring)?;
+        }
+        tape.backward(&made.losses)?;
+        for record in made.later {
+            record(tape)?;
+        }
+        let clip = self.config.train.clip_norm as f32;
+        let clip = if clip > 0.0 { Clip::norm(clip) } else { Clip::default() };
+        params.optimize(tape, clip)?;
+        Ok(())
+    }
+
+    /// Records a forward pass that leaves all outputs of a kind side by side, row by row, in
+    /// `table [rows, width]`, at the places that the batch's rows name.
+    ///
+    /// # Errors
+    /// Those of the recipe; an output that it did not leave.
+    pub fn evaluate(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        (layout, block): (&Layout, SpaceId),
+        (table, rows): (SpaceId, usize),
+        kind: OutputKind,
+    ) -> Result<()> {
+        let mut cx = self.cx(tape, params, (layout, block), None);
+        self.recipe.record(&mut cx)?;
+        let places = cx.rows();
+        let left = cx.recorded()?.left;
+        let table = tape.input("results", &[rows, self.width(kind)], table, 0);
+        let mut at = 0;
+        for (first, var) in self.left_of(kind, left)? {
+            let columns = tape.rows_cols(var).1;
+            debug_assert_eq!(self.outputs[first].kind, kind);
+            tape.scatter_rows(var, places, table, at)?;
+            at += columns;
+        }
+        Ok(())
+    }
+
+    /// What was left of a kind, in the order of the outputs.
+    fn left_of(&self, kind: OutputKind, mut left: Vec<(usize, Var)>) -> Result<Vec<(usize, Var)>> {
+        left.retain(|(first, _)| self.outputs[*first].kind == kind);
+        left.sort_by_key(|(first, _)| *first);
+        Ok(left)
+    }
+}

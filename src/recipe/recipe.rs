@@ -1,0 +1,226 @@
+//! What a model is to the rest of the house: what it reads, learns, remembers, logs and leaves, and how
+//! one batch of it is recorded. No device in sight.
+
+use super::cx::Cx;
+use crate::data::{Modality, StreamSpec, TokenSpec};
+use crate::error::Result;
+use crate::nn::{Bert, Group, ParamSpec};
+
+/// A model with its objective, as data and as recordings.
+///
+/// Everything that trains, evaluates, saves, resumes, profiles and reports works from what these methods
+/// say and from nothing else, so that a new model is a file of its own and a line of the registry.
+pub trait Recipe: Send + Sync {
+    /// What it takes of a data set.
+    fn reads(&self) -> Reads;
+
+    /// Its parameters by name; those that only training has come with `train`. A tensor of more than
+    /// `limit` words is cut.
+    fn params(&self, train: bool, limit: usize) -> Vec<ParamSpec>;
+
+    /// The optimiser groups of its parameters.
+    fn groups(&self) -> Vec<Group>;
+
+    /// What it carries from step to step besides parameters, for `rows` training rows.
+    fn states(&self, rows: usize) -> Vec<StateSpec> {
+        let _ = rows;
+        Vec::new()
+    }
+
+    /// The numbers of a line of the log, and which of them are the objective.
+    fn columns(&self) -> Columns;
+
+    /// What a forward pass leaves of each row: scores first, then representations.
+    fn outputs(&self) -> Vec<Output>;
+
+    /// Records one batch: what it leaves by [`Cx::output`]; in training its losses by [`Cx::loss`].
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    fn record(&self, cx: &mut Cx<'_>) -> Result<()>;
+
+    /// The pretrained encoder that it trains, where it has one.
+    fn bert(&self) -> Option<&Bert> {
+        None
+    }
+
+    /// What its covariance term compares, where it has one.
+    fn aligned(&self) -> Option<AlignedSides> {
+        None
+    }
+
+    /// The labels that it makes for its parts, where it does.
+    fn generated(&self) -> Option<GeneratedLabels> {
+        None
+    }
+}
+
+/// What a model takes of a data set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reads {
+    /// Streams, in the order in which a batch has them.
+    pub streams: Vec<StreamSpec>,
+    /// Positions and segments of the encoder's tables, where it reads the text as tokens.
+    pub tokens: Option<(usize, usize)>,
+}
+
+impl Reads {
+    /// What it reads of the text as tokens, in a block of `rows` of them.
+    pub fn tokens(&self, rows: usize) -> Option<TokenSpec> {
+        self.tokens.map(|tables| TokenSpec { rows, tables })
+    }
+
+    /// The modalities that it reads, tokens as the text that they are.
+    pub fn modalities(&self) -> Vec<Modality> {
+        let tokens = self.tokens.map(|_| Modality::Text);
+        tokens.into_iter().chain(self.streams.iter().map(|s| s.modality)).collect()
+    }
+}
+
+/// A tensor that lasts from step to step, is saved with a run and is no parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateSpec {
+    /// What it is called in a saved state.
+    pub name: &'static str,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// What it holds before the first step.
+    pub begins: Begins,
+}
+
+/// What a state holds before the first step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// Zero.
+    Zero,
+    /// In each of its rows the targets of the training rows.
+    Targets,
+}
+
+/// A number of a line of the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    /// What it is called there.
+    pub name: String,
+    /// What it is, in words: `the loss of task M`.
+    pub what: String,
+    /// How it enters the objective.
+    pub counts: Counts,
+}
+
+/// How a column enters the objective.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Counts {
+    /// As it is.
+    Whole,
+    /// This many times.
+    Times(f64),
+    /// This many times, a negative number, and no more than the margin.
+    Hinged {
+        /// Times.
+        weight: f64,
+        /// The most that counts.
+        margin: f64,
+    },
+    /// Not at all: it is only watched.
+    Watched,
+}
+
+/// The numbers of a line of the log, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Columns {
+    list: Vec<Column>,
+}
+
+impl Columns {
+    /// Of these.
+    pub fn new(list: Vec<Column>) -> Self {
+        Columns { list }
+    }
+
+    /// In order.
+    pub fn list(&self) -> &[Column] {
+        &self.list
+    }
+
+    /// Where a name is.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.list.iter().position(|column| column.name == name)
+    }
+
+    /// Floats of a row of the loss ring, rounded up.
+    pub fn width(&self) -> usize {
+        self.list.len().next_multiple_of(16)
+    }
+
+    /// The whole objective of a row.
+    pub fn total(&self, row: &[f32]) -> f64 {
+        let (mut whole, mut weighted) = (0.0, 0.0);
+        for (column, value) in self.list.iter().zip(row) {
+            let value = f64::from(*value);
+            match column.counts {
+                Counts::Whole => whole += value,
+                Counts::Times(weight) => weighted += weight * value,
+                Counts::Hinged { weight, margin } => weighted += weight * value.min(margin),
+                Counts::Watched => {}
+            }
+        }
+        whole + weighted
+    }
+}
+
+/// Columns of what a forward pass leaves of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// What it is called: `M`, `encoded audio`.
+    pub name: String,
+    /// Its columns.
+    pub size: usize,
+    /// What it is for.
+    pub kind: OutputKind,
+}
+
+/// What an output is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputKind {
+    /// It is what the model says of a row.
+    Score,
+    /// It is what the model makes of a row on the way.
+    Representation,
+}
+
+impl Output {
+    /// A score.
+    pub fn score(name: impl Into<String>, size: usize) -> Self {
+        Output { name: name.into(), size, kind: OutputKind::Score }
+    }
+
+    /// A representation.
+    pub fn representation(name: impl Into<String>, size: usize) -> Self {
+        Output { name: name.into(), size, kind: OutputKind::Representation }
+    }
+}
+
+/// What a covariance term compares.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlignedSides {
+    /// Of each side its name, the representation, and the parameter that projects it, if one does.
+    pub sides: Vec<(&'static str, String, Option<String>)>,
+    /// Pairs of sides, the name of their term, and its weight.
+    pub pairs: Vec<(usize, usize, &'static str, f64)>,
+    /// Whether correlations are compared instead of covariances.
+    pub standardize: bool,
+    /// Where a negative weight stops separating.
+    pub margin: f64,
+}
+
+/// The labels that a model makes for its parts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GeneratedLabels {
+    /// The state that holds them, a row for each part.
+    pub state: &'static str,
+    /// Letters of the parts, M first.
+    pub tasks: Vec<char>,
+    /// They stay within ± this; nothing where the rows are not changed.
+    pub clamp: Option<f64>,
+}
