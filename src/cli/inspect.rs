@@ -139,7 +139,7 @@ fn show_run(run: &Path, config: &Config, global: &Global) -> Result<()> {
         let valid = best.valid_loss.map_or_else(String::new, |v| format!(", validation {v:.4}"));
         facts.push(("best epoch", format!("{}{valid}", best.epoch)));
     }
-    let preset = Config::preset(&config.preset)?.keys()?;
+    let preset = Config::preset(&config.model.name, &config.preset)?.keys()?;
     let changed: Vec<String> = settings
         .iter()
         .filter(|(key, value)| preset.iter().any(|(k, v)| k == key && v != value))

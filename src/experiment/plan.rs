@@ -383,6 +383,7 @@ fn product(mut cells: Vec<Cell>, grid: &[(String, Value)]) -> Result<Vec<Cell>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::self_mm::Settings;
     use Modality::{Audio, Text, Vision};
 
     fn plan(text: &str) -> Plan {
@@ -397,6 +398,11 @@ mod tests {
         plan(text).all_cells(&Modality::ALL).unwrap_err().to_string()
     }
 
+    /// Self-MM's own settings.
+    fn own(config: &Config) -> Settings {
+        config.settings().unwrap()
+    }
+
     #[test]
     fn the_ablation_is_labels_by_subsets_of_pairs_and_the_correlation_form() {
         let plan = plan("data = 'a'\ncells = 'ablation'");
@@ -409,13 +415,19 @@ mod tests {
             plan.config(cell, 7).unwrap()
         };
         let both = config("labels+ta+av");
-        let w = both.align.weight;
-        assert_eq!((w.ta, w.tv, w.av, both.labels.enabled), (100.0, 0.0, 100.0, true));
+        let weight = |config: &Config, pair: &str| {
+            let weight = own(config).align.weight;
+            [("ta", weight.ta), ("tv", weight.tv), ("av", weight.av)]
+                .into_iter()
+                .find_map(|(name, value)| (name == pair).then_some(value))
+        };
+        let pairs = ["ta", "tv", "av"].map(|pair| weight(&both, pair));
+        assert!(pairs == [100.0, 0.0, 100.0].map(Some) && own(&both).labels.enabled);
         assert_eq!(both.train.seed, 7);
         let none = config("fused");
-        assert!(!none.labels.enabled && none.align.weight.ta == 0.0);
+        assert!(!own(&none).labels.enabled && weight(&none, "ta") == Some(0.0));
         let correlation = config("labels+correlation");
-        assert!(correlation.align.standardize && correlation.align.weight.tv == 0.1);
+        assert!(own(&correlation).align.standardize && weight(&correlation, "tv") == Some(0.1));
         // Two modalities have one pair.
         let cells = plan.all_cells(&[Audio, Vision]).unwrap();
         let names: Vec<_> = cells.iter().map(|c| c.name.as_str()).collect();
@@ -459,8 +471,10 @@ mod tests {
             let cell = cells.iter().find(|c| c.name == name).unwrap();
             plan.config(cell, 1).unwrap()
         };
-        assert!(config("labels+ta,dim=5").labels.enabled && !config("ta,dim=5").labels.enabled);
-        assert_eq!((config("fused,dim=7").align.weight.ta, config("ta,dim=7").align.dim), (0.0, 7));
+        let labels = |name: &str| own(&config(name)).labels.enabled;
+        assert!(labels("labels+ta,dim=5") && !labels("ta,dim=5"));
+        let align = |name: &str| own(&config(name)).align;
+        assert_eq!((align("fused,dim=7").weight.ta, align("ta,dim=7").dim), (0.0, 7));
         // Two keys of one last word are told apart.
         let text = "data='a'\n[grid]\n'train.lr.audio'=[0.1]\n'train.decay.audio'=[0.2]";
         assert_eq!(names(text, &[Text]), ["train.decay.audio=0.2,train.lr.audio=0.1"]);
@@ -473,13 +487,13 @@ mod tests {
         let plan = plan(text);
         let cells = plan.all_cells(&Modality::ALL).unwrap();
         let config = plan.config(&cells[1], 3).unwrap();
-        assert_eq!((config.align.dim, config.train.batch_size, config.train.seed), (4, 8, 3));
+        assert_eq!((own(&config).align.dim, config.train.batch_size, config.train.seed), (4, 8, 3));
         assert_eq!(plan.reference(&cells), "b");
         let mut over: Plan =
             toml::from_str("data='a'\n[set]\n'align.weight.ta' = 1\n[[cell]]\nname='x'").unwrap();
         over.add_setting("align.weight=5").unwrap();
         let cell = over.all_cells(&Modality::ALL).unwrap().remove(0);
-        assert_eq!(over.config(&cell, 1).unwrap().align.weight.ta, 5.0);
+        assert_eq!(own(&over.config(&cell, 1).unwrap()).align.weight.ta, 5.0);
         let again: Plan = toml::from_str(&plan.to_toml().unwrap()).unwrap();
         assert_eq!(again, plan);
     }

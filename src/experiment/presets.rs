@@ -75,11 +75,9 @@ pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Res
             if have.is_empty() { "none".into() } else { have.join(", ") }
         )));
     }
-    let weight = base.align.weight;
-    let of = |pair: &str| match pair {
-        "ta" => weight.ta,
-        "tv" => weight.tv,
-        _ => weight.av,
+    let of = |pair: &str| {
+        let weight = base.value(&format!("align.weight.{pair}"));
+        weight.and_then(|w| w.as_float()).unwrap_or(0.0)
     };
     let switched = [Preset::Ablation, Preset::Robustness].contains(&preset);
     if let Some(pair) = pairs.iter().find(|pair| switched && of(pair) == 0.0) {

@@ -7,6 +7,8 @@ use crate::rng::Rng;
 pub enum Init {
     /// Uniform in ± this: 1/√in for a linear layer, 1/√hidden for an LSTM.
     Uniform(f32),
+    /// Normal with a mean of 0 and this deviation.
+    Normal(f32),
     /// All zero.
     Zeros,
     /// All one.
@@ -21,12 +23,20 @@ impl Init {
             Init::Zeros => vec![0.0; len],
             Init::Ones => vec![1.0; len],
             Init::Uniform(bound) => {
-                let mut key = vec![seed];
-                key.extend(name.bytes().map(u64::from));
-                let mut rng = Rng::keyed(&key);
-                let bound = f64::from(bound);
+                let (mut rng, bound) = (stream(seed, name), f64::from(bound));
                 (0..len).map(|_| ((rng.uniform() * 2.0 - 1.0) * bound) as f32).collect()
+            }
+            Init::Normal(deviation) => {
+                let (mut rng, deviation) = (stream(seed, name), f64::from(deviation));
+                (0..len).map(|_| (rng.normal() * deviation) as f32).collect()
             }
         }
     }
+}
+
+/// The random numbers of a parameter.
+fn stream(seed: u64, name: &str) -> Rng {
+    let mut key = vec![seed];
+    key.extend(name.bytes().map(u64::from));
+    Rng::keyed(&key)
 }

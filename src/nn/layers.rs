@@ -63,6 +63,15 @@ impl LstmEncoder {
 
     /// Its parameters.
     pub fn specs(&self) -> Vec<ParamSpec> {
+        let across = self.suffixes().len() * self.hidden;
+        let mut specs = self.rnn_specs(&format!("{}.rnn", self.name));
+        let name = format!("{}.linear_1", self.name);
+        specs.extend(linear_specs(&name, (across, across, self.out), true, &self.group));
+        specs
+    }
+
+    /// The parameters of its LSTM alone, under the name `rnn`.
+    pub fn rnn_specs(&self, rnn: &str) -> Vec<ParamSpec> {
         let init = Init::Uniform(1.0 / (self.hidden as f32).sqrt());
         let gates = 4 * self.hidden;
         let across = self.suffixes().len() * self.hidden;
@@ -72,7 +81,7 @@ impl LstmEncoder {
                 if layer == 0 { (self.inputs, self.pitch) } else { (across, across) };
             for suffix in self.suffixes() {
                 let mut add = |kind: &str, shape: &[usize], pitch: usize| {
-                    let name = format!("{}.rnn.{kind}_l{layer}{suffix}", self.name);
+                    let name = format!("{rnn}.{kind}_l{layer}{suffix}");
                     specs.push(ParamSpec::new(name, shape, &self.group, init).padded(pitch));
                 };
                 add("weight_ih", &[gates, inputs], pitch);
@@ -81,8 +90,6 @@ impl LstmEncoder {
                 add("bias_hh", &[gates], gates);
             }
         }
-        let name = format!("{}.linear_1", self.name);
-        specs.extend(linear_specs(&name, (across, across, self.out), true, &self.group));
         specs
     }
 
@@ -96,13 +103,24 @@ impl LstmEncoder {
         lengths: Var,
         train: bool,
     ) -> Result<LstmInput> {
+        self.rnn_input(tape, params, &format!("{}.rnn", self.name), (x, lengths), train)
+    }
+
+    /// The same of an LSTM whose parameters are under the name `rnn`.
+    pub fn rnn_input(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        rnn: &str,
+        (x, lengths): (Var, Var),
+        train: bool,
+    ) -> Result<LstmInput> {
         let mut layers = Vec::new();
         for layer in 0..self.layers {
             let mut directions = Vec::new();
             for suffix in self.suffixes() {
-                let mut var = |kind: &str| {
-                    params.var(tape, &format!("{}.rnn.{kind}_l{layer}{suffix}", self.name))
-                };
+                let mut var =
+                    |kind: &str| params.var(tape, &format!("{rnn}.{kind}_l{layer}{suffix}"));
                 directions.push(LstmWeights {
                     weight_ih: var("weight_ih")?,
                     weight_hh: var("weight_hh")?,

@@ -1,14 +1,19 @@
 //! Everything that can be set about a run, its presets, and how files and `--set` change it.
 
 use super::overlay::{flatten, nearest, one_line, overlay, set};
+use super::registry;
 use crate::error::{Error, Result};
 use crate::train::metrics::Convention;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 /// A run's full configuration, as `config.toml` in a run folder holds it.
+///
+/// What every model has is typed here. The keys of one model are tables, [`own`](Self::own) sections and
+/// [`ModelConfig::own`] keys, which its recipe reads as a type of its own by [`settings`](Self::settings).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Config {
     /// The preset this began as.
     pub preset: String,
@@ -16,14 +21,13 @@ pub struct Config {
     pub data: DataConfig,
     /// Optimisation and schedule.
     pub train: TrainConfig,
-    /// Encoders, fusion and heads.
+    /// Which model, what it reads, and its own keys.
     pub model: ModelConfig,
-    /// The pairwise covariance term.
-    pub align: AlignConfig,
-    /// Unimodal label generation.
-    pub labels: LabelConfig,
     /// The pretrained text encoder, where `model.text_encoder` is `bert`.
     pub bert: BertConfig,
+    /// Sections of the model's own.
+    #[serde(flatten)]
+    pub own: Table,
 }
 
 /// What the labels of a data set mean.
@@ -66,20 +70,26 @@ pub struct TrainConfig {
     pub decay: PartRates,
 }
 
-/// A number for each part of the model that has its own optimiser group.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PartRates {
-    /// A text LSTM.
-    pub text: f64,
-    /// A pretrained text encoder; its biases and LayerNorms have no decay.
-    pub bert: f64,
-    /// The audio encoder.
-    pub audio: f64,
-    /// The vision encoder.
-    pub vision: f64,
-    /// Fusion, heads and alignment projections.
-    pub other: f64,
+/// A number for each part of the model that has its own optimiser group, by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PartRates(BTreeMap<String, f64>);
+
+impl PartRates {
+    /// Of these parts.
+    pub fn of<const N: usize>(list: [(&str, f64); N]) -> Self {
+        PartRates(list.map(|(name, value)| (name.to_string(), value)).into())
+    }
+
+    /// That of a part; 0 for one that is not there.
+    pub fn get(&self, part: &str) -> f64 {
+        self.0.get(part).copied().unwrap_or(0.0)
+    }
+
+    /// By name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+    }
 }
 
 /// How the text tensor becomes a text representation.
@@ -146,26 +156,24 @@ pub struct BertConfig {
     pub half: bool,
 }
 
-/// Encoders, fusion and heads.
+/// Which model, what it reads, and its own keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ModelConfig {
+    /// Its name in the [registry](super::MODELS).
+    #[serde(default = "first_model")]
+    pub name: String,
     /// `features`, `lstm` or `bert`.
     pub text_encoder: TextEncoder,
     /// Modalities to use of those that the data has, as letters: `TAV`, `TA`, `T`, …
     pub modalities: String,
-    /// LSTM layers of the sequence encoders.
-    pub layers: usize,
-    /// Whether the LSTMs read both ways.
-    pub bidirectional: bool,
-    /// LSTM hidden sizes.
-    pub hidden: BySense,
-    /// Encoder output sizes (an LSTM's, after its linear layer).
-    pub out: BySense,
-    /// Sizes of the heads' features.
-    pub post: PostSizes,
-    /// Dropout probabilities; `model.dropout = 0` sets them all.
-    pub dropout: Dropouts,
+    /// Keys of the model's own.
+    #[serde(flatten)]
+    pub own: Table,
+}
+
+/// The only model that files named when they did not name one.
+fn first_model() -> String {
+    "self_mm".into()
 }
 
 /// A size for each modality.
@@ -180,128 +188,32 @@ pub struct BySense {
     pub vision: usize,
 }
 
-/// Sizes of the four heads' features.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PostSizes {
-    /// Of the fused head.
-    pub fusion: usize,
-    /// Of the text head.
-    pub text: usize,
-    /// Of the audio head.
-    pub audio: usize,
-    /// Of the vision head.
-    pub vision: usize,
-}
-
-/// Dropout probabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dropouts {
-    /// Before the fused head.
-    pub fusion: f64,
-    /// Before the text head.
-    pub text: f64,
-    /// Before the audio head.
-    pub audio: f64,
-    /// Before the vision head.
-    pub vision: f64,
-    /// Between LSTM layers, and after the last state.
-    pub lstm: f64,
-}
-
-/// Where the covariance term looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AlignLayer {
-    /// Encoder outputs, each through a bias-free projection to `align.dim`.
-    Projection,
-    /// The heads' features, whose sizes must agree.
-    Post,
-}
-
-/// The pairwise covariance term.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AlignConfig {
-    /// `projection` or `post`.
-    pub layer: AlignLayer,
-    /// Size of the common space.
-    pub dim: usize,
-    /// Compare correlations: standardise the features over the batch first.
-    pub standardize: bool,
-    /// Where a negative weight stops separating.
-    pub margin: f64,
-    /// Weights of the pairs: positive aligns, zero leaves alone, negative separates.
-    pub weight: PairWeights,
-}
-
-/// A weight for each pair of modalities.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PairWeights {
-    /// Text and audio.
-    pub ta: f64,
-    /// Text and vision.
-    pub tv: f64,
-    /// Audio and vision.
-    pub av: f64,
-}
-
-/// Unimodal label generation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LabelConfig {
-    /// Without it the fused head is trained alone.
-    pub enabled: bool,
-    /// Generated labels stay within ± this.
-    pub clamp: f64,
-    /// Zero labels belong to neither class; otherwise to the positive one.
-    pub exclude_zero: bool,
-    /// Squared distances to the class centres.
-    pub squared: bool,
-}
-
-/// Names of the presets.
-pub const PRESETS: [&str; 4] = ["mosi", "mosei", "sims", "simsv2"];
-
+/// What all models begin with, for labels in ±3 as MOSI has them.
 impl Default for Config {
     fn default() -> Self {
         Config {
             preset: "mosi".into(),
             data: DataConfig { convention: Convention::Mosi, label_range: 3.0 },
             train: TrainConfig {
-                batch_size: 16,
-                accumulate: 4,
+                batch_size: 32,
+                accumulate: 1,
                 average: false,
-                keep_tail: false,
+                keep_tail: true,
                 shuffle: true,
                 seed: 1111,
                 max_epochs: 100,
                 early_stop: 8,
                 normalize: true,
                 clip_norm: 0.0,
-                lr: PartRates { text: 1e-3, bert: 5e-5, audio: 5e-3, vision: 5e-3, other: 1e-3 },
-                decay: PartRates { text: 1e-3, bert: 1e-3, audio: 1e-3, vision: 1e-3, other: 1e-3 },
+                lr: PartRates::default(),
+                decay: PartRates::default(),
             },
             model: ModelConfig {
+                name: first_model(),
                 text_encoder: TextEncoder::Features,
                 modalities: "TAV".into(),
-                layers: 1,
-                bidirectional: false,
-                hidden: BySense { text: 32, audio: 16, vision: 32 },
-                out: BySense { text: 32, audio: 16, vision: 32 },
-                post: PostSizes { fusion: 128, text: 32, audio: 16, vision: 32 },
-                dropout: Dropouts { fusion: 0.0, text: 0.1, audio: 0.1, vision: 0.0, lstm: 0.0 },
+                own: Table::new(),
             },
-            align: AlignConfig {
-                layer: AlignLayer::Projection,
-                dim: 16,
-                standardize: false,
-                margin: 1.0,
-                weight: PairWeights { ta: 100.0, tv: 100.0, av: 100.0 },
-            },
-            labels: LabelConfig { enabled: true, clamp: 3.0, exclude_zero: true, squared: false },
             bert: BertConfig {
                 path: String::new(),
                 input: TokenSource::Auto,
@@ -314,56 +226,65 @@ impl Default for Config {
                 checkpoint: false,
                 half: false,
             },
+            own: Table::new(),
         }
     }
 }
 
 impl Config {
-    /// MMSA's maintained settings of Self-MM for a data set (method notes 2.2); what MMSA does
-    /// not have (alignment, the LSTM text encoder) is this project's choice.
+    /// The settings of a model for a data set.
     ///
     /// # Errors
-    /// An unknown name.
-    pub fn preset(name: &str) -> Result<Self> {
-        let mut c = Config { preset: name.into(), ..Config::default() };
-        match name {
-            "mosi" => {}
-            "mosei" => {
-                c.train.batch_size = 32;
-                c.train.lr.vision = 1e-4;
-                (c.train.decay.audio, c.train.decay.vision, c.train.decay.other) = (0.0, 0.0, 0.01);
-                c.model.dropout =
-                    Dropouts { fusion: 0.1, text: 0.0, audio: 0.0, vision: 0.0, lstm: 0.0 };
-            }
-            "sims" => {
-                c.data = DataConfig { convention: Convention::Sims, label_range: 1.0 };
-                c.train.batch_size = 32;
-                (c.train.decay.audio, c.train.decay.vision) = (0.01, 0.01);
-                c.model.hidden.vision = 64;
-                c.model.post.text = 64;
-                c.labels.clamp = 1.0;
-            }
-            "simsv2" => {
-                c.data = DataConfig { convention: Convention::Sims, label_range: 1.0 };
-                (c.train.lr.audio, c.train.lr.vision) = (1e-3, 1e-3);
-                c.train.decay =
-                    PartRates { text: 0.01, bert: 0.01, audio: 0.0, vision: 0.0, other: 1e-3 };
-                c.model.hidden.vision = 64;
-                c.model.post = PostSizes { fusion: 128, text: 64, audio: 32, vision: 32 };
-                c.model.dropout =
-                    Dropouts { fusion: 0.0, text: 0.0, audio: 0.1, vision: 0.0, lstm: 0.0 };
-                // MMSA has 3 although the labels lie in [-1, 1]; kept, as its results are.
-                c.labels.clamp = 3.0;
-            }
-            _ => {
-                let close = nearest(name, PRESETS.iter().copied());
-                return Err(Error::Config(format!(
-                    "no preset '{name}', did you mean '{close}'? There are: {}",
-                    PRESETS.join(", ")
-                )));
-            }
+    /// An unknown name of either.
+    pub fn preset(model: &str, name: &str) -> Result<Self> {
+        let entry = registry::find(model)?;
+        if !entry.presets.contains(&name) {
+            let close = nearest(name, entry.presets.iter().copied());
+            return Err(Error::Config(format!(
+                "no preset '{name}' of {model}, did you mean '{close}'? There are: {}",
+                entry.presets.join(", ")
+            )));
         }
-        Ok(c)
+        let mut config = Config { preset: name.into(), ..Config::default() };
+        config.model.name = model.into();
+        (entry.preset)(name, &mut config)?;
+        Ok(config)
+    }
+
+    /// CH-SIMS's conventions: labels in ±1, scored its way.
+    pub fn sims(&mut self) {
+        self.data = DataConfig { convention: Convention::Sims, label_range: 1.0 };
+    }
+
+    /// Takes a model's own settings: of its `model` table the keys, the others as sections.
+    ///
+    /// # Errors
+    /// What is no table.
+    pub fn set_own(&mut self, settings: &impl Serialize) -> Result<()> {
+        self.own = Table::try_from(settings).map_err(|e| Error::Config(e.to_string()))?;
+        if let Some(Value::Table(keys)) = self.own.remove("model") {
+            self.model.own = keys;
+        }
+        Ok(())
+    }
+
+    /// A model's own settings; see [`set_own`](Self::set_own).
+    ///
+    /// # Errors
+    /// Keys that are missing, unknown or of another type.
+    pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
+        let mut all = self.own.clone();
+        all.insert("model".into(), Value::Table(self.model.own.clone()));
+        all.try_into().map_err(|e: toml::de::Error| Error::Config(one_line(&e)))
+    }
+
+    /// The value of a key, `section.key`, where there is one.
+    pub fn value(&self, key: &str) -> Option<Value> {
+        let mut at = Value::Table(self.table().ok()?);
+        for part in key.split('.') {
+            at = at.get(part)?.clone();
+        }
+        Some(at)
     }
 
     /// A preset, then a TOML text, then `section.key=value` settings, in that order.
@@ -375,14 +296,26 @@ impl Config {
             Some(text) => text.parse().map_err(|e: toml::de::Error| Error::Config(one_line(&e)))?,
             None => Table::new(),
         };
-        // A preset is where the settings begin, wherever it is named.
-        let named = settings.iter().rev().find_map(|s| s.trim().strip_prefix("preset="));
-        let preset = match (named, file.get("preset")) {
-            (Some(name), _) => name.trim(),
+        // A model and a preset are where the settings begin, wherever they are named.
+        let first = first_model();
+        let said = |key: &str| {
+            let named = settings.iter().rev();
+            named
+                .filter_map(|s| s.split_once('='))
+                .find(|(k, _)| k.trim() == key)
+                .map(|(_, v)| v.trim())
+        };
+        let preset = match (said("preset"), file.get("preset")) {
+            (Some(name), _) => name,
             (None, Some(Value::String(name))) => name.as_str(),
             _ => preset,
         };
-        let mut all = Self::preset(preset)?.table()?;
+        let model = match (said("model.name"), file.get("model").and_then(|m| m.get("name"))) {
+            (Some(name), _) => name,
+            (None, Some(Value::String(name))) => name.as_str(),
+            _ => &first,
+        };
+        let mut all = Self::preset(model, preset)?.table()?;
         overlay(&mut all, &file, "")?;
         for setting in settings {
             let (key, value) = setting.split_once('=').ok_or_else(|| {
@@ -411,46 +344,14 @@ impl Config {
     /// # Errors
     /// The key and what it may be.
     pub fn validate(&self) -> Result<()> {
-        let fail = |key: &str, want: &str| Err(Error::Config(format!("{key}: want {want}")));
         let t = &self.train;
         for (key, value) in [
             ("train.batch_size", t.batch_size),
             ("train.accumulate", t.accumulate),
             ("train.max_epochs", t.max_epochs),
-            ("model.layers", self.model.layers),
-            ("align.dim", self.align.dim),
-            ("model.out.text", self.model.out.text),
-            ("model.out.audio", self.model.out.audio),
-            ("model.out.vision", self.model.out.vision),
-            ("model.post.fusion", self.model.post.fusion),
-            ("model.post.text", self.model.post.text),
-            ("model.post.audio", self.model.post.audio),
-            ("model.post.vision", self.model.post.vision),
         ] {
             if value == 0 {
                 return fail(key, "at least 1");
-            }
-        }
-        let hidden = self.model.hidden;
-        for (key, value) in [
-            ("model.hidden.text", hidden.text),
-            ("model.hidden.audio", hidden.audio),
-            ("model.hidden.vision", hidden.vision),
-        ] {
-            if !(1..=256).contains(&value) {
-                return fail(key, "1 to 256");
-            }
-        }
-        let d = self.model.dropout;
-        for (key, value) in [
-            ("model.dropout.fusion", d.fusion),
-            ("model.dropout.text", d.text),
-            ("model.dropout.audio", d.audio),
-            ("model.dropout.vision", d.vision),
-            ("model.dropout.lstm", d.lstm),
-        ] {
-            if !(0.0..1.0).contains(&value) {
-                return fail(key, "a probability from 0 to below 1");
             }
         }
         let letters = &self.model.modalities;
@@ -481,32 +382,17 @@ impl Config {
                  trained are stored as f16",
             );
         }
-        let w = self.align.weight;
-        for (key, value, least) in [
-            ("train.lr.text", t.lr.text, 0.0),
-            ("train.lr.bert", t.lr.bert, 0.0),
-            ("train.lr.audio", t.lr.audio, 0.0),
-            ("train.lr.vision", t.lr.vision, 0.0),
-            ("train.lr.other", t.lr.other, 0.0),
-            ("train.decay.text", t.decay.text, 0.0),
-            ("train.decay.bert", t.decay.bert, 0.0),
-            ("train.decay.audio", t.decay.audio, 0.0),
-            ("train.decay.vision", t.decay.vision, 0.0),
-            ("train.decay.other", t.decay.other, 0.0),
-            ("train.clip_norm", t.clip_norm, 0.0),
-            ("labels.clamp", self.labels.clamp, 0.0),
-            ("data.label_range", self.data.label_range, 0.0),
-            ("align.margin", self.align.margin, 0.0),
-            ("align.weight.ta", w.ta, f64::MIN),
-            ("align.weight.tv", w.tv, f64::MIN),
-            ("align.weight.av", w.av, f64::MIN),
-        ] {
-            if !value.is_finite() || value < least {
-                let want = if least == 0.0 { "a number, 0 or more" } else { "a finite number" };
-                return fail(key, want);
+        for (key, value) in
+            [("train.clip_norm", t.clip_norm), ("data.label_range", self.data.label_range)]
+        {
+            not_negative(key, value)?;
+        }
+        for (section, rates) in [("lr", &t.lr), ("decay", &t.decay)] {
+            for (part, value) in rates.iter() {
+                not_negative(&format!("train.{section}.{part}"), value)?;
             }
         }
-        Ok(())
+        (registry::find(&self.model.name)?.check)(self)
     }
 
     /// Every key with its value, `section.key`, in order; what `--set` can change.
@@ -517,9 +403,31 @@ impl Config {
     }
 }
 
+/// An error about a key.
+pub(super) fn fail<T>(key: &str, want: &str) -> Result<T> {
+    Err(Error::Config(format!("{key}: want {want}")))
+}
+
+/// Refuses what is below 0 or no number.
+pub(super) fn not_negative(key: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value >= 0.0 { Ok(()) } else { fail(key, "a number, 0 or more") }
+}
+
+/// Refuses what is no probability below 1.
+pub(super) fn probability(key: &str, value: f64) -> Result<()> {
+    if (0.0..1.0).contains(&value) { Ok(()) } else { fail(key, "a probability from 0 to below 1") }
+}
+
+/// Refuses 0.
+pub(super) fn at_least_one(key: &str, value: usize) -> Result<()> {
+    if value > 0 { Ok(()) } else { fail(key, "at least 1") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::MODELS;
+    use crate::recipe::self_mm::Settings;
 
     fn with(settings: &[&str]) -> Result<Config> {
         let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
@@ -529,8 +437,9 @@ mod tests {
     #[test]
     fn settings_change_keys() {
         let c = with(&["train.batch_size=32", "align.weight.ta=-1", "model.dropout=0"]).unwrap();
-        assert_eq!((c.train.batch_size, c.align.weight.ta), (32, -1.0));
-        assert_eq!((c.model.dropout.text, c.model.dropout.audio), (0.0, 0.0));
+        let own: Settings = c.settings().unwrap();
+        assert_eq!((c.train.batch_size, own.align.weight.ta), (32, -1.0));
+        assert_eq!((own.model.dropout.text, own.model.dropout.audio), (0.0, 0.0));
         assert_eq!(
             with(&["model.text_encoder=lstm"]).unwrap().model.text_encoder,
             TextEncoder::Lstm
@@ -562,16 +471,21 @@ mod tests {
         assert!(with(&["bert.half=true", "bert.freeze_layers=1"]).is_ok());
         assert!(with(&["train.lr.audio=-1"]).unwrap_err().to_string().contains("train.lr.audio"));
         let sims = with(&["train.seed=3", "preset=sims"]).unwrap();
-        assert_eq!((sims.labels.clamp, sims.train.seed), (1.0, 3));
-        assert!(Config::preset("simv2").unwrap_err().to_string().contains("'simsv2'"));
+        assert_eq!((sims.settings::<Settings>().unwrap().labels.clamp, sims.train.seed), (1.0, 3));
+        assert!(Config::preset("self_mm", "simv2").unwrap_err().to_string().contains("'simsv2'"));
     }
 
     #[test]
     fn a_written_configuration_reads_back() {
-        for preset in PRESETS {
-            let config = Config::preset(preset).unwrap();
-            let text = config.to_toml().unwrap();
-            assert_eq!(Config::build("mosi", Some(&text), &[]).unwrap(), config);
+        for entry in MODELS {
+            for preset in entry.presets {
+                let config = Config::preset(entry.name, preset).unwrap();
+                config.validate().unwrap();
+                let text = config.to_toml().unwrap();
+                assert_eq!(Config::build("mosi", Some(&text), &[]).unwrap(), config);
+                let card = serde_json::to_string(&config).unwrap();
+                assert_eq!(serde_json::from_str::<Config>(&card).unwrap(), config);
+            }
         }
     }
 }

@@ -172,6 +172,26 @@ impl<'a> Cx<'a> {
         Ok(StreamVars { values, lengths, steps: at.steps, dim: at.dim, width: at.width })
     }
 
+    /// Lengths `[batch]` u32 that say that all steps of a stream are valid.
+    ///
+    /// # Errors
+    /// None.
+    pub fn whole_lengths(&mut self, stream: StreamVars) -> Result<Var> {
+        let all = vec![f32::from_bits(stream.steps as u32); self.layout.batch];
+        self.tape.constant("lengths", &[all.len()], &all)
+    }
+
+    /// The mean absolute error of `score [batch, 1]`, as PyTorch's `L1Loss`, as the column `name`.
+    ///
+    /// # Errors
+    /// As [`loss`](Self::loss).
+    pub fn l1_loss(&mut self, name: &str, score: Var) -> Result<()> {
+        let (n, target) = (self.batch(), self.target());
+        let ones = self.tape.constant("one", &[n, 1], &vec![1.0; n])?;
+        let loss = self.tape.weighted_l1(score, target, ones)?.loss;
+        self.loss(name, loss)
+    }
+
     /// The text as tokens.
     ///
     /// # Errors

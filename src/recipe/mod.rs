@@ -2,14 +2,19 @@
 
 pub mod config;
 mod cx;
+mod ef_lstm;
+mod lf_dnn;
+mod lmf;
 mod model;
 mod overlay;
 #[allow(clippy::module_inception, reason = "it is what the floor is about")]
 mod recipe;
 mod registry;
-mod self_mm;
+pub mod self_mm;
+mod subnets;
+mod tfn;
 
-pub use config::{AlignLayer, Config, Pooling, TextEncoder, TokenSource};
+pub use config::{BySense, Config, Pooling, TextEncoder, TokenSource};
 pub use cx::{Cx, StateSpace, StreamVars, TrainSpaces};
 pub use model::{Model, Offered};
 pub use overlay::{nearest, value_of};
@@ -17,6 +22,6 @@ pub use recipe::{
     AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, OutputKind, Reads,
     Recipe, StateSpec,
 };
-pub use registry::{Entry, MODELS};
+pub use registry::{Entry, MODELS, find};
 pub use self_mm::PAIRS;
 pub(crate) use self_mm::{BERT_PREFIX, pretrained, reading};

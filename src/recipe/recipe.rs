@@ -138,6 +138,12 @@ impl Columns {
         Columns { list }
     }
 
+    /// The loss of one task, M, alone.
+    pub fn task() -> Self {
+        let what = "the loss of task M".into();
+        Columns::new(vec![Column { name: "M".into(), what, counts: Counts::Whole }])
+    }
+
     /// In order.
     pub fn list(&self) -> &[Column] {
         &self.list

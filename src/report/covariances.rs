@@ -13,11 +13,11 @@ use std::fmt::Write;
 const MOST: usize = 40;
 
 /// The section.
-pub fn section(live: &Live, prefix: &str, correlations: bool) -> Section {
-    Section::new("covariances", "Covariances, before and after", body(live, prefix, correlations))
+pub fn section(live: &Live, prefix: &str) -> Section {
+    Section::new("covariances", "Covariances, before and after", body(live, prefix))
 }
 
-fn body(live: &Live, prefix: &str, correlations: bool) -> Markup {
+fn body(live: &Live, prefix: &str) -> Markup {
     let Some([before, after]) = &live.aligned else {
         return match &live.without {
             Some(why) => absent(&format!("What the run began with cannot be made again: {why}.")),
@@ -26,7 +26,7 @@ fn body(live: &Live, prefix: &str, correlations: bool) -> Markup {
             ),
         };
     };
-    let what = if correlations { "Correlations" } else { "Covariances" };
+    let what = if after.correlations { "Correlations" } else { "Covariances" };
     let split = live.scored.split;
     html! {
         p {

@@ -19,7 +19,7 @@ pub fn section(run: &Run) -> Section {
 }
 
 fn body(run: &Run) -> Markup {
-    if !run.config.labels.enabled {
+    if run.config.value("labels.enabled") == Some(false.into()) {
         return absent(
             "This run generates no labels (labels.enabled = false): the fused head was trained alone.",
         );

@@ -6,7 +6,7 @@ use super::page::{Grid, HALF, Part, Section, absent, facts, figure, legend};
 use super::run::{Live, Run};
 use super::theme::Ink;
 use super::{covariances, curves, labels, predictions};
-use crate::recipe::{AlignLayer, Config, TextEncoder};
+use crate::recipe::{Config, find};
 use crate::train::carried::Carried;
 use crate::train::metrics::{Convention, Metrics};
 use maud::{Markup, html};
@@ -19,12 +19,14 @@ pub const LEAST: f64 = -0.25;
 /// its data, or why it cannot.
 pub fn part(run: &Run, live: Option<&Result<Live, String>>, id: &str, title: String) -> Part {
     let mut sections = vec![Section::new("curves", "Curves", curves_body(run))];
+    // Sections of what only some models have.
+    let has = |section: &str| run.config.own.contains_key(section);
     match live {
         None => {}
         Some(Ok(live)) => {
             sections.push(predictions::section(&live.scored, &run.config));
-            sections.push(labels::section(run));
-            sections.push(covariances::section(live, id, run.config.align.standardize));
+            sections.extend(has("labels").then(|| labels::section(run)));
+            sections.extend(has("align").then(|| covariances::section(live, id)));
             sections.extend(live.carried.as_ref().map(probes));
             sections.push(predictions::hardest(&live.scored, run.config.data.convention));
         }
@@ -34,7 +36,7 @@ pub fn part(run: &Run, live: Option<&Result<Live, String>>, id: &str, title: Str
                 why.trim_end_matches('.')
             );
             sections.push(Section::new("predictions", "Predicted against true", absent(&why)));
-            sections.push(labels::section(run));
+            sections.extend(has("labels").then(|| labels::section(run)));
         }
     }
     sections.push(Section::new("repeat", "To repeat this", repeat(run)));
@@ -97,37 +99,8 @@ fn scores(run: &Run) -> Markup {
 
 /// What the model is, in a sentence or two; `letters` are those of its modalities.
 fn model(config: &Config, letters: &str) -> String {
-    let text = match config.model.text_encoder {
-        TextEncoder::Features => "text (features)",
-        TextEncoder::Lstm => "text (LSTM)",
-        TextEncoder::Bert if config.bert.finetune => "text (a BERT, fine-tuned)",
-        TextEncoder::Bert => "text (a BERT, frozen)",
-    };
-    let parts: Vec<&str> = [('T', text), ('A', "audio (LSTM)"), ('V', "vision (LSTM)")]
-        .into_iter()
-        .filter(|(letter, _)| letters.contains(*letter))
-        .map(|p| p.1)
-        .collect();
-    let labels = match config.labels.enabled {
-        true => "with a label generated for each modality",
-        false => "the fused head alone",
-    };
-    let w = config.align.weight;
-    let pairs: Vec<String> = [("TA", w.ta), ("TV", w.tv), ("AV", w.av)]
-        .into_iter()
-        .filter(|(pair, weight)| *weight != 0.0 && pair.chars().all(|c| letters.contains(c)))
-        .map(|(pair, weight)| format!("{pair} × {weight}"))
-        .collect();
-    let form = if config.align.standardize { "correlations" } else { "covariances" };
-    let layer = match config.align.layer {
-        AlignLayer::Projection => format!("of projections to {} columns", config.align.dim),
-        AlignLayer::Post => "of the heads' features".into(),
-    };
-    let align = match pairs.is_empty() {
-        true => "No alignment.".into(),
-        false => format!("Alignment of {form} {layer}: {}.", pairs.join(", ")),
-    };
-    format!("Self-MM over {}, {labels}. {align}", parts.join(", "))
+    let said = find(&config.model.name).and_then(|entry| entry.about(config, letters));
+    said.unwrap_or_else(|why| why.to_string())
 }
 
 fn curves_body(run: &Run) -> Markup {
@@ -201,7 +174,9 @@ fn probes([before, after]: &[Carried; 2]) -> Section {
 
 /// Settings that are not the preset's, without what has an option of its own.
 pub fn changed(config: &Config) -> Vec<(String, String)> {
-    let preset = Config::preset(&config.preset).and_then(|c| c.keys()).unwrap_or_default();
+    let preset = Config::preset(&config.model.name, &config.preset)
+        .and_then(|c| c.keys())
+        .unwrap_or_default();
     let own = config.keys().unwrap_or_default();
     own.into_iter().filter(|pair| pair.0 != "train.seed" && !preset.contains(pair)).collect()
 }

@@ -11,6 +11,8 @@ use crate::nn::Weights;
 pub struct Aligned {
     /// Columns of every representation.
     pub size: usize,
+    /// Whether they are correlations.
+    pub correlations: bool,
     /// A modality's name, and its covariance, `[size, size]` row-major.
     pub sides: Vec<(&'static str, Vec<f64>)>,
     /// The pairs that the model has.
@@ -78,6 +80,7 @@ pub fn aligned(
     let size = sides.first().map_or(0, |s| s.1);
     let mut found = Aligned {
         size,
+        correlations: what.standardize,
         sides: sides.into_iter().map(|(name, _, matrix)| (name, matrix)).collect(),
         pairs: Vec::new(),
         loss: 0.0,

@@ -10,6 +10,7 @@ use modalign::nn::{Group, Params};
 use modalign::plan::{
     HostMemory, Memory, Plan, Pool, Program, Recording, SpaceId, Spaces, Step, interpret,
 };
+use modalign::recipe::self_mm::Settings;
 use modalign::recipe::{Config, Model, Offered, TrainSpaces};
 use modalign::tape::Tape;
 use std::sync::Arc;
@@ -302,7 +303,8 @@ fn a_default_step_takes_at_most_45_dispatches() {
             for preset in ["mosi", "mosei", "sims", "simsv2"] {
                 let set = ["train.batch_size=16".to_string()];
                 let config = Config::build(preset, None, &set).unwrap();
-                assert!(config.align.weight.av != 0.0 && config.labels.enabled);
+                let own: Settings = config.settings().unwrap();
+                assert!(own.align.weight.av != 0.0 && own.labels.enabled);
                 let bench = Bench::new(&config, &default_streams(audio, vision), 16, 1284);
                 let plan = bench.plan(&Caps::defaults(family));
                 let count = plan.dispatches().len();

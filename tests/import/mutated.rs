@@ -233,7 +233,7 @@ fn ten_thousand_models() {
     let stream = CardStream { modality: modalign::data::Modality::Audio, steps: 4, dim: 3 };
     let card = ModelCard {
         version: "0.1.0".into(),
-        config: Config::preset("mosi").unwrap(),
+        config: Config::preset("self_mm", "mosi").unwrap(),
         streams: vec![stream],
         standardise: None,
         data_sha256: "0".repeat(64),

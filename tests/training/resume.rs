@@ -236,7 +236,9 @@ fn what_cannot_be_resumed_is_refused() {
     // A state of a model of other sizes.
     let bigger = {
         let mut options = place.options("bigger", 1);
-        options.config.model.post.fusion = 40;
+        let text = options.config.to_toml().expect("TOML");
+        let larger = ["model.post.fusion=40".to_string()];
+        options.config = Config::build("mosi", Some(&text), &larger).expect("a configuration");
         train(gpu(), &options, &mut ()).expect("trained");
         place.run("bigger").join("state").join("state.safetensors")
     };

@@ -71,12 +71,12 @@ mod tests {
         for (sum, name, preset) in PUBLISHED {
             assert!(sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit()), "{name}");
             assert_eq!(published(sum), Some((name, preset)));
-            Config::preset(preset).unwrap();
+            Config::preset("self_mm", preset).unwrap();
         }
         assert_eq!(published(&"0".repeat(64)), None);
         for (preset, audio, vision) in WIDTHS {
             assert_eq!(family(Some(audio), Some(vision)), Some(preset));
-            Config::preset(preset).unwrap();
+            Config::preset("self_mm", preset).unwrap();
         }
     }
 }

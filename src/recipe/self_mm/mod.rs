@@ -12,7 +12,12 @@
 //! Instead of a BERT the text may have features, passed on unchanged, or go through an LSTM.
 //! Any non-empty subset of modalities builds a model. Parameters carry MMSA's names.
 
-use super::config::{AlignLayer, Config, Pooling, TextEncoder};
+mod settings;
+
+pub use settings::{AlignLayer, Settings};
+pub(super) use settings::{PRESETS, check, preset};
+
+use super::config::{Config, Pooling, TextEncoder};
 use super::cx::Cx;
 use super::model::Offered;
 use super::recipe::{
@@ -89,6 +94,7 @@ struct Sense {
 #[derive(Clone, Debug)]
 pub(super) struct SelfMm {
     config: Config,
+    own: Settings,
     senses: Vec<Sense>,
     fusion: Head,
 }
@@ -107,17 +113,18 @@ struct Forward {
 /// data has nothing of it.
 fn encoder(
     config: &Config,
+    own: &Settings,
     modality: Modality,
     spec: Option<StreamSpec>,
     bert: Option<&BertShape>,
 ) -> Option<(Encoder, usize)> {
-    let m = &config.model;
-    if let (Modality::Text, TextEncoder::Bert, Some(shape)) = (modality, m.text_encoder, bert) {
+    let (text_encoder, m) = (config.model.text_encoder, &own.model);
+    if let (Modality::Text, TextEncoder::Bert, Some(shape)) = (modality, text_encoder, bert) {
         return Some((Encoder::Bert(Box::new(pretrained(config, shape))), shape.hidden));
     }
     let spec = spec?;
     // A pretrained encoder that is not trained has left its outputs as features.
-    if modality == Modality::Text && m.text_encoder != TextEncoder::Lstm {
+    if modality == Modality::Text && text_encoder != TextEncoder::Lstm {
         return Some((
             Encoder::Features(StreamSpec { steps: 1, lengths: false, ..spec }),
             spec.dim,
@@ -174,11 +181,14 @@ impl SelfMm {
     /// No modality left, or post sizes that differ where alignment wants them equal.
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
         let Offered { streams: available, bert } = offered;
-        let m = &config.model;
+        let own: Settings = config.settings()?;
+        let (m, letters) = (&own.model, &config.model.modalities);
         let mut senses = Vec::new();
-        for modality in Modality::ALL.into_iter().filter(|s| m.modalities.contains(s.letter())) {
+        for modality in Modality::ALL.into_iter().filter(|s| letters.contains(s.letter())) {
             let spec = available.iter().find(|s| s.modality == modality).copied();
-            let Some((encoder, out)) = encoder(config, modality, spec, bert) else { continue };
+            let Some((encoder, out)) = encoder(config, &own, modality, spec, bert) else {
+                continue;
+            };
             let (name, size, dropout) = match modality {
                 Modality::Text => ("post_text", m.post.text, m.dropout.text),
                 Modality::Audio => ("post_audio", m.post.audio, m.dropout.audio),
@@ -190,8 +200,7 @@ impl SelfMm {
         }
         if senses.is_empty() {
             return Err(Error::Config(format!(
-                "model.modalities is '{}', and the data has none of them",
-                m.modalities
+                "model.modalities is '{letters}', and the data has none of them"
             )));
         }
         let inputs = senses.iter().map(|s| s.out).sum();
@@ -202,10 +211,10 @@ impl SelfMm {
             dropout: m.dropout.fusion as f32,
             group: OTHER.into(),
         };
-        let model = SelfMm { config: config.clone(), senses, fusion };
-        if model.has_weights() && config.align.layer == AlignLayer::Post {
+        let model = SelfMm { config: config.clone(), own, senses, fusion };
+        if model.has_weights() && model.own.align.layer == AlignLayer::Post {
             let sizes: Vec<usize> = model.senses.iter().map(|s| s.head.size).collect();
-            if !config.labels.enabled || sizes.iter().any(|s| *s != sizes[0]) {
+            if !model.own.labels.enabled || sizes.iter().any(|s| *s != sizes[0]) {
                 return Err(Error::Config(format!(
                     "align.layer = \"post\" wants label generation and one size for \
                      model.post.text, audio and vision (they are {sizes:?}); or use \"projection\""
@@ -217,7 +226,7 @@ impl SelfMm {
 
     /// Number of tasks: the fused one, and with label generation one for each modality.
     fn tasks(&self) -> usize {
-        1 + if self.config.labels.enabled { self.senses.len() } else { 0 }
+        1 + if self.own.labels.enabled { self.senses.len() } else { 0 }
     }
 
     /// Sizes of the tasks' features, fused first.
@@ -233,7 +242,7 @@ impl SelfMm {
     }
 
     fn weight(&self, pair: &str) -> f64 {
-        let w = self.config.align.weight;
+        let w = self.own.align.weight;
         match pair {
             "ta" => w.ta,
             "tv" => w.tv,
@@ -258,12 +267,12 @@ impl SelfMm {
 
     /// The alignment projections among its parameters; only training needs them.
     fn projections(&self) -> Vec<ParamSpec> {
-        if !self.has_weights() || self.config.align.layer == AlignLayer::Post {
+        if !self.has_weights() || self.own.align.layer == AlignLayer::Post {
             return Vec::new();
         }
         let specs = self.senses.iter().flat_map(|sense| {
             let name = format!("align_{}", mmsa(sense.modality));
-            linear_specs(&name, (sense.out, sense.out, self.config.align.dim), false, OTHER)
+            linear_specs(&name, (sense.out, sense.out, self.own.align.dim), false, OTHER)
         });
         specs.collect()
     }
@@ -320,7 +329,7 @@ impl SelfMm {
     /// Records what the covariance term compares, stacked: encoder outputs by their projections, or
     /// post-layer features.
     fn aligned_features(&self, cx: &mut Cx<'_>, f: &Forward) -> Result<Var> {
-        let config = &self.config.align;
+        let config = &self.own.align;
         let stacked = match config.layer {
             AlignLayer::Post => {
                 let sizes = self.feature_sizes();
@@ -352,15 +361,15 @@ impl SelfMm {
             .collect();
         let align = if self.has_weights() {
             let features = self.aligned_features(cx, f)?;
-            Some(Aligning { features, pairs: &pairs, margin: self.config.align.margin as f32 })
+            Some(Aligning { features, pairs: &pairs, margin: self.own.align.margin as f32 })
         } else {
             None
         };
         let loss = cx.tape.objective(f.scores, Goals { labels, rows, ring }, align)?;
         cx.whole(loss);
-        if self.config.labels.enabled {
+        if self.own.labels.enabled {
             let (store, centres) = (cx.state(STORE)?, cx.state(CENTRES)?);
-            let c = &self.config.labels;
+            let c = &self.own.labels;
             let rule = LabelRule {
                 clamp: c.clamp as f32,
                 exclude_zero: c.exclude_zero,
@@ -404,7 +413,7 @@ impl Recipe for SelfMm {
         });
         let mut specs: Vec<ParamSpec> = encoders.flatten().collect();
         specs.extend(self.fusion.specs());
-        if self.config.labels.enabled {
+        if self.own.labels.enabled {
             specs.extend(self.senses.iter().flat_map(|s| s.head.specs()));
         }
         if train {
@@ -418,15 +427,15 @@ impl Recipe for SelfMm {
         let t = &self.config.train;
         let [bert, bert_plain] = BERT;
         [
-            (Modality::Text.name(), t.lr.text, t.decay.text),
-            (Modality::Audio.name(), t.lr.audio, t.decay.audio),
-            (Modality::Vision.name(), t.lr.vision, t.decay.vision),
-            (OTHER, t.lr.other, t.decay.other),
-            (bert, t.lr.bert, t.decay.bert),
-            (bert_plain, t.lr.bert, 0.0),
+            (Modality::Text.name(), "text"),
+            (Modality::Audio.name(), "audio"),
+            (Modality::Vision.name(), "vision"),
+            (OTHER, "other"),
+            (bert, "bert"),
         ]
         .into_iter()
-        .map(|(name, lr, decay)| Group::adam(name, lr).weight_decay(decay))
+        .map(|(name, part)| Group::adam(name, t.lr.get(part)).weight_decay(t.decay.get(part)))
+        .chain([Group::adam(bert_plain, t.lr.get("bert"))])
         .collect()
     }
 
@@ -436,7 +445,7 @@ impl Recipe for SelfMm {
         let width: usize = self.feature_sizes().iter().sum();
         let state = |name, shape: &[usize], begins| StateSpec { name, shape: shape.into(), begins };
         let mut all = vec![state(LABELS, &[self.tasks(), rows], Begins::Targets)];
-        if self.config.labels.enabled {
+        if self.own.labels.enabled {
             all.push(state(STORE, &[rows, width], Begins::Zero));
             all.push(state(CENTRES, &[2 * width], Begins::Zero));
         }
@@ -450,7 +459,7 @@ impl Recipe for SelfMm {
             .map(|t| column(t.into(), format!("the loss of task {t}"), Counts::Whole))
             .collect();
         if self.has_weights() {
-            let margin = self.config.align.margin;
+            let margin = self.own.align.margin;
             all.extend(self.pairs().into_iter().map(|(.., name, weight)| {
                 let counts = match weight < 0.0 {
                     true => Counts::Hinged { weight, margin },
@@ -492,7 +501,7 @@ impl Recipe for SelfMm {
         if !self.has_weights() {
             return None;
         }
-        let config = &self.config.align;
+        let config = &self.own.align;
         let side = |s: &Sense| match config.layer {
             AlignLayer::Projection => {
                 (format!("encoded {}", s.modality), Some(projection_name(s.modality)))
@@ -512,8 +521,44 @@ impl Recipe for SelfMm {
     }
 
     fn generated(&self) -> Option<GeneratedLabels> {
-        let c = &self.config.labels;
+        let c = &self.own.labels;
         let clamp = c.enabled.then_some(c.clamp);
         Some(GeneratedLabels { state: LABELS, tasks: self.letters(), clamp })
     }
+}
+
+/// What the model is, in a sentence or two; `letters` are those of the modalities that it reads.
+pub(super) fn about(config: &Config, letters: &str) -> Result<String> {
+    let Settings { align, labels, .. } = config.settings()?;
+    let text = match config.model.text_encoder {
+        TextEncoder::Features => "text (features)",
+        TextEncoder::Lstm => "text (LSTM)",
+        TextEncoder::Bert if config.bert.finetune => "text (a BERT, fine-tuned)",
+        TextEncoder::Bert => "text (a BERT, frozen)",
+    };
+    let parts: Vec<&str> = [('T', text), ('A', "audio (LSTM)"), ('V', "vision (LSTM)")]
+        .into_iter()
+        .filter(|(letter, _)| letters.contains(*letter))
+        .map(|p| p.1)
+        .collect();
+    let labels = match labels.enabled {
+        true => "with a label generated for each modality",
+        false => "the fused head alone",
+    };
+    let w = align.weight;
+    let pairs: Vec<String> = [("TA", w.ta), ("TV", w.tv), ("AV", w.av)]
+        .into_iter()
+        .filter(|(pair, weight)| *weight != 0.0 && pair.chars().all(|c| letters.contains(c)))
+        .map(|(pair, weight)| format!("{pair} × {weight}"))
+        .collect();
+    let form = if align.standardize { "correlations" } else { "covariances" };
+    let layer = match align.layer {
+        AlignLayer::Projection => format!("of projections to {} columns", align.dim),
+        AlignLayer::Post => "of the heads' features".into(),
+    };
+    let align = match pairs.is_empty() {
+        true => "No alignment.".into(),
+        false => format!("Alignment of {form} {layer}: {}.", pairs.join(", ")),
+    };
+    Ok(format!("Self-MM over {}, {labels}. {align}", parts.join(", ")))
 }

@@ -1,0 +1,168 @@
+//! EF-LSTM: early fusion, one LSTM over all modalities side by side, as MMSA releases it.
+//!
+//! ```text
+//! x = BatchNorm over steps of [t; a; v]      one scale and shift for each step
+//! ŷ = out(drop relu(linear(drop h)))         h: the last state of a stacked LSTM over all steps
+//! ```
+//!
+//! It wants streams of equally many steps, as aligned data have, and reads their padding, too.
+
+use super::config::{Config, PartRates, at_least_one, fail, probability};
+use super::cx::Cx;
+use super::model::Offered;
+use super::recipe::{Columns, Output, Reads, Recipe};
+use super::subnets::{GROUP, batch_norm, batch_norm_specs};
+use crate::data::{Modality, StreamSpec};
+use crate::error::{Error, Result};
+use crate::nn::{Group, LstmEncoder, ParamSpec, linear, linear_specs};
+use crate::ops::Act;
+use crate::tape::Var;
+use serde::{Deserialize, Serialize};
+
+/// The model's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    model: Own,
+}
+
+/// Sizes and dropout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    /// Hidden size of the LSTM.
+    hidden: usize,
+    /// Its layers.
+    layers: usize,
+    /// Between its layers, and before the two linear ones.
+    dropout: f64,
+}
+
+pub(super) const PRESETS: &[&str] = &["mosi", "mosei", "sims"];
+
+/// MMSA's settings.
+pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
+    let (hidden, layers, dropout, batch, lr, decay) = match name {
+        "mosei" => (256, 2, 0.4, 128, 5e-3, 1e-4),
+        "sims" => (32, 3, 0.5, 128, 5e-4, 1e-3),
+        _ => (128, 4, 0.5, 32, 1e-3, 5e-3),
+    };
+    if name == "sims" {
+        config.sims();
+    }
+    config.train.batch_size = batch;
+    config.train.normalize = false;
+    config.train.lr = PartRates::of([(GROUP, lr)]);
+    config.train.decay = PartRates::of([(GROUP, decay)]);
+    config.set_own(&Settings { model: Own { hidden, layers, dropout } })
+}
+
+pub(super) fn check(config: &Config) -> Result<()> {
+    let Settings { model } = config.settings()?;
+    if !(1..=256).contains(&model.hidden) {
+        return fail("model.hidden", "1 to 256");
+    }
+    at_least_one("model.layers", model.layers)?;
+    probability("model.dropout", model.dropout)
+}
+
+pub(super) struct EfLstm {
+    config: Config,
+    streams: Vec<StreamSpec>,
+    lstm: LstmEncoder,
+}
+
+impl EfLstm {
+    pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
+        let (Settings { model }, letters) = (config.settings()?, &config.model.modalities);
+        let wanted = Modality::ALL.into_iter().filter(|m| letters.contains(m.letter()));
+        let streams: Vec<StreamSpec> = wanted
+            .filter_map(|m| offered.streams.iter().find(|s| s.modality == m))
+            .map(|spec| StreamSpec { lengths: false, ..*spec })
+            .collect();
+        let steps: Vec<usize> = streams.iter().map(|s| s.steps).collect();
+        if steps.is_empty() || steps.iter().any(|s| *s != steps[0]) {
+            return Err(Error::Config(format!(
+                "ef_lstm wants streams of equally many steps (aligned data), and those of '{letters}' \
+                 have {steps:?}: choose one by model.modalities, or another model (modalign models)"
+            )));
+        }
+        let inputs = streams.iter().map(|s| s.dim).sum();
+        let lstm = LstmEncoder {
+            // PyTorch's names are made from `lstm.`, not from MMSA's sub-network.
+            name: String::new(),
+            inputs,
+            pitch: inputs,
+            hidden: model.hidden,
+            layers: model.layers,
+            bidirectional: false,
+            out: model.hidden,
+            dropout: model.dropout as f32,
+            group: GROUP.into(),
+        };
+        Ok(EfLstm { config: config.clone(), streams, lstm })
+    }
+
+    fn dropped(&self, cx: &mut Cx<'_>, x: Var) -> Result<Var> {
+        let p = cx.dropout(self.lstm.dropout);
+        if p > 0.0 { cx.tape.dropout(x, p) } else { Ok(x) }
+    }
+}
+
+impl Recipe for EfLstm {
+    fn reads(&self) -> Reads {
+        Reads { streams: self.streams.clone(), tokens: None }
+    }
+
+    fn params(&self, _: bool, _: usize) -> Vec<ParamSpec> {
+        let h = self.lstm.hidden;
+        let mut specs = batch_norm_specs("norm", self.streams[0].steps, GROUP);
+        specs.extend(self.lstm.rnn_specs("lstm"));
+        specs.extend(linear_specs("linear", (h, h, h), true, GROUP));
+        specs.extend(linear_specs("out", (h, h, 1), true, GROUP));
+        specs
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let t = &self.config.train;
+        vec![Group::adam(GROUP, t.lr.get(GROUP)).weight_decay(t.decay.get(GROUP))]
+    }
+
+    fn columns(&self) -> Columns {
+        Columns::task()
+    }
+
+    fn outputs(&self) -> Vec<Output> {
+        let h = self.lstm.hidden;
+        vec![
+            Output::score("M", 1),
+            Output::representation("encoded all", h),
+            Output::representation("feature M", h),
+        ]
+    }
+
+    fn record(&self, cx: &mut Cx<'_>) -> Result<()> {
+        let (mut parts, mut first) = (Vec::new(), None);
+        for i in 0..self.streams.len() {
+            let stream = cx.stream(i)?;
+            first.get_or_insert(stream);
+            let whole = stream.width == stream.dim;
+            let x = stream.values;
+            parts.push(if whole { x } else { cx.tape.slice(x, 0, stream.dim)? });
+        }
+        let first = first.ok_or_else(|| Error::shape("ef_lstm", "nothing to read"))?;
+        let x = if parts.len() == 1 { parts[0] } else { cx.tape.concat(&parts)? };
+        let x = batch_norm(cx, "norm", x, 1)?;
+        let (lengths, train) = (cx.whole_lengths(first)?, cx.training());
+        let input = self.lstm.rnn_input(cx.tape, cx.params, "lstm", (x, lengths), train)?;
+        let h = cx.tape.lstms(&[input])?[0].last;
+        cx.output("encoded all", h)?;
+        let x = self.dropped(cx, h)?;
+        let x = linear(cx.tape, cx.params, "linear", x, Act::Relu)?;
+        cx.output("feature M", x)?;
+        let x = self.dropped(cx, x)?;
+        let score = linear(cx.tape, cx.params, "out", x, Act::None)?;
+        cx.output("M", score)?;
+        if train { cx.l1_loss("M", score) } else { Ok(()) }
+    }
+}

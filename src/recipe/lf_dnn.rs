@@ -1,0 +1,137 @@
+//! LF-DNN: late fusion of three encoders by a deep network, as MMSA releases it.
+//!
+//! ```text
+//! ŷ = post_fusion([a; v; t])      a, v, t by the encoders of `subnets`
+//! ```
+
+use super::config::{BySense, Config, PartRates, at_least_one, probability};
+use super::cx::Cx;
+use super::model::Offered;
+use super::recipe::{Columns, Output, Reads, Recipe};
+use super::subnets::{Dropouts, GROUP, Sizes, Subnets};
+use crate::error::Result;
+use crate::nn::{Group, Head, ParamSpec};
+use serde::{Deserialize, Serialize};
+
+/// The model's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    model: Own,
+}
+
+/// Sizes and dropout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    /// Hidden sizes of the encoders; audio's and vision's are those of their outputs, too.
+    hidden: BySense,
+    /// Size of the text encoder's output.
+    text_out: usize,
+    /// Size of the fusion's layers.
+    post_fusion: usize,
+    /// Of the encoders.
+    dropout: Dropouts,
+    /// Before the fusion's layers.
+    post_dropout: f64,
+}
+
+impl Own {
+    fn sizes(&self) -> Sizes {
+        Sizes { hidden: self.hidden, text_out: self.text_out, dropout: self.dropout }
+    }
+}
+
+pub(super) const PRESETS: &[&str] = &["mosi", "mosei", "sims"];
+
+/// MMSA's settings.
+pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
+    let (audio, text_out, post, p, post_dropout, batch, lr, decay) = match name {
+        "mosei" => (32, 128, 128, 0.2, 0.2, 64, 2e-3, 1e-3),
+        "sims" => (32, 256, 32, 0.3, 0.5, 128, 5e-3, 5e-3),
+        _ => (16, 256, 128, 0.2, 0.2, 128, 1e-3, 0.01),
+    };
+    if name == "sims" {
+        config.sims();
+    }
+    config.train.batch_size = batch;
+    config.train.normalize = false;
+    config.train.lr = PartRates::of([(GROUP, lr)]);
+    config.train.decay = PartRates::of([(GROUP, decay)]);
+    config.set_own(&Settings {
+        model: Own {
+            hidden: BySense { text: 128, audio, vision: 128 },
+            text_out,
+            post_fusion: post,
+            dropout: Dropouts { audio: p, vision: p, text: p },
+            post_dropout,
+        },
+    })
+}
+
+pub(super) fn check(config: &Config) -> Result<()> {
+    let Settings { model } = config.settings()?;
+    at_least_one("model.post_fusion", model.post_fusion)?;
+    probability("model.post_dropout", model.post_dropout)?;
+    model.sizes().check()
+}
+
+pub(super) struct LfDnn {
+    config: Config,
+    subnets: Subnets,
+    fusion: Head,
+}
+
+impl LfDnn {
+    pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
+        let Settings { model } = config.settings()?;
+        let subnets = Subnets::new(config, &model.sizes(), offered)?;
+        let inputs = subnets.sizes().iter().sum();
+        let fusion = Head {
+            name: "post_fusion",
+            inputs: (inputs, inputs),
+            size: model.post_fusion,
+            dropout: model.post_dropout as f32,
+            group: GROUP.into(),
+        };
+        Ok(LfDnn { config: config.clone(), subnets, fusion })
+    }
+}
+
+impl Recipe for LfDnn {
+    fn reads(&self) -> Reads {
+        self.subnets.reads()
+    }
+
+    fn params(&self, _: bool, _: usize) -> Vec<ParamSpec> {
+        let mut specs = self.subnets.params();
+        specs.extend(self.fusion.specs());
+        specs
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let t = &self.config.train;
+        vec![Group::adam(GROUP, t.lr.get(GROUP)).weight_decay(t.decay.get(GROUP))]
+    }
+
+    fn columns(&self) -> Columns {
+        Columns::task()
+    }
+
+    fn outputs(&self) -> Vec<Output> {
+        let mut all = vec![Output::score("M", 1)];
+        all.extend(self.subnets.outputs());
+        all.push(Output::representation("feature M", self.fusion.size));
+        all
+    }
+
+    fn record(&self, cx: &mut Cx<'_>) -> Result<()> {
+        let parts = self.subnets.record(cx)?;
+        let train = cx.training();
+        let head = self.fusion.vars(cx.tape, cx.params, train)?;
+        let heads = cx.tape.heads(&parts, &[head])?;
+        cx.output("M", heads.scores)?;
+        cx.output("feature M", heads.features)?;
+        if train { cx.l1_loss("M", heads.scores) } else { Ok(()) }
+    }
+}

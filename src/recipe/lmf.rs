@@ -1,0 +1,165 @@
+//! LMF, arXiv:1806.00064: the product of TFN through factors of a low rank, as MMSA releases it.
+//!
+//! ```text
+//! ŷ = Σ_r w_r ([1; a] F_a ∘ [1; v] F_v ∘ [1; t] F_t)_r + b      a, v, t by the encoders of `subnets`
+//! ```
+//!
+//! MMSA's optimiser leaves out w and b by mistake; `model.freeze_fusion` does so, too. Of fewer
+//! modalities the product is of those.
+
+use super::config::{BySense, Config, PartRates, at_least_one};
+use super::cx::Cx;
+use super::model::Offered;
+use super::recipe::{Columns, Output, Reads, Recipe};
+use super::subnets::{Dropouts, GROUP, Sizes, Subnets};
+use crate::error::{Error, Result};
+use crate::nn::{Group, Init, ParamSpec};
+use crate::ops::Act;
+use crate::tape::Var;
+use serde::{Deserialize, Serialize};
+
+/// The optimiser group of the factors.
+const FACTORS: &str = "factors";
+
+/// The model's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    model: Own,
+}
+
+/// Sizes and dropout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    /// Hidden sizes of the encoders; audio's and vision's are those of their outputs, too.
+    hidden: BySense,
+    /// Size of the text encoder's output.
+    text_out: usize,
+    /// Rank of the factors.
+    rank: usize,
+    /// Of the encoders.
+    dropout: Dropouts,
+    /// Leave the weights of the factors as they begin, as MMSA does.
+    freeze_fusion: bool,
+}
+
+impl Own {
+    fn sizes(&self) -> Sizes {
+        Sizes { hidden: self.hidden, text_out: self.text_out, dropout: self.dropout }
+    }
+}
+
+pub(super) const PRESETS: &[&str] = &["mosi", "mosei", "sims"];
+
+/// MMSA's settings.
+pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
+    let (hidden, audio, p, rank, batch, lr, factor_lr, decay) = match name {
+        "mosei" => (128, 16, 0.2, 4, 32, 1e-3, 1e-3, 1e-3),
+        "sims" => (64, 16, 0.2, 4, 64, 2e-3, 5e-4, 5e-3),
+        _ => (128, 16, 0.3, 3, 64, 1e-3, 1e-3, 5e-3),
+    };
+    if name == "sims" {
+        config.sims();
+    }
+    config.train.batch_size = batch;
+    config.train.normalize = false;
+    config.train.lr = PartRates::of([(GROUP, lr), (FACTORS, factor_lr)]);
+    config.train.decay = PartRates::of([(GROUP, decay), (FACTORS, decay)]);
+    config.set_own(&Settings {
+        model: Own {
+            hidden: BySense { text: hidden, audio, vision: hidden },
+            text_out: hidden / 2,
+            rank,
+            dropout: Dropouts { audio: p, vision: p, text: p },
+            freeze_fusion: false,
+        },
+    })
+}
+
+pub(super) fn check(config: &Config) -> Result<()> {
+    let Settings { model } = config.settings()?;
+    at_least_one("model.rank", model.rank)?;
+    model.sizes().check()
+}
+
+pub(super) struct Lmf {
+    config: Config,
+    own: Own,
+    subnets: Subnets,
+}
+
+impl Lmf {
+    pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
+        let Settings { model: own } = config.settings()?;
+        let subnets = Subnets::new(config, &own.sizes(), offered)?;
+        Ok(Lmf { config: config.clone(), own, subnets })
+    }
+
+    /// Names of the factors and sizes of what they are of.
+    fn factors(&self) -> impl Iterator<Item = (String, usize)> {
+        let named = self.subnets.names().into_iter().zip(self.subnets.sizes());
+        named.map(|(name, size)| (name.replace("subnet", "factor"), size + 1))
+    }
+}
+
+impl Recipe for Lmf {
+    fn reads(&self) -> Reads {
+        self.subnets.reads()
+    }
+
+    fn params(&self, _: bool, _: usize) -> Vec<ParamSpec> {
+        let rank = self.own.rank;
+        let normal = |a: usize, b: usize| Init::Normal((2.0 / (a + b) as f32).sqrt());
+        let mut specs: Vec<ParamSpec> = self
+            .factors()
+            .map(|(name, size)| ParamSpec::new(name, &[rank, size, 1], FACTORS, normal(rank, size)))
+            .collect();
+        let frozen = self.own.freeze_fusion;
+        specs.push(
+            ParamSpec::new("fusion_weights", &[1, rank], GROUP, normal(1, rank)).frozen(frozen),
+        );
+        specs.push(ParamSpec::new("fusion_bias", &[1, 1], GROUP, Init::Zeros).frozen(frozen));
+        specs.extend(self.subnets.params());
+        specs
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let t = &self.config.train;
+        let group = |name| Group::adam(name, t.lr.get(name)).weight_decay(t.decay.get(name));
+        vec![group(GROUP), group(FACTORS)]
+    }
+
+    fn columns(&self) -> Columns {
+        Columns::task()
+    }
+
+    fn outputs(&self) -> Vec<Output> {
+        let mut all = vec![Output::score("M", 1)];
+        all.extend(self.subnets.outputs());
+        all.push(Output::representation("feature M", self.own.rank));
+        all
+    }
+
+    fn record(&self, cx: &mut Cx<'_>) -> Result<()> {
+        let parts = self.subnets.record(cx)?;
+        let mut product: Option<Var> = None;
+        for (part, (name, size)) in parts.into_iter().zip(self.factors()) {
+            let factor = cx.param(&name)?;
+            let factor = cx.tape.reshape(factor, &[self.own.rank, size])?;
+            let with_one = cx.tape.prepend_one(part)?;
+            let by_rank = cx.tape.linear(with_one, factor, None, Act::None)?;
+            product = Some(match product {
+                None => by_rank,
+                Some(others) => cx.tape.mul(others, by_rank)?,
+            });
+        }
+        let product = product.ok_or_else(|| Error::shape("lmf", "nothing to fuse"))?;
+        let (weights, bias) = (cx.param("fusion_weights")?, cx.param("fusion_bias")?);
+        let bias = cx.tape.reshape(bias, &[1])?;
+        let score = cx.tape.linear(product, weights, Some(bias), Act::None)?;
+        cx.output("M", score)?;
+        cx.output("feature M", product)?;
+        if cx.training() { cx.l1_loss("M", score) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,153 @@
+//! TFN, arXiv:1707.07250: fusion by the outer product of three encodings, as MMSA releases it.
+//!
+//! ```text
+//! z = [1; a] ⊗ [1; v] ⊗ [1; t]      a, v, t by the encoders of `subnets`
+//! ŷ = 6 σ(post_fusion(z)) − 3       = 3 tanh(post_fusion(z) / 2)
+//! ```
+//!
+//! Of fewer modalities the product is of those.
+
+use super::config::{BySense, Config, PartRates, at_least_one, probability};
+use super::cx::Cx;
+use super::model::Offered;
+use super::recipe::{Columns, Output, Reads, Recipe};
+use super::subnets::{Dropouts, GROUP, Sizes, Subnets};
+use crate::error::Result;
+use crate::nn::{Group, Head, ParamSpec};
+use crate::ops::Act;
+use crate::tape::Var;
+use serde::{Deserialize, Serialize};
+
+/// The model's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    model: Own,
+}
+
+/// Sizes and dropout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    /// Hidden sizes of the encoders; audio's and vision's are those of their outputs, too.
+    hidden: BySense,
+    /// Size of the text encoder's output.
+    text_out: usize,
+    /// Size of the fusion's layers.
+    post_fusion: usize,
+    /// Of the encoders.
+    dropout: Dropouts,
+    /// Before the fusion's layers.
+    post_dropout: f64,
+}
+
+impl Own {
+    fn sizes(&self) -> Sizes {
+        Sizes { hidden: self.hidden, text_out: self.text_out, dropout: self.dropout }
+    }
+}
+
+pub(super) const PRESETS: &[&str] = &["mosi", "mosei", "sims"];
+
+/// MMSA's settings.
+pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
+    let (audio, text_out, post, p, post_dropout, batch, lr) = match name {
+        "mosei" => (16, 128, 16, 0.4, 0.4, 128, 5e-3),
+        "sims" => (32, 256, 32, 0.4, 0.4, 32, 5e-4),
+        _ => (32, 32, 64, 0.3, 0.5, 32, 1e-3),
+    };
+    if name == "sims" {
+        config.sims();
+    }
+    config.train.batch_size = batch;
+    config.train.normalize = false;
+    config.train.lr = PartRates::of([(GROUP, lr)]);
+    config.train.decay = PartRates::of([(GROUP, 0.0)]);
+    config.set_own(&Settings {
+        model: Own {
+            hidden: BySense { text: 128, audio, vision: 128 },
+            text_out,
+            post_fusion: post,
+            dropout: Dropouts { audio: p, vision: p, text: p },
+            post_dropout,
+        },
+    })
+}
+
+pub(super) fn check(config: &Config) -> Result<()> {
+    let Settings { model } = config.settings()?;
+    at_least_one("model.post_fusion", model.post_fusion)?;
+    probability("model.post_dropout", model.post_dropout)?;
+    model.sizes().check()
+}
+
+pub(super) struct Tfn {
+    config: Config,
+    subnets: Subnets,
+    fusion: Head,
+}
+
+impl Tfn {
+    pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
+        let Settings { model } = config.settings()?;
+        let subnets = Subnets::new(config, &model.sizes(), offered)?;
+        let inputs = subnets.sizes().iter().map(|size| size + 1).product();
+        let fusion = Head {
+            name: "post_fusion",
+            inputs: (inputs, inputs),
+            size: model.post_fusion,
+            dropout: model.post_dropout as f32,
+            group: GROUP.into(),
+        };
+        Ok(Tfn { config: config.clone(), subnets, fusion })
+    }
+}
+
+impl Recipe for Tfn {
+    fn reads(&self) -> Reads {
+        self.subnets.reads()
+    }
+
+    fn params(&self, _: bool, _: usize) -> Vec<ParamSpec> {
+        let mut specs = self.subnets.params();
+        specs.extend(self.fusion.specs());
+        specs
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let t = &self.config.train;
+        vec![Group::adam(GROUP, t.lr.get(GROUP)).weight_decay(t.decay.get(GROUP))]
+    }
+
+    fn columns(&self) -> Columns {
+        Columns::task()
+    }
+
+    fn outputs(&self) -> Vec<Output> {
+        let mut all = vec![Output::score("M", 1)];
+        all.extend(self.subnets.outputs());
+        all.push(Output::representation("feature M", self.fusion.size));
+        all
+    }
+
+    fn record(&self, cx: &mut Cx<'_>) -> Result<()> {
+        let parts = self.subnets.record(cx)?;
+        let with_one = |part: Var, cx: &mut Cx<'_>| cx.tape.prepend_one(part);
+        let mut z = with_one(parts[0], cx)?;
+        for part in &parts[1..] {
+            let part = with_one(*part, cx)?;
+            let product = cx.tape.outer(z, part)?;
+            let width = cx.tape.len(product) / cx.batch();
+            z = cx.tape.reshape(product, &[cx.batch(), width])?;
+        }
+        let train = cx.training();
+        let head = self.fusion.vars(cx.tape, cx.params, train)?;
+        let heads = cx.tape.heads(&[z], &[head])?;
+        let half = cx.tape.scale(heads.scores, 0.5)?;
+        let within = cx.tape.activate(half, Act::Tanh)?;
+        let score = cx.tape.scale(within, 3.0)?;
+        cx.output("M", score)?;
+        cx.output("feature M", heads.features)?;
+        if train { cx.l1_loss("M", score) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,195 @@
+//! Every model against an independent PyTorch implementation (`tests/fixtures/golden_models.py`): what it
+//! says of rows, the first gradients, the losses of ten optimiser steps, and where those end.
+
+use crate::common;
+use common::{TensorFile, gpu, of_largest};
+use modalign::data::{Dataset, SplitName};
+use modalign::nn::Weights;
+use modalign::recipe::Config;
+use modalign::train::Session;
+use safetensors::tensor::SafeTensors;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A model's fixture with its settings.
+struct Golden {
+    file: TensorFile,
+    said: Value,
+}
+
+impl Golden {
+    fn read(model: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+        let path = path.join(format!("{model}.safetensors"));
+        let bytes = std::fs::read(&path).expect("a fixture");
+        let (_, header) = SafeTensors::read_metadata(&bytes).expect("a header");
+        let said = header.metadata().as_ref().expect("metadata")["config"].clone();
+        let mut file = TensorFile::read(&path);
+        // How often a BatchNorm was used changes nothing with a momentum.
+        file.tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
+        Golden { file, said: serde_json::from_str(&said).expect("JSON") }
+    }
+
+    /// The rows as a data set, which is both trained on and scored.
+    fn data(&self, folder: &Path) -> Arc<Dataset> {
+        let mut file = TensorFile::default();
+        for split in ["train", "test"] {
+            for name in ["text", "audio", "vision", "audio_lengths", "vision_lengths"] {
+                if let Some(tensor) = self.file.tensors.get(name) {
+                    file.tensors.insert(format!("{split}.{name}"), tensor.clone());
+                }
+            }
+            let labels = self.file.tensors["labels"].clone();
+            file.tensors.insert(format!("{split}.regression_labels"), labels);
+        }
+        let path = folder.join("golden.safetensors");
+        file.save(&path);
+        Arc::new(Dataset::open(&path).expect("data"))
+    }
+
+    /// A number of the fixture's settings as text.
+    fn of(&self, key: &str) -> String {
+        self.said[key].to_string()
+    }
+
+    fn config(&self, model: &str, settings: &[String]) -> Config {
+        let mut all: Vec<String> = [
+            format!("model.name={model}"),
+            format!("train.batch_size={}", self.of("batch")),
+            format!("train.lr={}", self.of("lr")),
+            format!("train.decay={}", self.of("weight_decay")),
+            "train.accumulate=1".into(),
+            "train.normalize=false".into(),
+        ]
+        .to_vec();
+        all.extend(settings.iter().cloned());
+        Config::build("mosi", None, &all).expect("a configuration")
+    }
+
+    fn weights(&self) -> Weights {
+        self.file.weights("init.")
+    }
+}
+
+/// What a fixture's settings are called here.
+fn settings(model: &str, golden: &Golden) -> Vec<String> {
+    let set = |key: &str, from: &str| format!("{key}={}", golden.of(from));
+    let hidden = || {
+        ["text", "audio", "vision"]
+            .map(|m| set(&format!("model.hidden.{m}"), &format!("{m}_hidden")))
+            .to_vec()
+    };
+    let no_dropout = ["model.dropout=0".to_string()];
+    let own = match model {
+        "ef_lstm" => vec![set("model.hidden", "hidden"), set("model.layers", "layers")],
+        "lf_dnn" | "tfn" => {
+            let mut all = hidden();
+            all.push(set("model.text_out", "text_out"));
+            all.push(set("model.post_fusion", "post_fusion"));
+            all.push("model.post_dropout=0".into());
+            all
+        }
+        "lmf" => {
+            let mut all = hidden();
+            all.push(set("model.text_out", "text_out"));
+            all.push(set("model.rank", "rank"));
+            all.push(set("train.lr.factors", "factor_lr"));
+            all
+        }
+        other => panic!("no settings of {other}"),
+    };
+    own.into_iter().chain(no_dropout).collect()
+}
+
+/// A model made from its fixture, at its first step.
+fn session(model: &str, golden: &Golden, data: &Arc<Dataset>, more: &[String]) -> Session {
+    let mut all = settings(model, golden);
+    all.extend(more.iter().cloned());
+    let config = golden.config(model, &all);
+    let mut session = Session::new(gpu(), &config, data.clone(), None, true).expect("a session");
+    session.initialise().expect("states");
+    session.load(&golden.weights(), &PathBuf::from("golden")).expect("weights");
+    session
+}
+
+fn close(what: &str, got: &[f32], want: &[f32], allowed: f64) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let off = of_largest(got, want);
+    assert!(off <= allowed, "{what}: off by {off:e} of the largest, {allowed:e} is allowed");
+}
+
+fn check(model: &str) {
+    let golden = Golden::read(model);
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = golden.data(folder.path());
+    let batch = golden.said["batch"].as_u64().expect("a number") as usize;
+    let rows = golden.said["rows"].as_u64().expect("a number") as usize;
+
+    // What it says of rows, before anything is trained.
+    let mut whole = session(model, &golden, &data, &[]);
+    let scores = whole.predict(SplitName::Test).expect("scores").fused();
+    close(&format!("{model}: scores"), &scores, &golden.file.f32("forward"), 1e-5);
+
+    // The gradients of the first batch, left where they are by an optimiser that waits for a second.
+    let waiting = ["train.accumulate=2".to_string(), "train.keep_tail=false".into()];
+    let mut first = session(model, &golden, &data, &waiting);
+    let mut losses = Vec::new();
+    let order: Vec<u32> = (0..batch as u32).collect();
+    first
+        .train_epoch(1, order, |record, _| {
+            losses.push(record.loss as f32);
+            Ok(())
+        })
+        .expect("a step");
+    close(&format!("{model}: first loss"), &losses, &golden.file.f32("loss0"), 1e-5);
+    let gradients = first.gradients().expect("gradients");
+    let wanted = golden.file.under("grad.");
+    assert!(!wanted.is_empty());
+    let trained = gradients.iter().count();
+    assert_eq!(trained, wanted.len(), "{model}: as many gradients");
+    for name in wanted {
+        let name = name.trim_start_matches("grad.");
+        let (_, got) = gradients.get(name).unwrap_or_else(|| panic!("{model}: no gradient {name}"));
+        let want = golden.file.f32(&format!("grad.{name}"));
+        close(&format!("{model}: gradient of {name}"), got, &want, 1e-4);
+    }
+
+    // Ten steps.
+    let mut losses = Vec::new();
+    let wanted = golden.file.f32("losses");
+    for epoch in 1..=wanted.len() * batch / rows {
+        whole
+            .train_epoch(epoch, (0..rows as u32).collect(), |record, _| {
+                losses.push(record.loss as f32);
+                Ok(())
+            })
+            .expect("an epoch");
+    }
+    close(&format!("{model}: losses"), &losses, &wanted, 1e-4);
+    let weights = whole.weights().expect("weights");
+    for (name, _, got) in weights.iter() {
+        let want = golden.file.f32(&format!("final.{name}"));
+        close(&format!("{model}: {name} in the end"), got, &want, 1e-3);
+    }
+}
+
+#[test]
+fn ef_lstm_is_pytorchs() {
+    check("ef_lstm");
+}
+
+#[test]
+fn lf_dnn_is_pytorchs() {
+    check("lf_dnn");
+}
+
+#[test]
+fn tfn_is_pytorchs() {
+    check("tfn");
+}
+
+#[test]
+fn lmf_is_pytorchs() {
+    check("lmf");
+}
