@@ -8,6 +8,9 @@ use std::path::PathBuf;
 /// Options shared by the verbs that build a model.
 #[derive(Args, Default)]
 pub(super) struct ConfigArgs {
+    /// Which model; `modalign models` lists them (model.name) [default: self_mm]
+    #[arg(short, long, value_name = "NAME")]
+    pub(super) model: Option<String>,
     /// Begin with the settings of mosi, mosei, sims or simsv2 [default: mosi]
     #[arg(long, value_name = "NAME")]
     pub(super) preset: Option<String>,
@@ -38,8 +41,12 @@ impl ConfigArgs {
             let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
             ["model.text_encoder=bert".to_string(), format!("bert.path={}", folder.display())]
         });
-        let settings: Vec<String> =
-            encoder.chain(self.settings.iter().cloned()).chain(last.iter().cloned()).collect();
+        let model = self.model.iter().map(|name| format!("model.name={name}"));
+        let settings: Vec<String> = model
+            .chain(encoder)
+            .chain(self.settings.iter().cloned())
+            .chain(last.iter().cloned())
+            .collect();
         let preset = self.preset.as_deref().unwrap_or("mosi");
         let config = Config::build(preset, file.as_deref(), &settings)?;
         match (&self.preset, &self.config) {

@@ -65,7 +65,7 @@ Examples:
   modalign experiment plan.toml --list
   modalign experiment plan.toml --set train.max_epochs=20 --json")]
 pub(super) struct ExperimentArgs {
-    /// A plan file, or ablation, weights, modalities or robustness
+    /// A plan file, or ablation, weights, modalities, robustness or models
     #[arg(value_name = "PLAN.toml|CELLS")]
     plan: PathBuf,
     /// The data set, instead of the plan's

@@ -19,6 +19,7 @@ mod features;
 mod import;
 mod inspect;
 mod inspect_data;
+mod models;
 mod output;
 mod predict;
 mod profile;
@@ -48,6 +49,7 @@ Examples:
   modalign synth --out play.safetensors          a data set whose hidden factors are known
   modalign import mosi.pkl --out mosi.safetensors    MMSA's features, read without Python
   modalign train --data play.safetensors         train, stop early, test
+  modalign models                                what else there is to train: --model NAME
   modalign eval --model runs/play-mosi-1111      all metrics of the best epoch
   modalign experiment ablation --data play.safetensors    what each part of the method is worth
   modalign predict --model runs/play-mosi-1111 --data new.safetensors --format csv
@@ -128,6 +130,8 @@ enum Verb {
     Synth(synth::SynthArgs),
     /// Make a data set of other people's feature files: pickles, .npz, .npy, .csv
     Import(import::ImportArgs),
+    /// List the models
+    Models(models::ModelsArgs),
     /// Train a model on a data set, or continue a run
     Train(train::TrainArgs),
     /// Train a grid of settings and seeds, and compare them
@@ -201,6 +205,7 @@ impl Verb {
     fn run(&self, global: &Global) -> Result<()> {
         match self {
             Verb::Devices(args) => devices::run(args, global),
+            Verb::Models(args) => models::run(args, global),
             Verb::Selftest(args) => selftest::run(args, global),
             Verb::Synth(args) => synth::run(args, global),
             Verb::Import(args) => import::run(args, global),

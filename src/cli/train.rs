@@ -51,10 +51,11 @@ pub(super) struct TrainArgs {
     #[arg(
         long,
         value_name = "RUN",
-        conflicts_with_all = ["preset", "config", "bert", "settings", "init", "out", "seed"]
+        conflicts_with_all = ["model", "preset", "config", "bert", "settings", "init", "out", "seed"]
     )]
     resume: Option<PathBuf>,
-    /// The run folder, new or empty [default: runs/DATA-PRESET-SEED, numbered if taken]
+    /// The run folder, new or empty [default: runs/DATA-PRESET-SEED, numbered if taken; with another
+    /// model than the first runs/DATA-MODEL-PRESET-SEED]
     #[arg(long, value_name = "RUN")]
     out: Option<PathBuf>,
     /// Of initial parameters, order and dropout (train.seed)
@@ -92,7 +93,12 @@ fn begin(args: &TrainArgs, data: PathBuf, global: &Global) -> Result<(PathBuf, O
     let config = args.config.build(&last.into_iter().flatten().collect::<Vec<_>>())?;
     let out = args.out.clone().unwrap_or_else(|| {
         let stem = data.file_stem().unwrap_or_default().to_string_lossy();
-        let name = format!("{stem}-{}-{}", config.preset, config.train.seed);
+        // Runs of the first model were named before there were others.
+        let model = match config.model.name.as_str() {
+            "self_mm" => String::new(),
+            other => format!("{other}-"),
+        };
+        let name = format!("{stem}-{model}{}-{}", config.preset, config.train.seed);
         run_folder::untaken(Path::new("runs").join(name))
     });
     run_folder::free_for_run(&out)?;

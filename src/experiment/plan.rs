@@ -13,7 +13,7 @@ use toml::{Table, Value};
 ///
 /// ```toml
 /// data = "cmu_mosi.safetensors"    # from where the plan lies
-/// cells = "ablation"               # or weights, modalities, robustness
+/// cells = "ablation"               # or weights, modalities, robustness, models
 /// seeds = 5                        # 1111 to 1115, or a list of seeds
 ///
 /// [set]                            # of every cell, as train --set

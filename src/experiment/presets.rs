@@ -3,6 +3,7 @@
 use super::plan::{Cell, Plan};
 use crate::data::Modality;
 use crate::error::{Error, Result};
+use crate::recipe::MODELS;
 use serde::{Deserialize, Serialize};
 
 /// A ready-made set of cells.
@@ -17,12 +18,14 @@ pub enum Preset {
     Modalities,
     /// The method's four corners, tested with each modality dropped, noised and truncated.
     Robustness,
+    /// Every model that fits the data and has settings for it.
+    Models,
 }
 
 impl Preset {
     /// All of them.
-    pub const ALL: [Preset; 4] =
-        [Preset::Ablation, Preset::Weights, Preset::Modalities, Preset::Robustness];
+    pub const ALL: [Preset; 5] =
+        [Preset::Ablation, Preset::Weights, Preset::Modalities, Preset::Robustness, Preset::Models];
 
     /// As plans write it.
     pub fn name(self) -> &'static str {
@@ -31,6 +34,7 @@ impl Preset {
             Preset::Weights => "weights",
             Preset::Modalities => "modalities",
             Preset::Robustness => "robustness",
+            Preset::Models => "models",
         }
     }
 
@@ -40,7 +44,7 @@ impl Preset {
         match self {
             Preset::Ablation | Preset::Robustness => Some("labels"),
             Preset::Weights => Some("weight=0"),
-            Preset::Modalities => None,
+            Preset::Modalities | Preset::Models => None,
         }
     }
 }
@@ -53,6 +57,12 @@ const LABELS_ON: &str = "labels.enabled=true";
 /// # Errors
 /// Data of one modality, which has no pair; base settings that leave nothing to compare.
 pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Result<Vec<Cell>> {
+    if preset == Preset::Models {
+        let known = MODELS.iter().filter(|entry| entry.presets.contains(&plan.preset.as_str()));
+        return Ok(known
+            .map(|e| Cell::new(e.name, &[&format!("model.name={}", e.name)]))
+            .collect());
+    }
     let base = plan.base()?;
     let used: Vec<Modality> =
         has.iter().copied().filter(|m| base.model.modalities.contains(m.letter())).collect();

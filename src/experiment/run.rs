@@ -1,6 +1,7 @@
 //! Running an experiment: what is finished is left alone, what was interrupted goes on.
 
 use super::plan::{Cell, Plan};
+use super::presets::Preset;
 use super::results::{About, CellRun, Damaged, Results, RunRecord};
 use super::tables;
 use crate::data::{Dataset, Modality, Perturbation, SplitName};
@@ -10,7 +11,9 @@ use crate::gpu::Gpu;
 use crate::recipe::TextEncoder;
 use crate::train::carried::carried;
 use crate::train::folder;
-use crate::train::{Observer, Outcome, RunOptions, Saved, open_file, open_saved, resume, train};
+use crate::train::{
+    Observer, Outcome, RunOptions, Saved, fits, open_file, open_saved, resume, train,
+};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -95,7 +98,18 @@ impl Experiment {
         if base.model.text_encoder == TextEncoder::Bert && !has.contains(&Modality::Text) {
             has.insert(0, Modality::Text);
         }
-        let cells = plan.all_cells(&has)?;
+        let mut cells = plan.all_cells(&has)?;
+        if plan.cells == Some(Preset::Models) {
+            let seed = plan.seeds.list().first().copied().unwrap_or_default();
+            let mut fitting = Vec::new();
+            for cell in cells {
+                match fits(&plan.config(&cell, seed)?, &data) {
+                    Ok(()) => fitting.push(cell),
+                    Err(why) => log::warn!("{} is left out: {why}", cell.name),
+                }
+            }
+            cells = fitting;
+        }
         let encoder = match base.model.text_encoder {
             TextEncoder::Bert => Some(encoder_sha256(Path::new(&base.bert.path))?),
             _ => None,

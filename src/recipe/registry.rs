@@ -9,7 +9,7 @@ use super::overlay::nearest;
 use super::recipe::Recipe;
 use super::self_mm::{self, SelfMm};
 use super::tfn::{self, Tfn};
-use crate::data::Modality;
+use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
 
 /// A model of this crate.
@@ -20,6 +20,8 @@ pub struct Entry {
     pub paper: &'static str,
     /// What it needs of a data set, in words.
     pub needs: &'static str,
+    /// Whether it reads word-aligned streams, of as many steps as the text.
+    pub aligned: bool,
     /// Data sets that it has settings for.
     pub presets: &'static [&'static str],
     /// Puts those settings into a configuration that all models begin with.
@@ -37,6 +39,7 @@ pub static MODELS: &[Entry] = &[
         name: "self_mm",
         paper: "arXiv:2102.04830, with the covariance term of arXiv:2305.08473",
         needs: "any of text, audio and vision",
+        aligned: false,
         presets: self_mm::PRESETS,
         preset: self_mm::preset,
         check: self_mm::check,
@@ -47,6 +50,7 @@ pub static MODELS: &[Entry] = &[
         name: "ef_lstm",
         paper: "arXiv:1707.07250 (a baseline of its), as MMSA has it",
         needs: "streams of equally many steps",
+        aligned: true,
         presets: ef_lstm::PRESETS,
         preset: ef_lstm::preset,
         check: ef_lstm::check,
@@ -57,6 +61,7 @@ pub static MODELS: &[Entry] = &[
         name: "lf_dnn",
         paper: "MMSA, arXiv:2203.09441",
         needs: "any of text, audio and vision",
+        aligned: false,
         presets: lf_dnn::PRESETS,
         preset: lf_dnn::preset,
         check: lf_dnn::check,
@@ -67,6 +72,7 @@ pub static MODELS: &[Entry] = &[
         name: "tfn",
         paper: "arXiv:1707.07250",
         needs: "any of text, audio and vision",
+        aligned: false,
         presets: tfn::PRESETS,
         preset: tfn::preset,
         check: tfn::check,
@@ -77,6 +83,7 @@ pub static MODELS: &[Entry] = &[
         name: "lmf",
         paper: "arXiv:1806.00064",
         needs: "any of text, audio and vision",
+        aligned: false,
         presets: lmf::PRESETS,
         preset: lmf::preset,
         check: lmf::check,
@@ -106,6 +113,32 @@ pub fn find(name: &str) -> Result<&'static Entry> {
 }
 
 impl Entry {
+    /// Trainable numbers at the sizes of one of its presets: its settings over streams as MMSA's files of
+    /// that data set have them.
+    ///
+    /// # Errors
+    /// A preset that it has not.
+    pub fn parameters(&self, preset: &str) -> Result<usize> {
+        let config = Config::preset(self.name, preset)?;
+        // Steps of text, audio and vision in unaligned files, and features.
+        let (steps, dims) = match preset {
+            "mosei" => ([50, 500, 375], [768, 74, 35]),
+            "sims" => ([39, 400, 55], [768, 33, 709]),
+            "simsv2" => ([50, 925, 232], [768, 25, 177]),
+            _ => ([50, 375, 500], [768, 5, 20]),
+        };
+        let stream = |(i, modality): (usize, Modality)| StreamSpec {
+            modality,
+            steps: if self.aligned { steps[0] } else { steps[i] },
+            dim: dims[i],
+            lengths: i > 0,
+        };
+        let streams: Vec<StreamSpec> = Modality::ALL.into_iter().enumerate().map(stream).collect();
+        let recipe = (self.make)(&config, Offered { streams: &streams, bert: None })?;
+        let trained = recipe.params(true, usize::MAX).into_iter().filter(|spec| !spec.frozen);
+        Ok(trained.map(|spec| spec.len()).sum())
+    }
+
     /// What a model of a configuration is, in a sentence or two; `letters` are those of the modalities
     /// that it reads.
     ///
@@ -119,4 +152,40 @@ impl Entry {
 /// The recipe that a configuration names.
 pub(super) fn make(config: &Config, offered: Offered<'_>) -> Result<Box<dyn Recipe>> {
     (find(&config.model.name)?.make)(config, offered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts of MMSA's own models at its settings, from systems notes that computed them of the
+    /// configurations.
+    #[test]
+    fn as_many_parameters_as_mmsas() {
+        let wanted = [
+            ("ef_lstm", [885_605, 1_754_725, 215_695]),
+            ("lf_dnn", [597_171, 572_283, 635_821]),
+            ("tfn", [9_497_043, 5_042_539, 35_632_077]),
+            ("lmf", [505_071, 508_475, 272_381]),
+        ];
+        for (name, counts) in wanted {
+            for (preset, count) in ["mosi", "mosei", "sims"].into_iter().zip(counts) {
+                assert_eq!(
+                    find(name).unwrap().parameters(preset).unwrap(),
+                    count,
+                    "{name} {preset}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let mut names: Vec<&str> = MODELS.iter().map(|entry| entry.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), MODELS.len());
+        let Err(why) = find("lf_dn") else { panic!("there is no such model") };
+        assert!(why.to_string().contains("'lf_dnn'"), "{why}");
+    }
 }

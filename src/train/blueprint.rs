@@ -270,9 +270,27 @@ pub fn typical_step(
     })
 }
 
+/// Whether a model of `config` can read a data set, its text through the pretrained encoder that the
+/// configuration names. Allocates and computes nothing.
+///
+/// # Errors
+/// What it lacks.
+pub fn fits(config: &Config, data: &Dataset) -> Result<()> {
+    let (data, streams) = offered_by(config, data.clone(), Path::new(&config.bert.path))?;
+    Model::new(config, offer(&streams, &data)).map(drop)
+}
+
 /// The data with what an encoder will make of its text, and what it then offers.
 fn offered(config: &Config, data: &Path, encoder: &Path) -> Result<(Dataset, Vec<StreamSpec>)> {
-    let (data, features) = outlined(open_file(data, config)?, config, encoder)?;
+    offered_by(config, open_file(data, config)?, encoder)
+}
+
+fn offered_by(
+    config: &Config,
+    data: Dataset,
+    encoder: &Path,
+) -> Result<(Dataset, Vec<StreamSpec>)> {
+    let (data, features) = outlined(data, config, encoder)?;
     let mut streams = available(&data);
     if let Some(dim) = features {
         streams.retain(|s| s.modality != Modality::Text);

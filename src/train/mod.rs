@@ -18,7 +18,7 @@ mod scorer;
 mod session;
 mod text;
 
-pub use blueprint::{Outline, TypicalStep, outline, typical_step};
+pub use blueprint::{Outline, TypicalStep, fits, outline, typical_step};
 pub use checkpoint::{CardStream, ModelCard, Saved};
 pub use generated::{BINS, LabelRecord, TaskLabels};
 pub use history::{EpochRecord, StepRecord};

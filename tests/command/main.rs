@@ -13,6 +13,7 @@ mod cli;
 mod examples;
 mod experiment;
 mod import_cli;
+mod models;
 mod profile;
 mod report;
 mod selftest;

@@ -14,6 +14,7 @@ mod bert;
 mod faults;
 mod features;
 mod golden;
+mod house;
 mod metrics;
 mod models;
 mod real_data;
