@@ -8,6 +8,28 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
+/// The format of what a run leaves. 1: before files said it, of Self-MM alone. 2: of any model.
+pub const FORMAT: u32 = 2;
+
+/// What a file is of that does not say its format.
+#[cfg(feature = "train")]
+pub(crate) fn first_format() -> u32 {
+    1
+}
+
+/// Refuses a file of a later format than this one.
+#[cfg(feature = "train")]
+pub(crate) fn check_format(path: &Path, format: u32) -> Result<()> {
+    if format <= FORMAT {
+        return Ok(());
+    }
+    let detail = format!(
+        "is of format {format}, and this modalign ({}) knows those up to {FORMAT}: use a newer one",
+        env!("CARGO_PKG_VERSION")
+    );
+    Err(Error::checkpoint(path, detail))
+}
+
 /// Writes `bytes` to `path` in one step: a temporary file in the same folder, synced, then renamed.
 ///
 /// # Errors

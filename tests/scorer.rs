@@ -45,6 +45,7 @@ fn a_sample_in_memory_scores_as_its_row_does() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let card = ModelCard {
+            format: modalign::files::FORMAT,
             version: "test".into(),
             config: config.clone(),
             streams: session.model().streams().iter().map(Into::into).collect(),

@@ -3,6 +3,7 @@
 use super::overlay::{flatten, nearest, one_line, overlay, set};
 use super::registry;
 use crate::error::{Error, Result};
+use crate::files::FORMAT;
 use crate::train::metrics::Convention;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -292,10 +293,20 @@ impl Config {
     /// # Errors
     /// An unknown key (naming the nearest known one), a value of the wrong type or out of range.
     pub fn build(preset: &str, file: Option<&str>, settings: &[String]) -> Result<Self> {
-        let file: Table = match file {
+        let mut file: Table = match file {
             Some(text) => text.parse().map_err(|e: toml::de::Error| Error::Config(one_line(&e)))?,
             None => Table::new(),
         };
+        match file.remove("format") {
+            None => {}
+            Some(Value::Integer(format)) if (1..=i64::from(FORMAT)).contains(&format) => {}
+            Some(other) => {
+                return Err(Error::Config(format!(
+                    "the settings are of format {other}, and this modalign knows those up to {FORMAT}: \
+                     use a newer one"
+                )));
+            }
+        }
         // A model and a preset are where the settings begin, wherever they are named.
         let first = first_model();
         let said = |key: &str| {
@@ -336,7 +347,8 @@ impl Config {
 
     /// As the text of a `config.toml`.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|e| Error::Config(e.to_string()))
+        let text = toml::to_string(self).map_err(|e| Error::Config(e.to_string()))?;
+        Ok(format!("format = {FORMAT}\n{text}"))
     }
 
     /// Checks ranges.

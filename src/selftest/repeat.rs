@@ -162,9 +162,15 @@ fn recorded(step: &str, device: &Device) -> Result<Made> {
             steps::encoder_layer(caps, sizes)
         }
         _ => {
-            let (audio, vision) = ((11, 5), (7, 3));
-            let sizes = steps::SelfMmSizes { batch: 6, text: 20, audio, vision, rows: 17 };
-            steps::self_mm(caps, sizes)
+            let sizes = steps::ModelSizes {
+                model: "self_mm",
+                preset: "mosi",
+                settings: &["model.dropout=0", "align.weight=100"],
+                batch: 6,
+                streams: [(1, 20), (11, 5), (7, 3)],
+                rows: 17,
+            };
+            steps::model(caps, sizes)
         }
     };
     Ok(bed?.make())

@@ -1,8 +1,8 @@
 //! The buffers and plans of a session before anything is allocated: what is checked against an
 //! adapter, and what `inspect` prints.
 
-use super::lifecycle::open_file;
 use super::limits::{check_batch, check_schedule};
+use super::opened::open_file;
 use super::text::outlined;
 use crate::data::{BatchShape, Dataset, Layout, Modality, SplitName, StreamSpec, shuffled};
 use crate::error::{Error, Result};

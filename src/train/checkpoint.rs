@@ -2,7 +2,7 @@
 
 use crate::data::{Modality, Standardise, StreamSpec};
 use crate::error::{Error, Result};
-use crate::files::{self, tensor_header, write_atomic_with};
+use crate::files::{self, check_format, first_format, tensor_header, write_atomic_with};
 use crate::nn::Weights;
 use crate::plan::SpaceId;
 use crate::recipe::Config;
@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// What a model file says of itself, in its header: all that is needed to run it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelCard {
+    /// The file's [format](crate::files::FORMAT).
+    #[serde(default = "first_format")]
+    pub format: u32,
     /// The crate's version that wrote it.
     pub version: String,
     /// The resolved configuration.
@@ -77,11 +80,12 @@ impl Saved {
         let path = if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() };
         let map = files::map(&path)?;
         let weights = Weights::parse(&map, &path)?;
-        let card = metadata(&map, &path)?.ok_or_else(|| {
+        let card: ModelCard = metadata(&map, &path)?.ok_or_else(|| {
             let why = "has no model card: it was not written by modalign; \
                        start from it with train --init";
             Error::checkpoint(&path, why)
         })?;
+        check_format(&path, card.format)?;
         Ok(Saved { path, card, weights })
     }
 
@@ -105,6 +109,9 @@ fn metadata<T: for<'a> Deserialize<'a>>(bytes: &[u8], path: &Path) -> Result<Opt
 /// Counters of a resumable state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct StateCard {
+    /// The file's format.
+    #[serde(default = "first_format")]
+    pub format: u32,
     /// Epochs completed.
     pub epoch: usize,
     /// Micro-batches taken.
@@ -159,8 +166,9 @@ impl State {
     /// Missing, damaged, or no state.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let map = files::map(path)?;
-        let card = metadata(&map, path)?
+        let card: StateCard = metadata(&map, path)?
             .ok_or_else(|| Error::checkpoint(path, "it is no state of a modalign run"))?;
+        check_format(path, card.format)?;
         Ok(State { card, path: path.into(), map })
     }
 

@@ -4,12 +4,16 @@ pub mod aligned;
 mod blueprint;
 pub mod carried;
 mod checkpoint;
+mod epochs;
+mod evaluation;
 pub mod folder;
 mod generated;
 mod history;
+mod initial;
 mod lifecycle;
 mod limits;
 pub mod metrics;
+mod opened;
 pub mod probe;
 mod profile;
 mod robust;
@@ -20,12 +24,12 @@ mod text;
 
 pub use blueprint::{Outline, TypicalStep, fits, outline, typical_step};
 pub use checkpoint::{CardStream, ModelCard, Saved};
+pub use evaluation::{evaluate_run, open_saved};
 pub use generated::{BINS, LabelRecord, TaskLabels};
 pub use history::{EpochRecord, StepRecord};
-pub use lifecycle::{
-    Observer, Outcome, RunOptions, evaluate_run, initial_weights, open_data, open_file, open_saved,
-    resume, train,
-};
+pub use initial::initial_weights;
+pub use lifecycle::{Observer, Outcome, RunOptions, resume, train};
+pub use opened::{open_data, open_file};
 pub use profile::{By, Profile, Profiled, Row, profile};
 pub use robust::NOISE;
 pub use scorer::{Scorer, Scoring};

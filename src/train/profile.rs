@@ -1,7 +1,7 @@
 //! Where the time of a training step goes.
 
 use super::blueprint::{Kind, typical};
-use super::lifecycle::statistics;
+use super::opened::statistics;
 use super::session::Session;
 use crate::data::{Batch, Dataset, SplitName};
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! The files of a run folder, as training writes and keeps them.
 
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::files::{first_format, write_atomic};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::Write;
@@ -10,6 +10,9 @@ use std::path::PathBuf;
 /// What `run.json` holds besides the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct RunCard {
+    /// Of this file and of the logs beside it.
+    #[serde(default = "first_format")]
+    pub(super) format: u32,
     pub(super) data: PathBuf,
     pub(super) data_sha256: String,
     /// Of the tokens, which come from another file or by way of a tokenizer.

@@ -8,6 +8,7 @@ use crate::data::{
     Batch, BatchShape, Dataset, FeatureStats, Loader, Modality, SplitName, Standardise,
 };
 use crate::error::{Error, Result};
+use crate::files::FORMAT;
 use crate::gpu::Gpu;
 use crate::nn::{Groups, Params, Weights};
 use crate::phase::Phase;
@@ -267,7 +268,7 @@ impl Session {
     pub(super) fn save_state(&self, path: &Path, epoch: usize) -> Result<()> {
         let data_sha256 = self.data.digest().to_string();
         let (step, updates) = (self.step.step, self.updates);
-        let card = StateCard { epoch, step, updates, data_sha256 };
+        let card = StateCard { format: FORMAT, epoch, step, updates, data_sha256 };
         save_state(path, &card, &self.state_spaces()?, |space, words| {
             self.memory.read(&self.gpu, space, 0, words)
         })

@@ -9,13 +9,13 @@ use crate::gpu::Caps;
 use crate::nn::{Bert, BertShape, Group, Init, LstmEncoder, ParamSpec, Params};
 use crate::ops::optim::Clip;
 use crate::ops::random;
-use crate::recipe::{Config, Model, Offered};
+use crate::recipe::{Config, MODELS, Model, Offered};
 use crate::tape::Var;
 
 /// What they are asked for by.
 pub(in crate::bench) const OP: &str = "step";
 
-/// Rows of the loss ring of a Self-MM step.
+/// Rows of the loss ring of a model's step.
 const RING_ROWS: usize = 16;
 
 /// A batch of sequences for one LSTM: samples, steps, features, hidden units.
@@ -36,14 +36,15 @@ pub(crate) struct LayerSizes {
     pub head: usize,
 }
 
-/// A batch for the three-modality model: samples, features of the text; steps and features of audio and of
+/// A batch for a model: its name and what is set about it; samples; steps and features of text, audio and
 /// vision; rows of the training split.
 #[derive(Clone, Copy)]
-pub(crate) struct SelfMmSizes {
+pub(crate) struct ModelSizes {
+    pub model: &'static str,
+    pub preset: &'static str,
+    pub settings: &'static [&'static str],
     pub batch: usize,
-    pub text: usize,
-    pub audio: (usize, usize),
-    pub vision: (usize, usize),
+    pub streams: [(usize, usize); 3],
     pub rows: usize,
 }
 
@@ -63,11 +64,40 @@ pub(super) fn add(all: &mut Vec<Entry>) {
         step(shape, Box::new(move |caps| encoder_layer(caps, sizes)));
     }
     step("Adam, 22 million parameters".into(), Box::new(|caps| adam(caps, 22, 1000)));
-    let sizes =
-        SelfMmSizes { batch: 16, text: 768, audio: (500, 5), vision: (375, 20), rows: 1284 };
-    let shape = "Self-MM, batch 16, audio 500, vision 375 steps".into();
-    step(shape, Box::new(move |caps| self_mm(caps, sizes)));
+    for entry in MODELS {
+        let sizes = match entry.name {
+            FIRST => ModelSizes {
+                model: FIRST,
+                preset: "mosi",
+                settings: &["model.dropout=0", "align.weight=100"],
+                batch: 16,
+                streams: [(1, 768), (500, 5), (375, 20)],
+                rows: 1284,
+            },
+            model => ModelSizes {
+                model,
+                preset: "mosei",
+                settings: &[],
+                batch: 32,
+                // Aligned data have as many steps in each.
+                streams: match entry.aligned {
+                    true => [(50, 768), (50, 74), (50, 35)],
+                    false => [(50, 768), (500, 74), (375, 35)],
+                },
+                rows: 16326,
+            },
+        };
+        let [_, (audio, _), (vision, _)] = sizes.streams;
+        let shape = match entry.name {
+            FIRST => format!("Self-MM, batch 16, audio {audio}, vision {vision} steps"),
+            name => format!("{name} of mosei, batch 32, audio {audio}, vision {vision} steps"),
+        };
+        step(shape, Box::new(move |caps| model(caps, sizes)));
+    }
 }
+
+/// The model whose step has been timed since before there were others, at the sizes it had then.
+const FIRST: &str = "self_mm";
 
 /// Ends a recording: the gradients of `loss`, and Adam over all parameters.
 fn train(mut bed: Bed, params: &Params, loss: Var) -> Result<Bed> {
@@ -149,18 +179,14 @@ pub(crate) fn adam(caps: &Caps, count: usize, side: usize) -> Result<Bed> {
     Ok(bed)
 }
 
-/// A training step of Self-MM with label generation and the covariance term, by the preset `mosi` with an
-/// optimiser step after every batch; every sample has its full length.
-pub(crate) fn self_mm(caps: &Caps, sizes: SelfMmSizes) -> Result<Bed> {
-    let SelfMmSizes { batch, text, audio, vision, rows } = sizes;
-    let settings = ["model.dropout=0", "align.weight=100"].map(String::from);
-    let config = Config::build("mosi", None, &settings)?;
-    let stream = |modality, (steps, dim)| StreamSpec { modality, steps, dim, lengths: steps > 1 };
-    let streams = [
-        stream(Modality::Text, (1, text)),
-        stream(Modality::Audio, audio),
-        stream(Modality::Vision, vision),
-    ];
+/// A training step of a model, with an optimiser step after every batch; every sample has its full length.
+pub(crate) fn model(caps: &Caps, sizes: ModelSizes) -> Result<Bed> {
+    let ModelSizes { batch, streams, rows, .. } = sizes;
+    let mut settings = vec![format!("model.name={}", sizes.model)];
+    settings.extend(sizes.settings.iter().map(ToString::to_string));
+    let config = Config::build(sizes.preset, None, &settings)?;
+    let stream = |(modality, (steps, dim))| StreamSpec { modality, steps, dim, lengths: steps > 1 };
+    let streams: Vec<StreamSpec> = Modality::ALL.into_iter().zip(streams).map(stream).collect();
     let model = Model::new(&config, Offered { streams: &streams, bert: None })?;
     let mut bed = Bed::new();
     let limit = Params::largest(caps.max_binding);

@@ -1,0 +1,80 @@
+//! A trained model over a data file.
+
+use super::blueprint::{available, offer};
+use super::checkpoint::Saved;
+use super::metrics::{Metrics, evaluate};
+use super::opened::open_data;
+use super::session::{Predictions, Session};
+use super::text;
+use crate::data::{Dataset, SplitName};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::recipe::Model;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Runs a trained model over a split of a data file; metrics where it has labels.
+///
+/// # Errors
+/// A modality that the model needs and the data has not, or has in another width.
+pub fn evaluate_run(
+    gpu: &Gpu,
+    saved: &Saved,
+    data: &Path,
+    split: SplitName,
+) -> Result<(Arc<Dataset>, Predictions, Option<Metrics>)> {
+    let mut session = open_saved(gpu, saved, data)?;
+    let predictions = session.predict(split)?;
+    let metrics = match labels_of(session.data(), split) {
+        Some(truth) => {
+            let convention = saved.card.config.data.convention;
+            Some(evaluate(&predictions.fused(), &truth, convention)?)
+        }
+        None => None,
+    };
+    Ok((session.data().clone(), predictions, metrics))
+}
+
+/// A trained model over a data file, without anything of training.
+///
+/// # Errors
+/// As [`evaluate_run`].
+pub fn open_saved(gpu: &Gpu, saved: &Saved, data: &Path) -> Result<Session> {
+    let card = &saved.card;
+    let data = open_data(gpu, data, &card.config, &text::encoder_of(&saved.path))?;
+    let offered = available(&data);
+    let mut streams = Vec::new();
+    for wanted in &card.streams {
+        let found = offered.iter().find(|s| s.modality == wanted.modality);
+        match found {
+            Some(spec) if spec.dim == wanted.dim => streams.push(*spec),
+            Some(spec) => {
+                return Err(Error::data(
+                    data.path(),
+                    format!(
+                        "'{}' has {} features, the model {} was trained with {}",
+                        wanted.modality,
+                        spec.dim,
+                        saved.path.display(),
+                        wanted.dim
+                    ),
+                ));
+            }
+            None => {
+                return Err(Error::data(
+                    data.path(),
+                    format!("has no '{}', which {} needs", wanted.modality, saved.path.display()),
+                ));
+            }
+        }
+    }
+    let model = Model::new(&card.config, offer(&streams, &data))?;
+    let standardise = card.standardise.clone().map(Arc::new);
+    let mut session = Session::with_model(gpu, model, data, standardise, false)?;
+    session.load(&saved.weights, &saved.path)?;
+    Ok(session)
+}
+
+pub(super) fn labels_of(data: &Dataset, split: SplitName) -> Option<Vec<f32>> {
+    data.split(split)?.labels().map(<[f32]>::to_vec)
+}

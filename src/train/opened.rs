@@ -1,0 +1,55 @@
+//! A data set as a run reads it: opened, checked, its text through the encoder, its statistics.
+
+use super::text;
+use crate::data::{Dataset, Modality, Options, SplitName, Standardise};
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::phase::Phase;
+use crate::recipe::Config;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens a data set as it is, with labels in the range that a configuration has.
+///
+/// # Errors
+/// Bad data.
+pub fn open_file(path: &Path, config: &Config) -> Result<Dataset> {
+    let phase = Phase::begin();
+    let options = Options { label_range: config.data.label_range as f32 };
+    let data = Dataset::open_with(path, &options)?;
+    phase.end(format_args!("{} opened and checked", path.display()));
+    Ok(data)
+}
+
+/// Opens a data set for a configuration: with its text as tokens or features, where that goes
+/// through the pretrained encoder in `encoder`.
+///
+/// # Errors
+/// Bad data, or an encoder that cannot be read.
+pub fn open_data(gpu: &Gpu, path: &Path, config: &Config, encoder: &Path) -> Result<Arc<Dataset>> {
+    text::with_text(gpu, open_file(path, config)?, config, encoder).map(Arc::new)
+}
+
+/// Has the digest of a data file computed while other things are done: of gigabytes it takes long.
+pub(super) fn digest_ahead(data: &Arc<Dataset>) {
+    let data = data.clone();
+    // Whoever needs it first computes it otherwise.
+    let _ = std::thread::Builder::new().name("modalign-digest".into()).spawn(move || {
+        let phase = Phase::begin();
+        data.digest();
+        phase.end(format_args!("{} digested", data.path().display()));
+    });
+}
+
+/// Statistics that audio and vision are standardised by, where the configuration wants that.
+pub(super) fn statistics(data: &Dataset, config: &Config) -> Option<Arc<Standardise>> {
+    let split = data.split(SplitName::Train).filter(|_| config.train.normalize)?;
+    let wanted: Vec<Modality> = [Modality::Audio, Modality::Vision]
+        .into_iter()
+        .filter(|m| split.stream(*m).is_some())
+        .collect();
+    let phase = Phase::begin();
+    let fitted = Standardise::fit(split, &wanted);
+    phase.end(format_args!("means and deviations of {} modalities", wanted.len()));
+    Some(Arc::new(fitted))
+}
