@@ -3,7 +3,7 @@
 
 use crate::common;
 use common::TensorFile;
-use modalign::train::metrics::{Convention, Metrics, evaluate};
+use modalign::train::metrics::{Confusion, Convention, Metrics, evaluate, label};
 
 /// The script's generator.
 struct Draw(u64);
@@ -82,5 +82,74 @@ fn a_thousand_random_sets_score_as_scikit_learn_has_them() {
         assert_eq!(compared, 1000 * scores.len());
         // Sets of neutral truths alone come up, and are the only ones that lack a score.
         assert_eq!(absent > 0, name == "mosi", "{absent}");
+    }
+}
+
+/// The generator of golden_class_metrics.py.
+struct Upper(u64);
+
+impl Upper {
+    fn below(&mut self, n: u64) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % n) as usize
+    }
+}
+
+/// Classes, truth and prediction of that script's set of this number.
+fn classes(seed: u64) -> (usize, Vec<usize>, Vec<usize>) {
+    let mut draw = Upper(seed);
+    let (count, rows, luck) = (2 + draw.below(8), 1 + draw.below(60), draw.below(4));
+    let truth: Vec<usize> = (0..rows).map(|_| draw.below(count as u64)).collect();
+    let mut guess = |t: &usize| if draw.below(4) < luck { *t } else { draw.below(count as u64) };
+    let said = truth.iter().map(&mut guess).collect();
+    (count, truth, said)
+}
+
+/// Truth and prediction by row and label.
+fn labels(seed: u64) -> [Vec<Vec<bool>>; 2] {
+    let mut draw = Upper(seed ^ 0x5DEE_CE66D);
+    let (count, rows, share) = (1 + draw.below(7), 1 + draw.below(60), 1 + draw.below(9));
+    let truth: Vec<Vec<bool>> =
+        (0..rows).map(|_| (0..count).map(|_| draw.below(10) < share).collect()).collect();
+    let mut guess = |t: &bool| if draw.below(3) > 0 { *t } else { draw.below(2) == 1 };
+    let said = truth.iter().map(|row| row.iter().map(&mut guess).collect()).collect();
+    [truth, said]
+}
+
+fn doubles(file: &TensorFile, name: &str) -> Vec<f64> {
+    let bytes = &file.get(name).bytes;
+    bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("8 bytes"))).collect()
+}
+
+#[test]
+fn classes_and_labels_are_scored_as_scikit_learn_scores_them() {
+    let file = TensorFile::fixture("golden_class_metrics.safetensors");
+    let near = |what: &str, got: f64, want: f64| {
+        assert!((got - want).abs() < 1e-12, "{what}: {got}, scikit-learn has {want}");
+    };
+    for (seed, want) in doubles(&file, "classes").chunks_exact(4).enumerate() {
+        let (count, truth, said) = classes(seed as u64);
+        let m = Confusion::of(&said, &truth, count).expect("classes").metrics();
+        let got = [m.accuracy, m.balanced_accuracy, m.f1_macro, m.f1_weighted];
+        for (i, name) in ["accuracy", "balanced", "macro", "weighted"].iter().enumerate() {
+            near(&format!("set {seed}, {name}"), got[i], want[i]);
+        }
+    }
+    for (seed, want) in doubles(&file, "labels").chunks_exact(3).enumerate() {
+        let [truth, said] = labels(seed as u64);
+        let count = truth[0].len();
+        let column = |rows: &[Vec<bool>], k: usize| rows.iter().map(|r| r[k]).collect::<Vec<_>>();
+        let each =
+            (0..count).map(|k| label(&column(&said, k), &column(&truth, k)).expect("labels"));
+        let mut sums = [0.0; 3];
+        for m in each {
+            for (sum, value) in sums.iter_mut().zip([m.f1, m.weighted_accuracy, m.accuracy]) {
+                *sum += value / count as f64;
+            }
+        }
+        for (i, name) in ["F1", "weighted accuracy", "accuracy"].iter().enumerate() {
+            near(&format!("labels {seed}, {name}"), sums[i], want[i]);
+        }
     }
 }

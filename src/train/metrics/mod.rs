@@ -1,5 +1,9 @@
 //! The field's scores, computed as MMSA computes them.
 
+mod classes;
+
+pub use classes::{ClassMetrics, Confusion, LabelMetrics, OfClass, label};
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
