@@ -5,7 +5,9 @@ mod cx;
 mod ef_lstm;
 mod lf_dnn;
 mod lmf;
+mod mfn;
 mod model;
+mod mult;
 mod overlay;
 #[allow(clippy::module_inception, reason = "it is what the floor is about")]
 mod recipe;
