@@ -1,10 +1,12 @@
 //! A model plus its objective plus its schedule: what turns a batch shape into a tape.
 
 pub mod config;
+mod crossmodal;
 mod cx;
 mod ef_lstm;
 mod lf_dnn;
 mod lmf;
+mod memory;
 mod mfn;
 mod model;
 mod mult;
