@@ -15,6 +15,7 @@ use crate::nn::{Init, ParamSpec, linear};
 use crate::ops::Act;
 use crate::ops::attention::Asking;
 use crate::ops::matmul::FeedForward;
+use crate::ops::positions::Sinusoid;
 use crate::tape::Var;
 
 /// Glorot's uniform initialisation, without gain.
@@ -140,6 +141,15 @@ impl Encoder {
             x = cx.tape.add(x, y)?;
         }
         self.norm(cx, "layer_norm", x)
+    }
+}
+
+/// A stream as encoders read it, before dropout.
+pub(super) fn placed(cx: &mut Cx<'_>, x: Var, positions: bool) -> Result<Var> {
+    let scale = (cx.tape.rows_cols(x).1 as f32).sqrt();
+    match positions {
+        true => cx.tape.sinusoid(x, Sinusoid::HalvesPadded, scale),
+        false => cx.tape.scale(x, scale),
     }
 }
 

@@ -10,12 +10,21 @@ use crate::tape::Var;
 impl Mfn {
     /// The memory behind the last step, from all cells.
     pub(super) fn remember(&self, cx: &mut Cx<'_>, cells: Var, steps: usize) -> Result<Var> {
-        let (batch, own, cols) = (cx.batch(), &self.own, self.cells());
-        let (memory, both) = (own.memory, own.inner.gamma1 + own.inner.gamma2);
+        let (batch, cols, memory) = (cx.batch(), self.cells(), self.own.memory);
         let rows = cx.tape.reshape(cells, &[batch, steps * cols])?;
         let before = cx.tape.shift(rows, cols)?;
         let before = cx.tape.reshape(before, &[batch, steps, cols])?;
         let pair = cx.tape.concat(&[before, cells])?;
+        let start = cx.tape.constant("memory", &[batch, memory], &vec![0.0; batch * memory])?;
+        self.watch(cx, pair, start)
+    }
+
+    /// The memory behind the last step, from `pair [batch, steps, 2 cells]`, the cells before each step
+    /// and behind it, and what it was at first, `[batch, memory]`.
+    pub(super) fn watch(&self, cx: &mut Cx<'_>, pair: Var, mut m: Var) -> Result<Var> {
+        let (own, cols, batch) = (&self.own, self.cells(), cx.tape.rows_cols(m).0);
+        let (memory, both) = (own.memory, own.inner.gamma1 + own.inner.gamma2);
+        let steps = cx.tape.rows_cols(pair).0 / batch;
         let scores = self.network(cx, "att1", own.dropout.att1, pair, Act::None)?;
         let attention = cx.tape.softmax(scores)?;
         let seen = cx.tape.mul(attention, pair)?;
@@ -41,7 +50,6 @@ impl Mfn {
         let second_bias = ["gamma2_fc2.bias", "gamma1_fc2.bias"].map(String::from);
         let second_bias = cx.params.span(cx.tape, &second_bias, &[2 * memory])?;
         let ones = cx.tape.constant("ones", &[1, 2], &[1.0; 2])?;
-        let mut m = cx.tape.constant("memory", &[batch, memory], &vec![0.0; batch * memory])?;
         for t in 0..steps {
             let now = cx.tape.slice(known, t * (both + memory), both + memory)?;
             let all = cx.tape.concat(&[now, m])?;

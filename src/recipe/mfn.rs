@@ -42,11 +42,11 @@ struct Settings {
 #[serde(deny_unknown_fields)]
 pub(super) struct Own {
     /// Hidden sizes of the LSTMs.
-    hidden: BySense,
+    pub hidden: BySense,
     /// Size of the memory.
     pub memory: usize,
     /// `sequence`, or `mean`: audio and vision are the same at every step, their mean.
-    time: Time,
+    pub time: Time,
     /// Inner sizes of the networks.
     pub inner: Networks<usize>,
     /// Inside the networks.
@@ -56,7 +56,7 @@ pub(super) struct Own {
 /// What audio and vision are at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Time {
+pub(super) enum Time {
     Sequence,
     Mean,
 }
@@ -78,7 +78,7 @@ pub(super) struct Networks<T> {
 }
 
 impl<T: Copy> Networks<T> {
-    fn of([att1, att2, gamma1, gamma2, out]: [T; 5]) -> Self {
+    pub(super) fn of([att1, att2, gamma1, gamma2, out]: [T; 5]) -> Self {
         Networks { att1, att2, gamma1, gamma2, out }
     }
 
@@ -144,16 +144,16 @@ pub(super) fn check(config: &Config) -> Result<()> {
 }
 
 /// A stream with its LSTM.
-struct Part {
-    spec: StreamSpec,
-    name: &'static str,
-    hidden: usize,
+pub(super) struct Part {
+    pub spec: StreamSpec,
+    pub name: &'static str,
+    pub hidden: usize,
 }
 
 pub(super) struct Mfn {
-    config: Config,
+    pub config: Config,
     pub own: Own,
-    parts: Vec<Part>,
+    pub parts: Vec<Part>,
 }
 
 impl Mfn {

@@ -17,6 +17,8 @@ mod registry;
 pub mod self_mm;
 mod subnets;
 mod tfn;
+#[cfg(test)]
+mod vectors;
 
 pub use config::{BySense, Config, Pooling, TextEncoder, TokenSource};
 pub use cx::{Cx, StateSpace, StreamVars, TrainSpaces};

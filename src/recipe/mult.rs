@@ -19,7 +19,7 @@
 //! clipped once, before the step; keys and values of a stream drop the same elements of its embedding.
 
 use super::config::{BySense, Config, PartRates, at_least_one, fail, probability};
-use super::crossmodal::Encoder;
+use super::crossmodal::{Encoder, placed};
 use super::cx::Cx;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Reads, Recipe};
@@ -30,8 +30,6 @@ use crate::nn::{Group, Init, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
 use crate::ops::attention::MAX_HEAD;
 use crate::ops::conv::Conv1d;
-use crate::ops::positions::Sinusoid;
-use crate::tape::Var;
 use serde::{Deserialize, Serialize};
 
 /// The model's own settings.
@@ -247,15 +245,6 @@ impl MulT {
         let with = others.map(|(i, s)| (i, self.encoder(of, Some(s.modality))));
         (with.collect(), self.encoder(of, None))
     }
-
-    /// A stream as encoders read it, before dropout.
-    fn placed(&self, cx: &mut Cx<'_>, x: Var) -> Result<Var> {
-        let scale = (cx.tape.rows_cols(x).1 as f32).sqrt();
-        match self.own.positions {
-            true => cx.tape.sinusoid(x, Sinusoid::HalvesPadded, scale),
-            false => cx.tape.scale(x, scale),
-        }
-    }
 }
 
 impl Recipe for MulT {
@@ -306,7 +295,7 @@ impl Recipe for MulT {
 
     fn record(&self, cx: &mut Cx<'_>) -> Result<()> {
         let embedding = cx.dropout(self.own.dropout.embedding as f32);
-        let mut placed = Vec::new();
+        let mut streams = Vec::new();
         for (i, s) in self.streams.iter().enumerate() {
             let stream = cx.stream(i)?;
             let whole = stream.width == stream.dim;
@@ -319,19 +308,19 @@ impl Recipe for MulT {
             let taps = cx.param(&format!("proj_{}.weight", letter(s.modality)))?;
             let x = cx.tape.conv1d(x, taps, None, Conv1d::default())?;
             // All encoders that read it read the same, but for what each drops.
-            placed.push(self.placed(cx, x)?);
+            streams.push(placed(cx, x, self.own.positions)?);
         }
         let mut said = Vec::new();
         for (of, s) in self.streams.iter().enumerate() {
             let (with, memory) = self.encoders(s.modality);
             let mut heard = Vec::new();
             for (other, encoder) in with {
-                let x = cx.tape.dropout(placed[of], embedding)?;
-                let known = cx.tape.dropout(placed[other], embedding)?;
+                let x = cx.tape.dropout(streams[of], embedding)?;
+                let known = cx.tape.dropout(streams[other], embedding)?;
                 heard.push(encoder.record(cx, x, Some(known))?);
             }
             let x = cx.tape.concat(&heard)?;
-            let x = self.placed(cx, x)?;
+            let x = placed(cx, x, self.own.positions)?;
             let x = cx.tape.dropout(x, embedding)?;
             let last = memory.record(cx, x, None)?;
             let last = cx.tape.reshape(last, &[cx.batch(), memory.width])?;

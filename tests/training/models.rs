@@ -3,9 +3,9 @@
 
 use crate::common;
 use common::{TensorFile, gpu, of_largest};
-use modalign::data::{Dataset, SplitName};
+use modalign::data::{Dataset, Modality, SplitName, StreamSpec};
 use modalign::nn::Weights;
-use modalign::recipe::Config;
+use modalign::recipe::{Config, Model, Offered};
 use modalign::train::Session;
 use safetensors::tensor::SafeTensors;
 use serde_json::Value;
@@ -247,4 +247,54 @@ fn mfn_is_pytorchs() {
 #[test]
 fn mult_is_pytorchs() {
     check("mult");
+}
+
+/// As many parameters as the released models have over the data sets that their settings are for.
+#[test]
+fn models_are_as_large_as_released() {
+    for (model, counts) in
+        [("mfn", [2_172_657, 1_276_865, 601_505]), ("mult", [2_571_551, 982_951, 1_870_701])]
+    {
+        let sets = [
+            ("mosi", 50, [768, 5, 20]),
+            ("mosei", 50, [768, 74, 35]),
+            ("sims", 39, [768, 33, 709]),
+        ];
+        for ((preset, steps, dims), count) in sets.into_iter().zip(counts) {
+            let of = |(modality, dim)| StreamSpec { modality, steps, dim, lengths: false };
+            let streams: Vec<StreamSpec> = Modality::ALL.into_iter().zip(dims).map(of).collect();
+            let config = Config::preset(model, preset).expect("a preset");
+            let offered = Offered { streams: &streams, bert: None };
+            let made = Model::new(&config, offered).expect("a model");
+            let sum: usize = made.params(true, usize::MAX).iter().map(|spec| spec.len()).sum();
+            assert_eq!(sum, count, "{model} {preset}");
+        }
+    }
+}
+
+/// MFN over means is MFN over streams that are their means already.
+#[test]
+fn mfn_takes_means() {
+    let mut golden = Golden::read("mfn");
+    let scores = |golden: &Golden, more: &[String]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = golden.data(folder.path());
+        let mut session = session("mfn", golden, &data, more);
+        session.predict(SplitName::Test).expect("scores").fused()
+    };
+    let means = scores(&golden, &["model.time=mean".into()]);
+    for name in ["audio", "vision"] {
+        let (mut values, shape) = (golden.file.f32(name), golden.file.shape(name).to_vec());
+        for row in values.chunks_mut(shape[1] * shape[2]) {
+            for column in 0..shape[2] {
+                let places = || (0..shape[1]).map(|step| step * shape[2] + column);
+                let mean = places().map(|at| row[at]).sum::<f32>() / shape[1] as f32;
+                places().for_each(|at| row[at] = mean);
+            }
+        }
+        golden.file.put_f32(name, &shape, &values);
+    }
+    close("means", &means, &scores(&golden, &[]), 1e-5);
+    let sequences = scores(&Golden::read("mfn"), &[]);
+    assert!(of_largest(&means, &sequences) > 1e-2, "it makes a difference");
 }
