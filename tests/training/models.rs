@@ -293,6 +293,8 @@ fn mfn_takes_means() {
             }
         }
         golden.file.put_f32(name, &shape, &values);
+        // A mean is also where the stream itself has ended.
+        golden.file.tensors.remove(&format!("{name}_lengths"));
     }
     close("means", &means, &scores(&golden, &[]), 1e-5);
     let sequences = scores(&Golden::read("mfn"), &[]);
