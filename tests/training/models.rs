@@ -300,3 +300,29 @@ fn mfn_takes_means() {
     let sequences = scores(&Golden::read("mfn"), &[]);
     assert!(of_largest(&means, &sequences) > 1e-2, "it makes a difference");
 }
+
+/// Two streams instead of three, with dropout everywhere; one is refused in words.
+#[test]
+fn mult_takes_two_streams() {
+    let golden = Golden::read("mult");
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = golden.data(folder.path());
+    let made = |letters: &str| {
+        let mut all = settings("mult", &golden);
+        all.extend([format!("model.modalities={letters}"), "model.dropout=0.3".into()]);
+        Session::new(gpu(), &golden.config("mult", &all), data.clone(), None, true)
+    };
+    let mut session = made("AV").expect("a session");
+    session.initialise().expect("states");
+    for epoch in 1..=2 {
+        let learnt = session.train_epoch(epoch, (0..10).collect(), |record, _| {
+            assert!(record.loss.is_finite());
+            Ok(())
+        });
+        learnt.expect("an epoch");
+    }
+    let scores = session.predict(SplitName::Test).expect("scores").fused();
+    assert!(scores.iter().all(|score| score.is_finite()));
+    let refused = made("A").err().expect("one stream is too few").to_string();
+    assert!(refused.contains("two or three of text, audio and vision"), "{refused}");
+}
