@@ -1,5 +1,7 @@
 //! Published values and gradients of inner parts of models, on inputs that a formula makes.
 
+#![allow(clippy::excessive_precision, reason = "the numbers as they are published")]
+
 use super::config::{BySense, Config};
 use super::crossmodal::{Encoder, placed};
 use super::cx::Cx;
@@ -47,7 +49,8 @@ fn run(
     let (mut tape, columns) = (Tape::new(), Columns::task());
     let mut cx = Cx::new((&mut tape, &params), (&layout, block), (&columns, &[]), None);
     let y = record(&mut cx).unwrap();
-    let by = tape.constant("by", &tape.shape(y).to_vec(), by).unwrap();
+    let shape = tape.shape(y).to_vec();
+    let by = tape.constant("by", &shape, by).unwrap();
     let product = tape.mul(y, by).unwrap();
     let loss = tape.sum(product).unwrap();
     tape.keep(y);
