@@ -2,13 +2,13 @@
 // OUT[r, :] = gamma (z - mean) rstd + beta      rstd = 1 / sqrt(mean((z - mean)^2) + eps)
 //
 // drop is dropout as shaders/dropout.wgsl has it; its gradient draws the same mask again.
-// In    X  [rows, cols], cols a multiple of 4
+// In    X  [rows, cols]
 //       Y  [rows, cols], optional: without it this is LayerNorm alone
 //       GB [2, cols]: gamma, beta
 // Out   OUT   [rows, cols]
 //       Z     [rows, cols], optional: z, for the backward
 //       STATS [rows, 2], optional: mean and rstd, for the backward
-// Geometry  by shared/row.wgsl, vectors of four. An invocation comes back only to elements of OUT
+// Geometry  by shared/row.wgsl, vectors of four where cols is a multiple of 4. An invocation comes back only to elements of OUT
 //           that it wrote itself.
 // Numerics  f32; the mean first, then squared differences from it.
 // Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
@@ -22,19 +22,29 @@ struct Params {
     rows: u32, cols: u32, eps: f32, stream: u32,
     threshold: u32, scale: f32,
 }
-@group(0) @binding(0) var<storage, read> X: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> X: array<T>;
 #if Y
-@group(0) @binding(1) var<storage, read> Y: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> Y: array<T>;
 #endif
-@group(0) @binding(2) var<storage, read> GB: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> OUT: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> GB: array<T>;
+@group(0) @binding(3) var<storage, read_write> OUT: array<T>;
 #if Z
-@group(0) @binding(4) var<storage, read_write> Z: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> Z: array<T>;
 #endif
 #if STATS
 @group(0) @binding(5) var<storage, read_write> STATS: array<f32>;
 #endif
 @group(0) @binding(14) var<uniform> P: Params;
+
+#if Y && DROP
+fn mask_of(i: u32) -> T {
+#if VEC
+    return mask4(i * 4u);
+#else
+    return mask1(i);
+#endif
+}
+#endif
 
 @compute @workgroup_size(${WG})
 fn main(
@@ -43,15 +53,19 @@ fn main(
     @builtin(local_invocation_index) id: u32,
 ) {
     let row = row_of(wid, count, id);
-    let quads = P.cols / 4u;
-    let first = row * quads;
-    let end = select(0u, first + quads, row < P.rows);
-    var total = vec4<f32>();
+#if VEC
+    let units = P.cols / 4u;
+#else
+    let units = P.cols;
+#endif
+    let first = row * units;
+    let end = select(0u, first + units, row < P.rows);
+    var total = T();
     for (var i = first + row_start(id); i < end; i += STRIDE) {
         var z = X[i];
 #if Y
 #if DROP
-        z += Y[i] * mask4(i * 4u);
+        z += Y[i] * mask_of(i);
 #else
         z += Y[i];
 #endif
@@ -64,7 +78,7 @@ fn main(
     }
     let share = 1.0 / f32(P.cols);
     let mean = row_sum(flat_sum(total), id) * share;
-    var square = vec4<f32>();
+    var square = T();
     for (var i = first + row_start(id); i < end; i += STRIDE) {
         let d = OUT[i] - mean;
         square += d * d;
@@ -72,7 +86,7 @@ fn main(
     let rstd = 1.0 / sqrt(row_sum(flat_sum(square), id) * share + P.eps);
     for (var i = first + row_start(id); i < end; i += STRIDE) {
         let c = i - first;
-        OUT[i] = GB[c] * ((OUT[i] - mean) * rstd) + GB[quads + c];
+        OUT[i] = GB[c] * ((OUT[i] - mean) * rstd) + GB[units + c];
     }
 #if STATS
     if (row < P.rows && row_owner(id)) {

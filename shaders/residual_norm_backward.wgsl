@@ -4,7 +4,7 @@
 // What PART adds up to is the gradient of gamma and beta.
 // With AFTER the dropout stood behind the norm, and DOUT is drop(DOUT) from the start.
 //
-// In    DOUT, Z [rows, cols], cols a multiple of 4
+// In    DOUT, Z [rows, cols]
 //       STATS [rows, 2]: mean and rstd
 //       GB    [2, cols]
 // Out   DX, DY [rows, cols], each optional, added to where P says so
@@ -23,24 +23,34 @@ struct Params {
     rows: u32, cols: u32, chunk: u32, stream: u32,
     threshold: u32, scale: f32, add_x: u32, add_y: u32,
 }
-@group(0) @binding(0) var<storage, read> DOUT: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> Z: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> DOUT: array<T>;
+@group(0) @binding(1) var<storage, read> Z: array<T>;
 @group(0) @binding(2) var<storage, read> STATS: array<f32>;
-@group(0) @binding(3) var<storage, read> GB: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> GB: array<T>;
 #if DX
-@group(0) @binding(4) var<storage, read_write> DX: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> DX: array<T>;
 #endif
 #if DY
-@group(0) @binding(5) var<storage, read_write> DY: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> DY: array<T>;
 #endif
 #if PART
-@group(0) @binding(6) var<storage, read_write> PART: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> PART: array<T>;
 #endif
 @group(0) @binding(14) var<uniform> P: Params;
 
-fn dout(i: u32) -> vec4<f32> {
+#if DROP
+fn mask_of(i: u32) -> T {
+#if VEC
+    return mask4(i * 4u);
+#else
+    return mask1(i);
+#endif
+}
+#endif
+
+fn dout(i: u32) -> T {
 #if AFTER && DROP
-    return DOUT[i] * mask4(i * 4u);
+    return DOUT[i] * mask_of(i);
 #else
     return DOUT[i];
 #endif
@@ -53,20 +63,24 @@ fn main(
     @builtin(local_invocation_index) id: u32,
 ) {
     let chunk = row_of(wid, count, id);
-    let quads = P.cols / 4u;
+#if VEC
+    let units = P.cols / 4u;
+#else
+    let units = P.cols;
+#endif
     let share = 1.0 / f32(P.cols);
-    let part = chunk * 2u * quads;
+    let part = chunk * 2u * units;
     // Every invocation takes every turn: the sums hold barriers.
     for (var turn = 0u; turn < P.chunk; turn++) {
         let row = chunk * P.chunk + turn;
         let there = row < P.rows;
-        let first = row * quads;
-        let end = select(0u, quads, there);
+        let first = row * units;
+        let end = select(0u, units, there);
         let at = select(0u, row * 2u, there);
         let mean = STATS[at];
         let rstd = STATS[at + 1u];
-        var sum_g = vec4<f32>();
-        var sum_gh = vec4<f32>();
+        var sum_g = T();
+        var sum_gh = T();
         for (var c = row_start(id); c < end; c += STRIDE) {
             let d = dout(first + c);
             let h = (Z[first + c] - mean) * rstd;
@@ -75,8 +89,8 @@ fn main(
             sum_gh += g * h;
 #if PART
             // The first turn of a chunk finds what an earlier step left there.
-            PART[part + c] = select(PART[part + c], vec4<f32>(), turn == 0u) + d * h;
-            PART[part + quads + c] = select(PART[part + quads + c], vec4<f32>(), turn == 0u) + d;
+            PART[part + c] = select(PART[part + c], T(), turn == 0u) + d * h;
+            PART[part + units + c] = select(PART[part + units + c], T(), turn == 0u) + d;
 #endif
         }
         let mean_g = row_sum(flat_sum(sum_g), id) * share;
@@ -86,13 +100,13 @@ fn main(
             let h = (Z[i] - mean) * rstd;
             let dz = rstd * (GB[c] * dout(i) - mean_g - h * mean_gh);
 #if DX
-            DX[i] = dz + select(vec4<f32>(), DX[i], P.add_x != 0u);
+            DX[i] = dz + select(T(), DX[i], P.add_x != 0u);
 #endif
 #if DY
 #if DROP
-            DY[i] = dz * mask4(i * 4u) + select(vec4<f32>(), DY[i], P.add_y != 0u);
+            DY[i] = dz * mask_of(i) + select(T(), DY[i], P.add_y != 0u);
 #else
-            DY[i] = dz + select(vec4<f32>(), DY[i], P.add_y != 0u);
+            DY[i] = dz + select(T(), DY[i], P.add_y != 0u);
 #endif
 #endif
         }

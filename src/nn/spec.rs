@@ -71,6 +71,17 @@ impl ParamSpec {
             .collect()
     }
 
+    /// The tensor in two parameters: its first `rows` rows (of one axis: elements), and the others.
+    pub fn split(self, rows: usize) -> [Self; 2] {
+        let all = self.shape.first().copied().unwrap_or_default();
+        [0..rows.min(all), rows.min(all)..all].map(|range| {
+            let mut shape = self.shape.clone();
+            shape[0] = range.len();
+            let pitch = if shape.len() == 1 { range.len() } else { self.pitch };
+            ParamSpec { shape, pitch, part: Some((range, all)), ..self.clone() }
+        })
+    }
+
     /// Its name among [`Params`]: that of the tensor, and for a part its first row.
     pub fn key(&self) -> String {
         match &self.part {
@@ -90,7 +101,9 @@ impl ParamSpec {
 
     /// Its own among the values of the whole tensor.
     pub(super) fn own<'a>(&self, values: &'a [f32]) -> &'a [f32] {
-        let start = self.part.as_ref().map_or(0, |(range, _)| range.start * self.cols());
+        let before =
+            |range: &std::ops::Range<usize>| range.start * (self.len() / range.len().max(1));
+        let start = self.part.as_ref().map_or(0, |(range, _)| before(range));
         &values[start..start + self.len()]
     }
 

@@ -197,6 +197,39 @@ impl Tape {
     }
 }
 
+impl Tape {
+    /// The columns of the last axis moved `by` places towards its end: the first `by` become 0, the last
+    /// `by` are left out. Of `[batch, steps · d]` and `d` it is the step before each one. One dispatch
+    /// each way.
+    ///
+    /// # Errors
+    /// A tensor without elements; no place, or more than there are columns.
+    pub fn shift(&mut self, x: Var, by: usize) -> Result<Var> {
+        let (rows, cols) = self.rows_cols(x);
+        if by == 0 || by > cols || rows == 0 {
+            let detail = format!("{:?} by {by}: want 1 to as many as columns", self.shape(x));
+            return Err(Error::shape("shift", detail));
+        }
+        let shape = self.shape(x).to_vec();
+        let y = self.output("shift", &shape, &[x]);
+        let record = move |tape: &mut Tape, from: Var, to: Sink, first: u32| {
+            let mut words = sizes(&[rows, cols, cols, 0, cols]);
+            words.extend([first, to.accumulate]);
+            tape.call(&SLICE, &[Some(from), Some(to.var)], words, Defines::new(), 0);
+        };
+        // From a column before the first on, counted in 32 bits as the kernel counts; back, from one
+        // behind it.
+        record(self, x, Sink { var: y, accumulate: 0 }, (by as u32).wrapping_neg());
+        self.on_backward(&[y], move |tape| {
+            if let (Some(dy), Some(dx)) = (tape.grad(y), tape.sink(x)) {
+                record(tape, dy, dx, by as u32);
+            }
+            Ok(())
+        });
+        Ok(y)
+    }
+}
+
 /// A span of columns of a matrix.
 #[derive(Clone, Copy)]
 struct Span {

@@ -21,7 +21,10 @@ pub static RESIDUAL_NORM: Kernel = Kernel {
         Binding::write("STATS").or_none(),
     ],
     step: true,
-    launch: |family, words, _| row_launch(family, words[0] as usize, words[1] as usize, true),
+    launch: |family, words, _| {
+        let (rows, cols) = (words[0] as usize, words[1] as usize);
+        row_launch(family, rows, cols, cols.is_multiple_of(4))
+    },
     twin: reference::residual_norm,
     cases: cases::forward,
 };
@@ -58,7 +61,9 @@ fn backward_launch(family: Family, words: &[u32], _: &Defines) -> Launch {
         Family::Wide(lanes) if cols >= 4 * lanes as usize => shared("LANES", lanes),
         _ => Launch::of(grid(chunks, 64)).with("WG", 64),
     };
-    launch.with("VEC", 1).iterations((chunk * cols / 2) as u64)
+    let by_four = cols.is_multiple_of(4);
+    let launch = launch.iterations((chunk * if by_four { cols / 2 } else { 2 * cols }) as u64);
+    if by_four { launch.with("VEC", 1) } else { launch }
 }
 
 /// What the backward of a norm needs.
@@ -102,7 +107,7 @@ pub(super) fn backward(tape: &mut Tape, dout: Var, kept: Kept, x: Option<Var>, y
 
 impl Tape {
     /// `norm(x + dropout(y))` over the last axis: `x`, `y` `[rows, cols]`, `gb [2, cols]` weight and
-    /// bias, cols a multiple of 4. One dispatch; two backward.
+    /// bias. One dispatch; two backward.
     ///
     /// # Errors
     /// Sizes that do not fit, a dropout outside [0, 1).
@@ -130,10 +135,10 @@ impl Tape {
         let (rows, cols) = self.rows_cols(x);
         let fits = y.is_none_or(|y| self.rows_cols(y) == (rows, cols));
         let fits = fits && eps.is_finite() && eps > 0.0;
-        if !fits || self.rows_cols(gb) != (2, cols) || cols % 4 != 0 || rows * cols == 0 {
+        if !fits || self.rows_cols(gb) != (2, cols) || rows * cols == 0 {
             let shapes: Vec<_> =
                 [Some(x), y, Some(gb)].into_iter().flatten().map(|v| self.shape(v)).collect();
-            let detail = format!("{shapes:?}: want rows of 4 k columns, [2, columns], eps > 0");
+            let detail = format!("{shapes:?}: want rows of one width, [2, columns], eps > 0");
             return Err(Error::shape("residual_norm", detail));
         }
         // Two gradients that are written cannot be one tensor.
@@ -167,8 +172,18 @@ impl Tape {
 mod cases {
     use super::*;
 
-    const SHAPES: [(usize, usize); 7] =
-        [(1, 4), (3, 20), (65, 8), (33, 36), (17, 132), (5, 1028), (70, 64)];
+    const SHAPES: [(usize, usize); 9] = [
+        (1, 4),
+        (3, 20),
+        (65, 8),
+        (33, 36),
+        (17, 132),
+        (5, 1028),
+        (70, 64),
+        // Widths that are no whole vectors.
+        (19, 50),
+        (6, 7),
+    ];
     const EPS: f32 = 1e-5;
 
     fn mask(i: usize) -> Mask {

@@ -1,11 +1,15 @@
 //! A model plus its objective plus its schedule: what turns a batch shape into a tape.
 
 pub mod config;
+mod crossmodal;
 mod cx;
 mod ef_lstm;
 mod lf_dnn;
 mod lmf;
+mod memory;
+mod mfn;
 mod model;
+mod mult;
 mod overlay;
 #[allow(clippy::module_inception, reason = "it is what the floor is about")]
 mod recipe;
@@ -13,6 +17,8 @@ mod registry;
 pub mod self_mm;
 mod subnets;
 mod tfn;
+#[cfg(test)]
+mod vectors;
 
 pub use config::{BySense, Config, Pooling, TextEncoder, TokenSource};
 pub use cx::{Cx, StateSpace, StreamVars, TrainSpaces};

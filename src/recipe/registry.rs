@@ -4,7 +4,9 @@ use super::config::Config;
 use super::ef_lstm::{self, EfLstm};
 use super::lf_dnn::{self, LfDnn};
 use super::lmf::{self, Lmf};
+use super::mfn::{self, Mfn};
 use super::model::Offered;
+use super::mult::{self, MulT};
 use super::overlay::nearest;
 use super::recipe::Recipe;
 use super::self_mm::{self, SelfMm};
@@ -89,6 +91,26 @@ pub static MODELS: &[Entry] = &[
         check: lmf::check,
         about: |_, letters| Ok(over("LMF", letters)),
         make: |config, offered| Ok(Box::new(Lmf::new(config, offered)?)),
+    },
+    Entry {
+        name: "mfn",
+        paper: "arXiv:1802.00927",
+        needs: "streams of equally many steps, unless audio and vision are means",
+        presets: mfn::PRESETS,
+        preset: mfn::preset,
+        check: mfn::check,
+        about: |_, letters| Ok(over("MFN", letters)),
+        make: |config, offered| Ok(Box::new(Mfn::new(config, offered)?)),
+    },
+    Entry {
+        name: "mult",
+        paper: "arXiv:1906.00295",
+        needs: "two or three of text, audio and vision",
+        presets: mult::PRESETS,
+        preset: mult::preset,
+        check: mult::check,
+        about: |_, letters| Ok(over("MulT", letters)),
+        make: |config, offered| Ok(Box::new(MulT::new(config, offered)?)),
     },
 ];
 

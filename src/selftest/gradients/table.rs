@@ -71,6 +71,11 @@ pub fn table() -> Vec<Entry> {
             let (a, b) = (t.slice(v[0], 0, 4)?, t.slice(v[0], 2, 4)?);
             t.mul(a, b)
         }),
+        entry("shift", &[&[3, 7]], |t, v| t.shift(v[0], 2)),
+        entry("shift vectors, twice", &[&[2, 12]], |t, v| {
+            let (a, b) = (t.shift(v[0], 4)?, t.shift(v[0], 8)?);
+            t.mul(a, b)
+        }),
         entry("dropout", &[&[5, 7]], |t, v| t.dropout(v[0], 0.4)),
         entry("two dropouts", &[&[4, 8]], |t, v| {
             let x = t.dropout(v[0], 0.3)?;

@@ -19,6 +19,9 @@ fn norms() -> Vec<Entry> {
         entry("residual_norm", &[&[19, 8], &[19, 8], &[2, 8]], |t, v| {
             t.residual_norm(v[0], v[1], v[2], 1e-5, 0.0)
         }),
+        entry("residual_norm odd width", &[&[19, 7], &[19, 7], &[2, 7]], |t, v| {
+            t.residual_norm(v[0], v[1], v[2], 1e-5, 0.4)
+        }),
         entry("residual_norm dropout", &[&[9, 12], &[9, 12], &[2, 12]], |t, v| {
             t.residual_norm(v[0], v[1], v[2], 1e-12, 0.4)
         }),

@@ -1,0 +1,342 @@
+//! MulT, arXiv:1906.00295: crossmodal transformers over streams that nobody aligned, as MMSA releases it.
+//!
+//! ```text
+//! x_m = conv_m(stream of m)                                 no padding, so k − 1 steps fewer
+//! z_mn = trans_m_with_n(x_m, x_n)                           queries of m; keys and values of n
+//! h_m = trans_m_mem([z_mn; z_mo]) at the last step          self-attention
+//! ŷ = out_layer(proj2(drop relu(proj1 h)) + h)              h = [h_l; h_a; h_v]
+//! ```
+//!
+//! A layer is pre-norm: `x += drop(attention(LN x, LN y))`, `x += drop(fc2(relu(fc1(LN x))))`. Query i sees
+//! the keys j ≤ i + |T − T'|. Nobody hides padding, and the last step may be padding, too. Where only the
+//! last step of a memory is read, its last layer computes nothing else but keys and values.
+//!
+//! Since September 2022 MMSA's encoders have no positions unless told, and nobody tells them:
+//! `model.positions=false` is that; its published results are older.
+//!
+//! What differs from MMSA: its learning rate falls to a tenth when the validation loss stands still, and
+//! there is no such schedule here; it clips what has accumulated after each micro-batch, here it is
+//! clipped once, before the step; keys and values of a stream drop the same elements of its embedding.
+//! A training step on MOSI is 1,184 dispatches.
+
+use super::config::{BySense, Config, PartRates, at_least_one, fail, probability};
+use super::crossmodal::{Encoder, placed};
+use super::cx::Cx;
+use super::model::Offered;
+use super::recipe::{Columns, Output, Reads, Recipe};
+use super::subnets::GROUP;
+use crate::data::{Modality, StreamSpec};
+use crate::error::{Error, Result};
+use crate::nn::{Group, Init, ParamSpec, linear, linear_specs};
+use crate::ops::Act;
+use crate::ops::attention::MAX_HEAD;
+use crate::ops::conv::Conv1d;
+use serde::{Deserialize, Serialize};
+
+/// The model's own settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    model: Own,
+}
+
+/// Sizes and dropout.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    /// Width of the streams behind their convolutions.
+    width: usize,
+    /// Heads of all attention.
+    heads: usize,
+    /// Layers of the crossmodal encoders; those of the memories are at least three.
+    layers: usize,
+    /// Taps of the convolutions.
+    kernel: BySense,
+    /// Tell encoders the positions of steps, as the paper has it.
+    positions: bool,
+    /// Dropout probabilities.
+    dropout: Dropouts,
+}
+
+/// Dropout probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Dropouts {
+    /// Of attention to text, and in the memories.
+    attention_text: f64,
+    /// Of attention to audio.
+    attention_audio: f64,
+    /// Of attention to vision.
+    attention_vision: f64,
+    /// Between the two layers of a feed-forward block.
+    inner: f64,
+    /// Of what an encoder reads.
+    embedding: f64,
+    /// Of what is added to a residual.
+    residual: f64,
+    /// Of the text.
+    text: f64,
+    /// Between the two layers before the last one.
+    out: f64,
+}
+
+impl Dropouts {
+    fn list(&self) -> [(&'static str, f64); 8] {
+        [
+            ("attention_text", self.attention_text),
+            ("attention_audio", self.attention_audio),
+            ("attention_vision", self.attention_vision),
+            ("inner", self.inner),
+            ("embedding", self.embedding),
+            ("residual", self.residual),
+            ("text", self.text),
+            ("out", self.out),
+        ]
+    }
+
+    /// Of attention to a modality.
+    fn attention(&self, to: Modality) -> f64 {
+        match to {
+            Modality::Text => self.attention_text,
+            Modality::Audio => self.attention_audio,
+            Modality::Vision => self.attention_vision,
+        }
+    }
+}
+
+pub(super) const PRESETS: &[&str] = &["mosi", "mosei", "sims"];
+
+/// MMSA's settings.
+pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
+    let (width, heads, layers, taps, attention, [embedding, residual, text], batch, lr) = match name
+    {
+        "mosei" => (30, 6, 4, [5, 1, 3], [0.4, 0.0, 0.0], [0.0, 0.0, 0.3], 4, 5e-4),
+        "sims" => (50, 10, 2, [5, 1, 1], [0.2, 0.1, 0.0], [0.1, 0.2, 0.3], 16, 2e-3),
+        _ => (50, 10, 4, [5, 5, 5], [0.3, 0.2, 0.0], [0.2, 0.0, 0.5], 16, 2e-3),
+    };
+    if name == "sims" {
+        config.sims();
+    }
+    config.train.batch_size = batch;
+    config.train.accumulate = 8;
+    config.train.normalize = false;
+    config.train.clip_value = 0.6;
+    config.train.lr = PartRates::of([(GROUP, lr)]);
+    config.train.decay = PartRates::of([(GROUP, 0.0)]);
+    let [text_taps, audio, vision] = taps;
+    let [attention_text, attention_audio, attention_vision] = attention;
+    config.set_own(&Settings {
+        model: Own {
+            width,
+            heads,
+            layers,
+            kernel: BySense { text: text_taps, audio, vision },
+            positions: true,
+            dropout: Dropouts {
+                attention_text,
+                attention_audio,
+                attention_vision,
+                inner: 0.0,
+                embedding,
+                residual,
+                text,
+                out: if name == "sims" { 0.1 } else { 0.5 },
+            },
+        },
+    })
+}
+
+pub(super) fn check(config: &Config) -> Result<()> {
+    let Settings { model } = config.settings()?;
+    let k = model.kernel;
+    for (name, value) in [
+        ("width", model.width),
+        ("heads", model.heads),
+        ("layers", model.layers),
+        ("kernel.text", k.text),
+        ("kernel.audio", k.audio),
+        ("kernel.vision", k.vision),
+    ] {
+        at_least_one(&format!("model.{name}"), value)?;
+    }
+    // A memory is up to twice as wide.
+    if !model.width.is_multiple_of(model.heads) || 2 * model.width / model.heads > MAX_HEAD {
+        return fail("model.heads", "a divisor of model.width, with heads of at most 64");
+    }
+    for (name, value) in model.dropout.list() {
+        probability(&format!("model.dropout.{name}"), value)?;
+    }
+    Ok(())
+}
+
+/// The letter that parameters have for a modality.
+fn letter(modality: Modality) -> char {
+    match modality {
+        Modality::Text => 'l',
+        Modality::Audio => 'a',
+        Modality::Vision => 'v',
+    }
+}
+
+pub(super) struct MulT {
+    config: Config,
+    own: Own,
+    streams: Vec<StreamSpec>,
+}
+
+impl MulT {
+    pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
+        let (Settings { model: own }, letters) = (config.settings()?, &config.model.modalities);
+        let wanted = Modality::ALL.into_iter().filter(|m| letters.contains(m.letter()));
+        let streams: Vec<StreamSpec> = wanted
+            .filter_map(|m| offered.streams.iter().find(|s| s.modality == m))
+            .map(|spec| StreamSpec { lengths: false, ..*spec })
+            .collect();
+        if streams.len() < 2 {
+            return Err(Error::Config(format!(
+                "mult wants two or three of text, audio and vision, and of '{letters}' the data has {}",
+                streams.len()
+            )));
+        }
+        let made = MulT { config: config.clone(), own, streams };
+        for s in &made.streams {
+            if s.steps < made.taps(s.modality) {
+                let (name, steps) = (s.modality.name(), s.steps);
+                return fail(&format!("model.kernel.{name}"), &format!("1 to {steps}, its steps"));
+            }
+        }
+        Ok(made)
+    }
+
+    fn taps(&self, modality: Modality) -> usize {
+        let taps = self.own.kernel;
+        match modality {
+            Modality::Text => taps.text,
+            Modality::Audio => taps.audio,
+            Modality::Vision => taps.vision,
+        }
+    }
+
+    /// Width of what a memory says, and of what all of them say.
+    fn widths(&self) -> (usize, usize) {
+        let (n, own) = (self.streams.len(), self.own.width);
+        ((n - 1) * own, n * (n - 1) * own)
+    }
+
+    fn encoder(&self, of: Modality, with: Option<Modality>) -> Encoder {
+        let (Own { width, heads, layers, dropout, .. }, of) = (self.own, letter(of));
+        let (name, attention) = match with {
+            Some(with) => (format!("trans_{of}_with_{}", letter(with)), dropout.attention(with)),
+            None => (format!("trans_{of}_mem"), dropout.attention_text),
+        };
+        let own = with.is_none();
+        Encoder {
+            name,
+            width: if own { self.widths().0 } else { width },
+            heads,
+            layers: if own { layers.max(3) } else { layers },
+            own,
+            dropout: [attention, dropout.inner, dropout.residual],
+        }
+    }
+
+    /// The encoders of a modality: those that attend to others, with where these are, and its memory.
+    fn encoders(&self, of: Modality) -> (Vec<(usize, Encoder)>, Encoder) {
+        let others = self.streams.iter().enumerate().filter(|(_, s)| s.modality != of);
+        let with = others.map(|(i, s)| (i, self.encoder(of, Some(s.modality))));
+        (with.collect(), self.encoder(of, None))
+    }
+}
+
+impl Recipe for MulT {
+    fn reads(&self) -> Reads {
+        Reads { streams: self.streams.clone(), tokens: None }
+    }
+
+    fn params(&self, _: bool, _: usize) -> Vec<ParamSpec> {
+        let mut specs = Vec::new();
+        for s in &self.streams {
+            let (taps, name) = (self.taps(s.modality), letter(s.modality));
+            let init = Init::Uniform(1.0 / ((s.dim * taps) as f32).sqrt());
+            let shape = [self.own.width, s.dim, taps];
+            specs.push(ParamSpec::new(format!("proj_{name}.weight"), &shape, GROUP, init));
+        }
+        for s in &self.streams {
+            let (with, memory) = self.encoders(s.modality);
+            specs.extend(with.iter().flat_map(|(_, encoder)| encoder.specs()));
+            specs.extend(memory.specs());
+        }
+        let all = self.widths().1;
+        for (name, outputs) in [("proj1", all), ("proj2", all), ("out_layer", 1)] {
+            specs.extend(linear_specs(name, (all, all, outputs), true, GROUP));
+        }
+        specs
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        let t = &self.config.train;
+        vec![Group::adam(GROUP, t.lr.get(GROUP)).weight_decay(t.decay.get(GROUP))]
+    }
+
+    fn columns(&self) -> Columns {
+        Columns::task()
+    }
+
+    fn outputs(&self) -> Vec<Output> {
+        let (one, all) = self.widths();
+        let each = self
+            .streams
+            .iter()
+            .map(|s| Output::representation(format!("encoded {}", s.modality), one));
+        let mut outputs = vec![Output::score("M", 1)];
+        outputs.extend(each);
+        outputs.push(Output::representation("feature M", all));
+        outputs
+    }
+
+    fn record(&self, cx: &mut Cx<'_>) -> Result<()> {
+        let embedding = cx.dropout(self.own.dropout.embedding as f32);
+        let mut streams = Vec::new();
+        for (i, s) in self.streams.iter().enumerate() {
+            let stream = cx.stream(i)?;
+            let whole = stream.width == stream.dim;
+            let x = stream.values;
+            let mut x = if whole { x } else { cx.tape.slice(x, 0, stream.dim)? };
+            if s.modality == Modality::Text {
+                let p = cx.dropout(self.own.dropout.text as f32);
+                x = cx.tape.dropout(x, p)?;
+            }
+            let taps = cx.param(&format!("proj_{}.weight", letter(s.modality)))?;
+            let x = cx.tape.conv1d(x, taps, None, Conv1d::default())?;
+            // All encoders that read it read the same, but for what each drops.
+            streams.push(placed(cx, x, self.own.positions)?);
+        }
+        let mut said = Vec::new();
+        for (of, s) in self.streams.iter().enumerate() {
+            let (with, memory) = self.encoders(s.modality);
+            let mut heard = Vec::new();
+            for (other, encoder) in with {
+                let x = cx.tape.dropout(streams[of], embedding)?;
+                let known = cx.tape.dropout(streams[other], embedding)?;
+                heard.push(encoder.record(cx, x, Some(known))?);
+            }
+            let x = cx.tape.concat(&heard)?;
+            let x = placed(cx, x, self.own.positions)?;
+            let x = cx.tape.dropout(x, embedding)?;
+            let last = memory.record(cx, x, None)?;
+            let last = cx.tape.reshape(last, &[cx.batch(), memory.width])?;
+            cx.output(&format!("encoded {}", s.modality), last)?;
+            said.push(last);
+        }
+        let h = cx.tape.concat(&said)?;
+        let y = linear(cx.tape, cx.params, "proj1", h, Act::Relu)?;
+        let p = cx.dropout(self.own.dropout.out as f32);
+        let y = cx.tape.dropout(y, p)?;
+        let y = linear(cx.tape, cx.params, "proj2", y, Act::None)?;
+        let y = cx.tape.add(y, h)?;
+        cx.output("feature M", y)?;
+        let score = linear(cx.tape, cx.params, "out_layer", y, Act::None)?;
+        cx.output("M", score)?;
+        if cx.training() { cx.l1_loss("M", score) } else { Ok(()) }
+    }
+}

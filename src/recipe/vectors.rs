@@ -1,0 +1,194 @@
+//! Published values and gradients of inner parts of models, on inputs that a formula makes.
+
+#![allow(clippy::excessive_precision, reason = "the numbers as they are published")]
+
+use super::config::{BySense, Config};
+use super::crossmodal::{Encoder, placed};
+use super::cx::Cx;
+use super::mfn::{Mfn, Networks, Own, Part, Time};
+use super::recipe::{Columns, Recipe};
+use super::subnets::GROUP;
+use crate::Gpu;
+use crate::data::{BatchShape, Layout, Modality, StreamSpec};
+use crate::error::Result;
+use crate::gpu::GpuOptions;
+use crate::nn::{Group, Init, ParamSpec, Params, Weights};
+use crate::plan::{Memory, Pool, Spaces};
+use crate::tape::{Tape, Var};
+
+/// Element k is `((a k² + b k + 3) mod 17 − 8) / 10`.
+fn q(a: usize, b: usize, len: usize) -> Vec<f32> {
+    (0..len).map(|k| ((a * k * k + b * k + 3) % 17) as f32 / 10.0 - 0.8).collect()
+}
+
+/// What `record` makes of parameters of these values, and the gradients of its sum weighted by `by`.
+/// Parameters that no value is given for are 0, scales of norms 1.
+fn run(
+    specs: Vec<ParamSpec>,
+    values: &[(&str, Vec<f32>)],
+    by: &[f32],
+    record: impl FnOnce(&mut Cx<'_>) -> Result<Var>,
+) -> (Vec<f32>, f32, Weights) {
+    let gpu = Gpu::with(&GpuOptions { quiet: true, ..GpuOptions::default() }).unwrap();
+    let mut spaces = Spaces::new();
+    let block = spaces.declare("block", 64);
+    let groups = [Group::adam(GROUP, 0.1)];
+    let params = Params::new(specs, &groups, &mut spaces, gpu.caps().max_binding, true).unwrap();
+    let mut weights = Weights::default();
+    for spec in
+        params.specs().filter(|spec| weights.get(&spec.name).is_none()).cloned().collect::<Vec<_>>()
+    {
+        let given = values.iter().find(|(name, _)| *name == spec.name);
+        let rows = spec.part.as_ref().map_or(spec.shape[0], |(_, all)| *all);
+        let shape = [&[rows], &spec.shape[1..]].concat();
+        let one = if spec.init == Init::Ones { 1.0 } else { 0.0 };
+        let of = given.map_or(vec![one; shape.iter().product()], |(_, values)| values.clone());
+        weights.insert(&spec.name, shape, of);
+    }
+    let layout = Layout::of(BatchShape { rows: 1, tokens: 0, steps: [0; 3] }, &[], None);
+    let (mut tape, columns) = (Tape::new(), Columns::task());
+    let mut cx = Cx::new((&mut tape, &params), (&layout, block), (&columns, &[]), None);
+    let y = record(&mut cx).unwrap();
+    let shape = tape.shape(y).to_vec();
+    let by = tape.constant("by", &shape, by).unwrap();
+    let product = tape.mul(y, by).unwrap();
+    let loss = tape.sum(product).unwrap();
+    tape.keep(y);
+    tape.keep(loss);
+    tape.backward(&[loss]).unwrap();
+    let memory = Memory::allocate(&gpu, &spaces).unwrap();
+    params.upload(&gpu, &memory, &weights).unwrap();
+    let program = tape.plan(gpu.caps()).unwrap().prepare(&gpu, &memory, &mut Pool::new()).unwrap();
+    program.replay(&gpu, &memory, true, &[], None).unwrap();
+    let read = |var| program.read(&gpu, &memory, var).unwrap();
+    (read(y), read(loss)[0], params.gradients(&gpu, &memory).unwrap())
+}
+
+fn close(what: &str, got: &[f32], want: &[f32]) {
+    let scale = want.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (got, want) in got.iter().zip(want) {
+        assert!((got - want).abs() <= 2e-5 * scale, "{what}: {got} where {want} is right");
+    }
+}
+
+fn free(name: &str, shape: &[usize]) -> ParamSpec {
+    ParamSpec::new(name, shape, GROUP, Init::Zeros)
+}
+
+fn encoded(positions: bool) -> (Vec<f32>, f32, Weights) {
+    let (name, dropout) = ("e".to_string(), [0.0; 3]);
+    let encoder = Encoder { name, width: 4, heads: 2, layers: 1, own: false, dropout };
+    let mut specs = encoder.specs();
+    specs.extend([free("x", &[1, 2, 4]), free("kv", &[1, 3, 4])]);
+    let values = [
+        ("x", q(3, 2, 8)),
+        ("kv", q(5, 7, 12)),
+        ("e.layers.0.self_attn.in_proj_weight", q(2, 3, 48)),
+        ("e.layers.0.self_attn.out_proj.weight", q(3, 6, 16)),
+        ("e.layers.0.fc1.weight", q(5, 1, 64)),
+        ("e.layers.0.fc2.weight", q(7, 3, 64)),
+    ];
+    run(specs, &values, &q(4, 6, 8), |cx| {
+        let [x, kv] = [cx.param("x")?, cx.param("kv")?].map(|v| placed(cx, v, positions));
+        encoder.record(cx, x?, Some(kv?))
+    })
+}
+
+#[test]
+fn mults_encoder() {
+    let (y, loss, gradients) = encoded(false);
+    let want = [
+        0.18717511,
+        0.74704311,
+        0.75159248,
+        -1.6858107,
+        -0.51394012,
+        -1.29472574,
+        0.44396806,
+        1.3646978,
+    ];
+    close("y", &y, &want);
+    close("loss", &[loss], &[-0.0663606703]);
+    let want = [
+        -0.57202827,
+        0.54547244,
+        -0.02085225,
+        0.04740809,
+        -0.60081805,
+        -0.62780632,
+        1.00620674,
+        0.22241763,
+    ];
+    close("dx", gradients.get("x").unwrap().1, &want);
+    let want = [
+        -0.22871953,
+        0.11017878,
+        -0.54255792,
+        0.66109867,
+        -0.62678416,
+        -0.36469064,
+        -0.3389705,
+        1.3304453,
+        -0.35409151,
+        -0.08416011,
+        0.08415363,
+        0.35409799,
+    ];
+    close("dkv", gradients.get("kv").unwrap().1, &want);
+    let want = [
+        -1.64501946,
+        0.56836319,
+        0.9804477,
+        0.09620857,
+        -0.65653547,
+        -1.04027805,
+        0.12482073,
+        1.5719928,
+    ];
+    close("y with positions", &encoded(true).0, &want);
+}
+
+#[test]
+fn mfns_memory() {
+    let sense = BySense { text: 1, audio: 1, vision: 1 };
+    let own = Own {
+        hidden: sense,
+        memory: 2,
+        time: Time::Sequence,
+        inner: Networks::of([2; 5]),
+        dropout: Networks::of([0.0; 5]),
+    };
+    let parts =
+        Modality::ALL.into_iter().zip(["lstm_l", "lstm_a", "lstm_v"]).map(|(modality, name)| {
+            Part {
+                spec: StreamSpec { modality, steps: 1, dim: 1, lengths: false },
+                name,
+                hidden: 1,
+            }
+        });
+    let mfn = Mfn { config: Config::default(), own, parts: parts.collect() };
+    let mut specs = mfn.params(true, usize::MAX);
+    specs.extend([free("c", &[1, 1, 6]), free("m", &[1, 2])]);
+    let values = [
+        ("c", q(3, 10, 6)),
+        ("m", q(5, 14, 2)),
+        ("att1_fc1.weight", q(2, 9, 12)),
+        ("att1_fc2.weight", q(3, 5, 12)),
+        ("att2_fc1.weight", q(5, 8, 12)),
+        ("att2_fc2.weight", q(7, 4, 4)),
+        ("gamma1_fc1.weight", q(1, 3, 16)),
+        ("gamma1_fc2.weight", q(3, 7, 4)),
+        ("gamma2_fc1.weight", q(1, 12, 16)),
+        ("gamma2_fc2.weight", q(5, 2, 4)),
+    ];
+    let (m, loss, gradients) = run(specs, &values, &q(9, 4, 2), |cx| {
+        let (pair, start) = (cx.param("c")?, cx.param("m")?);
+        mfn.watch(cx, pair, start)
+    });
+    close("memory", &m, &[-0.28255006, -0.14475975]);
+    close("loss", &[loss], &[0.0254672304]);
+    let want = [0.00082345, -0.00656478, -0.00265052, 0.00058251, 0.00597396, -0.01518355];
+    close("dc", gradients.get("c").unwrap().1, &want);
+    close("dm", gradients.get("m").unwrap().1, &[-0.29463264, 0.30754297]);
+}
