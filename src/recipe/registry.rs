@@ -95,7 +95,8 @@ pub static MODELS: &[Entry] = &[
     Entry {
         name: "mfn",
         paper: "arXiv:1802.00927",
-        needs: "streams of equally many steps, unless audio and vision are means",
+        needs: "streams of equally many steps, or model.time=mean",
+        aligned: true,
         presets: mfn::PRESETS,
         preset: mfn::preset,
         check: mfn::check,
@@ -105,7 +106,8 @@ pub static MODELS: &[Entry] = &[
     Entry {
         name: "mult",
         paper: "arXiv:1906.00295",
-        needs: "two or three of text, audio and vision",
+        needs: "two or three sequences of text, audio and vision",
+        aligned: false,
         presets: mult::PRESETS,
         preset: mult::preset,
         check: mult::check,
@@ -189,6 +191,8 @@ mod tests {
             ("lf_dnn", [597_171, 572_283, 635_821]),
             ("tfn", [9_497_043, 5_042_539, 35_632_077]),
             ("lmf", [505_071, 508_475, 272_381]),
+            ("mfn", [2_172_657, 1_276_865, 601_505]),
+            ("mult", [2_571_551, 982_951, 1_870_701]),
         ];
         for (name, counts) in wanted {
             for (preset, count) in ["mosi", "mosei", "sims"].into_iter().zip(counts) {

@@ -15,20 +15,26 @@ const LETTERS: [&str; 7] = ["TAV", "TA", "TV", "AV", "T", "A", "V"];
 
 /// Settings that make a model small.
 fn small(model: &str, more: &[&str]) -> Config {
+    let sizes: &[&str] = match model {
+        "mfn" => &["model.hidden=6", "model.memory=5", "model.inner=4"],
+        "mult" => &["model.width=4", "model.heads=2", "model.layers=1", "model.kernel=2"],
+        _ => &["model.hidden=6"],
+    };
     let set = [
         format!("model.name={model}"),
-        "model.hidden=6".into(),
         "train.batch_size=8".into(),
+        "train.accumulate=1".into(),
         "train.max_epochs=2".into(),
         "train.early_stop=0".into(),
     ];
-    let set: Vec<String> = set.into_iter().chain(more.iter().map(ToString::to_string)).collect();
+    let more = sizes.iter().chain(more).map(ToString::to_string);
+    let set: Vec<String> = set.into_iter().chain(more).collect();
     Config::build("mosi", None, &set).unwrap_or_else(|e| panic!("{model}: {e}"))
 }
 
 /// Rows whose streams have equally many steps, or not.
 fn data(folder: &Path, aligned: bool) -> PathBuf {
-    let streams = if aligned { [6, 6, 6] } else { [1, 6, 5] };
+    let streams = if aligned { [6, 6, 6] } else { [3, 6, 5] };
     let [text, audio, vision] = streams;
     let made = Made {
         text: Some((text, 12)),
