@@ -64,6 +64,9 @@ pub struct TrainConfig {
     pub normalize: bool,
     /// Clip the global gradient norm to this; 0 does not.
     pub clip_norm: f64,
+    /// Clip each element of the gradients to this, after the norm; 0 does not.
+    #[serde(default)]
+    pub clip_value: f64,
     /// Learning rates by part.
     pub lr: PartRates,
     /// L2 decay by part.
@@ -205,6 +208,7 @@ impl Default for Config {
                 early_stop: 8,
                 normalize: true,
                 clip_norm: 0.0,
+                clip_value: 0.0,
                 lr: PartRates::default(),
                 decay: PartRates::default(),
             },
@@ -382,9 +386,11 @@ impl Config {
                  trained are stored as f16",
             );
         }
-        for (key, value) in
-            [("train.clip_norm", t.clip_norm), ("data.label_range", self.data.label_range)]
-        {
+        for (key, value) in [
+            ("train.clip_norm", t.clip_norm),
+            ("train.clip_value", t.clip_value),
+            ("data.label_range", self.data.label_range),
+        ] {
             not_negative(key, value)?;
         }
         for (section, rates) in [("lr", &t.lr), ("decay", &t.decay)] {

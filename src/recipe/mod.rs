@@ -1,10 +1,13 @@
 //! A model plus its objective plus its schedule: what turns a batch shape into a tape.
 
+mod almt;
+mod blocks;
 pub mod config;
 mod cx;
 mod ef_lstm;
 mod lf_dnn;
 mod lmf;
+mod misa;
 mod model;
 mod overlay;
 #[allow(clippy::module_inception, reason = "it is what the floor is about")]
@@ -14,6 +17,7 @@ pub mod self_mm;
 mod subnets;
 mod tfn;
 
+pub(crate) use blocks::bert_prefix;
 pub use config::{BySense, Config, Pooling, TextEncoder, TokenSource};
 pub use cx::{Cx, StateSpace, StreamVars, TrainSpaces};
 pub use model::{Model, Offered};

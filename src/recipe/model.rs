@@ -151,8 +151,9 @@ impl Model {
         for record in made.later {
             record(tape)?;
         }
-        let clip = self.config.train.clip_norm as f32;
-        let clip = if clip > 0.0 { Clip::norm(clip) } else { Clip::default() };
+        let bound = |at: f64| (at > 0.0).then_some(at as f32);
+        let train = &self.config.train;
+        let clip = Clip { norm: bound(train.clip_norm), value: bound(train.clip_value) };
         params.optimize(tape, clip)?;
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! Every model. Being in this list gives a model the command line, files, experiments and reports.
 
+use super::almt::{self, Almt};
 use super::config::Config;
 use super::ef_lstm::{self, EfLstm};
 use super::lf_dnn::{self, LfDnn};
 use super::lmf::{self, Lmf};
+use super::misa::{self, Misa};
 use super::model::Offered;
 use super::overlay::nearest;
 use super::recipe::Recipe;
@@ -82,6 +84,26 @@ pub static MODELS: &[Entry] = &[
         check: lmf::check,
         about: |_, letters| Ok(over("LMF", letters)),
         make: |config, offered| Ok(Box::new(Lmf::new(config, offered)?)),
+    },
+    Entry {
+        name: "misa",
+        paper: "arXiv:2005.03545",
+        needs: "text (for a BERT, or features), audio and vision",
+        presets: misa::PRESETS,
+        preset: misa::preset,
+        check: misa::check,
+        about: |_, letters| Ok(over("MISA", letters)),
+        make: |config, offered| Ok(Box::new(Misa::new(config, offered)?)),
+    },
+    Entry {
+        name: "almt",
+        paper: "arXiv:2310.05804",
+        needs: "text (for a BERT, or features), audio and vision",
+        presets: almt::PRESETS,
+        preset: almt::preset,
+        check: almt::check,
+        about: |_, letters| Ok(over("ALMT", letters)),
+        make: |config, offered| Ok(Box::new(Almt::new(config, offered)?)),
     },
 ];
 

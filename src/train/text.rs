@@ -13,7 +13,9 @@ use crate::files::{cache_folder, sha256_hex, write_atomic};
 use crate::gpu::Gpu;
 use crate::nn::{Bert, BertShape, Freeze, Params, Pretrained, TokenVars, Weights, save_tensors};
 use crate::plan::{Memory, Pool, Program, Spaces, Step};
-use crate::recipe::{BERT_PREFIX, Config, TextEncoder, TokenSource, pretrained, reading};
+use crate::recipe::{
+    BERT_PREFIX, Config, TextEncoder, TokenSource, bert_prefix, pretrained, reading,
+};
 use crate::tape::Tape;
 use safetensors::tensor::Dtype;
 use std::collections::HashMap;
@@ -346,7 +348,7 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
     let from = encoder_of(&saved.path);
     let encoder = Pretrained::open(&from)?;
     let mut weights = if trained(config, &encoder.config) {
-        let mut weights = saved.weights.stripped(BERT_PREFIX);
+        let mut weights = saved.weights.stripped(bert_prefix(config));
         weights.extend(Weights::load(&from.join(EXTRAS))?);
         weights
     } else {
