@@ -251,7 +251,10 @@ fn check(model: &str) {
     for part in golden.file.under("losses.") {
         let got = records.iter().map(|r| r.get(&part).unwrap_or_else(|| panic!("no {part}")));
         let want = golden.file.f32(&format!("losses.{part}"));
-        close(&format!("{model}: {part}"), &got.collect::<Vec<f32>>(), &want, 1e-4);
+        // Rows a thousandth long are divided by their length there: parameters that differ by 2e-6, as
+        // f32 makes them, make a difference of 2e-4.
+        let allowed = if part == "diff" { 5e-4 } else { 1e-4 };
+        close(&format!("{model}: {part}"), &got.collect::<Vec<f32>>(), &want, allowed);
     }
     let (weights, summaries) = (whole.weights().expect("weights"), golden.summaries("final"));
     for (name, _, got) in weights.iter() {
