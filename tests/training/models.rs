@@ -4,9 +4,9 @@
 use crate::bert_fixture::{path as fixture, summary};
 use crate::common;
 use common::{TensorFile, gpu, of_largest};
-use modalign::data::{Dataset, SplitName};
+use modalign::data::{Dataset, Modality, SplitName, StreamSpec};
 use modalign::nn::Weights;
-use modalign::recipe::Config;
+use modalign::recipe::{Config, Model, Offered};
 use modalign::train::{Session, StepRecord, open_data};
 use safetensors::tensor::SafeTensors;
 use serde_json::Value;
@@ -308,4 +308,31 @@ fn misa_is_pytorchs() {
 #[test]
 fn almt_is_pytorchs() {
     check("almt");
+}
+
+/// Beside an encoder whose hidden states have 768 columns, with the field's features.
+#[test]
+fn models_have_as_many_parameters_as_mmsa_s() {
+    let (mosi, mosei, sims) = (
+        [(50, 768), (375, 5), (500, 20)],
+        [(50, 768), (500, 74), (500, 35)],
+        [(39, 768), (400, 33), (55, 709)],
+    );
+    for (name, preset, sizes, want) in [
+        ("misa", "mosi", mosi, 1_138_033),
+        ("misa", "mosei", mosei, 1_435_105),
+        ("almt", "mosi", mosi, 2_603_649),
+        ("almt", "mosei", mosei, 3_223_041),
+        ("almt", "sims", sims, 3_232_897),
+    ] {
+        let streams = Modality::ALL.into_iter().zip(sizes);
+        let streams: Vec<StreamSpec> = streams
+            .map(|(modality, (steps, dim))| StreamSpec { modality, steps, dim, lengths: true })
+            .collect();
+        let config = Config::preset(name, preset).expect("a preset");
+        let model = Model::new(&config, Offered { streams: &streams, bert: None }).expect(name);
+        let all = model.params(true, usize::MAX);
+        let got: usize = all.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+        assert_eq!(got, want, "{name} for {preset}");
+    }
 }
