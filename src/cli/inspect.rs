@@ -6,7 +6,7 @@ use super::train::metrics_table;
 use super::{Global, output, run_folder};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::recipe::{BERT_PREFIX, Config};
+use crate::recipe::{Config, bert_prefix};
 use crate::train::metrics::Metrics;
 use crate::train::{Saved, encoder_of, open_file, outline};
 use clap::Args;
@@ -180,7 +180,7 @@ fn show_model(path: &Path, global: &Global) -> Result<()> {
     }
     let card = &saved.card;
     // What goes through a pretrained encoder is no stream of the data's.
-    let tokens = saved.weights.iter().any(|(name, ..)| name.starts_with(BERT_PREFIX));
+    let tokens = saved.weights.iter().any(|(name, ..)| name.starts_with(bert_prefix(&card.config)));
     let streams =
         card.streams.iter().map(|s| format!("{} ({} steps of {})", s.modality, s.steps, s.dim));
     let streams: Vec<String> =

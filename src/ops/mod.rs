@@ -40,6 +40,7 @@ pub mod segment;
 pub mod softmax;
 pub mod spectrum;
 pub mod standardize;
+pub mod unpack;
 
 use crate::plan::CaseArg;
 pub(crate) use registry::is_own;

@@ -76,6 +76,8 @@ pub static KERNELS: &[&Kernel] = &[
     &embed::EMBED_BACKWARD,
     &pool::POOL,
     &pool::POOL_BACKWARD,
+    &unpack::UNPACK,
+    &unpack::UNPACK_BACKWARD,
     &spectrum::SPECTRUM,
     &decimate::DECIMATE,
     &decibels::DECIBELS,

@@ -1,5 +1,7 @@
 //! A model plus its objective plus its schedule: what turns a batch shape into a tape.
 
+mod almt;
+mod blocks;
 pub mod config;
 mod crossmodal;
 mod cx;
@@ -8,6 +10,7 @@ mod lf_dnn;
 mod lmf;
 mod memory;
 mod mfn;
+mod misa;
 mod model;
 mod mult;
 mod overlay;
@@ -28,6 +31,7 @@ pub use recipe::{
     AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, OutputKind, Reads,
     Recipe, StateSpec,
 };
+pub(crate) use registry::bert_prefix;
 pub use registry::{Entry, MODELS, find};
 pub use self_mm::PAIRS;
 pub(crate) use self_mm::{BERT_PREFIX, pretrained, reading};

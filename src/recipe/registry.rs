@@ -1,10 +1,13 @@
 //! Every model. Being in this list gives a model the command line, files, experiments and reports.
 
+use super::almt::{self, Almt};
+use super::blocks;
 use super::config::Config;
 use super::ef_lstm::{self, EfLstm};
 use super::lf_dnn::{self, LfDnn};
 use super::lmf::{self, Lmf};
 use super::mfn::{self, Mfn};
+use super::misa::{self, Misa};
 use super::model::Offered;
 use super::mult::{self, MulT};
 use super::overlay::nearest;
@@ -24,6 +27,9 @@ pub struct Entry {
     pub needs: &'static str,
     /// Whether it reads word-aligned streams, of as many steps as the text.
     pub aligned: bool,
+    /// Where it keeps a pretrained encoder among the parameters, as MMSA does; nothing where it takes
+    /// none.
+    pub bert: Option<&'static str>,
     /// Data sets that it has settings for.
     pub presets: &'static [&'static str],
     /// Puts those settings into a configuration that all models begin with.
@@ -42,6 +48,7 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:2102.04830, with the covariance term of arXiv:2305.08473",
         needs: "any of text, audio and vision",
         aligned: false,
+        bert: Some(self_mm::BERT_PREFIX),
         presets: self_mm::PRESETS,
         preset: self_mm::preset,
         check: self_mm::check,
@@ -53,6 +60,7 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:1707.07250 (a baseline of its), as MMSA has it",
         needs: "streams of equally many steps",
         aligned: true,
+        bert: None,
         presets: ef_lstm::PRESETS,
         preset: ef_lstm::preset,
         check: ef_lstm::check,
@@ -64,6 +72,7 @@ pub static MODELS: &[Entry] = &[
         paper: "MMSA, arXiv:2203.09441",
         needs: "any of text, audio and vision",
         aligned: false,
+        bert: None,
         presets: lf_dnn::PRESETS,
         preset: lf_dnn::preset,
         check: lf_dnn::check,
@@ -75,6 +84,7 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:1707.07250",
         needs: "any of text, audio and vision",
         aligned: false,
+        bert: None,
         presets: tfn::PRESETS,
         preset: tfn::preset,
         check: tfn::check,
@@ -86,6 +96,7 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:1806.00064",
         needs: "any of text, audio and vision",
         aligned: false,
+        bert: None,
         presets: lmf::PRESETS,
         preset: lmf::preset,
         check: lmf::check,
@@ -97,6 +108,7 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:1802.00927",
         needs: "streams of equally many steps, or model.time=mean",
         aligned: true,
+        bert: None,
         presets: mfn::PRESETS,
         preset: mfn::preset,
         check: mfn::check,
@@ -108,11 +120,36 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:1906.00295",
         needs: "two or three sequences of text, audio and vision",
         aligned: false,
+        bert: None,
         presets: mult::PRESETS,
         preset: mult::preset,
         check: mult::check,
         about: |_, letters| Ok(over("MulT", letters)),
         make: |config, offered| Ok(Box::new(MulT::new(config, offered)?)),
+    },
+    Entry {
+        name: "misa",
+        paper: "arXiv:2005.03545",
+        needs: "text (for a BERT, or features), audio and vision",
+        aligned: false,
+        bert: Some(blocks::BERT_PREFIX),
+        presets: misa::PRESETS,
+        preset: misa::preset,
+        check: misa::check,
+        about: |_, letters| Ok(over("MISA", letters)),
+        make: |config, offered| Ok(Box::new(Misa::new(config, offered)?)),
+    },
+    Entry {
+        name: "almt",
+        paper: "arXiv:2310.05804",
+        needs: "text (for a BERT, or features), audio and vision",
+        aligned: false,
+        bert: Some(blocks::BERT_PREFIX),
+        presets: almt::PRESETS,
+        preset: almt::preset,
+        check: almt::check,
+        about: |_, letters| Ok(over("ALMT", letters)),
+        make: |config, offered| Ok(Box::new(Almt::new(config, offered)?)),
     },
 ];
 
@@ -171,6 +208,11 @@ impl Entry {
     pub fn about(&self, config: &Config, letters: &str) -> Result<String> {
         (self.about)(config, letters)
     }
+}
+
+/// Where a configuration's model keeps its pretrained encoder among the parameters.
+pub(crate) fn bert_prefix(config: &Config) -> &'static str {
+    find(&config.model.name).ok().and_then(|entry| entry.bert).unwrap_or(self_mm::BERT_PREFIX)
 }
 
 /// The recipe that a configuration names.

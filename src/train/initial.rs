@@ -4,7 +4,7 @@ use super::session::Session;
 use super::text;
 use crate::error::{Error, Result};
 use crate::nn::{Pretrained, Weights};
-use crate::recipe::BERT_PREFIX;
+use crate::recipe::bert_prefix;
 use std::path::{Path, PathBuf};
 
 /// Initial parameters: PyTorch's, under those of a pretrained encoder and of `init` where those
@@ -28,22 +28,23 @@ pub fn initial_weights(session: &Session, init: Option<&Path>) -> Result<(Weight
     let config = session.model().config().clone();
     let encoder = session.model().bert().map(|_| Pretrained::open(Path::new(&config.bert.path)));
     let encoder = encoder.transpose()?;
+    let prefix = bert_prefix(&config);
     let mut weights = session.params().initial(config.train.seed);
     let all = session.model().params(true, usize::MAX).into_iter();
     for spec in
-        all.filter(|spec| !session.params().has(&spec.name) && !spec.name.starts_with(BERT_PREFIX))
+        all.filter(|spec| !session.params().has(&spec.name) && !spec.name.starts_with(prefix))
     {
         let values = spec.init.values(config.train.seed, &spec.name, spec.len());
         weights.insert(&spec.name, spec.shape, values);
     }
     let mut path = Path::new(&config.bert.path);
     if let Some(encoder) = &encoder {
-        weights.extend(encoder.weights()?.prefixed(BERT_PREFIX));
+        weights.extend(encoder.weights()?.prefixed(prefix));
     }
     if let Some(init) = init {
         let given = Weights::load(init)?;
         path = init;
-        let tuned = given.iter().any(|(name, ..)| name.starts_with(BERT_PREFIX));
+        let tuned = given.iter().any(|(name, ..)| name.starts_with(prefix));
         if tuned && encoder.is_none() && text::wanted(&config) {
             return Err(Error::checkpoint(
                 init,
@@ -58,7 +59,7 @@ pub fn initial_weights(session: &Session, init: Option<&Path>) -> Result<(Weight
             .specs()
             .map(|spec| &spec.name)
             .filter(|n| given.get(n).is_none() && !n.starts_with("align_"))
-            .filter(|n| !n.starts_with(BERT_PREFIX))
+            .filter(|n| !n.starts_with(prefix))
             .cloned()
             .collect();
         let unused = given.iter().filter(|(name, ..)| !session.params().has(name)).count();

@@ -13,7 +13,9 @@ use crate::files::{cache_folder, sha256_hex, write_atomic};
 use crate::gpu::Gpu;
 use crate::nn::{Bert, BertShape, Freeze, Params, Pretrained, TokenVars, Weights, save_tensors};
 use crate::plan::{Memory, Pool, Program, Spaces, Step};
-use crate::recipe::{BERT_PREFIX, Config, TextEncoder, TokenSource, pretrained, reading};
+use crate::recipe::{
+    BERT_PREFIX, Config, TextEncoder, TokenSource, bert_prefix, pretrained, reading,
+};
 use crate::tape::Tape;
 use safetensors::tensor::Dtype;
 use std::collections::HashMap;
@@ -289,7 +291,8 @@ pub(super) fn keep(encoder: &Path, run: &Path, config: &Config) -> Result<()> {
 }
 
 /// A data set of sentences for a trained model: its file, in a folder that goes when it is
-/// dropped. Streams that the model reads besides the text are silent: one step of zeros.
+/// dropped. Streams that the model reads besides the text are silent: one
+/// step of zeros, in as many as there are where the model has something for each.
 ///
 /// # Errors
 /// A model without a pretrained encoder.
@@ -315,18 +318,22 @@ pub fn sentences(saved: &Saved, texts: &[String]) -> Result<(tempfile::TempDir, 
         ];
         bytes.extend(lines.iter().flatten().flat_map(|v| v.to_le_bytes()));
     }
-    let silent: Vec<(String, Vec<usize>, Vec<u8>)> = saved
-        .card
-        .streams
-        .iter()
-        .filter(|s| s.modality != Modality::Text)
-        .map(|s| (format!("test.{}", s.modality), vec![rows, 1, s.dim], vec![0; rows * s.dim * 4]))
+    let ones = 1_i32.to_le_bytes().repeat(rows);
+    let others = || saved.card.streams.iter().filter(|s| s.modality != Modality::Text);
+    let silent: Vec<(String, Vec<usize>, Vec<u8>)> = others()
+        .map(|s| {
+            let shape = vec![rows, s.steps, s.dim];
+            let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+            (format!("test.{}", s.modality), shape, bytes)
+        })
         .collect();
+    let lengths: Vec<String> = others().map(|s| format!("test.{}_lengths", s.modality)).collect();
     let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
     let path = folder.path().join("sentences.safetensors");
     let text = ("test.text_bert", Dtype::I32, vec![rows, 3, longest], bytes.as_slice());
     let silent = silent.iter().map(|(n, s, b)| (n.as_str(), Dtype::F32, s.clone(), b.as_slice()));
-    save_tensors(&path, std::iter::once(text).chain(silent), &[])?;
+    let lengths = lengths.iter().map(|n| (n.as_str(), Dtype::I32, vec![rows], ones.as_slice()));
+    save_tensors(&path, std::iter::once(text).chain(silent).chain(lengths), &[])?;
     Ok((folder, path))
 }
 
@@ -346,7 +353,7 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
     let from = encoder_of(&saved.path);
     let encoder = Pretrained::open(&from)?;
     let mut weights = if trained(config, &encoder.config) {
-        let mut weights = saved.weights.stripped(BERT_PREFIX);
+        let mut weights = saved.weights.stripped(bert_prefix(config));
         weights.extend(Weights::load(&from.join(EXTRAS))?);
         weights
     } else {

@@ -67,10 +67,9 @@ fn all_models_are_compared() {
         "synth --out few.safetensors --train 16 --valid 8 --test 8 --audio steps=6,min_steps=2 \
          --vision steps=5,min_steps=2 --quiet",
     );
-    place().ok(
-        "experiment models --data few.safetensors --seeds 2 --set train.max_epochs=1 --set \
-         train.batch_size=4 --out all --quiet",
-    );
+    place()
+        .ok("experiment models --data few.safetensors --seeds 2 --set train.max_epochs=1 --set \
+         train.batch_size=4 --out all --quiet");
     let results = std::fs::read_to_string(place().at("all/results.md")).unwrap();
     for name in ["self_mm", "lf_dnn", "tfn", "lmf"] {
         assert!(results.contains(name), "no {name} in\n{results}");

@@ -123,6 +123,13 @@ fn pools() -> Vec<Entry> {
             if mean { t.pool_mean(v[0], tokens, spans) } else { t.pool_first(v[0], tokens, spans) }
         }));
     }
+    // More steps than the longest sample has, and fewer.
+    for (name, steps) in [("unpack", 6), ("unpack cut", 3)] {
+        all.push(entry(name, &[&[10, 8]], move |t, v| {
+            let (tokens, spans) = (packed(t, &[3, 1, 4], 2)?, spans(t, &[3, 1, 4])?);
+            t.unpack(v[0], tokens, spans, steps)
+        }));
+    }
     all
 }
 
