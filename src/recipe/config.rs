@@ -4,6 +4,7 @@ use super::overlay::{flatten, nearest, one_line, overlay, set};
 use super::registry;
 use crate::error::{Error, Result};
 use crate::files::FORMAT;
+use crate::nn::Group;
 use crate::train::metrics::Convention;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,13 @@ pub struct TrainConfig {
     pub lr: PartRates,
     /// L2 decay by part.
     pub decay: PartRates,
+}
+
+impl TrainConfig {
+    /// The optimiser group of a part: torch's Adam with its rate and decay.
+    pub(super) fn adam(&self, part: &str) -> Group {
+        Group::adam(part, self.lr.get(part)).weight_decay(self.decay.get(part))
+    }
 }
 
 /// A number for each part of the model that has its own optimiser group, by name.

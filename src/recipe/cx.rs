@@ -172,6 +172,11 @@ impl<'a> Cx<'a> {
         Ok(StreamVars { values, lengths, steps: at.steps, dim: at.dim, width: at.width })
     }
 
+    /// `x [.., width]` of a stream without the columns past its data, which belong to the upload.
+    pub(super) fn without_padding(&mut self, stream: StreamVars, x: Var) -> Result<Var> {
+        if stream.width == stream.dim { Ok(x) } else { self.tape.slice(x, 0, stream.dim) }
+    }
+
     /// Lengths `[batch]` u32 that say that all steps of a stream are valid.
     ///
     /// # Errors

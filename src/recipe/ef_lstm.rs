@@ -12,7 +12,7 @@ use super::cx::Cx;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Reads, Recipe};
 use super::subnets::{GROUP, batch_norm, batch_norm_specs};
-use crate::data::{Modality, StreamSpec};
+use crate::data::StreamSpec;
 use crate::error::{Error, Result};
 use crate::nn::{Group, LstmEncoder, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
@@ -75,11 +75,7 @@ pub(super) struct EfLstm {
 impl EfLstm {
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
         let (Settings { model }, letters) = (config.settings()?, &config.model.modalities);
-        let wanted = Modality::ALL.into_iter().filter(|m| letters.contains(m.letter()));
-        let streams: Vec<StreamSpec> = wanted
-            .filter_map(|m| offered.streams.iter().find(|s| s.modality == m))
-            .map(|spec| StreamSpec { lengths: false, ..*spec })
-            .collect();
+        let streams = offered.whole(config);
         let steps: Vec<usize> = streams.iter().map(|s| s.steps).collect();
         if steps.is_empty() || steps.iter().any(|s| *s != steps[0]) {
             return Err(Error::Config(format!(
@@ -124,8 +120,7 @@ impl Recipe for EfLstm {
     }
 
     fn groups(&self) -> Vec<Group> {
-        let t = &self.config.train;
-        vec![Group::adam(GROUP, t.lr.get(GROUP)).weight_decay(t.decay.get(GROUP))]
+        vec![self.config.train.adam(GROUP)]
     }
 
     fn columns(&self) -> Columns {
@@ -146,9 +141,7 @@ impl Recipe for EfLstm {
         for i in 0..self.streams.len() {
             let stream = cx.stream(i)?;
             first.get_or_insert(stream);
-            let whole = stream.width == stream.dim;
-            let x = stream.values;
-            parts.push(if whole { x } else { cx.tape.slice(x, 0, stream.dim)? });
+            parts.push(cx.without_padding(stream, stream.values)?);
         }
         let first = first.ok_or_else(|| Error::shape("ef_lstm", "nothing to read"))?;
         let x = if parts.len() == 1 { parts[0] } else { cx.tape.concat(&parts)? };

@@ -125,9 +125,7 @@ impl Recipe for Lmf {
     }
 
     fn groups(&self) -> Vec<Group> {
-        let t = &self.config.train;
-        let group = |name| Group::adam(name, t.lr.get(name)).weight_decay(t.decay.get(name));
-        vec![group(GROUP), group(FACTORS)]
+        [GROUP, FACTORS].map(|part| self.config.train.adam(part)).into()
     }
 
     fn columns(&self) -> Columns {

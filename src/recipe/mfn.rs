@@ -160,16 +160,16 @@ pub(super) struct Mfn {
 impl Mfn {
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
         let (Settings { model: own }, letters) = (config.settings()?, &config.model.modalities);
-        let wanted = Modality::ALL.into_iter().filter(|m| letters.contains(m.letter()));
-        let found = wanted.filter_map(|m| offered.streams.iter().find(|s| s.modality == m));
-        let parts: Vec<Part> = found
+        let parts: Vec<Part> = offered
+            .whole(config)
+            .into_iter()
             .map(|spec| {
                 let (name, hidden) = match spec.modality {
                     Modality::Text => ("lstm_l", own.hidden.text),
                     Modality::Audio => ("lstm_a", own.hidden.audio),
                     Modality::Vision => ("lstm_v", own.hidden.vision),
                 };
-                Part { spec: StreamSpec { lengths: false, ..*spec }, name, hidden }
+                Part { spec, name, hidden }
             })
             .collect();
         let steps: Vec<usize> = parts.iter().map(|p| p.spec.steps).collect();
@@ -308,8 +308,7 @@ impl Recipe for Mfn {
     }
 
     fn groups(&self) -> Vec<Group> {
-        let t = &self.config.train;
-        vec![Group::adam(GROUP, t.lr.get(GROUP)).weight_decay(t.decay.get(GROUP))]
+        vec![self.config.train.adam(GROUP)]
     }
 
     fn columns(&self) -> Columns {

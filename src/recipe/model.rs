@@ -5,7 +5,7 @@ use super::config::Config;
 use super::cx::{Cx, StateSpace, TrainSpaces};
 use super::recipe::{Columns, Output, OutputKind, Reads, Recipe};
 use super::registry;
-use crate::data::{BatchShape, Layout, StreamSpec};
+use crate::data::{BatchShape, Layout, Modality, StreamSpec};
 use crate::error::Result;
 use crate::nn::{Bert, BertShape, Group, ParamSpec, Params};
 use crate::ops::optim::Clip;
@@ -19,6 +19,19 @@ pub struct Offered<'a> {
     pub streams: &'a [StreamSpec],
     /// Sizes of the pretrained encoder for whose tokens it has text.
     pub bert: Option<&'a BertShape>,
+}
+
+impl Offered<'_> {
+    /// The streams that a configuration wants of these, read to the end of their padding, whatever a row's
+    /// own length.
+    pub(super) fn whole(&self, config: &Config) -> Vec<StreamSpec> {
+        let wanted = Modality::ALL.into_iter();
+        wanted
+            .filter(|m| config.model.modalities.contains(m.letter()))
+            .filter_map(|m| self.streams.iter().find(|s| s.modality == m))
+            .map(|spec| StreamSpec { lengths: false, ..*spec })
+            .collect()
+    }
 }
 
 /// A model.

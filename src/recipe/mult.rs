@@ -187,11 +187,7 @@ pub(super) struct MulT {
 impl MulT {
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
         let (Settings { model: own }, letters) = (config.settings()?, &config.model.modalities);
-        let wanted = Modality::ALL.into_iter().filter(|m| letters.contains(m.letter()));
-        let streams: Vec<StreamSpec> = wanted
-            .filter_map(|m| offered.streams.iter().find(|s| s.modality == m))
-            .map(|spec| StreamSpec { lengths: false, ..*spec })
-            .collect();
+        let streams = offered.whole(config);
         if streams.len() < 2 {
             return Err(Error::Config(format!(
                 "mult wants two or three of text, audio and vision, and of '{letters}' the data has {}",
@@ -274,8 +270,7 @@ impl Recipe for MulT {
     }
 
     fn groups(&self) -> Vec<Group> {
-        let t = &self.config.train;
-        vec![Group::adam(GROUP, t.lr.get(GROUP)).weight_decay(t.decay.get(GROUP))]
+        vec![self.config.train.adam(GROUP)]
     }
 
     fn columns(&self) -> Columns {
@@ -299,9 +294,7 @@ impl Recipe for MulT {
         let mut streams = Vec::new();
         for (i, s) in self.streams.iter().enumerate() {
             let stream = cx.stream(i)?;
-            let whole = stream.width == stream.dim;
-            let x = stream.values;
-            let mut x = if whole { x } else { cx.tape.slice(x, 0, stream.dim)? };
+            let mut x = cx.without_padding(stream, stream.values)?;
             if s.modality == Modality::Text {
                 let p = cx.dropout(self.own.dropout.text as f32);
                 x = cx.tape.dropout(x, p)?;

@@ -173,8 +173,7 @@ impl Subnet {
         let parts = cx.tape.constant("part of a step", &[1, stream.steps], &part)?;
         let mean = cx.tape.bmm(parts, stream.values, Transposed::Neither)?;
         let mean = cx.tape.reshape(mean, &[cx.batch(), stream.width])?;
-        let x =
-            if stream.width == stream.dim { mean } else { cx.tape.slice(mean, 0, stream.dim)? };
+        let x = cx.without_padding(stream, mean)?;
         let x = batch_norm(cx, &format!("{}.norm", self.name), x, 1)?;
         let p = cx.dropout(dropout);
         let mut x = if p > 0.0 { cx.tape.dropout(x, p)? } else { x };

@@ -115,8 +115,7 @@ impl Recipe for Tfn {
     }
 
     fn groups(&self) -> Vec<Group> {
-        let t = &self.config.train;
-        vec![Group::adam(GROUP, t.lr.get(GROUP)).weight_decay(t.decay.get(GROUP))]
+        vec![self.config.train.adam(GROUP)]
     }
 
     fn columns(&self) -> Columns {

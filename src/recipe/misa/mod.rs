@@ -193,7 +193,7 @@ impl Misa {
         let shares = cx.tape.reshape(shares, &[n, 1, steps])?;
         let mean = cx.tape.bmm(shares, stream.values, Transposed::Neither)?;
         let mean = cx.tape.reshape(mean, &[n, stream.width])?;
-        if stream.width == stream.dim { Ok(mean) } else { cx.tape.slice(mean, 0, stream.dim) }
+        cx.without_padding(stream, mean)
     }
 
     /// u_v and u_a, whose recurrences run side by side.

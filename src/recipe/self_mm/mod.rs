@@ -306,8 +306,7 @@ impl SelfMm {
                 }
                 _ => {
                     let x = cx.tape.reshape(x, &[cx.batch(), stream.width])?;
-                    // Padding belongs to the upload, not to the representation.
-                    if stream.width == stream.dim { x } else { cx.tape.slice(x, 0, stream.dim)? }
+                    cx.without_padding(stream, x)?
                 }
             };
             encoded.push((sense.modality, out));
