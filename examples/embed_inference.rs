@@ -85,9 +85,9 @@ fn untrained(gpu: &Gpu) -> Result<Scorer> {
         stream(Modality::Vision, 500, 20),
     ];
     let config = Config::build("mosi", None, &[])?;
-    let model = Model::new(&config, Offered { streams: &streams, bert: None })?;
+    let model = Model::new(&config, Offered::new(&streams))?;
     let max = gpu.caps().max_binding;
     let specs = model.params(false, usize::MAX);
     let weights = Params::new(specs, &[], &mut Spaces::new(), max, false)?.initial(1111);
-    Scorer::with(gpu, &config, &streams, None, (&weights, Path::new("untrained")), 1)
+    Scorer::with(gpu, &config, Offered::new(&streams), None, (&weights, Path::new("untrained")), 1)
 }

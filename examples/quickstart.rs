@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     let run = RunOptions { data, out: folder.path().join("run"), config, init: None };
     let outcome = train(&gpu, &run, &mut Progress)?;
     if let Some(test) = outcome.test {
-        println!("test MAE {:.3}, Corr {:.3} (epoch {})", test.mae, test.corr, outcome.best_epoch);
+        println!("test {} (epoch {})", test.headline(3), outcome.best_epoch);
     }
     Ok(())
 }

@@ -4,7 +4,8 @@ mod common;
 
 use common::{Made, config, gpu, run, session};
 use modalign::Error;
-use modalign::data::{Modality, Sample, SplitName, Standardise};
+use modalign::data::{Modality, Sample, SplitName, Standardise, Task};
+use modalign::recipe::Offered;
 use modalign::train::{ModelCard, Saved, Scorer, Session};
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ fn a_sample_in_memory_scores_as_its_row_does() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let card = ModelCard {
+            task: Task::default(),
             format: modalign::files::FORMAT,
             version: "test".into(),
             config: config.clone(),
@@ -89,7 +91,7 @@ fn samples_that_do_not_fit_are_refused_by_number() {
     let (weights, streams) = (session.weights().unwrap(), session.model().streams());
     let new = |rows| {
         let from = (&weights, std::path::Path::new("here"));
-        Scorer::with(gpu, &config(&[]), streams, None, from, rows)
+        Scorer::with(gpu, &config(&[]), Offered::new(streams), None, from, rows)
     };
     assert!(matches!(new(0).err(), Some(Error::Config(_))));
     let mut scorer = new(2).unwrap();

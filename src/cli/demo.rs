@@ -173,7 +173,7 @@ fn one(gpu: &Gpu, options: RunOptions, label: &str, global: &Global) -> Result<(
     let mut progress = Progress::brief(global, &options.out, label);
     let outcome = train(gpu, &options, &mut progress)?;
     let history = progress.into_history();
-    let test = outcome.test.ok_or_else(|| Error::data(&options.data, "no test labels"))?;
+    let test = outcome.test.clone().ok_or_else(|| Error::data(&options.data, "no test labels"))?;
     let mut session = open_saved(gpu, &Saved::load(&options.out)?, &options.data)?;
     let probes = |session: &mut Session| {
         let none = || Error::data(&options.data, "no known factors");
@@ -182,8 +182,8 @@ fn one(gpu: &Gpu, options: RunOptions, label: &str, global: &Global) -> Result<(
     let learned = probes(&mut session)?;
     session.initialise()?;
     let untrained = probes(&mut session)?;
-    let (seconds, mae) = (outcome.seconds, test.mae);
-    global.note(&format!("{label} test MAE {mae:.3}  Corr {:.3}  {seconds:.1} s", test.corr));
+    let (seconds, head) = (outcome.seconds, test.headline(3));
+    global.note(&format!("{label} test {head}  {seconds:.1} s"));
     Ok((Run { folder: options.out, outcome, test, carried: learned, history }, untrained))
 }
 
@@ -280,6 +280,9 @@ fn panels(runs: &[Vec<Run>]) -> [(String, Lines); 2] {
             "Training loss of the fused head, by epoch (mean of three seeds)".into(),
             chart(&|r| r.parts.get("M")?.as_f64()),
         ),
-        ("Validation MAE by epoch (mean of three seeds)".into(), chart(&|r| Some(r.valid?.mae))),
+        (
+            "Validation MAE by epoch (mean of three seeds)".into(),
+            chart(&|r| r.valid.as_ref()?.get("MAE")),
+        ),
     ]
 }

@@ -71,7 +71,7 @@ pub(super) fn verdict(before: &Carried, runs: &[Vec<Run>]) -> Vec<String> {
             name,
             &change(&|r| shared(&r.carried)),
             &change(&|r| own(&r.carried)),
-            &change(&|r| r.test.mae),
+            &change(&|r| r.test.get("MAE").unwrap_or(f64::NAN)),
         ));
     }
     sentences

@@ -1,11 +1,11 @@
 //! `modalign eval`: all metrics of a trained model on a data set.
 
-use super::train::metrics_table;
+use super::train::{each_table, metrics_table};
 use super::{Global, output, run_folder};
-use crate::data::SplitName;
+use crate::data::{SplitName, TaskKind};
 use crate::error::{Error, Result};
 use crate::train::carried::head_name;
-use crate::train::metrics::{Metrics, evaluate};
+use crate::train::metrics::Metrics;
 use crate::train::{Saved, open_saved};
 use clap::Args;
 use serde_json::{Map, json};
@@ -56,17 +56,22 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let damaged = if args.robustness { session.robustness(args.split)? } else { Vec::new() };
     gpu.save_pipeline_cache();
     let data = session.data().clone();
-    let truth = data.split(args.split).and_then(|s| s.labels()).ok_or_else(|| {
-        let name = args.split;
-        Error::data(&path, format!("no '{name}.regression_labels' to compare with; try predict"))
+    let truth = data.split(args.split).and_then(|s| s.targets()).ok_or_else(|| {
+        let (name, task) = (args.split, data.task());
+        let field = match task.kind {
+            TaskKind::Regression => "regression_labels",
+            _ => "class_labels",
+        };
+        let what = task.about();
+        Error::data(&path, format!("no '{name}.{field}' of {what} to compare with; try predict"))
     })?;
     let heads: Vec<(String, Metrics)> = predictions
         .tasks
         .iter()
         .enumerate()
         .map(|(i, letter)| {
-            let scores: Vec<f32> = predictions.scores.iter().map(|row| row[i]).collect();
-            let metrics = evaluate(&scores, truth, saved.card.config.data.convention)?;
+            let convention = saved.card.config.data.convention;
+            let metrics = Metrics::of(data.task(), &predictions.of(i), truth, convention)?;
             Ok((head_name(letter), metrics))
         })
         .collect::<Result<_>>()?;
@@ -77,7 +82,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
             "epoch": saved.card.epoch,
             "data": path.display().to_string(),
             "split": args.split,
-            "rows": truth.len(),
+            "rows": truth.rows(),
             "metrics": heads,
             "robustness": damaged.iter().map(|(what, m)| json!({
                 "name": what.to_string(),
@@ -88,6 +93,10 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     }
     let lines: Vec<_> = heads.iter().map(|(name, m)| (name.clone(), m.entries())).collect();
     output::tables(&[("", metrics_table("head", &lines))])?;
+    if let Some(table) = each_table(data.task(), &heads[0].1) {
+        output::print("")?;
+        output::tables(&[("", table)])?;
+    }
     if !damaged.is_empty() {
         let lines: Vec<_> =
             damaged.iter().map(|(what, m)| (what.to_string(), m.entries())).collect();
@@ -101,7 +110,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         "{} (epoch {}) on the {} {} rows of {}",
         saved.path.display(),
         saved.card.epoch,
-        truth.len(),
+        truth.rows(),
         args.split,
         path.display()
     ))

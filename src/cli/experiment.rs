@@ -235,9 +235,7 @@ fn one(gpu: &Gpu, of: &Experiment, run: &Run, label: &str, global: &Global) -> R
     let mut progress = Progress::brief(global, &run.folder, label);
     let record = of.train(gpu, run, &mut progress)?;
     progress.into_history();
-    let test = record
-        .test
-        .map_or_else(String::new, |m| format!("test MAE {:.3}  Corr {:.3}  ", m.mae, m.corr));
+    let test = record.test.map_or_else(String::new, |m| format!("test {}  ", m.headline(3)));
     Ok(format!("{test}{:.1} s", record.seconds))
 }
 

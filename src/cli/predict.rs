@@ -2,7 +2,7 @@
 
 use super::eval::parse_split;
 use super::{Global, output, run_folder};
-use crate::data::{Dataset, Modality, Split, SplitName};
+use crate::data::{Dataset, Modality, Split, SplitName, Targets, Task, TaskKind};
 use crate::error::{Error, Result};
 use crate::recipe::TokenSource;
 use crate::train::carried::head_name;
@@ -87,7 +87,17 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
         return Err(Error::data(&path, format!("no '{split}' split")));
     };
     let (names, lines) = match args.text.as_slice() {
-        [] => lines(rows, &predictions, convention),
+        [] if data.task().one_number() => lines(rows, &predictions, convention),
+        [] => told(("id", &|row| rows.id(row)), &predictions, (data.task(), rows.targets())),
+        texts if !data.task().one_number() => {
+            if saved.card.streams.iter().any(|s| s.modality != Modality::Text) {
+                let why = "the model reads more than text, and no part of it scores text alone: train \
+                           with model.modalities=T to score sentences";
+                return Err(Error::Config(why.into()));
+            }
+            let said = |row: usize| texts[row].clone();
+            told(("text", &said), &predictions, (data.task(), None))
+        }
         texts => spoken(texts, &predictions, &saved)?,
     };
     let model = saved.path.display().to_string();
@@ -174,6 +184,41 @@ fn lines(split: &Split, predictions: &Predictions, convention: Convention) -> Ta
         line.extend(mosi.then(|| json!(class7(score))));
         line.extend(scores.iter().map(|s| number(*s)).skip(1));
         line.extend(labels.map(|l| number(l[row])));
+        line
+    });
+    (names, lines.collect())
+}
+
+/// The rows of a task of classes, labels or several numbers: what is said of each, of classes and labels
+/// as probabilities.
+fn told(
+    (what, name): (&str, &dyn Fn(usize) -> String),
+    predictions: &Predictions,
+    (task, targets): (&Task, Option<Targets<'_>>),
+) -> Table {
+    let (n, classes) = (task.outputs(), task.kind == TaskKind::Classes);
+    let label = |name: &String| format!("label {name}");
+    let mut names = vec![what.to_string()];
+    names.extend(classes.then(|| "class".into()));
+    names.extend(task.names.iter().cloned());
+    match targets {
+        Some(_) if classes => names.push("label".into()),
+        Some(_) => names.extend(task.names.iter().map(label)),
+        None => {}
+    }
+    let lines = predictions.scores.iter().enumerate().map(|(row, scores)| {
+        let said = match task.kind {
+            TaskKind::Regression => scores[..n].to_vec(),
+            kind => metrics::probabilities(kind, &scores[..n]),
+        };
+        let mut line = vec![json!(name(row))];
+        line.extend(classes.then(|| json!(task.names[metrics::largest(&said)])));
+        line.extend(said.into_iter().map(number));
+        let own = targets.map(|t| &t.words[row * t.width..][..t.width]).unwrap_or_default();
+        line.extend(own.iter().map(|word| match classes {
+            true => json!(task.names[*word as usize]),
+            false => number(f32::from_bits(*word)),
+        }));
         line
     });
     (names, lines.collect())

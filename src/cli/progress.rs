@@ -117,9 +117,10 @@ impl Observer for Progress {
     fn epoch(&mut self, record: &EpochRecord) {
         if self.lines {
             let seconds = self.epoch_began.elapsed().as_secs_f64();
-            let valid = record.valid.as_ref().map_or_else(String::new, |m| {
-                format!("  valid MAE {:.4} Corr {:.4}", m.mae, m.corr)
-            });
+            let valid = record
+                .valid
+                .as_ref()
+                .map_or_else(String::new, |m| format!("  valid {}", m.headline(4)));
             let best = if record.best && record.valid.is_some() { "  best" } else { "" };
             self.say(&format!(
                 "epoch {:>3}/{}  {seconds:>5.1} s  loss {:.4}{valid}{best}",

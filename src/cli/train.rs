@@ -3,7 +3,9 @@
 use super::config_args::ConfigArgs;
 use super::progress::Progress;
 use super::{Global, output, run_folder};
+use crate::data::{Task, TaskKind};
 use crate::error::Result;
+use crate::train::metrics::Metrics;
 use crate::train::{self, Outcome, RunOptions};
 use clap::Args;
 use comfy_table::Table;
@@ -141,6 +143,26 @@ fn report(folder: &Path, outcome: &Outcome, global: &Global) -> Result<()> {
 
 /// Scores by name.
 pub(super) type Entries = Vec<(&'static str, f64)>;
+
+/// The scores of each number, class or label, where a task has several.
+pub(super) fn each_table(task: &Task, metrics: &Metrics) -> Option<Table> {
+    let (_, first) = metrics.each().first()?;
+    let what = match task.kind {
+        TaskKind::Regression => "number",
+        TaskKind::Classes => "class",
+        TaskKind::Labels => "label",
+    };
+    let names = first.iter().map(|(name, _)| name.as_str());
+    let rows = metrics.each().iter().map(|(name, own)| {
+        let cell = |(name, value): &(String, f64)| match name.as_str() {
+            // A count of rows.
+            "support" => format!("{value:.0}"),
+            _ => format!("{value:.4}"),
+        };
+        std::iter::once(name.clone()).chain(own.iter().map(cell)).collect()
+    });
+    Some(output::table(std::iter::once(what).chain(names), 1, rows))
+}
 
 /// Metrics in columns, a named line for each set of them.
 pub(super) fn metrics_table(first: &str, lines: &[(String, Entries)]) -> Table {

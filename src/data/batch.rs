@@ -102,8 +102,10 @@ pub struct Layout {
     pub streams: Vec<StreamLayout>,
     /// The text as tokens, where the model reads those.
     pub tokens: Option<TokenLayout>,
-    /// f32 `[batch]`; zero where the split has no labels.
-    pub labels_at: usize,
+    /// `[batch, target_width]`; zero where the split has no targets.
+    pub targets_at: usize,
+    /// Words of a row's target: see [`Task::width`](super::Task::width).
+    pub target_width: usize,
     /// u32 `[batch]`: the row's index in its split.
     pub rows_at: usize,
     /// Size of the block in words, a multiple of 64.
@@ -113,8 +115,19 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out a block for `batch` rows of `specs`, and of tokens where the model reads those.
+    /// Lays out a block for `batch` rows of `specs`, and of tokens where the model reads those; a row's
+    /// target is one word.
     pub fn new(batch: usize, specs: &[StreamSpec], tokens: Option<TokenSpec>) -> Layout {
+        Self::with_targets(batch, specs, tokens, 1)
+    }
+
+    /// The same with targets of `target_width` words.
+    pub fn with_targets(
+        batch: usize,
+        specs: &[StreamSpec],
+        tokens: Option<TokenSpec>,
+        target_width: usize,
+    ) -> Layout {
         let mut end = 0;
         let mut place = |words: usize| {
             let at = end;
@@ -142,18 +155,23 @@ impl Layout {
                 tables,
             }
         });
-        let labels_at = place(batch);
+        let targets_at = place(batch * target_width);
         let rows_at = place(batch);
-        Layout { streams, tokens, labels_at, rows_at, words: end, batch }
+        Layout { streams, tokens, targets_at, target_width, rows_at, words: end, batch }
     }
 
     /// Lays out a block of this shape for `specs`, and for tokens where `tables` gives the positions
-    /// and segments of an encoder.
-    pub fn of(shape: BatchShape, specs: &[StreamSpec], tables: Option<(usize, usize)>) -> Layout {
+    /// and segments of an encoder; targets are `target_width` words.
+    pub fn of(
+        shape: BatchShape,
+        specs: &[StreamSpec],
+        tables: Option<(usize, usize)>,
+        target_width: usize,
+    ) -> Layout {
         let mut specs = specs.to_vec();
         specs.iter_mut().for_each(|s| s.steps = shape.steps[s.modality.index()]);
         let tokens = tables.map(|tables| TokenSpec { rows: shape.tokens, tables });
-        Layout::new(shape.rows, &specs, tokens)
+        Layout::with_targets(shape.rows, &specs, tokens, target_width)
     }
 
     /// What a plan for it depends on.
@@ -207,9 +225,17 @@ pub fn fill(
         fill_tokens(tokens, rows, place, out)?;
         fill_runs(place, out);
     }
+    let targets = split.targets();
+    if let Some(t) = targets.filter(|t| t.width != layout.target_width) {
+        let detail =
+            format!("targets of {} words for a layout of {}", t.width, layout.target_width);
+        return Err(Error::shape("batch", detail));
+    }
     for (i, &row) in rows.iter().enumerate() {
-        let label = split.labels().and_then(|labels| labels.get(row as usize));
-        out[layout.labels_at + i] = label.copied().unwrap_or_default().to_bits();
+        if let Some(t) = targets {
+            let own = &t.words[row as usize * t.width..][..t.width];
+            out[layout.targets_at + i * t.width..][..t.width].copy_from_slice(own);
+        }
         out[layout.rows_at + i] = row;
     }
     Ok(())
@@ -365,7 +391,7 @@ mod tests {
             (layout.streams[0].values_at, 7 * 4),
             (audio.values_at, 7 * 3 * 8),
             (lengths, 7),
-            (layout.labels_at, 7),
+            (layout.targets_at, 7),
             (layout.rows_at, 7),
             (layout.words, 0),
         ];
@@ -405,7 +431,7 @@ mod tests {
         assert_eq!(value(1, 2, 4), 14.0);
         let lengths = audio.lengths_at.unwrap();
         assert_eq!(out[lengths..lengths + 3], [2, 3, 0], "row 0 has 4 steps, cut to 3");
-        assert_eq!((f(layout.labels_at), f(layout.labels_at + 1)), (0.0, -1.0));
+        assert_eq!((f(layout.targets_at), f(layout.targets_at + 1)), (0.0, -1.0));
         assert_eq!(out[layout.rows_at..layout.rows_at + 2], [1, 0]);
         assert_eq!(f(layout.streams[0].values_at), 0.3);
     }

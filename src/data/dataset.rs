@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use memmap2::Mmap;
 
+use super::task::{Table, Task, TaskKind};
 use super::{Modality, SplitName, Tokenised, open};
 use crate::error::Result;
 use crate::files;
@@ -15,13 +16,15 @@ use crate::nn::BertShape;
 /// What [`Dataset::open_with`] accepts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// Labels must lie in `-label_range..=label_range`.
+    /// Labels that are a number a row must lie in `-label_range..=label_range`.
     pub label_range: f32,
+    /// What the targets are; found from the data where this is nothing.
+    pub task: Option<TaskKind>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { label_range: 3.0 }
+        Options { label_range: 3.0, task: None }
     }
 }
 
@@ -34,6 +37,12 @@ pub struct Dataset {
     pub(super) digest: OnceLock<String>,
     pub(super) text: Option<Arc<Text>>,
     pub(super) tokens_digest: Option<String>,
+    pub(super) task: Task,
+    pub(super) task_note: Option<String>,
+    /// Training rows of each class or label.
+    pub(super) counts: Vec<usize>,
+    /// Lists of names in the side file, by key.
+    pub(super) names: BTreeMap<String, Vec<String>>,
 }
 
 /// The text of a data set as tokens, for an encoder of these sizes.
@@ -156,7 +165,12 @@ pub struct Split {
     pub(super) streams: [Option<Field>; 3],
     pub(super) text_bert: Option<Field>,
     pub(super) labels: Option<Vec<f32>>,
+    pub(super) numbers: Option<Table<f32>>,
     pub(super) class_labels: Option<Vec<u32>>,
+    pub(super) flags: Option<Table<u32>>,
+    /// `[rows, width]`: the targets of the data set's task.
+    pub(super) targets: Option<Arc<[u32]>>,
+    pub(super) width: usize,
     pub(super) factors: BTreeMap<String, Field>,
     pub(super) ids: Option<Vec<String>>,
     pub(super) raw_text: Option<Vec<String>>,
@@ -205,7 +219,7 @@ impl Split {
         Some(TextBert { rows, len, bytes: self.bytes(field) })
     }
 
-    /// The regression target of each row.
+    /// The number of each row, where it has one.
     pub fn labels(&self) -> Option<&[f32]> {
         self.labels.as_deref()
     }

@@ -150,11 +150,12 @@ impl Work {
         let text = self.data.text().map(|text| text.as_ref());
         let tokens =
             text.and_then(|t| t.tokens.split(self.split)).filter(|_| self.tables.is_some());
+        let width = self.data.task().width();
         let mut layout = Arc::new(Layout::new(0, &[], None));
         for rows in self.order.chunks(self.batch) {
             let shape = BatchShape::of(split, tokens, &self.specs, rows);
             if shape != layout.shape() {
-                layout = Arc::new(Layout::of(shape, &self.specs, self.tables));
+                layout = Arc::new(Layout::of(shape, &self.specs, self.tables, width));
             }
             let mut words = self.idle.try_recv().unwrap_or_default();
             let filled =

@@ -4,7 +4,8 @@
 //! A data set is `NAME.safetensors` with tensors `{train,valid,test}.FIELD`, and an optional
 //! `NAME.json` with ids and texts per split. Fields: `text`, `audio`, `vision` (rows x steps x dim,
 //! f32), their `_lengths` (rows, i32), `text_bert` (rows x 3 x tokens, i32), `regression_labels`
-//! (rows, f32), `class_labels` (rows, i32), `factor_*` (rows x k, f32; from the generator).
+//! (rows, f32; or rows x k, several numbers a row), `class_labels` (rows, i32, from 0; or rows x k of 0 and
+//! 1, several labels a row), `factor_*` (rows x k, f32; from the generator).
 
 pub mod batch;
 pub mod dataset;
@@ -18,6 +19,7 @@ pub(crate) mod ridge;
 mod side;
 pub mod survey;
 pub mod synth;
+pub mod task;
 #[cfg(test)]
 mod testkit;
 pub mod tokenizer;
@@ -34,6 +36,7 @@ pub use loader::{Batch, Loader};
 pub use normalize::{FeatureStats, Standardise};
 pub use perturb::{Damage, Perturbation};
 pub use synth::{SynthConfig, SynthStream};
+pub use task::{Targets, Task, TaskKind};
 pub use tokenizer::Tokenizer;
 pub use tokens::{TokenLayout, TokenRows, Tokenised, fill_tokens, packed_rows};
 

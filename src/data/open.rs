@@ -11,6 +11,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::dataset::{Dataset, Field, Options, Source, Split, floats, ints};
 use super::side::{self, Side};
+use super::task::{self, Table, Task};
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};
 use crate::files;
@@ -26,7 +27,6 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
         map: &map,
         data: 8 + header,
         tensors: info.tensors().into_iter().collect(),
-        label_range: options.label_range,
     };
     let mut parts = Vec::new();
     for name in SplitName::ALL {
@@ -47,14 +47,44 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
         *slot = part.map(|part| part.finish(&source));
     }
     side::attach(&side, &mut splits)?;
-    Ok(Dataset {
+    let data = Dataset {
         source,
         splits,
         metadata,
         digest: OnceLock::new(),
         text: None,
         tokens_digest: None,
-    })
+        task: Task::default(),
+        task_note: None,
+        counts: Vec::new(),
+        names: side.names(),
+    };
+    let (task, note) = task::find(&data, options.task)?;
+    if task.one_number() {
+        in_range(&data, options.label_range)?;
+    }
+    Ok(Dataset { task_note: note, ..data.for_task(&task)? })
+}
+
+/// Checks that the numbers of all rows are what the settings say that they are.
+fn in_range(data: &Dataset, range: f32) -> Result<()> {
+    for split in data.splits() {
+        let labels = split.labels().unwrap_or_default();
+        let outside = |label: &f32| f64::from(label.abs()) > f64::from(range) + 1e-6;
+        if let Some(row) = labels.iter().position(outside) {
+            let label = labels[row];
+            return Err(Error::data(
+                data.path(),
+                format!(
+                    "{}.regression_labels, row {row} is {label}, outside -{range}..={range}; rescale the \
+                     labels, or allow for them with --set data.label_range={}",
+                    split.name(),
+                    label.abs().ceil()
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn map(path: &Path) -> Result<Mmap> {
@@ -92,6 +122,11 @@ fn unreadable(path: &Path, map: &[u8], error: SafeTensorError) -> Error {
     Error::data(path, detail)
 }
 
+/// A number of each row, or several.
+type Numbers = (Option<Vec<f32>>, Option<Table<f32>>);
+/// A class of each row, or several labels that it has or not.
+type Classes = (Option<Vec<u32>>, Option<Table<u32>>);
+
 /// A split before it owns a share of the map.
 struct Part {
     name: SplitName,
@@ -99,7 +134,9 @@ struct Part {
     streams: [Option<Field>; 3],
     text_bert: Option<Field>,
     labels: Option<Vec<f32>>,
+    numbers: Option<Table<f32>>,
     class_labels: Option<Vec<u32>>,
+    flags: Option<Table<u32>>,
     factors: BTreeMap<String, Field>,
 }
 
@@ -113,7 +150,11 @@ impl Part {
             streams: self.streams,
             text_bert: self.text_bert,
             labels: self.labels,
+            numbers: self.numbers,
             class_labels: self.class_labels,
+            flags: self.flags,
+            targets: None,
+            width: 1,
             factors: self.factors,
             ids: None,
             raw_text: None,
@@ -128,7 +169,6 @@ struct Checker<'a> {
     /// Where the tensors begin in the map.
     data: usize,
     tensors: BTreeMap<String, &'a TensorInfo>,
-    label_range: f32,
 }
 
 impl Checker<'_> {
@@ -152,8 +192,8 @@ impl Checker<'_> {
                 None => return self.no_inputs(name),
             }
         }
-        let labels = self.labels(&full("regression_labels"), &mut rows)?;
-        let class_labels = self.class_labels(&full("class_labels"), &mut rows)?;
+        let (labels, numbers) = self.labels(&full("regression_labels"), &mut rows)?;
+        let (class_labels, flags) = self.class_labels(&full("class_labels"), &mut rows)?;
         let mut factors = BTreeMap::new();
         let prefix = full("factor_");
         for tensor in self.tensors.keys() {
@@ -165,7 +205,17 @@ impl Checker<'_> {
             }
         }
         let rows = rows.map_or(0, |(_, rows)| rows);
-        Ok(Some(Part { name, rows, streams, text_bert, labels, class_labels, factors }))
+        Ok(Some(Part {
+            name,
+            rows,
+            streams,
+            text_bert,
+            labels,
+            numbers,
+            class_labels,
+            flags,
+            factors,
+        }))
     }
 
     /// A split without inputs is absent, unless it has labels, which then have nothing to go with.
@@ -285,47 +335,55 @@ impl Checker<'_> {
         Ok(Some(field))
     }
 
-    fn labels(&self, tensor: &str, rows: &mut Option<(String, usize)>) -> Result<Option<Vec<f32>>> {
-        let Some(field) = self.field(tensor, Dtype::F32, &["rows"], rows)? else {
-            return Ok(None);
+    /// One number a row, or several.
+    fn labels(&self, tensor: &str, rows: &mut Option<(String, usize)>) -> Result<Numbers> {
+        let several = self.columns(tensor);
+        let axes: &[&str] = if several { &["rows", "numbers"] } else { &["rows"] };
+        let Some(field) = self.field(tensor, Dtype::F32, axes, rows)? else {
+            return Ok((None, None));
         };
-        let labels: Vec<f32> = floats(self.bytes(&field)).collect();
-        let range = self.label_range;
-        for (row, &label) in labels.iter().enumerate() {
-            if !label.is_finite() {
-                return Err(self.error(format!(
-                    "{tensor}, row {row} is {label}; drop the row, or the whole tensor where the \
-                     file is only for prediction"
-                )));
-            }
-            if f64::from(label).abs() > f64::from(range) + 1e-6 {
-                return Err(self.error(format!(
-                    "{tensor}, row {row} is {label}, outside -{range}..={range}; rescale the \
-                     labels, or allow for them with --set data.label_range={}",
-                    label.abs().ceil()
-                )));
-            }
+        let values: Vec<f32> = floats(self.bytes(&field)).collect();
+        let width = if several { field.shape[1] } else { 1 };
+        if let Some(at) = values.iter().position(|label| !label.is_finite()) {
+            return Err(self.error(format!(
+                "{tensor}, row {} is {}; drop the row, or the whole tensor where the file is only for \
+                 prediction",
+                at / width,
+                values[at]
+            )));
         }
-        Ok(Some(labels))
+        Ok(if width == 1 { (Some(values), None) } else { (None, Some(Table { values, width })) })
     }
 
-    fn class_labels(
-        &self,
-        tensor: &str,
-        rows: &mut Option<(String, usize)>,
-    ) -> Result<Option<Vec<u32>>> {
-        let Some(field) = self.field(tensor, Dtype::I32, &["rows"], rows)? else {
-            return Ok(None);
+    /// Whether a tensor has several columns a row.
+    fn columns(&self, tensor: &str) -> bool {
+        self.tensors.get(tensor).is_some_and(|info| info.shape.len() == 2)
+    }
+
+    /// A class a row, or several labels that a row has or not.
+    fn class_labels(&self, tensor: &str, rows: &mut Option<(String, usize)>) -> Result<Classes> {
+        let several = self.columns(tensor);
+        let axes: &[&str] = if several { &["rows", "labels"] } else { &["rows"] };
+        let Some(field) = self.field(tensor, Dtype::I32, axes, rows)? else {
+            return Ok((None, None));
         };
-        let classes = ints(self.bytes(&field)).enumerate().map(|(row, class)| {
-            u32::try_from(class).map_err(|_| {
-                self.error(format!(
-                    "{tensor}, row {row} is {class}; number the classes from 0 and write the \
-                     file again"
-                ))
-            })
+        let width = if several { field.shape[1] } else { 1 };
+        let classes = ints(self.bytes(&field)).enumerate().map(|(at, class)| match class {
+            0 | 1 => Ok(class as u32),
+            2..=9999 if !several => Ok(class as u32),
+            _ => {
+                let advice = match several {
+                    true => "several labels a row are 0 and 1",
+                    false => "number the classes from 0",
+                };
+                let row = at / width;
+                Err(self.error(format!(
+                    "{tensor}, row {row} is {class}; {advice}: write the file again"
+                )))
+            }
         });
-        classes.collect::<Result<_>>().map(Some)
+        let values = classes.collect::<Result<Vec<u32>>>()?;
+        Ok(if several { (None, Some(Table { values, width })) } else { (Some(values), None) })
     }
 
     /// Checks every value of a tensor, in one pass over the map that copies nothing.
@@ -544,7 +602,7 @@ mod tests {
     #[test]
     fn the_label_range_can_be_set() {
         let file = small().save();
-        let options = Options { label_range: 1.0 };
+        let options = Options { label_range: 1.0, task: None };
         let error = Dataset::open_with(file.path(), &options).unwrap_err().to_string();
         assert!(error.contains("row 2 is 2, outside -1..=1"), "{error}");
     }

@@ -1,5 +1,7 @@
-//! The side file `NAME.json`: `{"train": {"id": [...], "raw_text": [...]}, ...}`, in row order.
+//! The side file `NAME.json`: `{"train": {"id": [...], "raw_text": [...]}, ...}`, in row order; and of the
+//! whole set `class_names` and `target_names`.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +35,14 @@ impl Side {
             Error::data(&path, detail)
         })?;
         Ok(Side { path, root })
+    }
+
+    /// Its lists of names that are of the whole set, by key: `class_names`, `target_names`.
+    pub(super) fn names(&self) -> BTreeMap<String, Vec<String>> {
+        let of = |value: &Value| -> Option<Vec<String>> {
+            value.as_array()?.iter().map(|name| Some(name.as_str()?.to_string())).collect()
+        };
+        self.root.iter().filter_map(|(key, value)| Some((key.clone(), of(value)?))).collect()
     }
 
     /// How many texts a split has.

@@ -216,6 +216,7 @@ impl Results {
             let names: IndexSet<&str> = runs.map(|run| of(&run.record)).collect();
             names.into_iter().collect::<Vec<_>>().join("; ")
         };
+        let metric = metric(&plan.metric, &results);
         Results {
             name: plan.name.clone(),
             preset: plan.cells.map(|p| p.name().to_string()),
@@ -230,10 +231,10 @@ impl Results {
             expected_runs: cells.len() * seeds.len(),
             finished_runs,
             effects: effects(cells, &results),
-            best: best(&results, &reference, &plan.metric, plan.alpha),
+            best: best(&results, &reference, &metric, plan.alpha),
             seeds,
             reference,
-            metric: plan.metric.clone(),
+            metric,
             alpha: plan.alpha,
             correction: "Holm".into(),
             cells: results,
@@ -395,6 +396,17 @@ fn compare(cells: &mut [CellResult], reference: &str) {
 }
 
 /// By validation alone; test rows only say whether the choice may be called better.
+/// The score that a plan goes by, or, where the data's task has no such score, the one that heads its own.
+fn metric(wanted: &str, cells: &[CellResult]) -> String {
+    let has = |c: &CellResult| c.valid.contains_key(wanted) || c.test.contains_key(wanted);
+    let records = cells.iter().flat_map(|c| &c.runs).map(|run| &run.record);
+    let own = records.filter_map(|r| r.valid.as_ref().or(r.test.as_ref())).next();
+    match own.and_then(|own| own.heads().first().copied()) {
+        Some((head, _)) if !cells.iter().any(has) => head.into(),
+        _ => wanted.into(),
+    }
+}
+
 fn best(cells: &[CellResult], reference: &str, metric: &str, alpha: f64) -> Option<Best> {
     let sign = if smaller_is_better(metric) { 1.0 } else { -1.0 };
     let value = |c: &CellResult| c.valid.get(metric).map(|s| sign * s.mean);
@@ -442,11 +454,11 @@ pub(super) mod tests {
             let run = |(i, shift): (usize, &f32)| {
                 let noisy = |(k, t): (usize, &f32)| t + shift * (1.0 + (k % 3) as f32 / 3.0);
                 let pred: Vec<f32> = truth.iter().enumerate().map(noisy).collect();
-                let scores = evaluate(&pred, &truth, Convention::Mosi).unwrap();
+                let scores = Metrics::from(evaluate(&pred, &truth, Convention::Mosi).unwrap());
                 let record = RunRecord {
                     cell: name.to_string(),
                     seed: 1111 + i as u64,
-                    valid: Some(scores),
+                    valid: Some(scores.clone()),
                     test: Some(scores),
                     best_epoch: 1,
                     epochs: 2,

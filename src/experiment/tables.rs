@@ -71,7 +71,8 @@ fn columns(r: &Results) -> Vec<&str> {
 
 /// The scores that matter most: the plan's own, Corr, one Acc-2.
 fn few(r: &Results) -> Vec<&str> {
-    let wanted = ["MAE", "Corr", "Acc-2", "Acc-2 Non0"];
+    let wanted =
+        ["MAE", "Corr", "Acc-2", "Acc-2 Non0", "accuracy", "balanced_accuracy", "f1_macro", "f1"];
     r.scores().into_iter().filter(|s| wanted.contains(s) || *s == r.metric).collect()
 }
 

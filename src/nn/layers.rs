@@ -3,7 +3,7 @@
 use super::{Init, ParamSpec, Params};
 use crate::error::Result;
 use crate::ops::Act;
-use crate::ops::heads::HeadVars;
+use crate::ops::heads::{HeadVars, Heads};
 use crate::ops::lstm::{LstmInput, LstmWeights};
 use crate::tape::{Tape, Var};
 
@@ -156,7 +156,7 @@ impl LstmEncoder {
     }
 }
 
-/// One of the four heads: dropout, linear + ReLU (the feature F*), linear + ReLU, linear to 1.
+/// A head: dropout, linear + ReLU (the feature F*), linear + ReLU, linear to the scores.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// `post_fusion`, `post_text`, `post_audio`, `post_video`.
@@ -165,6 +165,8 @@ pub struct Head {
     pub inputs: (usize, usize),
     /// Size of the feature.
     pub size: usize,
+    /// Scores that it gives a row.
+    pub outputs: usize,
     /// Before the first layer.
     pub dropout: f32,
     /// Name of its optimiser group.
@@ -179,8 +181,33 @@ impl Head {
         let n = self.size;
         let mut specs = linear_specs(&layer(1), (inputs, pitch, n), true, &self.group);
         specs.extend(linear_specs(&layer(2), (n, n, n), true, &self.group));
-        specs.extend(linear_specs(&layer(3), (n, n, 1), true, &self.group));
+        specs.extend(linear_specs(&layer(3), (n, n, self.outputs), true, &self.group));
         specs
+    }
+
+    /// Records it over `parts` side by side, by [`Tape::heads`] where it gives a single score.
+    ///
+    /// # Errors
+    /// Parameters that `params` has not; parts of other sizes.
+    pub fn record(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        parts: &[Var],
+        train: bool,
+    ) -> Result<Heads> {
+        if self.outputs == 1 {
+            let head = self.vars(tape, params, train)?;
+            return tape.heads(parts, &[head]);
+        }
+        let x = if parts.len() == 1 { parts[0] } else { tape.concat(parts)? };
+        let x = if train && self.dropout > 0.0 { tape.dropout(x, self.dropout)? } else { x };
+        let mut layer = |i: usize, x: Var, act: Act| {
+            linear(tape, params, &format!("{}_layer_{i}", self.name), x, act)
+        };
+        let features = layer(1, x, Act::Relu)?;
+        let x = layer(2, features, Act::Relu)?;
+        Ok(Heads { scores: layer(3, x, Act::None)?, features })
     }
 
     /// Its parameters as tensors, for [`Tape::heads`]; without dropout unless it is to `train`.

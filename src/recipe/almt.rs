@@ -12,9 +12,10 @@
 //! computed; MMSA computes it and drops it. Padding is read as MMSA reads it, except that text behind
 //! a sentence's end is zero here.
 
-use super::blocks::{BERT, Text, all_three, norm, norm_specs, squared_error};
+use super::blocks::{BERT, Text, all_three, norm, norm_specs};
 use super::config::{Config, PartRates, at_least_one, fail};
 use super::cx::Cx;
+use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Reads, Recipe};
 use super::subnets::GROUP;
@@ -133,6 +134,8 @@ pub(super) struct Almt {
     steps: usize,
     /// Audio and vision.
     streams: [StreamSpec; 2],
+    /// Scores of a row.
+    outputs: usize,
 }
 
 impl Almt {
@@ -149,7 +152,15 @@ impl Almt {
             }
         };
         let streams = [whole(audio), whole(vision)];
-        Ok(Almt { config: config.clone(), own, schedule, text, steps, streams })
+        Ok(Almt {
+            config: config.clone(),
+            own,
+            schedule,
+            text,
+            steps,
+            streams,
+            outputs: offered.task.outputs(),
+        })
     }
 
     /// Columns and steps of text, audio and vision.
@@ -308,7 +319,7 @@ impl Recipe for Almt {
             let name = format!("fusion_layer.CrossTransformerEncoder.layers.{i}");
             specs.extend(self.layer_specs(&name));
         }
-        specs.extend(linear_specs("regression_head", (d, d, 1), true, GROUP));
+        specs.extend(linear_specs("regression_head", (d, d, self.outputs), true, GROUP));
         specs
     }
 
@@ -336,7 +347,8 @@ impl Recipe for Almt {
         let Own { width: d, tokens, .. } = self.own;
         let encoded =
             NAMES.iter().map(|m| Output::representation(format!("encoded {m}"), tokens * d));
-        let mut all: Vec<Output> = std::iter::once(Output::score("M", 1)).chain(encoded).collect();
+        let mut all: Vec<Output> =
+            std::iter::once(Output::score("M", self.outputs)).chain(encoded).collect();
         all.push(Output::representation("hyper-modality", tokens * d));
         all.push(Output::representation("feature M", d));
         all
@@ -397,11 +409,6 @@ impl Recipe for Almt {
         cx.output("feature M", x)?;
         let score = linear(cx.tape, cx.params, "regression_head", x, Act::None)?;
         cx.output("M", score)?;
-        if !cx.training() {
-            return Ok(());
-        }
-        let target = cx.target();
-        let loss = squared_error(cx, score, target)?;
-        cx.loss("M", loss)
+        if cx.training() { cx.task_loss("M", score, Distance::Squared) } else { Ok(()) }
     }
 }

@@ -9,7 +9,7 @@ use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{Bert, Init, ParamSpec};
 use crate::ops::batch_norm::BatchNorm;
-use crate::tape::Var;
+use crate::tape::{Tape, Var};
 
 /// The optimiser group of an encoder whose biases and norms decay like the rest, as MMSA has it here.
 pub(super) const BERT: &str = "bert";
@@ -46,10 +46,10 @@ pub(super) fn norm(cx: &mut Cx<'_>, name: &str, x: Var) -> Result<Var> {
 }
 
 /// The mean of squared differences of two tensors of one shape.
-pub(super) fn squared_error(cx: &mut Cx<'_>, a: Var, b: Var) -> Result<Var> {
-    let gap = cx.tape.sub(a, b)?;
-    let square = cx.tape.square(gap)?;
-    cx.tape.mean(square)
+pub(super) fn squared_error(tape: &mut Tape, a: Var, b: Var) -> Result<Var> {
+    let gap = tape.sub(a, b)?;
+    let square = tape.square(gap)?;
+    tape.mean(square)
 }
 
 /// How a model reads the text.

@@ -2,6 +2,7 @@
 
 use super::overlay::{flatten, nearest, one_line, overlay, set};
 use super::registry;
+use crate::data::TaskKind;
 use crate::error::{Error, Result};
 use crate::files::FORMAT;
 use crate::nn::Group;
@@ -21,6 +22,9 @@ pub struct Config {
     pub preset: String,
     /// The data set's conventions.
     pub data: DataConfig,
+    /// What is to be predicted.
+    #[serde(default)]
+    pub task: TaskConfig,
     /// Optimisation and schedule.
     pub train: TrainConfig,
     /// Which model, what it reads, and its own keys.
@@ -40,6 +44,56 @@ pub struct DataConfig {
     pub convention: Convention,
     /// Labels lie within ± this.
     pub label_range: f64,
+}
+
+/// What is to be predicted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskConfig {
+    /// `auto`, as the data say; `regression`, `classes` or `labels`.
+    pub kind: TaskChoice,
+    /// `none`, or `balanced`: rare classes and labels count more, so that each has as much to say.
+    pub class_weights: ClassWeights,
+    /// Share of a class target that is spread over all classes.
+    pub label_smoothing: f64,
+}
+
+/// What is to be predicted, where a configuration says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskChoice {
+    /// What the data's targets most likely are.
+    #[default]
+    Auto,
+    /// Numbers.
+    Regression,
+    /// A class.
+    Classes,
+    /// Several labels.
+    Labels,
+}
+
+impl TaskChoice {
+    /// The kind that was chosen; nothing where the data decide.
+    pub fn kind(self) -> Option<TaskKind> {
+        match self {
+            TaskChoice::Auto => None,
+            TaskChoice::Regression => Some(TaskKind::Regression),
+            TaskChoice::Classes => Some(TaskKind::Classes),
+            TaskChoice::Labels => Some(TaskKind::Labels),
+        }
+    }
+}
+
+/// How much classes and labels count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassWeights {
+    /// All alike.
+    #[default]
+    None,
+    /// By how rare they are among the training rows.
+    Balanced,
 }
 
 /// Optimisation and schedule.
@@ -62,6 +116,9 @@ pub struct TrainConfig {
     pub max_epochs: usize,
     /// Stop after this many epochs without a better validation loss; 0 never.
     pub early_stop: usize,
+    /// What tells the best epoch: `loss`, the validation loss, or a score of the validation rows.
+    #[serde(default = "by_loss")]
+    pub metric_for_best_model: String,
     /// Standardise audio and vision by the training split.
     pub normalize: bool,
     /// Clip the global gradient norm to this; 0 does not.
@@ -188,6 +245,11 @@ fn first_model() -> String {
     "self_mm".into()
 }
 
+/// The validation loss, as the field's trainers choose.
+fn by_loss() -> String {
+    "loss".into()
+}
+
 /// A size for each modality.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -206,6 +268,7 @@ impl Default for Config {
         Config {
             preset: "mosi".into(),
             data: DataConfig { convention: Convention::Mosi, label_range: 3.0 },
+            task: TaskConfig::default(),
             train: TrainConfig {
                 batch_size: 32,
                 accumulate: 1,
@@ -215,6 +278,7 @@ impl Default for Config {
                 seed: 1111,
                 max_epochs: 100,
                 early_stop: 8,
+                metric_for_best_model: by_loss(),
                 normalize: true,
                 clip_norm: 0.0,
                 clip_value: 0.0,

@@ -1,7 +1,8 @@
 //! What a recipe records a batch with.
 
+use super::goal::{Distance, Goal};
 use super::recipe::{Columns, Counts, Output};
-use crate::data::Layout;
+use crate::data::{Layout, TaskKind};
 use crate::error::{Error, Result};
 use crate::nn::{Params, TokenVars};
 use crate::plan::SpaceId;
@@ -65,6 +66,7 @@ pub struct Cx<'a> {
     block: SpaceId,
     columns: &'a Columns,
     outputs: &'a [Output],
+    goal: &'a Goal,
     train: Option<&'a TrainSpaces>,
     losses: Vec<Var>,
     logged: Vec<(usize, Var)>,
@@ -90,7 +92,7 @@ impl<'a> Cx<'a> {
     pub(super) fn new(
         (tape, params): (&'a mut Tape, &'a Params),
         (layout, block): (&'a Layout, SpaceId),
-        (columns, outputs): (&'a Columns, &'a [Output]),
+        (columns, outputs, goal): (&'a Columns, &'a [Output], &'a Goal),
         train: Option<&'a TrainSpaces>,
     ) -> Self {
         Cx {
@@ -100,6 +102,7 @@ impl<'a> Cx<'a> {
             block,
             columns,
             outputs,
+            goal,
             train,
             losses: Vec::new(),
             logged: Vec::new(),
@@ -149,10 +152,13 @@ impl<'a> Cx<'a> {
         self.field("rows", |tape| tape.input("rows", &[n], block, at))
     }
 
-    /// `[batch, 1]`: the rows' targets.
+    /// The rows' targets: `[batch, width]` numbers, or `[batch]` u32 classes.
     pub fn target(&mut self) -> Var {
-        let (n, at, block) = (self.layout.batch, self.layout.labels_at, self.block);
-        self.field("target", |tape| tape.input("target", &[n, 1], block, at))
+        let (n, width) = (self.layout.batch, self.layout.target_width);
+        let (at, block) = (self.layout.targets_at, self.block);
+        let classes = self.goal.task.kind == TaskKind::Classes;
+        let shape = if classes { vec![n] } else { vec![n, width] };
+        self.field("target", |tape| tape.input("target", &shape, block, at))
     }
 
     /// The `i`-th of the streams that the recipe reads.
@@ -186,14 +192,14 @@ impl<'a> Cx<'a> {
         self.tape.constant("lengths", &[all.len()], &all)
     }
 
-    /// The mean absolute error of `score [batch, 1]`, as PyTorch's `L1Loss`, as the column `name`.
+    /// The loss of the task for `scores [batch, outputs]`, in training, as the column `name`: of numbers
+    /// by `distance`, of classes the cross-entropy, of labels the binary one.
     ///
     /// # Errors
     /// As [`loss`](Self::loss).
-    pub fn l1_loss(&mut self, name: &str, score: Var) -> Result<()> {
-        let (n, target) = (self.batch(), self.target());
-        let ones = self.tape.constant("one", &[n, 1], &vec![1.0; n])?;
-        let loss = self.tape.weighted_l1(score, target, ones)?.loss;
+    pub fn task_loss(&mut self, name: &str, scores: Var, distance: Distance) -> Result<()> {
+        let target = self.target();
+        let loss = self.goal.loss(self.tape, scores, target, distance)?;
         self.loss(name, loss)
     }
 

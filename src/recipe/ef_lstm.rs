@@ -9,6 +9,7 @@
 
 use super::config::{Config, PartRates, at_least_one, fail, probability};
 use super::cx::Cx;
+use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Reads, Recipe};
 use super::subnets::{GROUP, batch_norm, batch_norm_specs};
@@ -70,6 +71,8 @@ pub(super) struct EfLstm {
     config: Config,
     streams: Vec<StreamSpec>,
     lstm: LstmEncoder,
+    /// Scores of a row.
+    outputs: usize,
 }
 
 impl EfLstm {
@@ -96,7 +99,7 @@ impl EfLstm {
             dropout: model.dropout as f32,
             group: GROUP.into(),
         };
-        Ok(EfLstm { config: config.clone(), streams, lstm })
+        Ok(EfLstm { config: config.clone(), streams, lstm, outputs: offered.task.outputs() })
     }
 
     fn dropped(&self, cx: &mut Cx<'_>, x: Var) -> Result<Var> {
@@ -115,7 +118,7 @@ impl Recipe for EfLstm {
         let mut specs = batch_norm_specs("norm", self.streams[0].steps, GROUP);
         specs.extend(self.lstm.rnn_specs("lstm"));
         specs.extend(linear_specs("linear", (h, h, h), true, GROUP));
-        specs.extend(linear_specs("out", (h, h, 1), true, GROUP));
+        specs.extend(linear_specs("out", (h, h, self.outputs), true, GROUP));
         specs
     }
 
@@ -130,7 +133,7 @@ impl Recipe for EfLstm {
     fn outputs(&self) -> Vec<Output> {
         let h = self.lstm.hidden;
         vec![
-            Output::score("M", 1),
+            Output::score("M", self.outputs),
             Output::representation("encoded all", h),
             Output::representation("feature M", h),
         ]
@@ -156,6 +159,6 @@ impl Recipe for EfLstm {
         let x = self.dropped(cx, x)?;
         let score = linear(cx.tape, cx.params, "out", x, Act::None)?;
         cx.output("M", score)?;
-        if train { cx.l1_loss("M", score) } else { Ok(()) }
+        if train { cx.task_loss("M", score, Distance::Absolute) } else { Ok(()) }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::config::{BySense, Config, PartRates, at_least_one, probability};
 use super::cx::Cx;
+use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Reads, Recipe};
 use super::subnets::{Dropouts, GROUP, Sizes, Subnets};
@@ -91,6 +92,7 @@ impl LfDnn {
             name: "post_fusion",
             inputs: (inputs, inputs),
             size: model.post_fusion,
+            outputs: offered.task.outputs(),
             dropout: model.post_dropout as f32,
             group: GROUP.into(),
         };
@@ -118,7 +120,7 @@ impl Recipe for LfDnn {
     }
 
     fn outputs(&self) -> Vec<Output> {
-        let mut all = vec![Output::score("M", 1)];
+        let mut all = vec![Output::score("M", self.fusion.outputs)];
         all.extend(self.subnets.outputs());
         all.push(Output::representation("feature M", self.fusion.size));
         all
@@ -127,10 +129,9 @@ impl Recipe for LfDnn {
     fn record(&self, cx: &mut Cx<'_>) -> Result<()> {
         let parts = self.subnets.record(cx)?;
         let train = cx.training();
-        let head = self.fusion.vars(cx.tape, cx.params, train)?;
-        let heads = cx.tape.heads(&parts, &[head])?;
+        let heads = self.fusion.record(cx.tape, cx.params, &parts, train)?;
         cx.output("M", heads.scores)?;
         cx.output("feature M", heads.features)?;
-        if train { cx.l1_loss("M", heads.scores) } else { Ok(()) }
+        if train { cx.task_loss("M", heads.scores, Distance::Absolute) } else { Ok(()) }
     }
 }

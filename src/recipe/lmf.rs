@@ -9,12 +9,14 @@
 
 use super::config::{BySense, Config, PartRates, at_least_one};
 use super::cx::Cx;
+use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Reads, Recipe};
 use super::subnets::{Dropouts, GROUP, Sizes, Subnets};
 use crate::error::{Error, Result};
 use crate::nn::{Group, Init, ParamSpec};
 use crate::ops::Act;
+use crate::ops::batched::Transposed;
 use crate::tape::Var;
 use serde::{Deserialize, Serialize};
 
@@ -87,13 +89,15 @@ pub(super) struct Lmf {
     config: Config,
     own: Own,
     subnets: Subnets,
+    /// Scores of a row.
+    outputs: usize,
 }
 
 impl Lmf {
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
         let Settings { model: own } = config.settings()?;
         let subnets = Subnets::new(config, &own.sizes(), offered)?;
-        Ok(Lmf { config: config.clone(), own, subnets })
+        Ok(Lmf { config: config.clone(), own, subnets, outputs: offered.task.outputs() })
     }
 
     /// Names of the factors and sizes of what they are of.
@@ -109,17 +113,17 @@ impl Recipe for Lmf {
     }
 
     fn params(&self, _: bool, _: usize) -> Vec<ParamSpec> {
-        let rank = self.own.rank;
+        let (rank, k) = (self.own.rank, self.outputs);
         let normal = |a: usize, b: usize| Init::Normal((2.0 / (a + b) as f32).sqrt());
         let mut specs: Vec<ParamSpec> = self
             .factors()
-            .map(|(name, size)| ParamSpec::new(name, &[rank, size, 1], FACTORS, normal(rank, size)))
+            .map(|(name, size)| ParamSpec::new(name, &[rank, size, k], FACTORS, normal(rank, size)))
             .collect();
         let frozen = self.own.freeze_fusion;
         specs.push(
             ParamSpec::new("fusion_weights", &[1, rank], GROUP, normal(1, rank)).frozen(frozen),
         );
-        specs.push(ParamSpec::new("fusion_bias", &[1, 1], GROUP, Init::Zeros).frozen(frozen));
+        specs.push(ParamSpec::new("fusion_bias", &[1, k], GROUP, Init::Zeros).frozen(frozen));
         specs.extend(self.subnets.params());
         specs
     }
@@ -133,18 +137,21 @@ impl Recipe for Lmf {
     }
 
     fn outputs(&self) -> Vec<Output> {
-        let mut all = vec![Output::score("M", 1)];
+        let mut all = vec![Output::score("M", self.outputs)];
         all.extend(self.subnets.outputs());
-        all.push(Output::representation("feature M", self.own.rank));
+        all.push(Output::representation("feature M", self.own.rank * self.outputs));
         all
     }
 
     fn record(&self, cx: &mut Cx<'_>) -> Result<()> {
+        let (rank, k) = (self.own.rank, self.outputs);
         let parts = self.subnets.record(cx)?;
         let mut product: Option<Var> = None;
         for (part, (name, size)) in parts.into_iter().zip(self.factors()) {
             let factor = cx.param(&name)?;
-            let factor = cx.tape.reshape(factor, &[self.own.rank, size])?;
+            // Rows of the product are ranks, and of each rank the scores.
+            let factor = if k == 1 { factor } else { cx.tape.permute(factor, &[0, 2, 1])? };
+            let factor = cx.tape.reshape(factor, &[rank * k, size])?;
             let with_one = cx.tape.prepend_one(part)?;
             let by_rank = cx.tape.linear(with_one, factor, None, Act::None)?;
             product = Some(match product {
@@ -154,10 +161,17 @@ impl Recipe for Lmf {
         }
         let product = product.ok_or_else(|| Error::shape("lmf", "nothing to fuse"))?;
         let (weights, bias) = (cx.param("fusion_weights")?, cx.param("fusion_bias")?);
-        let bias = cx.tape.reshape(bias, &[1])?;
-        let score = cx.tape.linear(product, weights, Some(bias), Act::None)?;
+        let bias = cx.tape.reshape(bias, &[k])?;
+        let score = if k == 1 {
+            cx.tape.linear(product, weights, Some(bias), Act::None)?
+        } else {
+            let by_rank = cx.tape.reshape(product, &[cx.batch(), rank, k])?;
+            let sum = cx.tape.bmm(weights, by_rank, Transposed::Neither)?;
+            let sum = cx.tape.reshape(sum, &[cx.batch(), k])?;
+            cx.tape.add(sum, bias)?
+        };
         cx.output("M", score)?;
         cx.output("feature M", product)?;
-        if cx.training() { cx.l1_loss("M", score) } else { Ok(()) }
+        if cx.training() { cx.task_loss("M", score, Distance::Absolute) } else { Ok(()) }
     }
 }

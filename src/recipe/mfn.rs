@@ -18,6 +18,7 @@
 
 use super::config::{BySense, Config, PartRates, at_least_one, fail, probability};
 use super::cx::Cx;
+use super::goal::Distance;
 use super::memory::scan;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Reads, Recipe};
@@ -155,6 +156,8 @@ pub(super) struct Mfn {
     pub config: Config,
     pub own: Own,
     pub parts: Vec<Part>,
+    /// Scores of a row.
+    pub outputs: usize,
 }
 
 impl Mfn {
@@ -180,7 +183,7 @@ impl Mfn {
                  {steps:?}: choose one by model.modalities, or model.time=mean"
             )));
         }
-        Ok(Mfn { config: config.clone(), own, parts })
+        Ok(Mfn { config: config.clone(), own, parts, outputs: offered.task.outputs() })
     }
 
     /// Cells of all LSTMs.
@@ -284,7 +287,7 @@ impl Recipe for Mfn {
         for (name, inputs, size, outputs) in [
             ("att1", 2 * cells, inner.att1, 2 * cells),
             ("att2", 2 * cells, inner.att2, memory),
-            ("out", cells + memory, inner.out, 1),
+            ("out", cells + memory, inner.out, self.outputs),
         ] {
             specs.extend(layer(&format!("{name}_fc1"), inputs, size));
             specs.extend(layer(&format!("{name}_fc2"), size, outputs));
@@ -316,7 +319,7 @@ impl Recipe for Mfn {
     }
 
     fn outputs(&self) -> Vec<Output> {
-        let mut all = vec![Output::score("M", 1)];
+        let mut all = vec![Output::score("M", self.outputs)];
         all.extend(self.parts.iter().map(|part| {
             Output::representation(format!("encoded {}", part.spec.modality), part.hidden)
         }));
@@ -335,6 +338,6 @@ impl Recipe for Mfn {
         cx.output("feature M", feature)?;
         let score = self.network(cx, "out", self.own.dropout.out, feature, Act::None)?;
         cx.output("M", score)?;
-        if cx.training() { cx.l1_loss("M", score) } else { Ok(()) }
+        if cx.training() { cx.task_loss("M", score, Distance::Absolute) } else { Ok(()) }
     }
 }

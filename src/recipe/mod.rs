@@ -6,6 +6,7 @@ pub mod config;
 mod crossmodal;
 mod cx;
 mod ef_lstm;
+mod goal;
 mod lf_dnn;
 mod lmf;
 mod memory;
@@ -23,8 +24,12 @@ mod tfn;
 #[cfg(test)]
 mod vectors;
 
-pub use config::{BySense, Config, Pooling, TextEncoder, TokenSource};
+pub use config::{
+    BySense, ClassWeights, Config, Pooling, TaskChoice, TaskConfig, TextEncoder, TokenSource,
+};
 pub use cx::{Cx, StateSpace, StreamVars, TrainSpaces};
+pub(crate) use goal::reference as goal_reference;
+pub use goal::{Distance, Goal};
 pub use model::{Model, Offered};
 pub use overlay::{nearest, value_of};
 pub use recipe::{

@@ -3,9 +3,11 @@
 
 use super::config::Config;
 use super::cx::{Cx, StateSpace, TrainSpaces};
+use super::goal::Goal;
 use super::recipe::{Columns, Output, OutputKind, Reads, Recipe};
 use super::registry;
-use crate::data::{BatchShape, Layout, Modality, StreamSpec};
+use crate::data::task::NUMBER;
+use crate::data::{BatchShape, Layout, Modality, StreamSpec, Task};
 use crate::error::Result;
 use crate::nn::{Bert, BertShape, Group, ParamSpec, Params};
 use crate::ops::optim::Clip;
@@ -19,9 +21,20 @@ pub struct Offered<'a> {
     pub streams: &'a [StreamSpec],
     /// Sizes of the pretrained encoder for whose tokens it has text.
     pub bert: Option<&'a BertShape>,
+    /// What is to be predicted.
+    pub task: &'a Task,
+    /// How many training rows have each class or label; empty where nobody needs to know.
+    pub counts: &'a [usize],
+    /// How many training rows there are.
+    pub rows: usize,
 }
 
-impl Offered<'_> {
+impl<'a> Offered<'a> {
+    /// These streams with a number to predict, and no tokens.
+    pub fn new(streams: &'a [StreamSpec]) -> Self {
+        Offered { streams, bert: None, task: &NUMBER, counts: &[], rows: 0 }
+    }
+
     /// The streams that a configuration wants of these, read to the end of their padding, whatever a row's
     /// own length.
     pub(super) fn whole(&self, config: &Config) -> Vec<StreamSpec> {
@@ -41,6 +54,7 @@ pub struct Model {
     reads: Reads,
     columns: Columns,
     outputs: Vec<Output>,
+    goal: Goal,
 }
 
 impl Model {
@@ -50,8 +64,9 @@ impl Model {
     /// Those of the recipe: data that it cannot use, settings that do not go together.
     pub fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
         let recipe = registry::make(config, offered)?;
+        let goal = Goal::new(config, offered.task, offered.counts, offered.rows);
         let (reads, columns, outputs) = (recipe.reads(), recipe.columns(), recipe.outputs());
-        Ok(Model { config: config.clone(), recipe, reads, columns, outputs })
+        Ok(Model { config: config.clone(), recipe, reads, columns, outputs, goal })
     }
 
     /// The configuration it was made from.
@@ -67,6 +82,16 @@ impl Model {
     /// What it takes of a data set.
     pub fn reads(&self) -> &Reads {
         &self.reads
+    }
+
+    /// What it predicts, and what its loss holds scores against.
+    pub fn goal(&self) -> &Goal {
+        &self.goal
+    }
+
+    /// What it predicts.
+    pub fn task(&self) -> &Task {
+        &self.goal.task
     }
 
     /// The streams that it reads.
@@ -111,7 +136,12 @@ impl Model {
 
     /// The block of a batch of this shape.
     pub fn layout(&self, shape: BatchShape) -> Layout {
-        Layout::of(shape, &self.reads.streams, self.reads.tokens)
+        Layout::of(shape, &self.reads.streams, self.reads.tokens, self.task().width())
+    }
+
+    /// The block of a batch of so many rows of whole streams, without tokens.
+    pub fn whole_layout(&self, rows: usize) -> Layout {
+        Layout::with_targets(rows, &self.reads.streams, None, self.task().width())
     }
 
     /// Declares the buffers of training over `total` rows.
@@ -136,7 +166,7 @@ impl Model {
         place: (&'a Layout, SpaceId),
         train: Option<&'a TrainSpaces>,
     ) -> Cx<'a> {
-        Cx::new((tape, params), place, (&self.columns, &self.outputs), train)
+        Cx::new((tape, params), place, (&self.columns, &self.outputs, &self.goal), train)
     }
 
     /// Records a whole training step: forward, objective and its row of the loss ring, backward, what the

@@ -22,6 +22,7 @@
 use super::config::{BySense, Config, PartRates, at_least_one, fail, probability};
 use super::crossmodal::{Encoder, placed};
 use super::cx::Cx;
+use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Reads, Recipe};
 use super::subnets::GROUP;
@@ -182,6 +183,8 @@ pub(super) struct MulT {
     config: Config,
     own: Own,
     streams: Vec<StreamSpec>,
+    /// Scores of a row.
+    outputs: usize,
 }
 
 impl MulT {
@@ -194,7 +197,7 @@ impl MulT {
                 streams.len()
             )));
         }
-        let made = MulT { config: config.clone(), own, streams };
+        let made = MulT { config: config.clone(), own, streams, outputs: offered.task.outputs() };
         for s in &made.streams {
             if s.steps < made.taps(s.modality) {
                 let (name, steps) = (s.modality.name(), s.steps);
@@ -263,7 +266,7 @@ impl Recipe for MulT {
             specs.extend(memory.specs());
         }
         let all = self.widths().1;
-        for (name, outputs) in [("proj1", all), ("proj2", all), ("out_layer", 1)] {
+        for (name, outputs) in [("proj1", all), ("proj2", all), ("out_layer", self.outputs)] {
             specs.extend(linear_specs(name, (all, all, outputs), true, GROUP));
         }
         specs
@@ -283,7 +286,7 @@ impl Recipe for MulT {
             .streams
             .iter()
             .map(|s| Output::representation(format!("encoded {}", s.modality), one));
-        let mut outputs = vec![Output::score("M", 1)];
+        let mut outputs = vec![Output::score("M", self.outputs)];
         outputs.extend(each);
         outputs.push(Output::representation("feature M", all));
         outputs
@@ -330,6 +333,6 @@ impl Recipe for MulT {
         cx.output("feature M", y)?;
         let score = linear(cx.tape, cx.params, "out_layer", y, Act::None)?;
         cx.output("M", score)?;
-        if cx.training() { cx.l1_loss("M", score) } else { Ok(()) }
+        if cx.training() { cx.task_loss("M", score, Distance::Absolute) } else { Ok(()) }
     }
 }

@@ -195,7 +195,7 @@ impl Entry {
             lengths: i > 0,
         };
         let streams: Vec<StreamSpec> = Modality::ALL.into_iter().enumerate().map(stream).collect();
-        let recipe = (self.make)(&config, Offered { streams: &streams, bert: None })?;
+        let recipe = (self.make)(&config, Offered::new(&streams))?;
         let trained = recipe.params(true, usize::MAX).into_iter().filter(|spec| !spec.frozen);
         Ok(trained.map(|spec| spec.len()).sum())
     }

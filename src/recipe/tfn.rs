@@ -9,6 +9,7 @@
 
 use super::config::{BySense, Config, PartRates, at_least_one, probability};
 use super::cx::Cx;
+use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Reads, Recipe};
 use super::subnets::{Dropouts, GROUP, Sizes, Subnets};
@@ -85,6 +86,8 @@ pub(super) struct Tfn {
     config: Config,
     subnets: Subnets,
     fusion: Head,
+    /// Whether the score is kept within ±3.
+    ranged: bool,
 }
 
 impl Tfn {
@@ -96,10 +99,11 @@ impl Tfn {
             name: "post_fusion",
             inputs: (inputs, inputs),
             size: model.post_fusion,
+            outputs: offered.task.outputs(),
             dropout: model.post_dropout as f32,
             group: GROUP.into(),
         };
-        Ok(Tfn { config: config.clone(), subnets, fusion })
+        Ok(Tfn { config: config.clone(), subnets, fusion, ranged: offered.task.one_number() })
     }
 }
 
@@ -123,7 +127,7 @@ impl Recipe for Tfn {
     }
 
     fn outputs(&self) -> Vec<Output> {
-        let mut all = vec![Output::score("M", 1)];
+        let mut all = vec![Output::score("M", self.fusion.outputs)];
         all.extend(self.subnets.outputs());
         all.push(Output::representation("feature M", self.fusion.size));
         all
@@ -140,13 +144,16 @@ impl Recipe for Tfn {
             z = cx.tape.reshape(product, &[cx.batch(), width])?;
         }
         let train = cx.training();
-        let head = self.fusion.vars(cx.tape, cx.params, train)?;
-        let heads = cx.tape.heads(&[z], &[head])?;
-        let half = cx.tape.scale(heads.scores, 0.5)?;
-        let within = cx.tape.activate(half, Act::Tanh)?;
-        let score = cx.tape.scale(within, 3.0)?;
+        let heads = self.fusion.record(cx.tape, cx.params, &[z], train)?;
+        let mut score = heads.scores;
+        // The range is that of a sentiment; other numbers, classes and labels have none.
+        if self.ranged {
+            let half = cx.tape.scale(score, 0.5)?;
+            let within = cx.tape.activate(half, Act::Tanh)?;
+            score = cx.tape.scale(within, 3.0)?;
+        }
         cx.output("M", score)?;
         cx.output("feature M", heads.features)?;
-        if train { cx.l1_loss("M", score) } else { Ok(()) }
+        if train { cx.task_loss("M", score, Distance::Absolute) } else { Ok(()) }
     }
 }

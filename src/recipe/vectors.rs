@@ -5,10 +5,12 @@
 use super::config::{BySense, Config};
 use super::crossmodal::{Encoder, placed};
 use super::cx::Cx;
+use super::goal::Goal;
 use super::mfn::{Mfn, Networks, Own, Part, Time};
 use super::recipe::{Columns, Recipe};
 use super::subnets::GROUP;
 use crate::Gpu;
+use crate::data::task::NUMBER;
 use crate::data::{BatchShape, Layout, Modality, StreamSpec};
 use crate::error::Result;
 use crate::gpu::GpuOptions;
@@ -45,9 +47,10 @@ fn run(
         let of = given.map_or(vec![one; shape.iter().product()], |(_, values)| values.clone());
         weights.insert(&spec.name, shape, of);
     }
-    let layout = Layout::of(BatchShape { rows: 1, tokens: 0, steps: [0; 3] }, &[], None);
+    let layout = Layout::of(BatchShape { rows: 1, tokens: 0, steps: [0; 3] }, &[], None, 1);
     let (mut tape, columns) = (Tape::new(), Columns::task());
-    let mut cx = Cx::new((&mut tape, &params), (&layout, block), (&columns, &[]), None);
+    let goal = Goal::new(&Config::default(), &NUMBER, &[], 0);
+    let mut cx = Cx::new((&mut tape, &params), (&layout, block), (&columns, &[], &goal), None);
     let y = record(&mut cx).unwrap();
     let shape = tape.shape(y).to_vec();
     let by = tape.constant("by", &shape, by).unwrap();
@@ -167,7 +170,7 @@ fn mfns_memory() {
                 hidden: 1,
             }
         });
-    let mfn = Mfn { config: Config::default(), own, parts: parts.collect() };
+    let mfn = Mfn { config: Config::default(), own, parts: parts.collect(), outputs: 1 };
     let mut specs = mfn.params(true, usize::MAX);
     specs.extend([free("c", &[1, 1, 6]), free("m", &[1, 2])]);
     let values = [

@@ -18,10 +18,12 @@ pub fn part(runs: &[(String, Run)]) -> Part {
     let lines = runs.iter().enumerate().filter_map(|(i, (name, run))| {
         curves::validation(&run.history, name, Ink::Series(i % SERIES))
     });
+    let score =
+        runs.iter().find_map(|(_, run)| curves::valid_name(&run.history)).unwrap_or("score");
     let mut chart = Lines {
         lines: lines.collect(),
         x: String::new(),
-        y: "validation MAE".into(),
+        y: format!("validation {score}"),
         diagonal: false,
         near: true,
     };
@@ -29,11 +31,11 @@ pub fn part(runs: &[(String, Run)]) -> Part {
     if !chart.lines.is_empty() {
         let body = html! {
             (curves::names(&chart))
-            (both("Validation MAE of all runs by epoch", |w| chart.draw(size(w))))
+            (both(&format!("Validation {score} of all runs by epoch"), |w| chart.draw(size(w))))
         };
         let note = "The rings are the epochs that were kept.";
         let numbers = curves::numbers(&chart, "epoch");
-        let body = figure("Validation MAE", note, body, &numbers);
+        let body = figure(&format!("Validation {score}"), note, body, &numbers);
         sections.push(Section::new("validation", "Validation by epoch", body));
     }
     sections.push(Section::new("settings", "What tells them apart", settings(runs)));

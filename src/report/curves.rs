@@ -34,7 +34,12 @@ pub fn panels(history: &[EpochRecord]) -> Vec<Panel> {
         ("A", "train A (audio)", letter('A')),
         ("V", "train V (vision)", letter('V')),
     ]);
-    losses.extend(validation(history, "validation MAE", Ink::Valid));
+    // Of numbers the validation loss is their MAE, as it is of the training rows.
+    let numbers = valid_name(history) == Some("MAE");
+    losses.extend(match numbers {
+        true => validation(history, "validation MAE", Ink::Valid),
+        false => valid_loss(history),
+    });
     let terms = named(&[
         ("align_ta", "T–A", Ink::Series(4)),
         ("align_tv", "T–V", Ink::Series(5)),
@@ -47,17 +52,14 @@ pub fn panels(history: &[EpochRecord]) -> Vec<Panel> {
     ]);
     let scores: Vec<Line> = history
         .iter()
-        .find_map(|r| r.valid)
+        .find_map(|r| r.valid.as_ref())
         .map(|m| m.entries())
         .unwrap_or_default()
         .into_iter()
         .filter(|(name, _)| *name != "MAE" && !name.starts_with("F1"))
         .enumerate()
         .map(|(i, (name, _))| {
-            let of = |r: &EpochRecord| {
-                let found = r.valid?.entries().into_iter().find(|e| e.0 == name)?;
-                Some((r.epoch as f64, found.1))
-            };
+            let of = |r: &EpochRecord| Some((r.epoch as f64, r.valid.as_ref()?.get(name)?));
             line(name, Ink::Series(i), history.iter().filter_map(of).collect())
         })
         .collect();
@@ -69,9 +71,17 @@ pub fn panels(history: &[EpochRecord]) -> Vec<Panel> {
     let all = [
         panel(
             "Loss by epoch",
-            "Mean absolute error of each task on training rows, weighted as the objective has it, and \
-             of the fused head on validation rows. The ring is the epoch that was kept.",
-            "mean absolute error",
+            match numbers {
+                true => {
+                    "Mean absolute error of each task on training rows, weighted as the objective has \
+                     it, and of the fused head on validation rows. The ring is the epoch that was kept."
+                }
+                false => {
+                    "The task's loss on training rows and on validation rows. The ring is the epoch \
+                     that was kept."
+                }
+            },
+            if numbers { "mean absolute error" } else { "loss" },
             losses,
         ),
         panel(
@@ -95,9 +105,23 @@ fn line(name: &str, ink: Ink, points: Vec<(f64, f64)>) -> Line {
     Line { name: name.into(), ink, thick: false, points, best: None }
 }
 
-/// The validation MAE, with its best epoch; `None` where nothing was validated.
+/// The name of what heads the scores of the validation rows.
+pub fn valid_name(history: &[EpochRecord]) -> Option<&'static str> {
+    Some(history.iter().find_map(|r| r.valid.as_ref())?.heads().first()?.0)
+}
+
+/// The validation loss, with its best epoch.
+fn valid_loss(history: &[EpochRecord]) -> Option<Line> {
+    let at = |r: &EpochRecord| Some((r.epoch as f64, r.valid_loss?));
+    let points: Vec<(f64, f64)> = history.iter().filter_map(at).collect();
+    let best = history.iter().rev().find(|r| r.best).and_then(at);
+    let name = "validation loss".into();
+    (!points.is_empty()).then(|| Line { name, ink: Ink::Valid, thick: true, points, best })
+}
+
+/// What heads the scores of the validation rows (of numbers the MAE), with its best epoch; `None` where nothing was validated.
 pub fn validation(history: &[EpochRecord], name: &str, ink: Ink) -> Option<Line> {
-    let at = |r: &EpochRecord| Some((r.epoch as f64, r.valid?.mae));
+    let at = |r: &EpochRecord| Some((r.epoch as f64, r.valid.as_ref()?.heads().first()?.1));
     let points: Vec<(f64, f64)> = history.iter().filter_map(at).collect();
     let best = history.iter().rev().find(|r| r.best).and_then(at);
     (!points.is_empty()).then(|| Line { name: name.into(), ink, thick: true, points, best })

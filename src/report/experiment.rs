@@ -296,13 +296,15 @@ fn names(results: &Results) -> Markup {
     legend(entries.iter().map(|(n, i)| (n.as_str(), *i)), false)
 }
 
-/// Validation MAE by epoch, the mean over a cell's runs for as long as all of them went on.
+/// The first of the validation scores (of numbers the MAE) by epoch, the mean over a cell's runs for as long as all of them went on.
 fn validation(results: &Results, at: &Path) -> Option<Section> {
     let mut lines: Vec<Line> = Vec::new();
+    let mut score = "score";
     for (i, cell) in results.cells.iter().enumerate() {
         let histories = cell.runs.iter().map(|r| folder::epochs(&at.join(&r.run)));
         let runs: Vec<Vec<f64>> = histories
-            .map(|h| h.iter().map_while(|r| Some(r.valid?.mae)).collect())
+            .inspect(|h| score = curves::valid_name(h).unwrap_or(score))
+            .map(|h| h.iter().map_while(|r| Some(r.valid.as_ref()?.heads().first()?.1)).collect())
             .filter(|h: &Vec<f64>| !h.is_empty())
             .collect();
         let epochs = runs.iter().map(Vec::len).min().unwrap_or(0);
@@ -322,18 +324,18 @@ fn validation(results: &Results, at: &Path) -> Option<Section> {
     if lines.is_empty() {
         return None;
     }
-    let chart =
-        Lines { lines, x: String::new(), y: "validation MAE".into(), diagonal: false, near: true };
+    let y = format!("validation {score}");
+    let chart = Lines { lines, x: String::new(), y, diagonal: false, near: true };
     let body = html! {
         (names(results))
-        (both("Validation MAE of all cells by epoch", |w| chart.draw(size(w))))
+        (both(&format!("Validation {score} of all cells by epoch"), |w| chart.draw(size(w))))
     };
     let note = "Means over seeds, for as long as every run of a cell went on.";
     let numbers = curves::numbers(&chart, "epoch");
     Some(Section::new(
         "validation",
         "Validation by epoch",
-        figure("Validation MAE", note, body, &numbers),
+        figure(&format!("Validation {score}"), note, body, &numbers),
     ))
 }
 

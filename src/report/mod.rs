@@ -17,6 +17,7 @@ mod page;
 mod predictions;
 mod run;
 mod run_page;
+mod tasks;
 pub(crate) mod theme;
 
 use crate::error::{Error, Result};

@@ -5,6 +5,7 @@ use super::number::{fixed, score, signed};
 use super::page::{Grid, HALF, Section, figure};
 use super::run::Scored;
 use super::run_page::heads;
+use super::tasks;
 use super::theme::Ink;
 use crate::recipe::Config;
 use crate::train::carried::head_name;
@@ -16,6 +17,9 @@ const WORST: usize = 12;
 
 /// The section of predictions.
 pub fn section(scored: &Scored, config: &Config) -> Section {
+    if !scored.task.one_number() {
+        return tasks::section(scored);
+    }
     let body = html! {
         p {
             "The fused head at the best epoch, on the " (scored.truth.len()) " " (scored.split)
@@ -138,8 +142,12 @@ fn errors(scored: &Scored, config: &Config) -> Markup {
     figure("Error by class of the label", "Where the label is.", body, &grid)
 }
 
-/// The section of the rows that the fused head is furthest from.
-pub fn hardest(scored: &Scored, convention: Convention) -> Section {
+/// The section of the rows that the fused head is furthest from; nothing for targets of which no row is
+/// further off than another.
+pub fn hardest(scored: &Scored, convention: Convention) -> Option<Section> {
+    if !scored.task.one_number() {
+        return tasks::hardest(scored, WORST);
+    }
     let off = |row: &usize| off(scored.scores[*row][0], scored.truth[*row], convention).abs();
     let mut order: Vec<usize> = (0..scored.truth.len()).collect();
     order.sort_by(|a, b| off(b).total_cmp(&off(a)));
@@ -171,5 +179,5 @@ pub fn hardest(scored: &Scored, convention: Convention) -> Section {
             } } }
         } }
     };
-    Section::new("hardest", "Hardest samples", body)
+    Some(Section::new("hardest", "Hardest samples", body))
 }

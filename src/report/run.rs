@@ -1,13 +1,13 @@
 //! Reading a run: what its folder says, and what its model says of its data.
 
-use crate::data::SplitName;
+use crate::data::{SplitName, Task, TaskKind};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::recipe::{Config, TextEncoder};
 use crate::train::aligned::{Aligned, aligned};
 use crate::train::carried::{Carried, carried};
-use crate::train::metrics::{Metrics, evaluate};
-use crate::train::{EpochRecord, LabelRecord, Saved, folder, initial_weights, open_saved};
+use crate::train::metrics::Metrics;
+use crate::train::{EpochRecord, LabelRecord, Saved, folder, initial_weights, open_saved, score};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -102,11 +102,13 @@ fn name_of(path: &Path) -> String {
 pub struct Scored {
     /// Test, or valid where test has no labels.
     pub split: SplitName,
+    /// What is predicted.
+    pub task: Task,
     /// Letters, fused first.
     pub tasks: Vec<String>,
-    /// `[rows][tasks]`.
+    /// `[rows][tasks]`, of classes, labels and several numbers as many as those.
     pub scores: Vec<Vec<f32>>,
-    /// The labels.
+    /// The labels, of classes their numbers; empty where a row has several.
     pub truth: Vec<f32>,
     /// Of the rows.
     pub ids: Vec<String>,
@@ -142,17 +144,26 @@ impl Live {
             let detail = "is not the file that the run was trained on (another SHA-256)";
             return Err(Error::data(&path, detail));
         }
-        let labelled = |name: &SplitName| data.split(*name).is_some_and(|s| s.labels().is_some());
+        let labelled = |name: &SplitName| data.split(*name).is_some_and(|s| s.targets().is_some());
         let split = [SplitName::Test, SplitName::Valid].into_iter().find(labelled);
         let rows = split.and_then(|name| data.split(name));
         let (Some(split), Some(rows)) = (split, rows) else {
             return Err(Error::data(&path, "has no labels in test or valid to compare with"));
         };
         let predictions = session.predict(split)?;
-        let truth = rows.labels().unwrap_or_default().to_vec();
-        let metrics = evaluate(&predictions.fused(), &truth, run.config.data.convention)?;
+        let missing = || Error::data(&path, "has no labels to compare with");
+        let metrics = score(&session, split, &predictions)?.ok_or_else(missing)?;
+        let targets = rows.targets().ok_or_else(missing)?;
+        let task = data.task().clone();
+        // Of several numbers a row there is no single truth to draw.
+        let truth = match task.kind {
+            TaskKind::Classes => targets.classes().iter().map(|class| *class as f32).collect(),
+            _ if task.one_number() => targets.numbers(),
+            _ => Vec::new(),
+        };
         let scored = Scored {
             split,
+            task,
             tasks: predictions.tasks,
             scores: predictions.scores,
             truth,

@@ -28,7 +28,7 @@ pub fn part(run: &Run, live: Option<&Result<Live, String>>, id: &str, title: Str
             sections.extend(has("labels").then(|| labels::section(run)));
             sections.extend(has("align").then(|| covariances::section(live, id)));
             sections.extend(live.carried.as_ref().map(probes));
-            sections.push(predictions::hardest(&live.scored, run.config.data.convention));
+            sections.extend(predictions::hardest(&live.scored, run.config.data.convention));
         }
         Some(Err(why)) => {
             let why = format!(
@@ -49,7 +49,12 @@ pub fn heads(metrics: &Metrics, convention: Convention) -> Vec<(&'static str, f6
         Convention::Mosi => &["MAE", "Corr", "Acc-7", "Acc-2 Has0", "Acc-2 Non0"],
         Convention::Sims => &["MAE", "Corr", "Acc-5", "Acc-3", "Acc-2"],
     };
-    metrics.entries().into_iter().filter(|(name, _)| wanted.contains(name)).collect()
+    let all = metrics.entries();
+    // Scores of classes and labels are few, and of no convention.
+    if metrics.get("Corr").is_none() {
+        return all;
+    }
+    all.into_iter().filter(|(name, _)| wanted.contains(name)).collect()
 }
 
 fn headline(run: &Run) -> Markup {
@@ -86,6 +91,7 @@ fn scores(run: &Run) -> Markup {
     let rows = rows.collect();
     let header = std::iter::once("").chain(names).map(|n| n.replace(' ', "\n"));
     let note = match run.config.data.convention {
+        _ if first.get("Acc-2").or(first.get("Acc-2 Has0")).is_none() => "Shares are in 0 to 1.",
         Convention::Mosi => {
             "Has0: negative against the rest over all rows. Non0: negative against positive, without \
              the rows whose label is 0. Shares are in 0 to 1."

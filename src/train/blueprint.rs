@@ -301,7 +301,9 @@ fn offered_by(
 
 /// What data offer to a model: these streams, and their text as tokens where they have it.
 pub(super) fn offer<'a>(streams: &'a [StreamSpec], data: &'a Dataset) -> Offered<'a> {
-    Offered { streams, bert: data.text().map(|text| &text.shape) }
+    let bert = data.text().map(|text| &text.shape);
+    let rows = data.split(SplitName::Train).map_or(0, |s| s.rows());
+    Offered { streams, bert, task: data.task(), counts: data.counts(), rows }
 }
 
 /// The streams of the data.

@@ -1,6 +1,6 @@
 //! Files of a run that can be loaded again: the model with its card, and the full state.
 
-use crate::data::{Modality, Standardise, StreamSpec};
+use crate::data::{Modality, Standardise, StreamSpec, Task};
 use crate::error::{Error, Result};
 use crate::files::{self, check_format, first_format, tensor_header, write_atomic_with};
 use crate::nn::Weights;
@@ -21,6 +21,9 @@ pub struct ModelCard {
     pub version: String,
     /// The resolved configuration.
     pub config: Config,
+    /// What it predicts.
+    #[serde(default, skip_serializing_if = "Task::one_number")]
+    pub task: Task,
     /// What it reads: modality, steps, features.
     pub streams: Vec<CardStream>,
     /// How its inputs were standardised.

@@ -5,17 +5,18 @@
 //! Whatever a kill leaves behind the state is discarded on resume and computed again, bit for bit.
 
 use super::checkpoint::{ModelCard, Saved};
-use super::evaluation::labels_of;
+use super::evaluation::score;
 use super::generated::LabelRecord;
 use super::history::{EpochRecord, StepRecord};
 use super::lifecycle::{Observer, Outcome};
-use super::metrics::evaluate;
+use super::metrics::{Metrics, NAMES, smaller_is_better};
 use super::run_files::Files;
 use super::session::Session;
-use crate::data::SplitName;
+use crate::data::{SplitName, Targets};
 use crate::error::{Error, Result};
 use crate::files::FORMAT;
 use crate::nn::Weights;
+use crate::recipe::{Distance, goal_reference};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Instant;
@@ -80,13 +81,15 @@ pub(super) fn continue_run(
         adapter: session.adapter().to_string(),
         parameters: session.params().count(),
     };
-    let convention = config.data.convention;
     for split in [SplitName::Valid, SplitName::Test] {
-        let Some(truth) = labels_of(session.data(), split) else { continue };
-        let metrics = evaluate(&session.predict(split)?.fused(), &truth, convention)?;
+        if session.data().split(split).and_then(|s| s.targets()).is_none() {
+            continue;
+        }
+        let predictions = session.predict(split)?;
+        let metrics = score(session, split, &predictions)?;
         match split {
-            SplitName::Valid => outcome.valid = Some(metrics),
-            _ => outcome.test = Some(metrics),
+            SplitName::Valid => outcome.valid = metrics,
+            _ => outcome.test = metrics,
         }
     }
     files.write_json("metrics.json", &outcome)?;
@@ -146,17 +149,22 @@ fn one_epoch(
             .map_err(|e| Error::checkpoint(files.at("labels.jsonl"), e.to_string()))?;
         files.append("labels.jsonl", &[line])?;
     }
-    record.best = match labels_of(session.data(), SplitName::Valid) {
-        Some(truth) => {
-            let scores = session.predict(SplitName::Valid)?.fused();
-            let loss = batched_error(&scores, &truth, config.train.batch_size);
+    let valid = session.data().clone();
+    record.best = match valid.split(SplitName::Valid).and_then(|s| s.targets()) {
+        Some(targets) => {
+            let predictions = session.predict(SplitName::Valid)?;
+            let loss = batched_loss(session, &predictions.fused(), targets);
             if !loss.is_finite() {
                 return Err(diverged(format!("the validation loss is not finite ({loss})")));
             }
             record.valid_loss = Some(loss);
-            record.valid = Some(evaluate(&scores, &truth, config.data.convention)?);
-            // MMSA's rule: an improvement is at least 1e-6.
-            best(history).and_then(|b| b.valid_loss).is_none_or(|b| loss <= b - 1e-6)
+            record.valid = score(session, SplitName::Valid, &predictions)?;
+            let by = config.train.metric_for_best_model.as_str();
+            let now = judged(&record, by)?;
+            match best(history) {
+                Some(before) => better(by, now, judged(before, by)?),
+                None => true,
+            }
         }
         None => true,
     };
@@ -170,16 +178,43 @@ fn one_epoch(
     Ok(record)
 }
 
-/// Mean over batches of the mean absolute error, as the released trainer averages it.
-fn batched_error(scores: &[f32], truth: &[f32], batch: usize) -> f64 {
-    let means: Vec<f64> = scores
-        .chunks(batch)
-        .zip(truth.chunks(batch))
-        .map(|(p, t)| {
-            let sum: f64 = p.iter().zip(t).map(|(p, t)| f64::from((p - t).abs())).sum();
-            sum / p.len() as f64
-        })
-        .collect();
+/// The number of an epoch that tells the best one.
+///
+/// # Errors
+/// A score that this task has not.
+fn judged(record: &EpochRecord, by: &str) -> Result<f64> {
+    let found = match by {
+        "loss" => record.valid_loss,
+        score => record.valid.as_ref().and_then(|valid| valid.get(score)),
+    };
+    found.ok_or_else(|| {
+        let scores = record.valid.as_ref().map(Metrics::entries).unwrap_or_default();
+        let names: Vec<&str> = scores.iter().map(|(name, _)| *name).collect();
+        let known = NAMES.iter().any(|name| *name == by);
+        let why = if known { "this task is not scored by it" } else { "there is no such score" };
+        Error::Config(format!(
+            "train.metric_for_best_model is '{by}', and {why}; give loss or one of: {}",
+            names.join(", ")
+        ))
+    })
+}
+
+/// MMSA's rule: an improvement is at least 1e-6.
+fn better(by: &str, now: f64, before: f64) -> bool {
+    if smaller_is_better(by) { now <= before - 1e-6 } else { now >= before + 1e-6 }
+}
+
+/// Mean over batches of the task's loss, as the released trainers average it: of numbers the absolute
+/// error whatever the model trains by.
+fn batched_loss(session: &Session, scores: &[f32], targets: Targets<'_>) -> f64 {
+    let goal = session.model().goal();
+    let batch = session.model().config().train.batch_size;
+    let words = targets.words.chunks(batch * targets.width);
+    let means = scores.chunks(batch * goal.task.outputs()).zip(words).map(|(scores, words)| {
+        let targets = Targets { words, ..targets };
+        goal_reference::loss(goal, scores, targets, Distance::Absolute)
+    });
+    let means: Vec<f64> = means.collect();
     means.iter().sum::<f64>() / means.len().max(1) as f64
 }
 
@@ -188,6 +223,7 @@ fn card(session: &Session, epoch: usize) -> ModelCard {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").into(),
         config: session.model().config().clone(),
+        task: session.model().task().clone(),
         streams: session.model().streams().iter().map(Into::into).collect(),
         standardise: session.standardise().cloned(),
         data_sha256: session.data().digest().to_string(),

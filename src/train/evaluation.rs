@@ -2,14 +2,14 @@
 
 use super::blueprint::{available, offer};
 use super::checkpoint::Saved;
-use super::metrics::{Metrics, evaluate};
+use super::metrics::Metrics;
 use super::opened::open_data;
 use super::session::{Predictions, Session};
 use super::text;
 use crate::data::{Dataset, SplitName};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::recipe::Model;
+use crate::recipe::{Model, TaskChoice};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,13 +25,7 @@ pub fn evaluate_run(
 ) -> Result<(Arc<Dataset>, Predictions, Option<Metrics>)> {
     let mut session = open_saved(gpu, saved, data)?;
     let predictions = session.predict(split)?;
-    let metrics = match labels_of(session.data(), split) {
-        Some(truth) => {
-            let convention = saved.card.config.data.convention;
-            Some(evaluate(&predictions.fused(), &truth, convention)?)
-        }
-        None => None,
-    };
+    let metrics = score(&session, split, &predictions)?;
     Ok((session.data().clone(), predictions, metrics))
 }
 
@@ -41,7 +35,11 @@ pub fn evaluate_run(
 /// As [`evaluate_run`].
 pub fn open_saved(gpu: &Gpu, saved: &Saved, data: &Path) -> Result<Session> {
     let card = &saved.card;
-    let data = open_data(gpu, data, &card.config, &text::encoder_of(&saved.path))?;
+    // What the model has learned is known: the data need not say it.
+    let mut config = card.config.clone();
+    config.task.kind = TaskChoice::Auto;
+    let data = open_data(gpu, data, &config, &text::encoder_of(&saved.path))?;
+    let data = Arc::new(Dataset::clone(&data).for_task(&card.task)?);
     let offered = available(&data);
     let mut streams = Vec::new();
     for wanted in &card.streams {
@@ -75,6 +73,13 @@ pub fn open_saved(gpu: &Gpu, saved: &Saved, data: &Path) -> Result<Session> {
     Ok(session)
 }
 
-pub(super) fn labels_of(data: &Dataset, split: SplitName) -> Option<Vec<f32>> {
-    data.split(split)?.labels().map(<[f32]>::to_vec)
+/// Scores what a session predicted of a split; nothing where that has no targets.
+///
+/// # Errors
+/// As [`Metrics::of`].
+pub fn score(session: &Session, split: SplitName, said: &Predictions) -> Result<Option<Metrics>> {
+    let data = session.data();
+    let Some(targets) = data.split(split).and_then(|s| s.targets()) else { return Ok(None) };
+    let convention = session.model().config().data.convention;
+    Metrics::of(data.task(), &said.fused(), targets, convention).map(Some)
 }

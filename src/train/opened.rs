@@ -15,7 +15,8 @@ use std::sync::Arc;
 /// Bad data.
 pub fn open_file(path: &Path, config: &Config) -> Result<Dataset> {
     let phase = Phase::begin();
-    let options = Options { label_range: config.data.label_range as f32 };
+    let options =
+        Options { label_range: config.data.label_range as f32, task: config.task.kind.kind() };
     let data = Dataset::open_with(path, &options)?;
     phase.end(format_args!("{} opened and checked", path.display()));
     Ok(data)

@@ -1,6 +1,6 @@
 //! A trained model on damaged inputs: each modality dropped, noised, truncated at test time.
 
-use super::metrics::{Metrics, evaluate};
+use super::metrics::Metrics;
 use super::session::{Predictions, Session};
 use crate::data::{
     Damage, Dataset, FeatureStats, Layout, Modality, Perturbation, SplitName, Standardise, Text,
@@ -61,11 +61,13 @@ impl Session {
     /// Those of [`predict_under`](Self::predict_under).
     pub fn robustness(&mut self, split: SplitName) -> Result<Vec<(Perturbation, Metrics)>> {
         let data = self.data().clone();
-        let Some(truth) = data.split(split).and_then(|s| s.labels()) else { return Ok(Vec::new()) };
+        let Some(truth) = data.split(split).and_then(|s| s.targets()) else {
+            return Ok(Vec::new());
+        };
         let convention = self.model.config().data.convention;
         let measured = self.perturbations().into_iter().map(|perturbation| {
             let scores = self.predict_under(split, &perturbation)?.fused();
-            Ok((perturbation, evaluate(&scores, truth, convention)?))
+            Ok((perturbation, Metrics::of(data.task(), &scores, truth, convention)?))
         });
         measured.collect()
     }

@@ -62,10 +62,11 @@ impl Scorer {
             .collect();
         let standardise = saved.card.standardise.clone();
         let (config, weights) = (&saved.card.config, &saved.weights);
-        Self::with(gpu, config, &streams, standardise, (weights, &saved.path), rows)
+        let offered = Offered { task: &saved.card.task, ..Offered::new(&streams) };
+        Self::with(gpu, config, offered, standardise, (weights, &saved.path), rows)
     }
 
-    /// A model of `config` over `streams`, of these weights, for up to `rows` samples at a time; the
+    /// A model of `config` over what it is `offered`, of these weights, for up to `rows` samples at a time; the
     /// path names the weights in errors.
     ///
     /// # Errors
@@ -74,7 +75,7 @@ impl Scorer {
     pub fn with(
         gpu: &Gpu,
         config: &Config,
-        streams: &[StreamSpec],
+        offered: Offered<'_>,
         standardise: Option<Standardise>,
         (weights, path): (&Weights, &Path),
         rows: usize,
@@ -82,7 +83,7 @@ impl Scorer {
         if rows == 0 {
             return Err(Error::Config("a scorer of 0 samples scores nothing; give 1".into()));
         }
-        let model = Model::new(config, Offered { streams, bert: None })?;
+        let model = Model::new(config, offered)?;
         if model.bert().is_some() {
             let detail =
                 "the model reads tokens: make a data set of the text, and a Session of that";
@@ -92,7 +93,7 @@ impl Scorer {
         let mut spaces = Spaces::new();
         let specs = model.params(false, Params::largest(caps.max_binding));
         let params = Params::new(specs, &[], &mut spaces, caps.max_binding, false)?;
-        let block = spaces.declare("batch", Layout::new(rows, model.streams(), None).words);
+        let block = spaces.declare("batch", model.whole_layout(rows).words);
         let width = model.width(OutputKind::Score);
         let table = spaces.declare("scores", rows * width);
         let memory = Memory::allocate(gpu, &spaces)?;

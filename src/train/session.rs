@@ -27,14 +27,22 @@ const IN_FLIGHT: usize = 3;
 pub struct Predictions {
     /// Names of the scores, the one that the model predicts first: M, then letters of modalities.
     pub tasks: Vec<String>,
-    /// `[rows][tasks]`, fused first.
+    /// Numbers of each: one, or of a task of classes, labels or several numbers as many as those.
+    pub sizes: Vec<usize>,
+    /// `[rows][sum of sizes]`, fused first.
     pub scores: Vec<Vec<f32>>,
 }
 
 impl Predictions {
-    /// The fused scores.
+    /// The fused scores, row by row.
     pub fn fused(&self) -> Vec<f32> {
-        self.scores.iter().map(|row| row[0]).collect()
+        self.of(0)
+    }
+
+    /// The `i`-th of the scores, row by row.
+    pub fn of(&self, i: usize) -> Vec<f32> {
+        let first: usize = self.sizes[..i].iter().sum();
+        self.scores.iter().flat_map(|row| row[first..][..self.sizes[i]].iter().copied()).collect()
     }
 }
 
@@ -210,10 +218,12 @@ impl Session {
     pub(super) fn reset_states(&mut self) -> Result<()> {
         let Some(train) = &self.made.train else { return Ok(()) };
         let split = self.data.split(SplitName::Train);
-        let labels = split.and_then(|s| s.labels()).ok_or_else(|| {
-            Error::data(self.data.path(), "no 'train.regression_labels': nothing to learn from")
+        let targets = split.and_then(|s| s.targets()).ok_or_else(|| {
+            let detail =
+                "no 'train.regression_labels' and no 'train.class_labels': nothing to learn from";
+            Error::data(self.data.path(), detail)
         })?;
-        let targets: Vec<u32> = labels.iter().map(|l| l.to_bits()).collect();
+        let targets = targets.words;
         for spec in self.model.recipe().states(train.total) {
             let Some(state) = train.state(spec.name) else { continue };
             let words = self.made.spaces.words(state.space)?;
@@ -479,6 +489,7 @@ impl Session {
         let (width, all) = self.table(split, Kind::Scores, change)?;
         Ok(Predictions {
             tasks: self.model.scores(),
+            sizes: self.model.outputs(OutputKind::Score).map(|o| o.size).collect(),
             scores: all.chunks(width).map(<[f32]>::to_vec).collect(),
         })
     }

@@ -40,11 +40,11 @@ impl Bench {
         batch: usize,
         rows: usize,
     ) -> Self {
-        let model = Model::new(config, Offered { streams, bert: None }).unwrap();
+        let model = Model::new(config, Offered::new(streams)).unwrap();
         let mut spaces = Spaces::new();
         let specs = model.params(true, usize::MAX);
         let params = Params::new(specs, &groups(), &mut spaces, arena, true).unwrap();
-        let layout = Layout::new(batch, model.streams(), None);
+        let layout = model.whole_layout(batch);
         let block = spaces.declare("batch", layout.words);
         let train = model.train_spaces(&mut spaces, rows, RING_ROWS);
         Bench { model, params, spaces, layout, block, train }

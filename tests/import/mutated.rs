@@ -232,6 +232,7 @@ fn ten_thousand_models() {
     weights.insert("Model.post_fusion_layer_1.weight", vec![2, 2], vec![1.0; 4]);
     let stream = CardStream { modality: modalign::data::Modality::Audio, steps: 4, dim: 3 };
     let card = ModelCard {
+        task: Default::default(),
         format: 1,
         version: "0.1.0".into(),
         config: Config::preset("self_mm", "mosi").unwrap(),

@@ -2,7 +2,7 @@
 
 use crate::common;
 use common::{Made, TensorFile, config, gpu, open, run, session, train_epoch};
-use modalign::data::{Dataset, Layout, Modality, SplitName, StreamSpec};
+use modalign::data::{Dataset, Modality, SplitName, StreamSpec};
 use modalign::gpu::{Caps, Family, GpuOptions};
 use modalign::nn::Params;
 use modalign::ops::lstm::LstmWeights;
@@ -100,7 +100,7 @@ fn long(rows: usize, steps: usize) -> Arc<Dataset> {
 /// Whether a step of this batch can be planned.
 fn plan(config: &Config, steps: usize, batch: usize, caps: &Caps) -> Result<Plan> {
     let stream = StreamSpec { modality: Modality::Audio, steps, dim: 1, lengths: true };
-    let model = Model::new(config, Offered { streams: &[stream], bert: None })?;
+    let model = Model::new(config, Offered::new(&[stream]))?;
     let mut spaces = Spaces::new();
     let params = Params::new(
         model.params(true, usize::MAX),
@@ -109,7 +109,7 @@ fn plan(config: &Config, steps: usize, batch: usize, caps: &Caps) -> Result<Plan
         caps.max_binding,
         true,
     )?;
-    let layout = Layout::new(batch, model.streams(), None);
+    let layout = model.whole_layout(batch);
     let block = spaces.declare("batch", layout.words);
     let train = model.train_spaces(&mut spaces, batch, 4);
     let mut tape = Tape::new();

@@ -3,7 +3,7 @@
 
 use crate::common;
 use common::TensorFile;
-use modalign::train::metrics::{Confusion, Convention, Metrics, evaluate, label};
+use modalign::train::metrics::{Confusion, Convention, NumberMetrics, evaluate, label};
 
 /// The script's generator.
 struct Draw(u64);
@@ -41,7 +41,7 @@ fn made(index: u64, limit: f32) -> (Vec<f32>, Vec<f32>) {
 #[test]
 fn a_thousand_random_sets_score_as_scikit_learn_has_them() {
     let golden = TensorFile::fixture("golden_scores.safetensors");
-    let mosi: [fn(&Metrics) -> Option<f64>; 8] = [
+    let mosi: [fn(&NumberMetrics) -> Option<f64>; 8] = [
         |m| Some(m.mae),
         |m| Some(m.corr),
         |m| m.acc7,
@@ -51,7 +51,7 @@ fn a_thousand_random_sets_score_as_scikit_learn_has_them() {
         |m| m.acc2_non0,
         |m| m.f1_non0,
     ];
-    let sims: [fn(&Metrics) -> Option<f64>; 6] =
+    let sims: [fn(&NumberMetrics) -> Option<f64>; 6] =
         [|m| Some(m.mae), |m| Some(m.corr), |m| m.acc2, |m| m.acc3, |m| m.acc5, |m| m.f1];
     for (name, convention, limit, scores) in [
         ("mosi", Convention::Mosi, 3.5, mosi.as_slice()),

@@ -346,7 +346,7 @@ fn models_are_as_large_as_released() {
             let of = |(modality, dim)| StreamSpec { modality, steps, dim, lengths: false };
             let streams: Vec<StreamSpec> = Modality::ALL.into_iter().zip(dims).map(of).collect();
             let config = Config::preset(model, preset).expect("a preset");
-            let offered = Offered { streams: &streams, bert: None };
+            let offered = Offered::new(&streams);
             let made = Model::new(&config, offered).expect("a model");
             let sum: usize = made.params(true, usize::MAX).iter().map(|spec| spec.len()).sum();
             assert_eq!(sum, count, "{model} {preset}");
@@ -440,7 +440,7 @@ fn models_have_as_many_parameters_as_mmsa_s() {
             .map(|(modality, (steps, dim))| StreamSpec { modality, steps, dim, lengths: true })
             .collect();
         let config = Config::preset(name, preset).expect("a preset");
-        let model = Model::new(&config, Offered { streams: &streams, bert: None }).expect(name);
+        let model = Model::new(&config, Offered::new(&streams)).expect(name);
         let all = model.params(true, usize::MAX);
         let got: usize = all.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
         assert_eq!(got, want, "{name} for {preset}");

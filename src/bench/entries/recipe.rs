@@ -78,6 +78,7 @@ fn heads() -> Entry {
             name,
             inputs: (inputs, inputs),
             size,
+            outputs: 1,
             dropout: 0.1,
             group: "all".into(),
         });

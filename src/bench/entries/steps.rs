@@ -3,7 +3,7 @@
 
 use super::{Entry, Rows};
 use crate::bench::bed::Bed;
-use crate::data::{Layout, Modality, StreamSpec};
+use crate::data::{Modality, StreamSpec};
 use crate::error::Result;
 use crate::gpu::Caps;
 use crate::nn::{Bert, BertShape, Group, Init, LstmEncoder, ParamSpec, Params};
@@ -187,12 +187,12 @@ pub(crate) fn model(caps: &Caps, sizes: ModelSizes) -> Result<Bed> {
     let config = Config::build(sizes.preset, None, &settings)?;
     let stream = |(modality, (steps, dim))| StreamSpec { modality, steps, dim, lengths: steps > 1 };
     let streams: Vec<StreamSpec> = Modality::ALL.into_iter().zip(streams).map(stream).collect();
-    let model = Model::new(&config, Offered { streams: &streams, bert: None })?;
+    let model = Model::new(&config, Offered::new(&streams))?;
     let mut bed = Bed::new();
     let limit = Params::largest(caps.max_binding);
     let specs = model.params(true, limit);
     let params = bed.parameters(specs, &model.groups(), caps.max_binding, 0.1)?;
-    let layout = Layout::new(batch, model.streams(), None);
+    let layout = model.whole_layout(batch);
     let block = bed.spaces.declare("batch", layout.words);
     let spaces = model.train_spaces(&mut bed.spaces, rows, RING_ROWS);
     model.step(&mut bed.tape, &params, &layout, block, &spaces)?;

@@ -20,6 +20,7 @@ mod losses;
 use super::blocks::{BERT, Text, all_three, norm, norm_specs, squared_error};
 use super::config::{Config, PartRates, Pooling, at_least_one, fail, not_negative, probability};
 use super::cx::Cx;
+use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Column, Columns, Counts, Output, Reads, Recipe};
 use super::self_mm::reading;
@@ -133,6 +134,8 @@ pub(super) struct Misa {
     text: Text,
     /// Vision and audio.
     streams: [StreamSpec; 2],
+    /// Scores of a row.
+    outputs: usize,
 }
 
 impl Misa {
@@ -144,7 +147,14 @@ impl Misa {
             Text::Features(spec) => Text::Features(StreamSpec { lengths: true, ..spec }),
             bert => bert,
         };
-        Ok(Misa { config: config.clone(), own, weights, text, streams })
+        Ok(Misa {
+            config: config.clone(),
+            own,
+            weights,
+            text,
+            streams,
+            outputs: offered.task.outputs(),
+        })
     }
 
     fn units(&self, i: usize) -> usize {
@@ -269,9 +279,7 @@ impl Misa {
     /// Records the parts of the loss; `vectors [6, batch, hidden]`, `original [3, batch, hidden]`.
     fn losses(&self, cx: &mut Cx<'_>, score: Var, vectors: Var, original: Var) -> Result<()> {
         let h = self.own.hidden;
-        let target = cx.target();
-        let task = squared_error(cx, score, target)?;
-        cx.loss("task", task)?;
+        cx.task_loss("task", score, Distance::Squared)?;
         let centred = centred(cx.tape, vectors)?;
         let diff = difference(cx.tape, centred)?;
         cx.loss("diff", diff)?;
@@ -284,7 +292,7 @@ impl Misa {
         let sums = cx.tape.reshape(sums, &[3, n, h])?;
         let made = self.each(cx, RECON, sums)?;
         // The originals are learned from as well.
-        let recon = squared_error(cx, made, original)?;
+        let recon = squared_error(cx.tape, made, original)?;
         cx.loss("recon", recon)
     }
 }
@@ -344,7 +352,7 @@ impl Recipe for Misa {
         specs.extend(norm_specs(&at("norm1"), h, GROUP));
         specs.extend(norm_specs(&at("norm2"), h, GROUP));
         specs.extend(line("fusion.fusion_layer_1", 6 * h, 3 * h));
-        specs.extend(line("fusion.fusion_layer_3", 3 * h, 1));
+        specs.extend(line("fusion.fusion_layer_3", 3 * h, self.outputs));
         // MMSA's model has these, too, and no loss of it reaches them.
         let mut unused = line("sp_discriminator.sp_discriminator_layer_1", h, 4);
         unused.extend(norm_specs("tlayer_norm", 2 * self.text.width(), GROUP));
@@ -366,7 +374,7 @@ impl Recipe for Misa {
             counts,
         };
         Columns::new(vec![
-            column("task", "the squared error of the score", Counts::Whole),
+            column("task", "the loss of the task", Counts::Whole),
             column("diff", "what private vectors share with others", Counts::Times(w.diff)),
             column("sim", "the distance of moments of shared vectors", Counts::Times(w.sim)),
             column("recon", "the squared error of reconstructions", Counts::Times(w.recon)),
@@ -380,7 +388,7 @@ impl Recipe for Misa {
         };
         let all = each("encoded").chain(each("private")).chain(each("shared"));
         let fused = Output::representation("feature M", 3 * h);
-        std::iter::once(Output::score("M", 1)).chain(all).chain([fused]).collect()
+        std::iter::once(Output::score("M", self.outputs)).chain(all).chain([fused]).collect()
     }
 
     fn record(&self, cx: &mut Cx<'_>) -> Result<()> {

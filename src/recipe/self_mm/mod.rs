@@ -180,7 +180,14 @@ impl SelfMm {
     /// # Errors
     /// No modality left, or post sizes that differ where alignment wants them equal.
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
-        let Offered { streams: available, bert } = offered;
+        let Offered { streams: available, bert, task, .. } = offered;
+        if !task.one_number() {
+            return Err(Error::Config(format!(
+                "self_mm makes labels for each modality out of one number a row, and the data has {}: \
+                 use another model (modalign models), or choose other targets by task.kind",
+                task.about()
+            )));
+        }
         let own: Settings = config.settings()?;
         let (m, letters) = (&own.model, &config.model.modalities);
         let mut senses = Vec::new();
@@ -195,7 +202,8 @@ impl SelfMm {
                 Modality::Vision => ("post_video", m.post.vision, m.dropout.vision),
             };
             let dropout = dropout as f32;
-            let head = Head { name, inputs: (out, out), size, dropout, group: OTHER.into() };
+            let group = OTHER.into();
+            let head = Head { name, inputs: (out, out), size, outputs: 1, dropout, group };
             senses.push(Sense { modality, encoder, out, head });
         }
         if senses.is_empty() {
@@ -208,6 +216,7 @@ impl SelfMm {
             name: "post_fusion",
             inputs: (inputs, inputs),
             size: m.post.fusion,
+            outputs: 1,
             dropout: m.dropout.fusion as f32,
             group: OTHER.into(),
         };

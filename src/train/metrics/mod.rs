@@ -1,64 +1,20 @@
-//! The field's scores, computed as MMSA computes them.
+//! The field's scores, of every kind of task.
 
 mod classes;
+mod numbers;
 
 pub use classes::{ClassMetrics, Confusion, LabelMetrics, OfClass, label};
+pub use numbers::{Convention, NumberMetrics, class, classes, clipped, evaluate};
 
-use serde::{Deserialize, Serialize};
-
+use crate::data::{Targets, Task, TaskKind};
 use crate::error::{Error, Result};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
-/// Whose way of scoring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Convention {
-    /// MOSI and MOSEI: labels in [-3, 3]; errors on unclipped predictions.
-    Mosi,
-    /// CH-SIMS: labels in [-1, 1]; predictions are clipped before anything else.
-    Sims,
-}
-
-/// Scores of one set of predictions, unrounded; shares are in 0..=1. A score that the convention
-/// lacks, or that has no rows to stand on, is `None` and is left out of JSON; nothing is ever NaN.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Metrics {
-    /// Mean absolute error.
-    #[serde(rename = "MAE")]
-    pub mae: f64,
-    /// Pearson correlation; 0 where the predictions or the targets are constant.
-    #[serde(rename = "Corr")]
-    pub corr: f64,
-    /// MOSI: clipped to [-3, 3] and rounded (half to even), share of equals.
-    #[serde(rename = "Acc-7", default, skip_serializing_if = "Option::is_none")]
-    pub acc7: Option<f64>,
-    /// MOSI: as Acc-7 within [-2, 2]. SIMS: five bins with edges -0.7, -0.1, 0.1, 0.7.
-    #[serde(rename = "Acc-5", default, skip_serializing_if = "Option::is_none")]
-    pub acc5: Option<f64>,
-    /// SIMS: three bins with edges -0.1, 0.1.
-    #[serde(rename = "Acc-3", default, skip_serializing_if = "Option::is_none")]
-    pub acc3: Option<f64>,
-    /// SIMS: positive against the rest (0 counts as negative).
-    #[serde(rename = "Acc-2", default, skip_serializing_if = "Option::is_none")]
-    pub acc2: Option<f64>,
-    /// SIMS: weighted F1 of the two bins of Acc-2.
-    #[serde(rename = "F1", default, skip_serializing_if = "Option::is_none")]
-    pub f1: Option<f64>,
-    /// MOSI: negative against non-negative, over all rows.
-    #[serde(rename = "Acc-2 Has0", default, skip_serializing_if = "Option::is_none")]
-    pub acc2_has0: Option<f64>,
-    /// MOSI: weighted F1 of negative against non-negative, over all rows.
-    #[serde(rename = "F1 Has0", default, skip_serializing_if = "Option::is_none")]
-    pub f1_has0: Option<f64>,
-    /// MOSI: not positive against positive, over the rows whose target is not 0.
-    #[serde(rename = "Acc-2 Non0", default, skip_serializing_if = "Option::is_none")]
-    pub acc2_non0: Option<f64>,
-    /// MOSI: weighted F1 of Acc-2 Non0.
-    #[serde(rename = "F1 Non0", default, skip_serializing_if = "Option::is_none")]
-    pub f1_non0: Option<f64>,
-}
-
-/// Every score's name, in the order of the field's tables.
-pub const NAMES: [&str; 11] = [
+/// Every score's name, in the order of tables: of numbers as MMSA writes them, then of classes and
+/// labels as scikit-learn and the multi-label papers do.
+pub const NAMES: [&str; 17] = [
     "MAE",
     "Corr",
     "Acc-7",
@@ -70,313 +26,308 @@ pub const NAMES: [&str; 11] = [
     "F1 Has0",
     "Acc-2 Non0",
     "F1 Non0",
+    "accuracy",
+    "balanced_accuracy",
+    "f1_macro",
+    "f1_weighted",
+    "f1",
+    "weighted_accuracy",
 ];
 
 /// Whether a smaller value of a score is a better one.
 pub fn smaller_is_better(name: &str) -> bool {
-    name == "MAE"
+    matches!(name, "MAE" | "loss")
+}
+
+/// Scores of one set of predictions, unrounded; shares are in 0..=1. A score that has no rows to stand
+/// on is left out; nothing is ever NaN.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Metrics {
+    scores: Vec<(String, f64)>,
+    each: Vec<(String, Vec<(String, f64)>)>,
+    confusion: Option<Confusion>,
+}
+
+/// Names and values as they are kept.
+fn owned(entries: impl IntoIterator<Item = (&'static str, f64)>) -> Vec<(String, f64)> {
+    entries.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+impl From<NumberMetrics> for Metrics {
+    fn from(one: NumberMetrics) -> Self {
+        Metrics { scores: owned(one.entries()), ..Metrics::default() }
+    }
 }
 
 impl Metrics {
-    /// Names and values in the order of the field's tables; absent scores are left out.
-    pub fn entries(&self) -> Vec<(&'static str, f64)> {
-        let values = [
-            Some(self.mae),
-            Some(self.corr),
-            self.acc7,
-            self.acc2,
-            self.acc3,
-            self.acc5,
-            self.f1,
-            self.acc2_has0,
-            self.f1_has0,
-            self.acc2_non0,
-            self.f1_non0,
-        ];
-        NAMES.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect()
-    }
-}
-
-/// Scores `pred` against `truth` (one value per row, in label units).
-///
-/// # Errors
-/// [`Error::Shape`] when the two differ in length or are empty, or when a value is not finite
-/// (which in predictions means that training has diverged).
-pub fn evaluate(pred: &[f32], truth: &[f32], convention: Convention) -> Result<Metrics> {
-    check(pred, truth)?;
-    Ok(match convention {
-        Convention::Mosi => mosi(pred, truth),
-        Convention::Sims => sims(pred, truth),
-    })
-}
-
-fn check(pred: &[f32], truth: &[f32]) -> Result<()> {
-    if pred.len() != truth.len() || pred.is_empty() {
-        let detail = format!("{} predictions for {} targets", pred.len(), truth.len());
-        return Err(Error::shape("metrics", detail));
-    }
-    for (name, values, advice) in [
-        ("prediction", pred, "training has diverged, so lower the learning rate"),
-        ("target", truth, "mend the labels"),
-    ] {
-        if let Some(row) = values.iter().position(|x| !x.is_finite()) {
-            let detail = format!("{name} {row} is {}; {advice}", values[row]);
+    /// Scores what a model says of rows, `said [rows, outputs]` (of classes and labels before softmax and
+    /// sigmoid), against their targets.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for other numbers of rows, for none, and for a value that is not finite (which
+    /// in predictions means that training has diverged).
+    pub fn of(
+        task: &Task,
+        said: &[f32],
+        targets: Targets<'_>,
+        convention: Convention,
+    ) -> Result<Self> {
+        let n = task.outputs();
+        let rows = said.len() / n;
+        if said.len() % n != 0 || rows != targets.rows() || rows == 0 {
+            let detail = format!("{} scores for {} rows of {n}", said.len(), targets.rows());
             return Err(Error::shape("metrics", detail));
         }
+        if let Some(at) = said.iter().position(|x| !x.is_finite()) {
+            let detail = format!(
+                "prediction {} is {}; training has diverged, so lower the learning rate",
+                at / n,
+                said[at]
+            );
+            return Err(Error::shape("metrics", detail));
+        }
+        let column = |values: &[f32], k: usize| -> Vec<f32> {
+            values.iter().skip(k).step_by(n).copied().collect()
+        };
+        match task.kind {
+            TaskKind::Regression if n == 1 => {
+                Ok(evaluate(said, &targets.numbers(), convention)?.into())
+            }
+            TaskKind::Regression => {
+                let truth = targets.numbers();
+                // Conventions are of a sentiment's range; several numbers have ranges of their own.
+                let of = |k: usize| {
+                    let all = evaluate(&column(said, k), &column(&truth, k), Convention::Mosi)?;
+                    Ok(owned([("MAE", all.mae), ("Corr", all.corr)]))
+                };
+                Self::in_the_mean(task, of)
+            }
+            TaskKind::Classes => {
+                let guesses: Vec<usize> = said.chunks(n).map(largest).collect();
+                let confusion = Confusion::of(&guesses, &targets.classes(), n)?;
+                let all = confusion.metrics();
+                let each = task.names.iter().enumerate().map(|(c, name)| {
+                    let OfClass { precision, recall, f1, support } = confusion.class(c);
+                    let own = [
+                        ("precision", precision),
+                        ("recall", recall),
+                        ("f1", f1),
+                        ("support", support as f64),
+                    ];
+                    (name.clone(), owned(own))
+                });
+                Ok(Metrics {
+                    scores: owned([
+                        ("accuracy", all.accuracy),
+                        ("balanced_accuracy", all.balanced_accuracy),
+                        ("f1_macro", all.f1_macro),
+                        ("f1_weighted", all.f1_weighted),
+                    ]),
+                    each: each.collect(),
+                    confusion: Some(confusion),
+                })
+            }
+            TaskKind::Labels => {
+                let truth = targets.numbers();
+                let there = |values: Vec<f32>| values.iter().map(|x| *x > 0.0).collect::<Vec<_>>();
+                let of = |k: usize| {
+                    let one = label(&there(column(said, k)), &there(column(&truth, k)))?;
+                    let all = [
+                        ("accuracy", one.accuracy),
+                        ("f1", one.f1),
+                        ("weighted_accuracy", one.weighted_accuracy),
+                    ];
+                    Ok(owned(all))
+                };
+                Self::in_the_mean(task, of)
+            }
+        }
     }
-    Ok(())
-}
 
-/// The names of a convention's finest classes: the seven of Acc-7, or CH-SIMS's five of Acc-5.
-pub fn classes(convention: Convention) -> &'static [&'static str] {
-    match convention {
-        Convention::Mosi => &["−3", "−2", "−1", "0", "1", "2", "3"],
-        Convention::Sims => &["≤ −0.7", "≤ −0.1", "≤ 0.1", "≤ 0.7", "> 0.7"],
+    /// The scores of each of a task's numbers or labels, and their means.
+    fn in_the_mean(task: &Task, of: impl Fn(usize) -> Result<Vec<(String, f64)>>) -> Result<Self> {
+        let mut each = Vec::new();
+        for (k, name) in task.names.iter().enumerate() {
+            each.push((name.clone(), of(k)?));
+        }
+        let mut scores: Vec<(String, f64)> = Vec::new();
+        for (name, value) in each.iter().flat_map(|(_, own)| own) {
+            match scores.iter_mut().find(|(known, _)| known == name) {
+                Some((_, sum)) => *sum += value / each.len() as f64,
+                None => scores.push((name.clone(), value / each.len() as f64)),
+            }
+        }
+        Ok(Metrics { scores, each, confusion: None })
+    }
+
+    /// A score by its name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.scores.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
+    /// Names and values in the order of tables.
+    pub fn entries(&self) -> Vec<(&'static str, f64)> {
+        NAMES.into_iter().filter_map(|name| Some((name, self.get(name)?))).collect()
+    }
+
+    /// The scores that say most, the first of them first: `MAE` and `Corr`, `accuracy` and `f1_macro`,
+    /// or `f1` and `weighted_accuracy`.
+    pub fn heads(&self) -> Vec<(&'static str, f64)> {
+        let pairs = [["MAE", "Corr"], ["accuracy", "f1_macro"], ["f1", "weighted_accuracy"]];
+        let found = pairs.into_iter().map(|pair| {
+            let of = pair.into_iter().map(|name| Some((name, self.get(name)?)));
+            of.collect::<Option<Vec<_>>>()
+        });
+        found.flatten().next().unwrap_or_default()
+    }
+
+    /// Its [heads](Self::heads) in a line: `MAE 0.912  Corr 0.701`.
+    pub fn headline(&self, digits: usize) -> String {
+        let each = self.heads().into_iter().map(|(name, value)| format!("{name} {value:.digits$}"));
+        each.collect::<Vec<_>>().join("  ")
+    }
+
+    /// The scores of each number, class or label, by name.
+    pub fn each(&self) -> &[(String, Vec<(String, f64)>)] {
+        &self.each
+    }
+
+    /// Rows by class and by what was said of them, where there are classes.
+    pub fn confusion(&self) -> Option<&Confusion> {
+        self.confusion.as_ref()
     }
 }
 
-/// Which of [`classes`] a value falls in.
-pub fn class(value: f32, convention: Convention) -> usize {
-    match convention {
-        Convention::Mosi => (value.clamp(-3.0, 3.0).round_ties_even() + 3.0) as usize,
-        Convention::Sims => bin(clipped(value, convention), &FIVE),
+/// Where the largest of a row is, the first of several.
+pub fn largest(row: &[f32]) -> usize {
+    (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
+}
+
+/// What a model says of a row as probabilities: of classes the softmax, of labels the sigmoid of each.
+pub fn probabilities(kind: TaskKind, row: &[f32]) -> Vec<f32> {
+    if kind == TaskKind::Labels {
+        return row.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
+    }
+    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let each: Vec<f32> = row.iter().map(|x| (x - most).exp()).collect();
+    let sum: f32 = each.iter().sum();
+    each.into_iter().map(|e| e / sum).collect()
+}
+
+impl Serialize for Metrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let object = |own: &[(String, f64)]| -> Map<String, Value> {
+            own.iter().map(|(name, value)| (name.clone(), json!(value))).collect()
+        };
+        let mut all = object(&self.scores);
+        if !self.each.is_empty() {
+            let each = self.each.iter().map(|(name, own)| (name.clone(), object(own).into()));
+            all.insert("each".into(), Value::Object(each.collect()));
+        }
+        if let Some(confusion) = &self.confusion {
+            let rows: Vec<&[usize]> = confusion.counts.chunks(confusion.classes).collect();
+            all.insert("confusion".into(), json!(rows));
+        }
+        all.serialize(serializer)
     }
 }
 
-/// A value as errors see it: CH-SIMS clips everything to [-1, 1] first.
-pub fn clipped(value: f32, convention: Convention) -> f32 {
-    match convention {
-        Convention::Mosi => value,
-        Convention::Sims => value.clamp(-1.0, 1.0),
+impl<'de> Deserialize<'de> for Metrics {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let all = Map::deserialize(deserializer)?;
+        let numbers = |map: &Map<String, Value>| -> Vec<(String, f64)> {
+            map.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()
+        };
+        let scores = numbers(&all);
+        let each = all.get("each").and_then(Value::as_object).into_iter().flatten();
+        let each = each.filter_map(|(name, own)| Some((name.clone(), numbers(own.as_object()?))));
+        let confusion = match all.get("confusion") {
+            None => None,
+            Some(value) => {
+                let rows: Vec<Vec<usize>> =
+                    serde_json::from_value(value.clone()).map_err(D::Error::custom)?;
+                if rows.iter().any(|row| row.len() != rows.len()) {
+                    return Err(D::Error::custom("confusion is not square"));
+                }
+                Some(Confusion { classes: rows.len(), counts: rows.concat() })
+            }
+        };
+        Ok(Metrics { scores, each: each.collect(), confusion })
     }
-}
-
-/// Edges of CH-SIMS's five bins.
-const FIVE: [f32; 4] = [-0.7, -0.1, 0.1, 0.7];
-
-/// Bins are open on the left and closed on the right: the bin is the number of edges below x.
-/// Edges are f32 because numpy compares an f32 array with them in f32.
-fn bin(x: f32, edges: &[f32]) -> usize {
-    edges.iter().filter(|&&edge| x > edge).count()
-}
-
-fn mosi(pred: &[f32], truth: &[f32]) -> Metrics {
-    let rounded = |limit: f32| {
-        let class = move |&x: &f32| x.clamp(-limit, limit).round_ties_even() as i32;
-        accuracy(pred.iter().map(class), truth.iter().map(class))
-    };
-    let classes = |keep: fn(f32) -> bool, positive: fn(f32) -> bool| -> Vec<(bool, bool)> {
-        let pairs = pred.iter().zip(truth).filter(|(_, t)| keep(**t));
-        pairs.map(|(&p, &t)| (positive(p), positive(t))).collect()
-    };
-    let has0 = classes(|_| true, |x| x >= 0.0);
-    let non0 = classes(|t| t != 0.0, |x| x > 0.0);
-    Metrics {
-        acc7: rounded(3.0),
-        acc5: rounded(2.0),
-        acc2_has0: pair_accuracy(&has0),
-        f1_has0: weighted_f1(&has0),
-        acc2_non0: pair_accuracy(&non0),
-        f1_non0: weighted_f1(&non0),
-        ..errors(pred, truth)
-    }
-}
-
-fn sims(pred: &[f32], truth: &[f32]) -> Metrics {
-    let clip = |values: &[f32]| -> Vec<f32> {
-        values.iter().map(|x| clipped(*x, Convention::Sims)).collect()
-    };
-    let (pred, truth) = (clip(pred), clip(truth));
-    let binned = |edges: &[f32]| {
-        accuracy(pred.iter().map(|x| bin(*x, edges)), truth.iter().map(|x| bin(*x, edges)))
-    };
-    let pairs: Vec<_> = pred.iter().zip(&truth).map(|(&p, &t)| (p > 0.0, t > 0.0)).collect();
-    Metrics {
-        acc2: pair_accuracy(&pairs),
-        acc3: binned(&[-0.1, 0.1]),
-        acc5: binned(&FIVE),
-        f1: weighted_f1(&pairs),
-        ..errors(&pred, &truth)
-    }
-}
-
-/// MAE and Corr, and no other score.
-fn errors(pred: &[f32], truth: &[f32]) -> Metrics {
-    let pairs = || pred.iter().zip(truth).map(|(&p, &t)| (f64::from(p), f64::from(t)));
-    let mae = pairs().map(|(p, t)| (p - t).abs()).sum::<f64>() / pred.len() as f64;
-    Metrics {
-        mae,
-        corr: pearson(pred, truth),
-        acc7: None,
-        acc5: None,
-        acc3: None,
-        acc2: None,
-        f1: None,
-        acc2_has0: None,
-        f1_has0: None,
-        acc2_non0: None,
-        f1_non0: None,
-    }
-}
-
-fn pearson(a: &[f32], b: &[f32]) -> f64 {
-    // Compared as they are: the mean of equal values may round to something else.
-    let constant = |x: &[f32]| x.iter().all(|v| *v == x[0]);
-    if constant(a) || constant(b) {
-        return 0.0;
-    }
-    let mean = |x: &[f32]| x.iter().map(|&v| f64::from(v)).sum::<f64>() / x.len() as f64;
-    let (mean_a, mean_b) = (mean(a), mean(b));
-    let (mut aa, mut bb, mut ab) = (0.0, 0.0, 0.0);
-    for (&x, &y) in a.iter().zip(b) {
-        let (x, y) = (f64::from(x) - mean_a, f64::from(y) - mean_b);
-        aa += x * x;
-        bb += y * y;
-        ab += x * y;
-    }
-    let scale = aa.sqrt() * bb.sqrt();
-    if scale > 0.0 { (ab / scale).clamp(-1.0, 1.0) } else { 0.0 }
-}
-
-fn accuracy<T: PartialEq>(
-    pred: impl ExactSizeIterator<Item = T>,
-    truth: impl Iterator<Item = T>,
-) -> Option<f64> {
-    let rows = pred.len();
-    let right = pred.zip(truth).filter(|(p, t)| p == t).count();
-    (rows > 0).then(|| right as f64 / rows as f64)
-}
-
-fn pair_accuracy(pairs: &[(bool, bool)]) -> Option<f64> {
-    accuracy(pairs.iter().map(|(p, _)| p), pairs.iter().map(|(_, t)| t))
-}
-
-/// F1 of each class, averaged with the classes' shares among the targets; pairs are
-/// (prediction, target). `None` without rows.
-fn weighted_f1(pairs: &[(bool, bool)]) -> Option<f64> {
-    let count = |p, t| pairs.iter().filter(|pair| **pair == (p, t)).count() as f64;
-    let rows = pairs.len() as f64;
-    let f1 = |class: bool| {
-        let hit = count(class, class);
-        let (false_alarm, missed) = (count(class, !class), count(!class, class));
-        let support = hit + missed;
-        let total = 2.0 * hit + false_alarm + missed;
-        // A class that neither side has contributes nothing.
-        if total > 0.0 { support / rows * (2.0 * hit / total) } else { 0.0 }
-    };
-    (rows > 0.0).then(|| f1(false) + f1(true))
 }
 
 #[cfg(test)]
 mod tests {
-    use approx::assert_relative_eq;
-
     use super::*;
 
-    const PRED: [f32; 8] = [-2.6, -0.4, 0.0, 0.2, 0.5, 1.5, 2.5, -0.1];
-    const TRUTH: [f32; 8] = [-3.0, 0.2, 0.0, -0.2, 1.0, 1.6, 2.4, 0.0];
+    fn task(kind: TaskKind, names: &[&str]) -> Task {
+        Task { kind, names: names.iter().map(|n| n.to_string()).collect() }
+    }
 
-    fn near(found: Option<f64>, wanted: f64) {
-        assert_relative_eq!(found.unwrap(), wanted, epsilon = 1e-9);
+    fn again(metrics: &Metrics) {
+        let text = serde_json::to_string(metrics).unwrap();
+        assert_eq!(&serde_json::from_str::<Metrics>(&text).unwrap(), metrics, "{text}");
     }
 
     #[test]
-    fn golden_values_of_the_reference() {
-        let m = evaluate(&PRED, &TRUTH, Convention::Mosi).unwrap();
-        assert_relative_eq!(m.mae, 0.275, epsilon = 1e-7);
-        assert_relative_eq!(m.corr, 0.9745219855, epsilon = 1e-7);
-        near(m.acc7, 0.875);
-        near(m.acc5, 0.875);
-        near(m.acc2_has0, 0.625);
-        assert_relative_eq!(m.f1_has0.unwrap(), 0.6454545455, epsilon = 1e-9);
-        near(m.acc2_non0, 4.0 / 6.0);
-        near(m.f1_non0, 4.0 / 6.0);
-        assert!(m.acc2.is_none() && m.acc3.is_none() && m.f1.is_none());
+    fn classes_have_a_table_and_a_matrix() {
+        let task = task(TaskKind::Classes, &["calm", "angry"]);
+        let said = [2.0, 1.0, -1.0, 0.5, 0.0, 3.0];
+        let targets = Targets { words: &[0, 1, 0], width: 1 };
+        let m = Metrics::of(&task, &said, targets, Convention::Mosi).unwrap();
+        assert_eq!(m.get("accuracy"), Some(2.0 / 3.0));
+        assert_eq!(m.get("balanced_accuracy"), Some(0.75));
+        assert_eq!(m.each()[1].0, "angry");
+        assert_eq!(m.confusion().unwrap().counts, [1, 1, 0, 1]);
+        assert_eq!(m.headline(2), "accuracy 0.67  f1_macro 0.67");
+        again(&m);
     }
 
     #[test]
-    fn halves_round_to_even() {
-        // 0.5 and -0.5 go to 0, 1.5 to 2, 2.5 to 2.
-        let m = evaluate(&[0.5, -0.5, 1.5, 2.5], &[0.0, 0.0, 2.0, 2.0], Convention::Mosi).unwrap();
-        near(m.acc7, 1.0);
-        let m = evaluate(&[9.0, 2.6, -7.0], &[3.0, 2.0, -2.0], Convention::Mosi).unwrap();
-        near(m.acc7, 1.0 / 3.0);
-        near(m.acc5, 1.0);
-        assert_relative_eq!(m.mae, (6.0 + 0.6 + 5.0) / 3.0, epsilon = 1e-7);
+    fn several_numbers_are_scored_each_and_in_the_mean() {
+        let task = task(TaskKind::Regression, &["warm", "loud"]);
+        let truth: Vec<u32> = [1.0f32, 7.0, 2.0, 5.0].map(f32::to_bits).into();
+        let targets = Targets { words: &truth, width: 2 };
+        let m = Metrics::of(&task, &[1.5, 7.0, 2.5, 4.0], targets, Convention::Mosi).unwrap();
+        assert_eq!(m.get("MAE"), Some(0.5));
+        assert_eq!(m.each()[1].1, [("MAE".to_string(), 0.5), ("Corr".to_string(), 1.0)]);
+        again(&m);
     }
 
     #[test]
-    fn classes_are_those_of_the_scores() {
-        for (convention, score) in [(Convention::Mosi, "Acc-7"), (Convention::Sims, "Acc-5")] {
-            let of =
-                |values: &[f32]| values.iter().map(|x| class(*x, convention)).collect::<Vec<_>>();
-            let (p, t) = (of(&PRED), of(&TRUTH));
-            assert!(p.iter().chain(&t).all(|c| *c < classes(convention).len()));
-            let equal = p.iter().zip(&t).filter(|(p, t)| p == t).count() as f64 / 8.0;
-            let all = evaluate(&PRED, &TRUTH, convention).unwrap().entries();
-            assert_eq!(all.iter().find(|e| e.0 == score).unwrap().1, equal);
-        }
+    fn labels_are_there_above_zero() {
+        let task = task(TaskKind::Labels, &["joy", "fear"]);
+        let truth: Vec<u32> = [1.0f32, 0.0, 0.0, 0.0].map(f32::to_bits).into();
+        let targets = Targets { words: &truth, width: 2 };
+        let m = Metrics::of(&task, &[0.1, -3.0, 0.2, -1.0], targets, Convention::Mosi).unwrap();
+        assert_eq!(m.get("accuracy"), Some(0.75));
+        assert_eq!(m.get("f1"), Some(2.0 / 3.0 / 2.0));
+        again(&m);
     }
 
     #[test]
-    fn sims_bins_and_clipping() {
-        let truth = [-1.0, -0.8, -0.2, 0.0, 0.2, 0.8, 0.1, -0.1];
-        let pred = [-3.0, -0.7, -0.1, 0.05, 0.0, 5.0, 0.1, -0.1];
-        let m = evaluate(&pred, &truth, Convention::Sims).unwrap();
-        // The first error is clipped away; |0.8 - 1.0| stays 0.2.
-        assert_relative_eq!(
-            m.mae,
-            (0.0 + 0.1 + 0.1 + 0.05 + 0.2 + 0.2 + 0.0 + 0.0) / 8.0,
-            epsilon = 1e-7
-        );
-        // 0.05 is positive where 0 counts as negative; 0 is not positive where 0.2 is.
-        near(m.acc2, 6.0 / 8.0);
-        // Classes: truth has 5 negative, 3 positive; each side is wrong once.
-        near(m.f1, 5.0 / 8.0 * 0.8 + 3.0 / 8.0 * (4.0 / 6.0));
-        // Closed on the right: -0.7 and -0.1 fall in the lower bin, 0.1 in the middle one.
-        near(m.acc3, 7.0 / 8.0);
-        near(m.acc5, 7.0 / 8.0);
-        let names: Vec<_> = m.entries().iter().map(|e| e.0).collect();
-        assert_eq!(names, ["MAE", "Corr", "Acc-2", "Acc-3", "Acc-5", "F1"]);
+    fn numbers_read_as_before() {
+        let text = r#"{"MAE":0.5,"Corr":0.25,"Acc-7":0.5,"Acc-5":1.0}"#;
+        let m: Metrics = serde_json::from_str(text).unwrap();
+        assert_eq!(m.entries()[2], ("Acc-7", 0.5));
+        assert_eq!(serde_json::to_string(&m).unwrap(), text);
     }
 
     #[test]
-    fn constant_values_correlate_with_nothing() {
-        for value in [0.0, 0.1, 1.0e-30, 2.7] {
-            let m = evaluate(&[value; 8], &TRUTH, Convention::Mosi).unwrap();
-            assert_eq!(m.corr, 0.0);
-            assert_eq!(evaluate(&TRUTH, &[0.1; 8], Convention::Sims).unwrap().corr, 0.0);
-        }
+    fn probabilities_are_shares() {
+        let p = probabilities(TaskKind::Classes, &[1000.0, 1000.0, -1000.0]);
+        assert_eq!(p, [0.5, 0.5, 0.0]);
+        assert_eq!(probabilities(TaskKind::Labels, &[0.0, 1e9]), [0.5, 1.0]);
+        assert_eq!(largest(&[1.0, 2.0, 2.0]), 1);
     }
 
     #[test]
-    fn only_neutral_targets_leave_no_rows() {
-        let m = evaluate(&[0.5, -0.5], &[0.0, 0.0], Convention::Mosi).unwrap();
-        assert_eq!((m.acc2_non0, m.f1_non0), (None, None));
-        near(m.acc2_has0, 0.5);
-        let json = serde_json::to_string(&m).unwrap();
-        assert!(!json.contains("null") && !json.contains("Non0"), "{json}");
-        assert_eq!(serde_json::from_str::<Metrics>(&json).unwrap(), m);
-    }
-
-    #[test]
-    fn names_and_order_for_tables() {
-        let m = evaluate(&PRED, &TRUTH, Convention::Mosi).unwrap();
-        let names: Vec<_> = m.entries().iter().map(|e| e.0).collect();
-        let wanted =
-            ["MAE", "Corr", "Acc-7", "Acc-5", "Acc-2 Has0", "F1 Has0", "Acc-2 Non0", "F1 Non0"];
-        assert_eq!(names, wanted);
-        let json = serde_json::to_value(m).unwrap();
-        assert!(wanted.iter().all(|name| json[name].is_f64()));
-    }
-
-    #[test]
-    fn bad_input_is_an_error() {
-        let error =
-            |p: &[f32], t: &[f32]| evaluate(p, t, Convention::Mosi).unwrap_err().to_string();
-        assert!(error(&[1.0], &[]).contains("1 predictions for 0 targets"));
-        assert!(error(&[], &[]).contains("0 predictions"));
-        assert!(error(&[1.0, f32::NAN], &[0.0, 0.0]).contains("prediction 1 is NaN"));
-        assert!(error(&[1.0], &[f32::INFINITY]).contains("target 0 is inf"));
+    fn what_does_not_fit_is_an_error() {
+        let task = task(TaskKind::Classes, &["a", "b"]);
+        let targets = Targets { words: &[0, 1], width: 1 };
+        let said =
+            |s: &[f32]| Metrics::of(&task, s, targets, Convention::Mosi).unwrap_err().to_string();
+        assert!(said(&[1.0, 2.0]).contains("2 scores for 2 rows of 2"));
+        assert!(said(&[1.0, 2.0, f32::NAN, 0.0]).contains("prediction 1 is NaN"));
     }
 }
