@@ -2,7 +2,7 @@
 
 use super::{Global, output};
 use crate::data::survey::{StreamSurvey, Survey, not_numbers, ranges};
-use crate::data::{Dataset, Split};
+use crate::data::{Dataset, Split, TaskKind};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 
@@ -21,6 +21,9 @@ pub(super) fn explained(error: Error) -> Error {
 
 /// Labels that training would refuse.
 fn beyond(data: &Dataset, range: f64) -> Option<String> {
+    if !data.task().one_number() {
+        return None;
+    }
     let labels = data.splits().filter_map(Split::labels).flatten();
     let most = labels.map(|l| f64::from(l.abs())).fold(0.0, f64::max);
     (most > range + 1e-6).then(|| {
@@ -43,6 +46,7 @@ pub(super) fn show_data(data: &Dataset, range: f64, global: &Global) -> Result<(
         return output::json(&json!({
             "data": data.path().display().to_string(),
             "sha256": data.digest(),
+            "task": data.task(),
             "splits": splits,
             "suspicions": survey.suspicions,
             "warnings": warnings,
@@ -76,10 +80,21 @@ pub(super) fn show_data(data: &Dataset, range: f64, global: &Global) -> Result<(
         let table = output::table(["split", "field", "what says nothing"], 3, idle);
         parts.push(("Features and rows that say nothing:", table));
     }
-    if let Some(histogram) = histogram(data) {
+    if let Some(table) = frequencies(data) {
+        parts.push(("Rows of each class or label:", table));
+    }
+    // The numbers are drawn also where classes are learned, unless they are those.
+    let drawn = data.task().kind == TaskKind::Regression || data.task_note().is_none();
+    if let Some(histogram) = histogram(data).filter(|_| drawn) {
         parts.push(("Labels, by the nearest of seven values:", histogram));
     }
     output::tables(&parts)?;
+    if !data.task().one_number() {
+        output::print(&format!("Targets: {}", data.task().about()))?;
+    }
+    if let Some(note) = data.task_note() {
+        output::print(&format!("note: {note}"))?;
+    }
     let factors = data.splits().next().map(Split::factor_names).unwrap_or_default();
     if !factors.is_empty() {
         output::print(&format!("Known factors: {}", factors.join(", ")))?;
@@ -88,6 +103,23 @@ pub(super) fn show_data(data: &Dataset, range: f64, global: &Global) -> Result<(
         output::print(&format!("\nwarning: {warning}"))?;
     }
     Ok(())
+}
+
+/// How many rows of each split have each class or label.
+fn frequencies(data: &Dataset) -> Option<comfy_table::Table> {
+    let task = data.task();
+    if task.kind == TaskKind::Regression {
+        return None;
+    }
+    let splits: Vec<(&Split, Vec<usize>)> =
+        data.splits().filter_map(|s| Some((s, s.targets()?.counts(task)))).collect();
+    let rows = task.names.iter().enumerate().map(|(i, name)| {
+        let counts = splits.iter().map(|(_, counts)| counts[i].to_string());
+        std::iter::once(name.clone()).chain(counts).collect()
+    });
+    let header = std::iter::once(if task.kind == TaskKind::Classes { "class" } else { "label" });
+    let header = header.chain(splits.iter().map(|(s, _)| s.name().name()));
+    (!splits.is_empty()).then(|| output::table(header, 1, rows))
 }
 
 /// The modalities of a split.

@@ -1,6 +1,7 @@
 //! Watching a run: a bar on a terminal, a line for each epoch, and the curves in the run folder.
 
 use super::{Global, curves, output, run_folder};
+use crate::data::Task;
 use crate::train::{EpochRecord, Observer, Session, StepRecord};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -62,6 +63,14 @@ impl Progress {
     }
 }
 
+/// What a task is, with its names as far as there is room for them.
+fn told(task: &Task) -> String {
+    const MOST: usize = 12;
+    let shown = task.names.len().min(MOST);
+    let rest = if task.names.len() > shown { ", …" } else { "" };
+    format!("{} ({}{rest})", task.about(), task.names[..shown].join(", "))
+}
+
 impl Observer for Progress {
     fn begin(&mut self, session: &mut Session, first_epoch: usize) {
         self.epochs = session.model().config().train.max_epochs;
@@ -82,6 +91,13 @@ impl Observer for Progress {
              {memory} on the device",
             senses.join(", ")
         ));
+        let data = session.data();
+        if !data.task().one_number() {
+            self.say(&format!("what it learns to tell: {}", told(data.task())));
+        }
+        if let Some(note) = data.task_note() {
+            self.say(&format!("note: {note}"));
+        }
         let run = self.run.display();
         if first_epoch > 1 {
             self.say(&format!("{run}: going on with epoch {first_epoch}"));

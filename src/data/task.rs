@@ -120,6 +120,21 @@ impl Targets<'_> {
         self.words.iter().map(|word| f32::from_bits(*word)).collect()
     }
 
+    /// How many rows have each class or label; of numbers nothing.
+    pub fn counts(&self, task: &Task) -> Vec<usize> {
+        let mut counts = vec![0; task.outputs()];
+        for row in self.words.chunks(self.width.max(1)) {
+            match task.kind {
+                TaskKind::Regression => return Vec::new(),
+                TaskKind::Classes => counts[row[0] as usize] += 1,
+                TaskKind::Labels => {
+                    row.iter().zip(&mut counts).for_each(|(word, n)| *n += usize::from(*word != 0));
+                }
+            }
+        }
+        counts
+    }
+
     /// The classes of all rows, of a kind whose targets are classes.
     pub fn classes(&self) -> Vec<usize> {
         self.words.iter().map(|word| *word as usize).collect()
@@ -370,7 +385,8 @@ impl Dataset {
             split.width = task.width();
         }
         (self.task, self.task_note) = (task.clone(), None);
-        self.counts = self.counted();
+        let train = self.split(SplitName::Train).and_then(Split::targets);
+        self.counts = train.map(|t| t.counts(task)).unwrap_or_default();
         Ok(self)
     }
 
@@ -395,21 +411,6 @@ impl Dataset {
     /// How many training rows have each class or label.
     pub fn counts(&self) -> &[usize] {
         &self.counts
-    }
-
-    fn counted(&self) -> Vec<usize> {
-        let targets = self.split(SplitName::Train).and_then(Split::targets);
-        let mut counts = vec![0; self.task.outputs()];
-        match (self.task.kind, targets) {
-            (TaskKind::Classes, Some(t)) => t.words.iter().for_each(|c| counts[*c as usize] += 1),
-            (TaskKind::Labels, Some(t)) => {
-                for row in t.words.chunks(t.width) {
-                    row.iter().zip(&mut counts).for_each(|(w, n)| *n += usize::from(*w != 0));
-                }
-            }
-            _ => {}
-        }
-        counts
     }
 }
 

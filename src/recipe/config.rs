@@ -442,6 +442,7 @@ impl Config {
                 return fail(key, "at least 1");
             }
         }
+        probability("task.label_smoothing", self.task.label_smoothing)?;
         let letters = &self.model.modalities;
         let mut seen: Vec<char> = letters.chars().collect();
         seen.sort_unstable();

@@ -176,3 +176,48 @@ pub(crate) mod reference {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Targets, Task};
+    use approx::assert_relative_eq;
+
+    const X: [f32; 6] = [1.0, -2.0, 0.5, 0.0, 3.0, -1.0];
+
+    fn goal(kind: TaskKind, weights: Option<[f32; 3]>, smoothing: f32) -> Goal {
+        let names = ["a", "b", "c"].map(String::from).to_vec();
+        let weights = weights.map(|w| w.to_vec());
+        Goal { task: Task { kind, names }, weights, smoothing }
+    }
+
+    fn near(goal: &Goal, words: &[u32], wanted: f64) {
+        let targets = Targets { words, width: goal.task.width() };
+        let found = reference::loss(goal, &X, targets, Distance::Absolute);
+        assert_relative_eq!(found, wanted, epsilon = 1e-7);
+    }
+
+    /// Values of PyTorch's `cross_entropy` and `binary_cross_entropy_with_logits` in f64.
+    #[test]
+    fn the_loss_on_the_host_is_pytorchs() {
+        let weights = Some([0.5, 1.0, 2.0]);
+        near(&goal(TaskKind::Classes, None, 0.0), &[2, 1], 0.5352404030498562);
+        near(&goal(TaskKind::Classes, weights, 0.2), &[2, 1], 0.8977247849478434);
+        let there: Vec<u32> = [1.0f32, 0.0, 1.0, 0.0, 0.0, 1.0].map(f32::to_bits).into();
+        near(&goal(TaskKind::Labels, None, 0.0), &there, 0.9948771503988686);
+        near(&goal(TaskKind::Labels, weights, 0.0), &there, 1.2666617883887383);
+        near(&goal(TaskKind::Regression, None, 0.0), &there, (2.0 + 0.5 + 3.0 + 2.0) / 6.0);
+    }
+
+    #[test]
+    fn rare_classes_and_labels_count_more() {
+        let mut config = Config::default();
+        config.task.class_weights = ClassWeights::Balanced;
+        let weights = |kind, counts: &[usize], rows| {
+            let task = goal(kind, None, 0.0).task;
+            Goal::new(&config, &task, counts, rows).weights.unwrap()
+        };
+        assert_eq!(weights(TaskKind::Classes, &[6, 3, 0], 9), [0.5, 1.0, 1.0]);
+        assert_eq!(weights(TaskKind::Labels, &[3, 9, 0], 12), [3.0, 1.0 / 3.0, 1.0]);
+    }
+}

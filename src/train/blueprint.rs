@@ -1,7 +1,7 @@
 //! The buffers and plans of a session before anything is allocated: what is checked against an
 //! adapter, and what `inspect` prints.
 
-use super::limits::{check_batch, check_schedule};
+use super::limits::{check_batch, check_schedule, check_task};
 use super::opened::open_file;
 use super::text::outlined;
 use crate::data::{BatchShape, Dataset, Layout, Modality, SplitName, StreamSpec, shuffled};
@@ -126,6 +126,7 @@ impl Blueprint {
     ) -> Result<(Self, Plan)> {
         if train {
             check_schedule(model, data)?;
+            check_task(model, data)?;
         }
         let rows = data.most_rows();
         let batch = model.config().train.batch_size.min(rows);

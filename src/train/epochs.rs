@@ -9,7 +9,7 @@ use super::evaluation::score;
 use super::generated::LabelRecord;
 use super::history::{EpochRecord, StepRecord};
 use super::lifecycle::{Observer, Outcome};
-use super::metrics::{Metrics, NAMES, smaller_is_better};
+use super::metrics::smaller_is_better;
 use super::run_files::Files;
 use super::session::Session;
 use crate::data::{SplitName, Targets};
@@ -160,10 +160,9 @@ fn one_epoch(
             record.valid_loss = Some(loss);
             record.valid = score(session, SplitName::Valid, &predictions)?;
             let by = config.train.metric_for_best_model.as_str();
-            let now = judged(&record, by)?;
-            match best(history) {
-                Some(before) => better(by, now, judged(before, by)?),
-                None => true,
+            match (judged(&record, by), best(history).and_then(|before| judged(before, by))) {
+                (Some(now), Some(before)) => better(by, now, before),
+                (now, before) => now.is_some() || before.is_none(),
             }
         }
         None => true,
@@ -178,25 +177,13 @@ fn one_epoch(
     Ok(record)
 }
 
-/// The number of an epoch that tells the best one.
-///
-/// # Errors
-/// A score that this task has not.
-fn judged(record: &EpochRecord, by: &str) -> Result<f64> {
-    let found = match by {
+/// The number of an epoch that tells the best one. A score that a few rows cannot have is no better than
+/// any.
+fn judged(record: &EpochRecord, by: &str) -> Option<f64> {
+    match by {
         "loss" => record.valid_loss,
         score => record.valid.as_ref().and_then(|valid| valid.get(score)),
-    };
-    found.ok_or_else(|| {
-        let scores = record.valid.as_ref().map(Metrics::entries).unwrap_or_default();
-        let names: Vec<&str> = scores.iter().map(|(name, _)| *name).collect();
-        let known = NAMES.iter().any(|name| *name == by);
-        let why = if known { "this task is not scored by it" } else { "there is no such score" };
-        Error::Config(format!(
-            "train.metric_for_best_model is '{by}', and {why}; give loss or one of: {}",
-            names.join(", ")
-        ))
-    })
+    }
 }
 
 /// MMSA's rule: an improvement is at least 1e-6.

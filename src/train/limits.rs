@@ -1,9 +1,10 @@
 //! What is said before training starts: a batch that does not fit, a schedule without any step.
 
-use crate::data::{Dataset, SplitName};
+use super::metrics::{Metrics, NAMES};
+use crate::data::{Dataset, SplitName, TaskKind};
 use crate::error::{Error, Result};
 use crate::nn::{Params, Weights};
-use crate::recipe::Model;
+use crate::recipe::{ClassWeights, Model};
 use std::path::Path;
 
 /// Passes on what `fits` says of `batch`; where that is too large, with the largest that fits.
@@ -43,6 +44,35 @@ fn largest_batch(too_large: usize, fits: impl Fn(usize) -> bool) -> usize {
         if fits(middle) { low = middle } else { high = middle }
     }
     low
+}
+
+/// Settings that are of other tasks than the model's.
+pub(super) fn check_task(model: &Model, data: &Dataset) -> Result<()> {
+    let (config, task) = (model.config(), model.task());
+    let refuse = |key: &str, of: &str| {
+        let has = task.about();
+        Err(Error::Config(format!("{key} is of {of}, and the data has {has}: leave it out")))
+    };
+    if config.task.class_weights != ClassWeights::None && task.kind == TaskKind::Regression {
+        return refuse("task.class_weights", "classes and labels");
+    }
+    if config.task.label_smoothing > 0.0 && task.kind != TaskKind::Classes {
+        return refuse("task.label_smoothing", "classes");
+    }
+    let by = config.train.metric_for_best_model.as_str();
+    let valid = data.split(SplitName::Valid).and_then(|s| s.targets());
+    let names = Metrics::names(task, config.data.convention);
+    if by == "loss" || valid.is_none() || names.contains(&by) {
+        return Ok(());
+    }
+    let why = match NAMES.contains(&by) {
+        true => format!("{} are not scored by it", task.about()),
+        false => "there is no such score".into(),
+    };
+    Err(Error::Config(format!(
+        "train.metric_for_best_model is '{by}', and {why}; give loss or one of: {}",
+        names.join(", ")
+    )))
 }
 
 /// With fewer micro-batches than a group has and no kept tail, no parameter would ever move.

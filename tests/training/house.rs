@@ -3,7 +3,7 @@
 //! back like any other.
 
 use crate::common;
-use common::{Made, gpu};
+use common::{Made, TensorFile, gpu};
 use modalign::Error;
 use modalign::data::{SplitName, StreamSpec};
 use modalign::recipe::{Config, MODELS};
@@ -86,6 +86,145 @@ fn every_model_over_every_set_of_streams_trains_or_says_what_it_lacks() {
     // Unaligned streams of several modalities are nothing for those that want aligned ones.
     let aligned = MODELS.iter().filter(|entry| entry.aligned).count();
     assert!(refused >= aligned, "{refused} were refused");
+}
+
+/// The rows of [`data`] with other targets: three classes, three labels, two numbers.
+fn with_task(folder: &Path, kind: &str) -> PathBuf {
+    let mut file = TensorFile::read(&data(folder, true));
+    for split in ["train", "valid", "test"] {
+        let Some(labels) = file.tensors.remove(&format!("{split}.regression_labels")) else {
+            continue;
+        };
+        let rows = labels.shape[0];
+        let name = format!("{split}.class_labels");
+        match kind {
+            "classes" => {
+                file.put_i32(&name, &[rows], &(0..rows as i32).map(|r| r % 3).collect::<Vec<_>>())
+            }
+            "labels" => {
+                let there = |i: i32| i32::from(i * i % 5 < 2);
+                file.put_i32(
+                    &name,
+                    &[rows, 3],
+                    &(0..3 * rows as i32).map(there).collect::<Vec<_>>(),
+                );
+            }
+            _ => {
+                let numbers: Vec<f32> = (0..2 * rows).map(|i| (i * 7 % 11) as f32 - 2.5).collect();
+                file.put_f32(&format!("{split}.regression_labels"), &[rows, 2], &numbers);
+            }
+        }
+    }
+    let path = folder.join(format!("{kind}.safetensors"));
+    file.save(&path);
+    path
+}
+
+#[test]
+fn every_model_learns_every_task_or_says_that_it_does_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (kind, head) in [("classes", "accuracy"), ("labels", "f1"), ("numbers", "MAE")] {
+        let set = with_task(folder.path(), kind);
+        let mut trained = 0;
+        for entry in MODELS {
+            for letters in LETTERS {
+                let what = format!("{} of {letters} for {kind}", entry.name);
+                let out = folder.path().join(format!("{kind}-{}-{letters}", entry.name));
+                let weights = "task.class_weights=balanced";
+                let config = small(entry.name, &[&format!("model.modalities={letters}"), weights]);
+                match train(gpu(), &options(&set, out.clone(), config), &mut ()) {
+                    Ok(outcome) => {
+                        trained += 1;
+                        let test = outcome.test.unwrap_or_else(|| panic!("{what}: no scores"));
+                        assert_eq!(test.heads()[0].0, head, "{what}");
+                        assert_eq!(test.each().len(), if kind == "numbers" { 2 } else { 3 });
+                    }
+                    Err(why @ Error::Config(_)) => {
+                        assert!(!out.exists(), "{what} left {}", out.display());
+                        let said = why.to_string();
+                        assert!(said.contains(entry.name) && !said.contains('\n'), "{said}");
+                    }
+                    Err(why) => panic!("{what}: {why}"),
+                }
+                let _ = fs::remove_dir_all(&out);
+            }
+        }
+        assert!(trained > 3 * LETTERS.len(), "{trained} trained for {kind}");
+    }
+}
+
+#[test]
+fn classes_go_on_to_the_same_bytes_and_say_probabilities() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let set = with_task(folder.path(), "classes");
+    let run = |name: &str| folder.path().join(name);
+    let by = "train.metric_for_best_model=f1_macro";
+    let settings = |epochs: &str| small("tfn", &[by, "task.label_smoothing=0.1", epochs]);
+    train(gpu(), &options(&set, run("whole"), settings("train.max_epochs=3")), &mut ())
+        .expect("a run");
+    train(gpu(), &options(&set, run("part"), settings("train.max_epochs=1")), &mut ())
+        .expect("an epoch");
+    resume(gpu(), &run("part"), None, Some(3), &mut ()).expect("the rest");
+    for file in ["last.safetensors", "steps.jsonl", "epochs.jsonl"] {
+        let [whole, part] =
+            ["whole", "part"].map(|name| fs::read(run(name).join(file)).expect(file));
+        assert!(whole == part, "{file} differs");
+    }
+    // The best epoch is the first of the highest score.
+    let epochs = fs::read_to_string(run("whole").join("epochs.jsonl")).expect("a log");
+    let lines: Vec<serde_json::Value> =
+        epochs.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let mut highest = f64::NEG_INFINITY;
+    for line in &lines {
+        let score = line["valid"]["f1_macro"].as_f64().expect("a score");
+        assert_eq!(line["best"], score >= highest + 1e-6, "{line}");
+        highest = highest.max(score);
+    }
+    let saved = Saved::load(&run("whole")).expect("a model");
+    assert_eq!(saved.card.task.names, ["class 0", "class 1", "class 2"]);
+    // Rows without targets are predicted, and those of more classes refused.
+    let mut file = TensorFile::read(&set);
+    file.tensors.retain(|name, _| name.starts_with("test") && !name.contains("labels"));
+    let bare = run("bare.safetensors");
+    file.save(&bare);
+    let (_, said, none) = evaluate_run(gpu(), &saved, &bare, SplitName::Test).expect("scores");
+    assert!(none.is_none() && said.scores[0].len() == 3);
+    let rows = said.scores.len();
+    file.put_i32("test.class_labels", &[rows], &vec![3; rows]);
+    file.save(&bare);
+    let why = evaluate_run(gpu(), &saved, &bare, SplitName::Test).expect_err("refused").to_string();
+    assert!(why.contains("test, row 0 is of class 3, and there are 3: 0 to 2"), "{why}");
+    // What is of other tasks is refused before anything is written.
+    let numbers = with_task(folder.path(), "numbers");
+    for (set, setting, wanted) in [
+        (
+            &set,
+            "train.metric_for_best_model=MAE",
+            "3 classes are not scored by it; give loss or one of: acc",
+        ),
+        (
+            &set,
+            "train.metric_for_best_model=f2",
+            "there is no such score; give loss or one of: accuracy",
+        ),
+        (
+            &set,
+            "task.kind=regression",
+            "task.kind is regression, and the data has class_labels of 3 classes",
+        ),
+        (&numbers, "task.kind=classes", "set task.kind=regression"),
+        (
+            &numbers,
+            "task.class_weights=balanced",
+            "is of classes and labels, and the data has 2 numbers",
+        ),
+        (&numbers, "task.label_smoothing=0.1", "is of classes, and the data has 2 numbers"),
+    ] {
+        let wrong = small("tfn", &[setting]);
+        let why = train(gpu(), &options(set, run("wrong"), wrong), &mut ()).expect_err("refused");
+        assert!(why.to_string().contains(wanted), "{why}");
+        assert!(!run("wrong").exists());
+    }
 }
 
 #[test]

@@ -43,11 +43,20 @@ impl Golden {
                 }
             }
             let labels = self.file.tensors["labels"].clone();
-            file.tensors.insert(format!("{split}.regression_labels"), labels);
+            let field = match self.task() {
+                Some("classes" | "labels") => "class_labels",
+                _ => "regression_labels",
+            };
+            file.tensors.insert(format!("{split}.{field}"), labels);
         }
         let path = folder.join("golden.safetensors");
         file.save(&path);
         open_data(gpu(), &path, config, Path::new(&config.bert.path)).expect("data")
+    }
+
+    /// The task, where it is not one number a row.
+    fn task(&self) -> Option<&str> {
+        self.said["task"].as_str()
     }
 
     /// A number of the fixture's settings as text.
@@ -65,6 +74,12 @@ impl Golden {
             "train.normalize=false".into(),
         ]
         .to_vec();
+        if self.said["weights"].is_array() {
+            all.push("task.class_weights=balanced".into());
+        }
+        if self.said["smoothing"].is_number() {
+            all.push(format!("task.label_smoothing={}", self.of("smoothing")));
+        }
         if let Some(by) = self.said["clip"].as_str() {
             all.push(format!("train.clip_{by}={}", self.of("clip_at")));
         }
@@ -210,8 +225,9 @@ fn close_by_summary(what: &str, got: &[f32], want: &[f32], allowed: f64) {
     assert!(off <= allowed, "{what}: off by {off:e} of its norm, {allowed:e} is allowed");
 }
 
-fn check(model: &str) {
-    let golden = Golden::read(model);
+fn check(fixture: &str) {
+    let golden = Golden::read(fixture);
+    let model = golden.said["model"].as_str().expect("a name");
     let folder = tempfile::tempdir().expect("a folder");
     let data = golden.data(folder.path(), &config(model, &golden, &[]));
     let batch = golden.said["batch"].as_u64().expect("a number") as usize;
@@ -319,6 +335,21 @@ fn tfn_is_pytorchs() {
 #[test]
 fn lmf_is_pytorchs() {
     check("lmf");
+}
+
+#[test]
+fn classes_are_pytorchs() {
+    check("lf_dnn_classes");
+}
+
+#[test]
+fn labels_are_pytorchs() {
+    check("lmf_labels");
+}
+
+#[test]
+fn several_numbers_are_pytorchs() {
+    check("tfn_numbers");
 }
 
 #[test]

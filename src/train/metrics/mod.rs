@@ -160,6 +160,19 @@ impl Metrics {
         Ok(Metrics { scores, each, confusion: None })
     }
 
+    /// The scores that a task has, in the order of tables.
+    pub fn names(task: &Task, convention: Convention) -> Vec<&'static str> {
+        // Two rows that have every score: of targets that are not 0, and classes that there are.
+        let one = match task.kind {
+            TaskKind::Classes => 0,
+            _ => 1f32.to_bits(),
+        };
+        let (words, said) = (vec![one; 2 * task.width()], vec![0.0; 2 * task.outputs()]);
+        let targets = Targets { words: &words, width: task.width() };
+        let all = Self::of(task, &said, targets, convention).unwrap_or_default();
+        all.entries().into_iter().map(|(name, _)| name).collect()
+    }
+
     /// A score by its name.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.scores.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
