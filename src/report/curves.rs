@@ -116,7 +116,7 @@ fn valid_loss(history: &[EpochRecord]) -> Option<Line> {
     let points: Vec<(f64, f64)> = history.iter().filter_map(at).collect();
     let best = history.iter().rev().find(|r| r.best).and_then(at);
     let name = "validation loss".into();
-    (!points.is_empty()).then(|| Line { name, ink: Ink::Valid, thick: true, points, best })
+    (!points.is_empty()).then_some(Line { name, ink: Ink::Valid, thick: true, points, best })
 }
 
 /// What heads the scores of the validation rows (of numbers the MAE), with its best epoch; `None` where nothing was validated.

@@ -130,8 +130,9 @@ fn every_model_learns_every_task_or_says_that_it_does_not() {
             for letters in LETTERS {
                 let what = format!("{} of {letters} for {kind}", entry.name);
                 let out = folder.path().join(format!("{kind}-{}-{letters}", entry.name));
-                let weights = "task.class_weights=balanced";
-                let config = small(entry.name, &[&format!("model.modalities={letters}"), weights]);
+                let weighed = if kind == "numbers" { "none" } else { "balanced" };
+                let weights = format!("task.class_weights={weighed}");
+                let config = small(entry.name, &[&format!("model.modalities={letters}"), &weights]);
                 match train(gpu(), &options(&set, out.clone(), config), &mut ()) {
                     Ok(outcome) => {
                         trained += 1;

@@ -74,7 +74,7 @@ impl Metrics {
     ) -> Result<Self> {
         let n = task.outputs();
         let rows = said.len() / n;
-        if said.len() % n != 0 || rows != targets.rows() || rows == 0 {
+        if !said.len().is_multiple_of(n) || rows != targets.rows() || rows == 0 {
             let detail = format!("{} scores for {} rows of {n}", said.len(), targets.rows());
             return Err(Error::shape("metrics", detail));
         }
