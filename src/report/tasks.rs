@@ -10,6 +10,9 @@ use crate::data::TaskKind;
 use crate::train::metrics::{Confusion, largest, probabilities};
 use maud::{Markup, html};
 
+/// Classes whose matrix fits into half of a page.
+const FEW: usize = 5;
+
 /// The section of predictions, where a row has more to be told than one number.
 pub fn section(scored: &Scored) -> Section {
     let task = &scored.task;
@@ -24,9 +27,11 @@ pub fn section(scored: &Scored) -> Section {
             @if task.kind != TaskKind::Classes { "; means over the " (task.about()) }
             "."
         }
-        div class="grid" {
-            @if let Some(found) = scored.metrics.confusion() { (confusion(found, &task.names)) }
-            (each(scored))
+        // A matrix of many classes wants the width of the page.
+        @match scored.metrics.confusion() {
+            Some(found) if found.classes > FEW => { (confusion(found, &task.names)) (each(scored)) }
+            Some(found) => div class="grid" { (confusion(found, &task.names)) (each(scored)) },
+            None => (each(scored)),
         }
     };
     Section::new("predictions", "Predicted against true", body)
@@ -82,7 +87,7 @@ fn each(scored: &Scored) -> Markup {
     });
     let grid = Grid::new(header, rows.collect());
     let body = chart.draw(HALF).markup(title, "");
-    figure(title, "All its scores are in the table below.", body, &grid)
+    figure(title, "All its scores are under Numbers.", body, &grid)
 }
 
 /// The rows whose true class a model gives the least, `most` of them; nothing for other tasks.
