@@ -176,6 +176,14 @@ fn settings(model: &str, golden: &Golden) -> Vec<String> {
             all.push("schedule=0".into());
             return all;
         }
+        "bert_mag" => same("model", &["beta"]),
+        "cenet" => {
+            let mut all =
+                vec![set("model.layer", "inject_layer"), set("model.scale", "score_scale")];
+            all.push(set("adam.eps", "eps"));
+            // What it drops out is of the encoder's settings.
+            return all;
+        }
         other => panic!("no settings of {other}"),
     };
     own.into_iter().chain(no_dropout).collect()
@@ -278,8 +286,13 @@ fn check(model: &str) {
         close(&format!("{model}: {part}"), &got.collect::<Vec<f32>>(), &want, allowed);
     }
     let (weights, summaries) = (whole.weights().expect("weights"), golden.summaries("final"));
+    let (first, frozen) = (golden.weights(), &golden.said["without_gradient"]);
     for (name, _, got) in weights.iter() {
         let what = format!("{model}: {name} in the end");
+        if frozen.as_array().is_some_and(|all| all.iter().any(|one| one == name)) {
+            assert_eq!(Some(got), first.get(name).map(|(_, values)| values), "{what}: it moved");
+            continue;
+        }
         if let Some((_, want)) = summaries.iter().find(|(summed, _)| *summed == name) {
             close_by_summary(&what, got, want, 1e-3);
             continue;
@@ -418,6 +431,16 @@ fn misa_is_pytorchs() {
 #[test]
 fn almt_is_pytorchs() {
     check("almt");
+}
+
+#[test]
+fn bert_mag_is_pytorchs() {
+    check("bert_mag");
+}
+
+#[test]
+fn cenet_is_pytorchs() {
+    check("cenet");
 }
 
 /// Beside an encoder whose hidden states have 768 columns, with the field's features.
