@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A model's fixture with its settings.
-struct Golden {
-    file: TensorFile,
-    said: Value,
+pub struct Golden {
+    pub file: TensorFile,
+    pub said: Value,
 }
 
 impl Golden {
-    fn read(model: &str) -> Self {
+    pub fn read(model: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
         let path = path.join(format!("{model}.safetensors"));
         let bytes = std::fs::read(&path).expect("a fixture");
@@ -33,7 +33,7 @@ impl Golden {
     }
 
     /// The rows as a data set, which is both trained on and scored.
-    fn data(&self, folder: &Path, config: &Config) -> Arc<Dataset> {
+    pub fn data(&self, folder: &Path, config: &Config) -> Arc<Dataset> {
         let mut file = TensorFile::default();
         for split in ["train", "test"] {
             let lengths = ["audio_lengths", "vision_lengths"];
@@ -55,7 +55,7 @@ impl Golden {
         self.said[key].to_string()
     }
 
-    fn config(&self, model: &str, settings: &[String]) -> Config {
+    pub fn config(&self, model: &str, settings: &[String]) -> Config {
         let mut all: Vec<String> = [
             format!("model.name={model}"),
             format!("train.batch_size={}", self.of("batch")),
@@ -78,7 +78,7 @@ impl Golden {
         Config::build("mosi", None, &all).expect("a configuration")
     }
 
-    fn weights(&self) -> Weights {
+    pub fn weights(&self) -> Weights {
         let mut all = self.file.weights("init.");
         if let Some(prefix) = self.said["bert"].as_str() {
             let encoder = Weights::load(&fixture("bert_tiny/model.safetensors"));
@@ -114,7 +114,7 @@ impl Golden {
 }
 
 /// What a fixture's settings are called here.
-fn settings(model: &str, golden: &Golden) -> Vec<String> {
+pub fn settings(model: &str, golden: &Golden) -> Vec<String> {
     let set = |key: &str, from: &str| format!("{key}={}", golden.of(from));
     let hidden = || {
         ["text", "audio", "vision"]
@@ -189,14 +189,14 @@ fn settings(model: &str, golden: &Golden) -> Vec<String> {
     own.into_iter().chain(no_dropout).collect()
 }
 
-fn config(model: &str, golden: &Golden, more: &[String]) -> Config {
+pub fn config(model: &str, golden: &Golden, more: &[String]) -> Config {
     let mut all = settings(model, golden);
     all.extend(more.iter().cloned());
     golden.config(model, &all)
 }
 
 /// A model made from its fixture, at its first step.
-fn session(model: &str, golden: &Golden, data: &Arc<Dataset>, more: &[String]) -> Session {
+pub fn session(model: &str, golden: &Golden, data: &Arc<Dataset>, more: &[String]) -> Session {
     let config = config(model, golden, more);
     let mut session = Session::new(gpu(), &config, data.clone(), None, true).expect("a session");
     session.initialise().expect("states");
@@ -204,7 +204,7 @@ fn session(model: &str, golden: &Golden, data: &Arc<Dataset>, more: &[String]) -
     session
 }
 
-fn close(what: &str, got: &[f32], want: &[f32], allowed: f64) {
+pub fn close(what: &str, got: &[f32], want: &[f32], allowed: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     let off = of_largest(got, want);
     assert!(off <= allowed, "{what}: off by {off:e} of the largest, {allowed:e} is allowed");
