@@ -38,6 +38,8 @@ pub use perturb::{Damage, Perturbation};
 pub use synth::{SynthConfig, SynthStream};
 pub use task::{Targets, Task, TaskKind};
 pub use tokenizer::Tokenizer;
+#[cfg(feature = "bench")]
+pub(crate) use tokens::fill_runs;
 pub use tokens::{TokenLayout, TokenRows, Tokenised, fill_tokens, packed_rows};
 
 /// A source of evidence about a sample.

@@ -13,12 +13,13 @@
 //! tokens and the rest for position 0 alone.
 
 use super::{BertShape, Init, ParamSpec, Params};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::Act;
 use crate::ops::embed::{Embed, TokenLayout, WordPart};
 use crate::ops::matmul::FeedForward;
 use crate::plan::SpaceId;
 use crate::tape::{Tape, Var};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Which part of an encoder is not trained.
@@ -170,6 +171,14 @@ impl Bert {
         specs
     }
 
+    /// Whether the encoder, or the pooler that it came with, has a parameter of this name, and not what
+    /// a model has put beside them under the same prefix.
+    pub fn owns(&self, name: &str) -> bool {
+        let own = ["embeddings.", "encoder.layer.", "pooler."];
+        name.strip_prefix(&self.prefix)
+            .is_some_and(|name| own.iter().any(|at| name.starts_with(at)))
+    }
+
     fn embeddings_frozen(&self) -> bool {
         self.freeze.embeddings || self.freeze.layers > 0
     }
@@ -186,9 +195,68 @@ impl Bert {
         reading: Reading,
         train: bool,
     ) -> Result<Var> {
-        let mut x = self.embeddings(tape, params, tokens, train)?;
+        let x = self.begin(tape, params, tokens, 0, train)?;
+        self.end(tape, params, tokens, (0, x), reading, train)
+    }
+
+    /// Records the embeddings and the first `layers` layers: the states of all tokens, `[T, hidden]`.
+    /// What a model makes of them goes on in [`end`](Self::end), so that it can add to an encoder at
+    /// the input of any layer; with 0 layers they are the embeddings.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record); more layers than there are.
+    pub fn begin(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        tokens: &TokenVars,
+        layers: usize,
+        train: bool,
+    ) -> Result<Var> {
+        let x = self.embeddings(tape, params, tokens, train)?;
+        self.layers(tape, params, tokens, (0..layers, x), (Reading::All, train))
+    }
+
+    /// Records the layers from `first` on over states `x [T, hidden]` of all tokens, and what is read of
+    /// the last one's.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record); a first layer past the last one.
+    pub fn end(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        tokens: &TokenVars,
+        (first, x): (usize, Var),
+        reading: Reading,
+        train: bool,
+    ) -> Result<Var> {
+        let all = first..self.shape.layers;
+        let x = self.layers(tape, params, tokens, (all.clone(), x), (reading, train))?;
+        match reading {
+            Reading::First if all.is_empty() || !self.asks_alone() => {
+                tape.pool_first(x, tokens.tokens, tokens.spans)
+            }
+            Reading::Mean => tape.pool_mean(x, tokens.tokens, tokens.spans),
+            _ => Ok(x),
+        }
+    }
+
+    /// Records some of the layers. Where position 0 of the last one is read, it gives that alone if it can.
+    fn layers(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        tokens: &TokenVars,
+        (which, mut x): (Range<usize>, Var),
+        (reading, train): (Reading, bool),
+    ) -> Result<Var> {
+        if which.start > which.end || which.end > self.shape.layers {
+            let detail = format!("layers {which:?} of {}", self.shape.layers);
+            return Err(Error::shape("bert", detail));
+        }
         let layers: Vec<Layer> =
-            (0..self.shape.layers).map(|i| self.layer(tape, params, i)).collect::<Result<_>>()?;
+            which.clone().map(|i| self.layer(tape, params, i)).collect::<Result<_>>()?;
         let run = Arc::new(Run {
             heads: self.shape.heads,
             eps: self.shape.eps,
@@ -196,8 +264,8 @@ impl Bert {
             tokens: tokens.tokens,
         });
         let short = reading == Reading::First && self.asks_alone();
-        for (i, layer) in layers.iter().copied().enumerate() {
-            let last = i + 1 == layers.len();
+        for (i, layer) in which.zip(layers) {
+            let last = i + 1 == self.shape.layers;
             let asked =
                 if last && short { Some(self.asked(tape, params, i, tokens.spans)?) } else { None };
             let run = run.clone();
@@ -208,13 +276,7 @@ impl Bert {
             x = if self.checkpoint && train { tape.checkpoint(x, body)? } else { body(tape, x)? };
             tape.name(x, &format!("layer.{i}"));
         }
-        match reading {
-            Reading::First if !short || layers.is_empty() => {
-                tape.pool_first(x, tokens.tokens, tokens.spans)
-            }
-            Reading::Mean => tape.pool_mean(x, tokens.tokens, tokens.spans),
-            _ => Ok(x),
-        }
+        Ok(x)
     }
 
     /// Records one layer alone, without dropout: `x [T, hidden]` → the same; `tokens` as in

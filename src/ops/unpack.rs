@@ -1,10 +1,12 @@
-//! From the token rows of packed sentences to padded sequences, as what attends to them wants them.
+//! From the token rows of packed sentences to padded sequences, as what attends to them wants them, and
+//! back.
 
+use super::elementwise::add_scaled;
 use super::{arg, sizes};
 use crate::error::{Error, Result};
 use crate::gpu::Defines;
 use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, Twin, grid};
-use crate::tape::{Tape, Var};
+use crate::tape::{Sink, Tape, Var};
 
 /// A sequence for each sample; see `shaders/unpack.wgsl`.
 pub static UNPACK: Kernel = Kernel {
@@ -49,18 +51,78 @@ impl Tape {
             return Err(Error::shape("unpack", detail));
         }
         let y = self.output("unpack", &[batch, steps, cols], &[x]);
-        let args = [Some(x), Some(spans), Some(y)];
-        self.call(&UNPACK, &args, sizes(&[batch, cols, rows, steps]), Defines::new(), 0);
+        let sizes = Sizes { batch, steps, cols, rows };
+        apart(self, (x, spans), y, sizes);
         self.on_backward(&[y], move |tape| {
             if let (Some(dy), Some(dx)) = (tape.grad(y), tape.sink(x)) {
-                let words = sizes(&[rows, cols, dx.accumulate as usize, batch, steps]);
-                let args = [Some(dy), Some(tokens), Some(dx.var)];
-                tape.call(&UNPACK_BACKWARD, &args, words, Defines::new(), 0);
+                together(tape, (dy, tokens), dx, sizes);
             }
             Ok(())
         });
         Ok(y)
     }
+
+    /// The other way round: of each token the row of its sample and position, `x [batch, steps, cols]`,
+    /// `tokens [T, 4]`, `spans [batch, 2]` → `[T, cols]`. Rows of no sample, and those of tokens past
+    /// `steps`, are 0.
+    ///
+    /// # Errors
+    /// Sizes that do not fit; cols that are no multiple of 4.
+    pub fn pack(&mut self, x: Var, tokens: Var, spans: Var) -> Result<Var> {
+        let (of_x, (rows, four), of_spans) =
+            (self.shape(x).to_vec(), self.rows_cols(tokens), self.rows_cols(spans));
+        let sizes = match of_x[..] {
+            [batch, steps, cols]
+                if four == 4
+                    && cols % 4 == 0
+                    && batch * steps * cols * rows > 0
+                    && of_spans == (batch, 2) =>
+            {
+                Sizes { batch, steps, cols, rows }
+            }
+            _ => {
+                let shapes = [x, tokens, spans].map(|v| self.shape(v).to_vec());
+                let detail = format!("{shapes:?}: want [batch, steps, 4 k], [T, 4], [batch, 2]");
+                return Err(Error::shape("pack", detail));
+            }
+        };
+        let y = self.output("pack", &[rows, sizes.cols], &[x]);
+        together(self, (x, tokens), Sink { var: y, accumulate: 0 }, sizes);
+        self.on_backward(&[y], move |tape| {
+            let (Some(dy), Some(dx)) = (tape.grad(y), tape.sink(x)) else { return Ok(()) };
+            if dx.accumulate == 0 {
+                apart(tape, (dy, spans), dx.var, sizes);
+            } else {
+                let each = tape.output("d.each", &of_x, &[]);
+                apart(tape, (dy, spans), each, sizes);
+                add_scaled(tape, each, of_x.iter().product(), 1.0, dx);
+            }
+            Ok(())
+        });
+        Ok(y)
+    }
+}
+
+/// How much of everything there is.
+#[derive(Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    steps: usize,
+    cols: usize,
+    rows: usize,
+}
+
+/// Records `x [rows, cols]` → `y [batch, steps, cols]`.
+fn apart(tape: &mut Tape, (x, spans): (Var, Var), y: Var, s: Sizes) {
+    let words = sizes(&[s.batch, s.cols, s.rows, s.steps]);
+    tape.call(&UNPACK, &[Some(x), Some(spans), Some(y)], words, Defines::new(), 0);
+}
+
+/// Records `x [batch, steps, cols]` → `y [rows, cols]`.
+fn together(tape: &mut Tape, (x, tokens): (Var, Var), y: Sink, s: Sizes) {
+    let words = sizes(&[s.rows, s.cols, y.accumulate as usize, s.batch, s.steps]);
+    let args = [Some(x), Some(tokens), Some(y.var)];
+    tape.call(&UNPACK_BACKWARD, &args, words, Defines::new(), 0);
 }
 
 fn cases(backward: bool) -> Vec<Case> {

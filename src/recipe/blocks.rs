@@ -1,5 +1,5 @@
-//! What models of attention share: layer norms of any width, the text as a BERT or as features, and the
-//! squared error.
+//! What models of attention share: layer norms of any width, the text as a BERT or as features, streams
+//! beside the tokens of one, and the squared error.
 
 use super::config::{Config, TextEncoder};
 use super::cx::Cx;
@@ -9,6 +9,7 @@ use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{Bert, Init, ParamSpec};
 use crate::ops::batch_norm::BatchNorm;
+use crate::ops::batched::Transposed;
 use crate::tape::{Tape, Var};
 
 /// The optimiser group of an encoder whose biases and norms decay like the rest, as MMSA has it here.
@@ -108,4 +109,103 @@ pub(super) fn all_three(
         _ => Text::Features(stream(Modality::Text)?),
     };
     Ok((text, stream(Modality::Audio)?, stream(Modality::Vision)?))
+}
+
+/// For a model that works inside a pretrained encoder: the encoder, whose parameters begin with `prefix`,
+/// and what there is of audio and vision, all their steps. It works at the input of `layer`.
+///
+/// # Errors
+/// Text that does not go through an encoder that is trained; neither audio nor vision; an encoder of
+/// fewer layers.
+pub(super) fn inside_bert(
+    config: &Config,
+    offered: Offered<'_>,
+    (prefix, layer): (&str, usize),
+) -> Result<(Bert, Vec<StreamSpec>)> {
+    let (name, letters) = (&config.model.name, &config.model.modalities);
+    let fail =
+        |why: String| Err(Error::Config(format!("{name} works inside a pretrained encoder {why}")));
+    let wanted = letters.contains(Modality::Text.letter());
+    let (TextEncoder::Bert, Some(shape), true) = (config.model.text_encoder, offered.bert, wanted)
+    else {
+        return fail(format!(
+            "that is trained with it, and here is none: model.modalities is '{letters}', which needs T, \
+             model.text_encoder has to be \"bert\" with its folder in bert.path, and bert.finetune on \
+             with fewer layers frozen than there are"
+        ));
+    };
+    let mut streams = offered.whole(config);
+    streams.retain(|s| s.modality != Modality::Text);
+    if streams.is_empty() {
+        let have: Vec<&str> = offered.streams.iter().map(|s| s.modality.name()).collect();
+        return fail(format!(
+            "with audio, vision or both, and there is neither: model.modalities is '{letters}', and the \
+             data have {}",
+            if have.is_empty() { "no streams".into() } else { have.join(", ") }
+        ));
+    }
+    if layer >= shape.layers {
+        return fail(format!(
+            "at the input of a layer, and model.layer = {layer} is none of the encoder's {}, which count \
+             from 0",
+            shape.layers
+        ));
+    }
+    Ok((Bert { prefix: prefix.into(), ..pretrained(config, shape) }, streams))
+}
+
+/// What brings `from` steps to `to` as MMSA's alignment does: the last one is repeated up to a multiple
+/// of `to`, then each takes the mean of as many. `[to, from]`.
+fn windows(from: usize, to: usize) -> Vec<f32> {
+    let window = from.div_ceil(to);
+    let mut shares = vec![0.0; from * to];
+    for step in 0..to * window {
+        shares[step / window * from + step.min(from - 1)] += 1.0 / window as f32;
+    }
+    shares
+}
+
+/// `x [batch, from, columns]` brought to so many steps by means over [`windows`].
+pub(super) fn pooled(cx: &mut Cx<'_>, x: Var, to: usize) -> Result<Var> {
+    let [_, from, _] = cx.tape.shape(x)[..] else {
+        return Err(Error::shape("pooled", "no stream"));
+    };
+    if from == to {
+        return Ok(x);
+    }
+    let shares = cx.tape.constant("windows", &[to, from], &windows(from, to))?;
+    cx.tape.bmm(shares, x, Transposed::Neither)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::windows;
+
+    #[test]
+    fn streams_are_brought_to_the_tokens_steps() {
+        // Element k is (((2 k² + 3 k + 3) mod 17) − 8) / 10, five steps of two columns.
+        let x = |k: usize| ((2 * k * k + 3 * k + 3) % 17) as f32 / 10.0 - 0.8;
+        let shares = windows(5, 3);
+        let want = [[-0.65, 0.25], [0.25, -0.65], [-0.6, -0.3]];
+        for (row, want) in shares.chunks(5).zip(want) {
+            for (column, want) in want.into_iter().enumerate() {
+                let got: f32 = row.iter().enumerate().map(|(i, s)| s * x(2 * i + column)).sum();
+                assert!((got - want).abs() < 1e-6, "{got} where {want} is right");
+            }
+        }
+        // Longer ones have windows of ⌈from / to⌉, shorter ones repeat their last step.
+        for (from, to, window, repeated) in [(375, 50, 8, 25), (500, 50, 10, 0), (400, 39, 11, 29)]
+        {
+            let shares = windows(from, to);
+            let share = 1.0 / window as f32;
+            assert_eq!(
+                shares.iter().filter(|s| **s == share).count(),
+                from - usize::from(repeated > 0)
+            );
+            let last: f32 = (0..to).map(|row| shares[row * from + from - 1]).sum();
+            assert!((last - share * (repeated + 1) as f32).abs() < 1e-5, "{from} to {to}");
+        }
+        assert_eq!(windows(1, 3), [1.0; 3]);
+        assert_eq!(windows(2, 3), [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]);
+    }
 }

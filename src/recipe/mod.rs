@@ -1,7 +1,9 @@
 //! A model plus its objective plus its schedule: what turns a batch shape into a tape.
 
 mod almt;
+mod bert_mag;
 mod blocks;
+mod cenet;
 pub mod config;
 mod crossmodal;
 mod cx;

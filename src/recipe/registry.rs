@@ -1,8 +1,10 @@
 //! Every model. Being in this list gives a model the command line, files, experiments and reports.
 
 use super::almt::{self, Almt};
+use super::bert_mag::{self, BertMag};
 use super::blocks;
-use super::config::Config;
+use super::cenet::{self, Cenet};
+use super::config::{Config, TextEncoder};
 use super::ef_lstm::{self, EfLstm};
 use super::lf_dnn::{self, LfDnn};
 use super::lmf::{self, Lmf};
@@ -16,6 +18,7 @@ use super::self_mm::{self, SelfMm};
 use super::tfn::{self, Tfn};
 use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
+use crate::nn::BertShape;
 
 /// A model of this crate.
 pub struct Entry {
@@ -30,6 +33,8 @@ pub struct Entry {
     /// Where it keeps a pretrained encoder among the parameters, as MMSA does; nothing where it takes
     /// none.
     pub bert: Option<&'static str>,
+    /// Whether it works inside that encoder, so that it reads the text as tokens and never as features.
+    pub tokens: bool,
     /// Data sets that it has settings for.
     pub presets: &'static [&'static str],
     /// Puts those settings into a configuration that all models begin with.
@@ -49,6 +54,7 @@ pub static MODELS: &[Entry] = &[
         needs: "any of text, audio and vision",
         aligned: false,
         bert: Some(self_mm::BERT_PREFIX),
+        tokens: false,
         presets: self_mm::PRESETS,
         preset: self_mm::preset,
         check: self_mm::check,
@@ -61,6 +67,7 @@ pub static MODELS: &[Entry] = &[
         needs: "streams of equally many steps",
         aligned: true,
         bert: None,
+        tokens: false,
         presets: ef_lstm::PRESETS,
         preset: ef_lstm::preset,
         check: ef_lstm::check,
@@ -73,6 +80,7 @@ pub static MODELS: &[Entry] = &[
         needs: "any of text, audio and vision",
         aligned: false,
         bert: None,
+        tokens: false,
         presets: lf_dnn::PRESETS,
         preset: lf_dnn::preset,
         check: lf_dnn::check,
@@ -85,6 +93,7 @@ pub static MODELS: &[Entry] = &[
         needs: "any of text, audio and vision",
         aligned: false,
         bert: None,
+        tokens: false,
         presets: tfn::PRESETS,
         preset: tfn::preset,
         check: tfn::check,
@@ -97,6 +106,7 @@ pub static MODELS: &[Entry] = &[
         needs: "any of text, audio and vision",
         aligned: false,
         bert: None,
+        tokens: false,
         presets: lmf::PRESETS,
         preset: lmf::preset,
         check: lmf::check,
@@ -109,6 +119,7 @@ pub static MODELS: &[Entry] = &[
         needs: "streams of equally many steps, or model.time=mean",
         aligned: true,
         bert: None,
+        tokens: false,
         presets: mfn::PRESETS,
         preset: mfn::preset,
         check: mfn::check,
@@ -121,6 +132,7 @@ pub static MODELS: &[Entry] = &[
         needs: "two or three sequences of text, audio and vision",
         aligned: false,
         bert: None,
+        tokens: false,
         presets: mult::PRESETS,
         preset: mult::preset,
         check: mult::check,
@@ -133,6 +145,7 @@ pub static MODELS: &[Entry] = &[
         needs: "text (for a BERT, or features), audio and vision",
         aligned: false,
         bert: Some(blocks::BERT_PREFIX),
+        tokens: false,
         presets: misa::PRESETS,
         preset: misa::preset,
         check: misa::check,
@@ -145,11 +158,38 @@ pub static MODELS: &[Entry] = &[
         needs: "text (for a BERT, or features), audio and vision",
         aligned: false,
         bert: Some(blocks::BERT_PREFIX),
+        tokens: false,
         presets: almt::PRESETS,
         preset: almt::preset,
         check: almt::check,
         about: |_, letters| Ok(over("ALMT", letters)),
         make: |config, offered| Ok(Box::new(Almt::new(config, offered)?)),
+    },
+    Entry {
+        name: "bert_mag",
+        paper: "arXiv:1908.05787",
+        needs: "text for a BERT that is trained; audio, vision or both, a step for each token",
+        aligned: true,
+        bert: Some(bert_mag::BERT_PREFIX),
+        tokens: true,
+        presets: bert_mag::PRESETS,
+        preset: bert_mag::preset,
+        check: bert_mag::check,
+        about: |_, letters| Ok(over("MAG-BERT", letters)),
+        make: |config, offered| Ok(Box::new(BertMag::new(config, offered)?)),
+    },
+    Entry {
+        name: "cenet",
+        paper: "IEEE Transactions on Multimedia 2022, as MMSA has it",
+        needs: "text for a BERT that is trained; audio, vision or both",
+        aligned: false,
+        bert: Some(cenet::BERT_PREFIX),
+        tokens: true,
+        presets: cenet::PRESETS,
+        preset: cenet::preset,
+        check: cenet::check,
+        about: |_, letters| Ok(over("CENET", letters)),
+        make: |config, offered| Ok(Box::new(Cenet::new(config, offered)?)),
     },
 ];
 
@@ -175,12 +215,18 @@ pub fn find(name: &str) -> Result<&'static Entry> {
 
 impl Entry {
     /// Trainable numbers at the sizes of one of its presets: its settings over streams as MMSA's files of
-    /// that data set have them.
+    /// that data set have them, beside a pretrained encoder of BERT-base's size where it needs one, without
+    /// the encoder's own.
     ///
     /// # Errors
     /// A preset that it has not.
     pub fn parameters(&self, preset: &str) -> Result<usize> {
-        let config = Config::preset(self.name, preset)?;
+        let mut config = Config::preset(self.name, preset)?;
+        let base = BertShape::original(30_522, 768, 12, 12);
+        let bert = self.tokens.then_some(&base);
+        if bert.is_some() {
+            config.model.text_encoder = TextEncoder::Bert;
+        }
         // Steps of text, audio and vision in unaligned files, and features.
         let (steps, dims) = match preset {
             "mosei" => ([50, 500, 375], [768, 74, 35]),
@@ -195,8 +241,10 @@ impl Entry {
             lengths: i > 0,
         };
         let streams: Vec<StreamSpec> = Modality::ALL.into_iter().enumerate().map(stream).collect();
-        let recipe = (self.make)(&config, Offered::new(&streams))?;
-        let trained = recipe.params(true, usize::MAX).into_iter().filter(|spec| !spec.frozen);
+        let recipe = (self.make)(&config, Offered { bert, ..Offered::new(&streams) })?;
+        let of_encoder = |name: &str| recipe.bert().is_some_and(|bert| bert.owns(name));
+        let all = recipe.params(true, usize::MAX).into_iter();
+        let trained = all.filter(|spec| !spec.frozen && !of_encoder(&spec.name));
         Ok(trained.map(|spec| spec.len()).sum())
     }
 
@@ -235,6 +283,8 @@ mod tests {
             ("lmf", [505_071, 508_475, 272_381]),
             ("mfn", [2_172_657, 1_276_865, 601_505]),
             ("mult", [2_571_551, 982_951, 1_870_701]),
+            ("bert_mag", [1_223_425, 1_352_449, 2_324_737]),
+            ("cenet", [6_517_249, 6_581_761, 7_067_905]),
         ];
         for (name, counts) in wanted {
             for (preset, count) in ["mosi", "mosei", "sims"].into_iter().zip(counts) {

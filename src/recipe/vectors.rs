@@ -2,6 +2,7 @@
 
 #![allow(clippy::excessive_precision, reason = "the numbers as they are published")]
 
+use super::bert_mag::{gate_specs, moved};
 use super::config::{BySense, Config};
 use super::crossmodal::{Encoder, placed};
 use super::cx::Cx;
@@ -194,4 +195,56 @@ fn mfns_memory() {
     let want = [0.00082345, -0.00656478, -0.00265052, 0.00058251, 0.00597396, -0.01518355];
     close("dc", gradients.get("c").unwrap().1, &want);
     close("dm", gradients.get("m").unwrap().1, &[-0.29463264, 0.30754297]);
+}
+
+/// Two tokens that [`moved`] moves, and with what: the second is moved by all of h.
+fn gated(gates: bool) -> (Vec<f32>, f32, Weights) {
+    let mut specs = gate_specs(3, &[('v', 2), ('a', 2)]);
+    specs.extend([free("t", &[2, 3]), free("v", &[2, 2]), free("a", &[2, 2])]);
+    let rows = |a, b| {
+        q(a, b, 4).into_iter().zip([4.0, 4.0, 0.4, 0.4]).map(|(x, by)| x * by).collect::<Vec<f32>>()
+    };
+    let at = |name: &str| format!("model.bert.MAG.{name}.weight");
+    let names = [at("W_hv"), at("W_ha"), at("W_v"), at("W_a")];
+    let [gate_v, gate_a, said_v, said_a] = names.each_ref().map(String::as_str);
+    let mut values = vec![
+        ("t", q(3, 10, 6)),
+        ("v", rows(5, 3)),
+        ("a", rows(7, 11)),
+        (said_v, q(5, 8, 6)),
+        (said_a, q(4, 10, 6)),
+    ];
+    if gates {
+        values.extend([(gate_v, q(2, 9, 15)), (gate_a, q(3, 7, 15))]);
+    }
+    run(specs, &values, &q(9, 4, 6), |cx| {
+        let (t, v, a) = (cx.param("t")?, cx.param("v")?, cx.param("a")?);
+        moved(cx, t, &[('v', v), ('a', a)], 1.0)
+    })
+}
+
+#[test]
+fn mags_gate() {
+    let (y, loss, gradients) = gated(true);
+    close("y", &y, &[0.22841379, 1.0944489, -1.32286269, 0.57706782, -1.40630473, 0.82923691]);
+    close("loss", &[loss], &[0.1576276632]);
+    let want = [-0.60540509, 0.24072539, 0.60526015, 0.40214497, -0.02296349, -0.37620017];
+    close("dt", gradients.get("t").unwrap().1, &want);
+    close("dv", gradients.get("v").unwrap().1, &[0.22233766, -0.2260193, 0.0, 0.0]);
+    let want = [0.02882988, -0.43872416, -0.08239997, -0.17059692];
+    close("da", gradients.get("a").unwrap().1, &want);
+}
+
+/// Where no gate opens h is 0, whose length has no slope: nothing is moved, and nothing is NaN.
+#[test]
+fn mags_closed_gates() {
+    let (y, _, gradients) = gated(false);
+    for (row, t) in y.chunks(3).zip(q(3, 10, 6).chunks(3)) {
+        let mean = t.iter().sum::<f32>() / 3.0;
+        let spread = (t.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 3.0 + 1e-5).sqrt();
+        close("y", row, &t.iter().map(|x| (x - mean) / spread).collect::<Vec<f32>>());
+    }
+    assert_eq!(gradients.not_finite(), None);
+    assert!(gradients.get("v").unwrap().1.iter().all(|g| *g == 0.0));
+    assert!(gradients.get("t").unwrap().1.iter().any(|g| *g != 0.0));
 }

@@ -29,17 +29,28 @@ pub fn initial_weights(session: &Session, init: Option<&Path>) -> Result<(Weight
     let encoder = session.model().bert().map(|_| Pretrained::open(Path::new(&config.bert.path)));
     let encoder = encoder.transpose()?;
     let prefix = bert_prefix(&config);
+    let of_encoder = |name: &str| session.model().bert().is_some_and(|bert| bert.owns(name));
     let mut weights = session.params().initial(config.train.seed);
     let all = session.model().params(true, usize::MAX).into_iter();
-    for spec in
-        all.filter(|spec| !session.params().has(&spec.name) && !spec.name.starts_with(prefix))
-    {
+    for spec in all.filter(|spec| !session.params().has(&spec.name) && !of_encoder(&spec.name)) {
         let values = spec.init.values(config.train.seed, &spec.name, spec.len());
         weights.insert(&spec.name, spec.shape, values);
     }
     let mut path = Path::new(&config.bert.path);
     if let Some(encoder) = &encoder {
         weights.extend(encoder.weights()?.prefixed(prefix));
+        // Of a pooler, too, where the model reads by one.
+        let pooler = format!("{prefix}pooler.");
+        if session.params().specs().any(|spec| spec.name.starts_with(&pooler)) {
+            let found = encoder.pooler()?;
+            if found.iter().next().is_none() {
+                log::warn!(
+                    "{} has no pooler: this model begins with a random one",
+                    encoder.path.display()
+                );
+            }
+            weights.extend(found.prefixed(prefix));
+        }
     }
     if let Some(init) = init {
         let given = Weights::load(init)?;
@@ -59,7 +70,7 @@ pub fn initial_weights(session: &Session, init: Option<&Path>) -> Result<(Weight
             .specs()
             .map(|spec| &spec.name)
             .filter(|n| given.get(n).is_none() && !n.starts_with("align_"))
-            .filter(|n| !n.starts_with(prefix))
+            .filter(|n| !of_encoder(n))
             .cloned()
             .collect();
         let unused = given.iter().filter(|(name, ..)| !session.params().has(name)).count();

@@ -2,7 +2,10 @@
 
 use super::checkpoint::Saved;
 use super::limits::check_weights;
-use crate::data::{BatchShape, Layout, Sample, Standardise, StreamSpec, fill_samples, shape_of};
+use super::text;
+use crate::data::{
+    BatchShape, Layout, Modality, Sample, Standardise, StreamSpec, fill_samples, shape_of,
+};
 use crate::error::{Error, Result};
 use crate::gpu::{Answer, Gpu};
 use crate::nn::{Params, Weights};
@@ -83,12 +86,13 @@ impl Scorer {
         if rows == 0 {
             return Err(Error::Config("a scorer of 0 samples scores nothing; give 1".into()));
         }
-        let model = Model::new(config, offered)?;
-        if model.bert().is_some() {
+        // Where an encoder is not trained its features are a stream; where it is there is none.
+        if text::wanted(config) && !offered.streams.iter().any(|s| s.modality == Modality::Text) {
             let detail =
                 "the model reads tokens: make a data set of the text, and a Session of that";
             return Err(Error::Config(detail.into()));
         }
+        let model = Model::new(config, offered)?;
         let caps = gpu.caps();
         let mut spaces = Spaces::new();
         let specs = model.params(false, Params::largest(caps.max_binding));

@@ -353,8 +353,13 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
     let from = encoder_of(&saved.path);
     let encoder = Pretrained::open(&from)?;
     let mut weights = if trained(config, &encoder.config) {
-        let mut weights = saved.weights.stripped(bert_prefix(config));
-        weights.extend(Weights::load(&from.join(EXTRAS))?);
+        let mut weights = Weights::load(&from.join(EXTRAS))?;
+        // What a model puts into an encoder is no part of it, and a pooler that was trained is.
+        let bert = Bert { prefix: bert_prefix(config).into(), ..Bert::new(encoder.config) };
+        for (name, shape, values) in saved.weights.iter().filter(|(name, ..)| bert.owns(name)) {
+            let name = name.strip_prefix(&bert.prefix).unwrap_or(name);
+            weights.insert(name, shape.to_vec(), values.to_vec());
+        }
         weights
     } else {
         let mut weights = encoder.weights()?;

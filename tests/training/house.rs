@@ -2,14 +2,18 @@
 //! before anything is written, goes on after a stop to the same bytes, and is scored, damaged and read
 //! back like any other.
 
+use crate::bert_fixture::path as fixture;
 use crate::common;
 use common::{Made, TensorFile, gpu};
 use modalign::Error;
 use modalign::data::{SplitName, StreamSpec};
-use modalign::recipe::{Config, MODELS};
+use modalign::recipe::{Config, MODELS, find};
 use modalign::train::{RunOptions, Saved, Scorer, evaluate_run, open_saved, resume, train};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// Of the longest sentences: as many as the aligned streams have steps.
+const TOKENS: usize = 6;
 
 const LETTERS: [&str; 7] = ["TAV", "TA", "TV", "AV", "T", "A", "V"];
 
@@ -25,23 +29,30 @@ fn small(model: &str, more: &[&str]) -> Config {
             "model.tokens=2",
             "model.hyper_heads=2",
         ],
+        "bert_mag" | "cenet" => &[],
         _ => &["model.hidden=6"],
     };
-    let set = [
+    let mut set = [
         format!("model.name={model}"),
         "train.batch_size=8".into(),
         "train.accumulate=1".into(),
         "train.max_epochs=2".into(),
         "train.early_stop=0".into(),
-    ];
+    ]
+    .to_vec();
+    if find(model).expect("a model").tokens {
+        set.push("model.text_encoder=bert".into());
+        set.push(format!("bert.path={}", fixture("bert_tiny").display()));
+        set.push(format!("bert.max_tokens={TOKENS}"));
+    }
     let more = sizes.iter().chain(more).map(ToString::to_string);
     let set: Vec<String> = set.into_iter().chain(more).collect();
     Config::build("mosi", None, &set).unwrap_or_else(|e| panic!("{model}: {e}"))
 }
 
-/// Rows whose streams have equally many steps, or not.
+/// Rows whose streams have equally many steps, or not. The text is there as tokens, too.
 fn data(folder: &Path, aligned: bool) -> PathBuf {
-    let streams = if aligned { [6, 6, 6] } else { [3, 6, 5] };
+    let streams = if aligned { [TOKENS; 3] } else { [3, 6, 5] };
     let [text, audio, vision] = streams;
     let made = Made {
         text: Some((text, 12)),
@@ -50,7 +61,25 @@ fn data(folder: &Path, aligned: bool) -> PathBuf {
         ..Made::default()
     };
     let path = folder.join(format!("aligned-{aligned}.safetensors"));
-    made.tensors().save(&path);
+    let mut file = made.tensors();
+    for (split, rows) in SplitName::ALL.into_iter().zip(made.rows) {
+        let mut tokens = Vec::new();
+        for row in 0..rows {
+            // [CLS], words, [SEP], and what is behind them.
+            let length = 2 + row % (TOKENS - 1);
+            let id = |i: usize| match i {
+                0 => 2,
+                _ if i + 1 == length => 3,
+                _ => 5 + ((31 * row + 7 * i) % 190) as i32,
+            };
+            let there = |i: usize| i32::from(i < length);
+            tokens.extend((0..TOKENS).map(|i| there(i) * id(i)));
+            tokens.extend((0..TOKENS).map(there));
+            tokens.extend([0; TOKENS]);
+        }
+        file.put_i32(&format!("{split}.text_bert"), &[rows, 3, TOKENS], &tokens);
+    }
+    file.save(&path);
     path
 }
 
@@ -271,6 +300,11 @@ fn every_model_is_scored_damaged_and_read_back() {
         assert!(damaged.len() >= 3 * 4, "{name}: {} kinds of damage", damaged.len());
         for (name, size, values) in session.represent(SplitName::Test).expect("representations") {
             assert_eq!(values.len(), size * found.scores.len(), "{name}");
+        }
+        if entry.tokens {
+            let refused = Scorer::new(gpu(), &saved, 1).err().expect("no scorer").to_string();
+            assert!(refused.contains("reads tokens"), "{name}: {refused}");
+            continue;
         }
         let mut scorer = Scorer::new(gpu(), &saved, 1).expect("a scorer");
         assert_eq!(scorer.tasks(), found.tasks, "{name}");

@@ -15,6 +15,7 @@ mod faults;
 mod features;
 mod golden;
 mod house;
+mod inside;
 mod metrics;
 mod models;
 mod real_data;

@@ -129,6 +129,11 @@ fn pools() -> Vec<Entry> {
             let (tokens, spans) = (packed(t, &[3, 1, 4], 2)?, spans(t, &[3, 1, 4])?);
             t.unpack(v[0], tokens, spans, steps)
         }));
+        let (name, shape) = (if steps == 6 { "pack" } else { "pack cut" }, [3, steps, 8]);
+        all.push(entry(name, &[&shape], |t, v| {
+            let (tokens, spans) = (packed(t, &[3, 1, 4], 2)?, spans(t, &[3, 1, 4])?);
+            t.pack(v[0], tokens, spans)
+        }));
     }
     all
 }
