@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use super::dataset::{Dataset, Field, Options, Source, Split, floats, ints};
+use super::dataset::{Dataset, Field, Options, Rows, Source, Split, floats, ints};
 use super::side::{self, Side};
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};
@@ -54,6 +54,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
         digest: OnceLock::new(),
         text: None,
         tokens_digest: None,
+        fold: None,
     })
 }
 
@@ -217,13 +218,14 @@ impl Checker<'_> {
                 )));
             }
         }
-        let (start, end) = info.data_offsets;
-        let range = self.data + start..self.data + end;
-        Ok(Some(Field { range, shape: info.shape.clone(), lengths: None }))
+        let rows = Rows::Run(self.data + info.data_offsets.0);
+        Ok(Some(Field { rows, shape: info.shape.clone(), lengths: None }))
     }
 
     fn bytes(&self, field: &Field) -> &[u8] {
-        self.map.get(field.range.clone()).unwrap_or_default()
+        let start = field.start(0);
+        let bytes = field.shape[0] * field.row_bytes();
+        self.map.get(start..start + bytes).unwrap_or_default()
     }
 
     fn stream(&self, tensor: &str, rows: &mut Option<(String, usize)>) -> Result<Option<Field>> {
@@ -331,8 +333,7 @@ impl Checker<'_> {
     /// Checks every value of a tensor, in one pass over the map that copies nothing.
     fn all_finite(&self, tensor: &str, field: &Field) -> Result<()> {
         const EXPONENT: u32 = 0x7f80_0000;
-        let row_bytes = 4 * field.shape.iter().skip(1).product::<usize>();
-        for (row, bytes) in self.bytes(field).chunks_exact(row_bytes).enumerate() {
+        for (row, bytes) in self.bytes(field).chunks_exact(field.row_bytes()).enumerate() {
             // No early exit inside a row, so that the compiler can vectorise the test.
             let bad =
                 floats(bytes).fold(false, |bad, x| bad | (x.to_bits() & EXPONENT == EXPONENT));

@@ -215,7 +215,7 @@ impl Experiment {
                 std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
                 let config = self.plan.config(&run.cell, run.seed)?;
                 let (data, out) = (self.plan.data.clone(), run.folder.clone());
-                let options = RunOptions { data, out, config, init: None };
+                let options = RunOptions { data, out, config, init: None, fold: None };
                 self.record(gpu, run, train(gpu, &options, observer)?)
             }
         };

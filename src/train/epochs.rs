@@ -72,6 +72,7 @@ pub(super) fn continue_run(
     let mut outcome = Outcome {
         format: FORMAT,
         test: None,
+        test_scores: Vec::new(),
         valid: None,
         best_epoch,
         epochs: history.len(),
@@ -83,10 +84,11 @@ pub(super) fn continue_run(
     let convention = config.data.convention;
     for split in [SplitName::Valid, SplitName::Test] {
         let Some(truth) = labels_of(session.data(), split) else { continue };
-        let metrics = evaluate(&session.predict(split)?.fused(), &truth, convention)?;
+        let scores = session.predict(split)?.fused();
+        let metrics = evaluate(&scores, &truth, convention)?;
         match split {
             SplitName::Valid => outcome.valid = Some(metrics),
-            _ => outcome.test = Some(metrics),
+            _ => (outcome.test, outcome.test_scores) = (Some(metrics), scores),
         }
     }
     files.write_json("metrics.json", &outcome)?;
@@ -191,6 +193,7 @@ fn card(session: &Session, epoch: usize) -> ModelCard {
         streams: session.model().streams().iter().map(Into::into).collect(),
         standardise: session.standardise().cloned(),
         data_sha256: session.data().digest().to_string(),
+        fold: session.data().fold().cloned(),
         epoch,
     }
 }
