@@ -8,6 +8,7 @@
 //! of the largest group, mostly by those of a small one, and another seed makes other parts.
 
 use std::cmp::Reverse;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,13 @@ pub struct Fold {
     pub group: Group,
     /// What draws the parts.
     pub seed: u64,
+}
+
+impl fmt::Display for Fold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fold { part, of, group, seed } = self;
+        write!(f, "{part} of {of} by {group}, drawn by seed {seed}")
+    }
 }
 
 /// A fold and what it came to, as a run keeps it: other ids make other folds, and are found by this.

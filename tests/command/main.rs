@@ -12,6 +12,7 @@ mod bench;
 mod cli;
 mod examples;
 mod experiment;
+mod folds;
 mod import_cli;
 mod models;
 mod profile;
