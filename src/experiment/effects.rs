@@ -2,7 +2,8 @@
 //! part alone, paired by seed and fold. More runs stand behind it than behind any single cell.
 
 use super::plan::Cell;
-use super::results::{ByScore, CellResult};
+use super::record::ByScore;
+use super::results::CellResult;
 use super::stats::{Comparison, holm};
 use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};

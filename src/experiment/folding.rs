@@ -1,7 +1,7 @@
 //! Experiments whose rows are folded: what a run predicted of its test rows, and what all folds of a seed
 //! come to together.
 
-use super::results::{ByScore, entries};
+use super::record::{ByScore, entries};
 use crate::data::{Dataset, Group};
 use crate::error::{Error, Result};
 use crate::files::write_atomic;

@@ -10,6 +10,7 @@ mod folding;
 mod plan;
 mod presets;
 mod published;
+mod record;
 mod results;
 mod run;
 pub mod stats;
@@ -20,7 +21,6 @@ pub use folding::Folding;
 pub use plan::{Cell, OwnCell, Plan, Seeds};
 pub use presets::Preset;
 pub use published::{Published, published};
-pub use results::{
-    Best, ByScore, CellResult, CellRun, Damaged, DamagedMeans, PRIVATE, Results, RunRecord, SHARED,
-};
+pub use record::{ByScore, CellRun, Damaged, PRIVATE, RunRecord, SHARED};
+pub use results::{Best, CellResult, DamagedMeans, Results};
 pub use run::{Experiment, Progress, Run, Shard};

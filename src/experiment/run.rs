@@ -3,7 +3,8 @@
 use super::folding::{Folding, Whole};
 use super::plan::{Cell, Plan};
 use super::presets::Preset;
-use super::results::{About, ByScore, CellRun, CellRuns, Damaged, Results, RunRecord};
+use super::record::{ByScore, CellRun, Damaged, RunRecord};
+use super::results::{About, CellRuns, Results};
 use super::tables;
 use crate::data::{Dataset, Folds, Modality, Perturbation, SplitName};
 use crate::error::{Error, Result};

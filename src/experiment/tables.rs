@@ -1,7 +1,8 @@
 //! Results as rows of text, and those as CSV, Markdown and LaTeX.
 
 use super::effects::Effect;
-use super::results::{CellResult, PRIVATE, Results, SHARED, damage_order};
+use super::record::{PRIVATE, SHARED};
+use super::results::{CellResult, Results, damage_order};
 use super::stats::{Comparison, Summary};
 use crate::error::{Error, Result};
 

@@ -2,13 +2,15 @@
 //! never repeated, and the numbers are those that the runs' predictions come to.
 
 use super::experiment::{finished, killed, models};
+use crate::common::TensorFile;
 use crate::ran;
 use modalign::data::{Dataset, Fold, Folds, Group, Modality, SplitName, Standardise};
 use modalign::train::Saved;
 use modalign::train::metrics::{Convention, evaluate};
-use ran::{Place, SMALL, fails};
+use ran::{Place, Ran, SMALL, fails};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// Rows of the small data set.
@@ -208,6 +210,80 @@ fn a_run_of_a_fold_is_a_run_of_its_own_rows() {
     {
         assert!(page.contains(words), "no {words}");
     }
+}
+
+/// A fold is a view; a file with its rows in its splits must train to the same bits, whatever is read of
+/// it: vectors, sequences, sentences through an encoder that is trained, and through one that is not.
+#[test]
+fn a_fold_trains_as_a_file_of_its_rows_would() {
+    let fresh = Place::fresh("folds-rewritten");
+    fresh.ok(&format!("{SMALL} --encoder bert"));
+    spoken(&fresh, "small", 11);
+    let data = Dataset::open(fresh.at("small.safetensors")).unwrap();
+    let rows = Folds::new(&data, 3, &Group::IdPrefix, 1111).unwrap().rows(2);
+    rewrite(&fresh, "small", "folded", &rows);
+    let text = "data = 'small.safetensors'\nseeds = 1\nfolds = 3\n[set]\n'train.max_epochs' = 2\n\
+                [[cell]]\nname = 'one'\n";
+    std::fs::write(fresh.at("plan.toml"), text).unwrap();
+    let cache = fresh.at("cache");
+    let ok = |line: &str| {
+        let mut command = fresh.command(line);
+        // A cache of its own for the text's features, and that of all tests for compiled shaders.
+        command.env("MESA_SHADER_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
+        let ran: Ran = command.env("XDG_CACHE_HOME", &cache).output().unwrap().into();
+        assert_eq!(ran.code, Some(0), "{line}: {}", ran.err);
+    };
+    for (name, more) in [
+        ("features", ""),
+        ("tuned", "--bert bert"),
+        ("frozen", "--bert bert --set bert.finetune=false"),
+    ] {
+        // Of one cell and three folds the second part is the second fold.
+        ok(&format!("experiment plan.toml --out {name} --shard 2/3 --quiet {more}"));
+        if name == "frozen" {
+            ok(&format!("experiment plan.toml --out {name} --quiet {more}"));
+            let kept = std::fs::read_dir(cache.join("modalign/text")).unwrap().count();
+            assert_eq!(kept, 1, "the features of a text are computed once for all folds");
+        }
+        ok(&format!(
+            "train --data folded.safetensors --max-epochs 2 --out {name}-file --quiet {more}"
+        ));
+        let run = format!("{name}/runs/one/1111-2of3");
+        let [fold, file] = [run.clone(), format!("{name}-file")]
+            .map(|run| std::fs::read_to_string(fresh.at(&run).join("epochs.jsonl")).unwrap());
+        assert_eq!(fold, file, "{name}");
+        let [fold, file] = [run, format!("{name}-file")].map(|run| {
+            let text = std::fs::read(fresh.at(&run).join("metrics.json")).unwrap();
+            serde_json::from_slice::<Value>(&text).unwrap()["test"].clone()
+        });
+        assert!(fold["MAE"].is_f64() && fold == file, "{name}");
+    }
+}
+
+/// Writes a data set again with these of its rows in its splits.
+fn rewrite(place: &Place, from: &str, to: &str, rows: &[Vec<usize>; 3]) {
+    let whole = TensorFile::read(&place.at(&format!("{from}.safetensors")));
+    let side = std::fs::read(place.at(&format!("{from}.json"))).unwrap();
+    let side: Value = serde_json::from_slice(&side).unwrap();
+    let splits = SplitName::ALL.map(SplitName::name);
+    let (mut file, mut beside) = (TensorFile::default(), serde_json::json!({}));
+    for (split, rows) in splits.iter().zip(rows) {
+        for field in whole.under("train.") {
+            let parts = splits.map(|split| whole.get(&format!("{split}.{field}")));
+            let size = parts[0].bytes.len() / parts[0].shape[0];
+            let all = parts.map(|part| part.bytes.as_slice()).concat();
+            let bytes = rows.iter().flat_map(|row| all[row * size..][..size].to_vec()).collect();
+            let shape = [&[rows.len()], &parts[0].shape[1..]].concat();
+            file.put(&format!("{split}.{field}"), parts[0].dtype, &shape, bytes);
+        }
+        for list in ["id", "raw_text"] {
+            let all = splits.iter().flat_map(|split| side[split][list].as_array().unwrap());
+            let all: Vec<&Value> = all.collect();
+            beside[split][list] = rows.iter().map(|row| all[*row].clone()).collect();
+        }
+    }
+    file.save(&place.at(&format!("{to}.safetensors")));
+    std::fs::write(place.at(&format!("{to}.json")), beside.to_string()).unwrap();
 }
 
 #[test]
