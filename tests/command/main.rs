@@ -16,5 +16,6 @@ mod folds;
 mod import_cli;
 mod models;
 mod profile;
+mod readme;
 mod report;
 mod selftest;
