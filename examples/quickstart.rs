@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let gpu = Gpu::new()?;
     let settings = ["train.max_epochs=8".to_string(), "model.dropout=0".to_string()];
     let config = Config::build("mosi", None, &settings)?;
-    let run = RunOptions { data, out: folder.path().join("run"), config, init: None };
+    let run = RunOptions { data, out: folder.path().join("run"), config, init: None, fold: None };
     let outcome = train(&gpu, &run, &mut Progress)?;
     if let Some(test) = outcome.test {
         println!("test {} (epoch {})", test.headline(3), outcome.best_epoch);

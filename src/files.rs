@@ -8,8 +8,9 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
-/// The format of what a run leaves. 1: before files said it, of Self-MM alone. 2: of any model.
-pub const FORMAT: u32 = 2;
+/// The format of what a run leaves. 1: before files said it, of Self-MM alone. 2: of any model. 3: of a
+/// fold, too, which an earlier reader would take for the file's own splits.
+pub const FORMAT: u32 = 3;
 
 /// What a file is of that does not say its format.
 #[cfg(feature = "train")]

@@ -53,6 +53,7 @@ fn a_sample_in_memory_scores_as_its_row_does() {
             streams: session.model().streams().iter().map(Into::into).collect(),
             standardise,
             data_sha256: String::new(),
+            fold: None,
             epoch: 1,
         };
         Saved::save(&path, &card, &session.weights().unwrap()).unwrap();

@@ -146,6 +146,7 @@ pub(super) fn run(args: &DemoArgs, global: &Global) -> Result<()> {
                 out,
                 config: config(variant, seed, &args.settings)?,
                 init: None,
+                fold: None,
             };
             let (run, untrained) = one(&gpu, options, &label, global)?;
             all.push(run);

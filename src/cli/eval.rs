@@ -82,6 +82,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
             "epoch": saved.card.epoch,
             "data": path.display().to_string(),
             "split": args.split,
+            "fold": data.fold(),
             "rows": truth.rows(),
             "metrics": heads,
             "robustness": damaged.iter().map(|(what, m)| json!({
@@ -106,8 +107,9 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
             metrics_table("rows", &lines),
         )])?;
     }
+    let fold = data.fold().map_or_else(String::new, |f| format!(" in fold {}", f.fold));
     output::print(&format!(
-        "{} (epoch {}) on the {} {} rows of {}",
+        "{} (epoch {}) on the {} {} rows of {}{fold}",
         saved.path.display(),
         saved.card.epoch,
         truth.rows(),

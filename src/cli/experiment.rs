@@ -2,6 +2,7 @@
 
 use super::progress::Progress;
 use super::{Global, output, run_folder};
+use crate::data::Group;
 use crate::error::{Error, Result, nearest};
 use crate::experiment::{self, Experiment, Plan, Preset, Results, Run, Seeds, Shard, tables};
 use crate::gpu::Gpu;
@@ -19,6 +20,8 @@ A plan is a TOML file:
   data = \"cmu_mosi.safetensors\"      # from where the plan lies
   cells = \"ablation\"                 # a ready-made set of cells (below); or [grid], or [[cell]]
   seeds = 5                          # 1111 to 1115; or a list, [1, 2, 3]
+  folds = 5                          # instead of the file's splits: cross-validation (below)
+  group = \"id-prefix\"                # what keeps rows in one fold
   reference = \"labels\"               # what the others are held against
   metric = \"MAE\"                     # chooses the best cell, on validation
   robustness = true                  # test with each modality dropped, noised and truncated
@@ -43,7 +46,18 @@ Ready-made cells, which need no file (modalign experiment ablation --data FILE):
   robustness   neither, alignment, labels, both; each tested with a modality dropped, with noise
                of 0.5, 1 and 2 deviations, and with its second half missing
 
-Every run is an ordinary run folder, DIR/runs/CELL/SEED. Call it again after Ctrl-C or a crash:
+--folds K divides all rows, whatever split they are in, into K folds of about equal size, anew
+for each seed. Fold k tests run k, fold k+1 validates it, the rest trains it. --group says what
+stays in one fold, a speaker or a video, so that none is on both sides:
+  id-prefix      what stands in an id before $_$, before [N], or before the last _N (the default)
+  id-until:TEXT  what stands before the first TEXT: id-until:- takes a01 of a01-e0-i1
+  none           each row by itself
+Ids are those of FILE.json. Means are over folds and seeds, and scores of all rows at once stand
+beside them. Runs are paired by seed and fold, and tested by Nadeau and Bengio's corrected
+resampled t, since the folds of a seed train on much the same rows. Every run keeps
+predictions.csv of its test rows.
+
+Every run is an ordinary run folder, DIR/runs/CELL/SEED (SEED-KofK of a fold). Call it again after Ctrl-C or a crash:
 finished runs are left alone, an interrupted one goes on. Of each cell come mean and deviation over
 seeds, and against the reference, paired by seed: Student's t, Holm's correction for the number of
 cells, Hedges' g. The best cell is chosen on validation rows, and marked only where it is better
@@ -62,6 +76,7 @@ Over several machines, each does a shard; then copy the folders together and col
 Examples:
   modalign experiment plan.toml
   modalign experiment ablation --data play.safetensors --seeds 3 --out runs/ablation
+  modalign experiment models --data mine.safetensors --folds 5 --group id-prefix --seeds 2
   modalign experiment plan.toml --list
   modalign experiment plan.toml --set train.max_epochs=20 --json")]
 pub(super) struct ExperimentArgs {
@@ -77,6 +92,12 @@ pub(super) struct ExperimentArgs {
     /// How many seeds from 1111 on, or the seeds: 5, or 7,8,9
     #[arg(long, value_name = "N|A,B,...", value_parser = parse_seeds, allow_negative_numbers = true)]
     seeds: Option<Seeds>,
+    /// Divide all rows into K folds and test on each in turn, instead of the file's splits
+    #[arg(long, value_name = "K")]
+    folds: Option<usize>,
+    /// What stays in one fold: id-prefix, id-until:TEXT or none [default: id-prefix]
+    #[arg(long, value_name = "GROUP")]
+    group: Option<Group>,
     /// Begin with the settings of mosi, mosei, sims or simsv2, instead of the plan's
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
@@ -134,6 +155,16 @@ impl ExperimentArgs {
         };
         if let Some(data) = &self.data {
             plan.data.clone_from(data);
+        }
+        if let Some(folds) = self.folds {
+            plan.folds = Some(folds);
+            if let (Some(_), false) = (named, self.plan.is_file()) {
+                // Beside the experiment on the file's splits, not in its place.
+                plan.name += &format!("-{folds}folds");
+            }
+        }
+        if let Some(group) = &self.group {
+            plan.group = Some(group.clone());
         }
         if let Some(seeds) = &self.seeds {
             plan.seeds = seeds.clone();
@@ -210,7 +241,12 @@ fn train(experiment: &Experiment, shard: Shard, global: &Global) -> Result<Vec<(
     for (i, run) in left.iter().enumerate() {
         let at = done + i + 1;
         let name = &run.cell.name;
-        let label = format!("[{at:>digits$}/{}] {name:<width$} seed {} ", runs.len(), run.seed);
+        let fold = match (run.fold, experiment.plan().folds) {
+            (Some(part), Some(of)) => format!("fold {part}/{of} "),
+            _ => String::new(),
+        };
+        let (of, seed) = (runs.len(), run.seed);
+        let label = format!("[{at:>digits$}/{of}] {name:<width$} seed {seed} {fold}");
         match one(&gpu, experiment, run, &label, global) {
             Ok(line) => {
                 let each = began.elapsed().as_secs_f64() / (i + 1) as f64;
@@ -264,22 +300,31 @@ fn list(experiment: &Experiment, shard: Shard, global: &Global) -> Result<()> {
         let runs: Vec<Value> = all
             .iter()
             .map(|(run, state)| {
-                json!({
+                let mut object = json!({
                     "cell": run.cell.name,
                     "seed": run.seed,
                     "settings": run.cell.settings,
                     "run": run.folder.display().to_string(),
                     "state": state,
-                })
+                });
+                if let Some(fold) = run.fold {
+                    object["fold"] = json!(fold);
+                }
+                object
             })
             .collect();
         return output::json(&json!({ "experiment": experiment.plan().name, "runs": runs }));
     }
+    let folds = experiment.plan().folds.map(|_| "fold");
+    let header: Vec<&str> =
+        ["cell", "seed"].into_iter().chain(folds).chain(["state", "settings"]).collect();
     let rows = all.iter().map(|(run, state)| {
+        let fold = run.fold.map(|fold| fold.to_string());
         let settings = run.cell.settings.join(" ");
-        vec![run.cell.name.clone(), run.seed.to_string(), state.to_string(), settings]
+        let first = [run.cell.name.clone(), run.seed.to_string()].into_iter().chain(fold);
+        first.chain([state.to_string(), settings]).collect()
     });
-    output::tables(&[("", output::table(["cell", "seed", "state", "settings"], 4, rows))])
+    output::tables(&[("", output::table(header.iter().copied(), header.len(), rows))])
 }
 
 fn show(experiment: &Experiment, results: &Results, global: &Global) -> Result<()> {

@@ -4,6 +4,7 @@ use super::config_args::ConfigArgs;
 use super::inspect_data::{explained, show_data};
 use super::train::metrics_table;
 use super::{Global, output, run_folder};
+use crate::data::Folded;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::recipe::{Config, bert_prefix};
@@ -131,6 +132,9 @@ fn show_run(run: &Path, config: &Config, global: &Global) -> Result<()> {
         ("seed", config.train.seed.to_string()),
         ("epochs", epochs.len().to_string()),
     ];
+    if let Ok(folded) = serde_json::from_value::<Folded>(card["fold"].clone()) {
+        facts.insert(2, ("fold", folded.fold.to_string()));
+    }
     if metrics.is_none() {
         let how = format!("no; go on with: modalign train --resume {}", run.display());
         facts.push(("ended", how));

@@ -106,7 +106,8 @@ fn begin(args: &TrainArgs, data: PathBuf, global: &Global) -> Result<(PathBuf, O
     run_folder::free_for_run(&out)?;
     let gpu = global.gpu()?;
     let mut progress = Progress::new(global, &out);
-    let options = RunOptions { data, out: out.clone(), config, init: args.init.clone() };
+    let init = args.init.clone();
+    let options = RunOptions { data, out: out.clone(), config, init, fold: None };
     let outcome = train::train(&gpu, &options, &mut progress)?;
     progress.into_history();
     gpu.save_pipeline_cache();

@@ -1,14 +1,13 @@
 //! A data set on disk, memory-mapped and checked once; rows are read from the map as needed.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use memmap2::Mmap;
 
 use super::task::{Table, Task, TaskKind};
-use super::{Modality, SplitName, Tokenised, open};
+use super::{Folded, Modality, SplitName, Tokenised, open};
 use crate::error::Result;
 use crate::files;
 use crate::nn::BertShape;
@@ -43,6 +42,7 @@ pub struct Dataset {
     pub(super) counts: Vec<usize>,
     /// Lists of names in the side file, by key.
     pub(super) names: BTreeMap<String, Vec<String>>,
+    pub(super) fold: Option<Folded>,
 }
 
 /// The text of a data set as tokens, for an encoder of these sizes.
@@ -114,6 +114,11 @@ impl Dataset {
         Ok(self)
     }
 
+    /// The fold that its splits are of; none where they are the file's own.
+    pub fn fold(&self) -> Option<&Folded> {
+        self.fold.as_ref()
+    }
+
     /// A split, or `None` where the file has no tensor of it.
     pub fn split(&self, name: SplitName) -> Option<&Split> {
         self.splits[name.index()].as_ref()
@@ -179,12 +184,36 @@ pub struct Split {
 /// Where a tensor lies in the map.
 #[derive(Debug, Clone)]
 pub(super) struct Field {
-    /// Bytes of the map.
-    pub(super) range: Range<usize>,
+    /// Where its rows begin.
+    pub(super) rows: Rows,
     /// Rows first.
     pub(super) shape: Vec<usize>,
     /// Valid steps per row, each in 1..=steps.
     pub(super) lengths: Option<Vec<u32>>,
+}
+
+/// Where the rows of a tensor begin, in bytes from the start of the map.
+#[derive(Debug, Clone)]
+pub(super) enum Rows {
+    /// One behind the other from here on, as a file has them.
+    Run(usize),
+    /// Each at a place of its own, as a fold has them.
+    Each(Vec<usize>),
+}
+
+impl Field {
+    /// Bytes of a row.
+    pub(super) fn row_bytes(&self) -> usize {
+        4 * self.shape.iter().skip(1).product::<usize>()
+    }
+
+    /// Where a row begins.
+    pub(super) fn start(&self, row: usize) -> usize {
+        match &self.rows {
+            Rows::Run(first) => first + row * self.row_bytes(),
+            Rows::Each(starts) => starts[row],
+        }
+    }
 }
 
 impl Split {
@@ -208,15 +237,15 @@ impl Split {
         let field = self.streams[modality.index()].as_ref()?;
         let &[rows, steps, dim] = field.shape.as_slice() else { return None };
         let source = if modality == Modality::Text { &self.text_source } else { &self.source };
-        let bytes = source.map.get(field.range.clone()).unwrap_or_default();
-        Some(Stream { modality, rows, steps, dim, bytes, lengths: field.lengths.as_deref() })
+        let map = &source.map;
+        Some(Stream { modality, rows, steps, dim, map, field })
     }
 
     /// The token ids for a BERT encoder.
     pub fn text_bert(&self) -> Option<TextBert<'_>> {
         let field = self.text_bert.as_ref()?;
         let &[rows, 3, len] = field.shape.as_slice() else { return None };
-        Some(TextBert { rows, len, bytes: self.bytes(field) })
+        Some(TextBert { rows, len, map: &self.source.map, field })
     }
 
     /// The number of each row, where it has one.
@@ -253,13 +282,14 @@ impl Split {
     /// A known factor: its values (rows x dim, row-major) and its dim.
     pub fn factor(&self, name: &str) -> Option<(Vec<f32>, usize)> {
         let field = self.factors.get(name)?;
-        Some((floats(self.bytes(field)).collect(), *field.shape.get(1)?))
+        let row = |row| floats(part(&self.source.map, field.start(row), field.row_bytes()));
+        Some(((0..self.rows).flat_map(row).collect(), *field.shape.get(1)?))
     }
+}
 
-    fn bytes(&self, field: &Field) -> &[u8] {
-        // Ranges were checked when the file was opened.
-        self.source.map.get(field.range.clone()).unwrap_or_default()
-    }
+/// Bytes of the map; where a tensor lies was checked when the file was opened.
+fn part(map: &[u8], start: usize, len: usize) -> &[u8] {
+    map.get(start..start + len).unwrap_or_default()
 }
 
 /// A view of one modality's features: rows x steps x dim, the valid steps of a row first.
@@ -273,19 +303,19 @@ pub struct Stream<'a> {
     pub steps: usize,
     /// Features per step.
     pub dim: usize,
-    bytes: &'a [u8],
-    lengths: Option<&'a [u32]>,
+    map: &'a [u8],
+    field: &'a Field,
 }
 
 impl<'a> Stream<'a> {
     /// Whether the file gives the valid steps of each row.
     pub fn has_lengths(&self) -> bool {
-        self.lengths.is_some()
+        self.field.lengths.is_some()
     }
 
     /// The valid steps of `row`, in 1..=steps; 0 past the last row.
     pub fn len(&self, row: usize) -> usize {
-        match self.lengths {
+        match &self.field.lengths {
             _ if row >= self.rows => 0,
             Some(lengths) => lengths.get(row).map_or(0, |&n| n as usize),
             None => self.steps,
@@ -300,9 +330,9 @@ impl<'a> Stream<'a> {
     /// The `dim` values at `step` of `row`; none past the end.
     pub fn frame(&self, row: usize, step: usize) -> impl ExactSizeIterator<Item = f32> + use<'a> {
         let inside = row < self.rows && step < self.steps;
-        let start = if inside { (row * self.steps + step) * self.dim * 4 } else { 0 };
+        let start = if inside { self.field.start(row) + step * self.dim * 4 } else { 0 };
         let count = if inside { self.dim * 4 } else { 0 };
-        floats(self.bytes.get(start..start + count).unwrap_or_default())
+        floats(part(self.map, start, count))
     }
 
     /// All values of `row`, steps x dim, padding included; empty past the last row.
@@ -318,7 +348,8 @@ pub struct TextBert<'a> {
     pub rows: usize,
     /// Tokens per row, padding included.
     pub len: usize,
-    bytes: &'a [u8],
+    map: &'a [u8],
+    field: &'a Field,
 }
 
 impl<'a> TextBert<'a> {
@@ -338,9 +369,10 @@ impl<'a> TextBert<'a> {
     }
 
     fn line(&self, row: usize, line: usize) -> impl ExactSizeIterator<Item = i32> + use<'a> {
-        let start = if row < self.rows { (row * 3 + line) * self.len * 4 } else { 0 };
-        let count = if row < self.rows { self.len * 4 } else { 0 };
-        ints(self.bytes.get(start..start + count).unwrap_or_default())
+        let inside = row < self.rows;
+        let start = if inside { self.field.start(row) + line * self.len * 4 } else { 0 };
+        let count = if inside { self.len * 4 } else { 0 };
+        ints(part(self.map, start, count))
     }
 }
 

@@ -9,6 +9,8 @@
 
 pub mod batch;
 pub mod dataset;
+pub mod folds;
+pub mod groups;
 #[cfg(feature = "import")]
 pub mod import;
 pub mod loader;
@@ -32,6 +34,8 @@ pub use batch::{
     shape_of, shuffled,
 };
 pub use dataset::{Dataset, Options, Split, Stream, Text, TextBert};
+pub use folds::{FEWEST_FOLDS, Fold, Folded, Folds};
+pub use groups::Group;
 pub use loader::{Batch, Loader};
 pub use normalize::{FeatureStats, Standardise};
 pub use perturb::{Damage, Perturbation};

@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use super::dataset::{Dataset, Field, Options, Source, Split, floats, ints};
+use super::dataset::{Dataset, Field, Options, Rows, Source, Split, floats, ints};
 use super::side::{self, Side};
 use super::task::{self, Table, Task};
 use super::{Modality, SplitName};
@@ -58,6 +58,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
         task_note: None,
         counts: Vec::new(),
         names: side.names(),
+        fold: None,
     };
     let (task, note) = task::find(&data, options.task)?;
     if task.one_number() {
@@ -267,13 +268,14 @@ impl Checker<'_> {
                 )));
             }
         }
-        let (start, end) = info.data_offsets;
-        let range = self.data + start..self.data + end;
-        Ok(Some(Field { range, shape: info.shape.clone(), lengths: None }))
+        let rows = Rows::Run(self.data + info.data_offsets.0);
+        Ok(Some(Field { rows, shape: info.shape.clone(), lengths: None }))
     }
 
     fn bytes(&self, field: &Field) -> &[u8] {
-        self.map.get(field.range.clone()).unwrap_or_default()
+        let start = field.start(0);
+        let bytes = field.shape[0] * field.row_bytes();
+        self.map.get(start..start + bytes).unwrap_or_default()
     }
 
     fn stream(&self, tensor: &str, rows: &mut Option<(String, usize)>) -> Result<Option<Field>> {
@@ -389,8 +391,7 @@ impl Checker<'_> {
     /// Checks every value of a tensor, in one pass over the map that copies nothing.
     fn all_finite(&self, tensor: &str, field: &Field) -> Result<()> {
         const EXPONENT: u32 = 0x7f80_0000;
-        let row_bytes = 4 * field.shape.iter().skip(1).product::<usize>();
-        for (row, bytes) in self.bytes(field).chunks_exact(row_bytes).enumerate() {
+        for (row, bytes) in self.bytes(field).chunks_exact(field.row_bytes()).enumerate() {
             // No early exit inside a row, so that the compiler can vectorise the test.
             let bad =
                 floats(bytes).fold(false, |bad, x| bad | (x.to_bits() & EXPONENT == EXPONENT));

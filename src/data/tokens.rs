@@ -52,6 +52,14 @@ impl TokenRows {
         Ok(())
     }
 
+    /// Appends a row of another's.
+    fn take(&mut self, from: &TokenRows, row: usize) {
+        let (ids, segments) = from.row(row);
+        self.ids.extend(ids);
+        self.segments.extend(segments);
+        self.offsets.push(self.ids.len());
+    }
+
     /// How many rows.
     pub fn rows(&self) -> usize {
         self.offsets.len() - 1
@@ -258,6 +266,19 @@ impl Tokenised {
         }
         let digest = digest(&splits);
         Ok(Tokenised { splits, source, digest })
+    }
+
+    /// The same tokens, and so the same digest, with other rows in the splits: of each the split and the
+    /// row that it was.
+    pub(super) fn with_splits(&self, rows: &[Vec<(SplitName, usize)>; 3]) -> Tokenised {
+        let splits = rows.each_ref().map(|rows| {
+            let mut all = TokenRows::default();
+            for (name, row) in rows {
+                all.take(self.split(*name)?, *row);
+            }
+            Some(all)
+        });
+        Tokenised { splits, source: self.source, digest: self.digest.clone() }
     }
 
     /// A split's tokens.

@@ -1,8 +1,9 @@
 //! What each part of the method does by itself: the mean over every two cells that differ in that
-//! part alone, paired by seed. More runs stand behind it than behind any single cell.
+//! part alone, paired by seed and fold. More runs stand behind it than behind any single cell.
 
 use super::plan::Cell;
-use super::results::{ByScore, CellResult};
+use super::record::ByScore;
+use super::results::CellResult;
 use super::stats::{Comparison, holm};
 use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ pub struct Effect {
 
 /// The effect of every part that some couple of cells differs in alone; empty where cells are not
 /// made of parts.
-pub(super) fn effects(cells: &[Cell], results: &[CellResult]) -> Vec<Effect> {
+pub(super) fn effects(cells: &[Cell], results: &[CellResult], overlap: f64) -> Vec<Effect> {
     let parts: IndexSet<&str> = cells.iter().flat_map(|c| &c.parts).map(String::as_str).collect();
     let result = |cell: &Cell| results.iter().find(|r| r.cell == cell.name);
     let mut all: Vec<Effect> = parts
@@ -38,7 +39,7 @@ pub(super) fn effects(cells: &[Cell], results: &[CellResult]) -> Vec<Effect> {
                 let scores = on
                     .test
                     .keys()
-                    .filter_map(|score| Some((score.clone(), compared(&couples, score)?)));
+                    .filter_map(|score| Some((score.clone(), compared(&couples, score, overlap)?)));
                 scores.collect()
             });
             Effect {
@@ -68,18 +69,22 @@ fn differ_in(on: &Cell, off: &Cell, part: &str) -> bool {
     on.group == off.group && rest.eq(off.parts.iter())
 }
 
-/// Per seed that all couples have: the mean over couples, with and without the part.
-fn compared(couples: &[(&CellResult, &CellResult)], score: &str) -> Option<Comparison> {
-    let seeds = couples.first()?.0.runs.iter().map(|r| r.record.seed);
-    let pairs = seeds.filter_map(|seed| {
+/// Per run that all couples have: the mean over couples, with and without the part.
+fn compared(
+    couples: &[(&CellResult, &CellResult)],
+    score: &str,
+    overlap: f64,
+) -> Option<Comparison> {
+    let runs = couples.first()?.0.runs.iter().map(|r| r.record.pair());
+    let pairs = runs.filter_map(|pair| {
         let mut sums = (0.0, 0.0);
         for (on, off) in couples {
-            sums = (sums.0 + on.at(score, seed)?, sums.1 + off.at(score, seed)?);
+            sums = (sums.0 + on.at(score, pair)?, sums.1 + off.at(score, pair)?);
         }
         let n = couples.len() as f64;
         Some((sums.0 / n, sums.1 / n))
     });
-    Comparison::of(&pairs.collect::<Vec<_>>())
+    Comparison::of(&pairs.collect::<Vec<_>>(), overlap)
 }
 
 #[cfg(test)]
@@ -107,7 +112,7 @@ mod tests {
             cell("labels", &["labels"]),
             cell("labels+ta", &["labels", "ta"]),
         ];
-        let found = effects(&cells, &r.cells);
+        let found = effects(&cells, &r.cells, 0.0);
         let named: Vec<_> = found.iter().map(|e| (e.part.as_str(), e.couples)).collect();
         assert_eq!(named, [("ta", 2), ("labels", 2)]);
         let mae = |i: usize| found[i].test["MAE"];
@@ -122,9 +127,9 @@ mod tests {
         // A seed that one cell lacks is left out; cells of other groups are no couple.
         let mut other = cells.clone();
         other[1].group = "dim=3".into();
-        assert_eq!(effects(&other, &r.cells)[0].couples, 1);
+        assert_eq!(effects(&other, &r.cells, 0.0)[0].couples, 1);
         let fewer = made_up(&[("fused", &[0.3, 0.31]), ("ta", &[0.25])]);
-        assert_eq!(effects(&cells[..2], &fewer.cells)[0].test["MAE"].n, 1);
-        assert!(effects(&[cell("a", &[]), cell("b", &[])], &r.cells).is_empty());
+        assert_eq!(effects(&cells[..2], &fewer.cells, 0.0)[0].test["MAE"].n, 1);
+        assert!(effects(&[cell("a", &[]), cell("b", &[])], &r.cells, 0.0).is_empty());
     }
 }

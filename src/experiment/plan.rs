@@ -1,7 +1,7 @@
 //! What an experiment is: cells, each a set of settings, times seeds.
 
 use super::presets::{Preset, preset_cells};
-use crate::data::Modality;
+use crate::data::{Group, Modality};
 use crate::error::{Error, Result};
 use crate::recipe::{Config, nearest, value_of};
 use crate::train::metrics::NAMES;
@@ -15,6 +15,8 @@ use toml::{Table, Value};
 /// data = "cmu_mosi.safetensors"    # from where the plan lies
 /// cells = "ablation"               # or weights, modalities, robustness, models
 /// seeds = 5                        # 1111 to 1115, or a list of seeds
+/// folds = 5                        # instead of the file's splits: all rows, in folds
+/// group = "id-prefix"              # what keeps rows in one fold
 ///
 /// [set]                            # of every cell, as train --set
 /// "train.max_epochs" = 30
@@ -39,6 +41,13 @@ pub struct Plan {
     /// A number of seeds from 1111 on, or the seeds.
     #[serde(default)]
     pub seeds: Seeds,
+    /// Into how many [folds](crate::data::Folds) all rows are divided, anew for each seed, to test on
+    /// each in turn; the splits of the data file unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folds: Option<usize>,
+    /// What keeps rows in one fold; their ids' beginnings unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
     /// The cell that the others are held against; the first unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
@@ -153,9 +162,8 @@ impl Plan {
     pub fn read(path: &Path) -> Result<Plan> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let bad = |e: toml::de::Error| {
-            let said = e.message().split_whitespace().collect::<Vec<_>>().join(" ");
             let line = e.span().map_or(0, |s| 1 + text[..s.start].matches('\n').count());
-            Error::Config(format!("{}, line {line}: {said}", path.display()))
+            Error::Config(format!("{}, line {line}: {}", path.display(), wrong(&e)))
         };
         let mut plan: Plan = toml::from_str(&text).map_err(bad)?;
         if plan.name.is_empty() {
@@ -176,6 +184,8 @@ impl Plan {
             preset: mosi(),
             cells: Some(cells),
             seeds: Seeds::default(),
+            folds: None,
+            group: None,
             reference: None,
             metric: mae(),
             alpha: alpha(),
@@ -260,6 +270,11 @@ impl Plan {
         if let Some((_, twice)) = seeds.iter().enumerate().find(|(i, s)| seeds[..*i].contains(s)) {
             return fail(format!("seeds: {twice} is there twice, and one run is no two"));
         }
+        if let (None, Some(group)) = (self.folds, &self.group) {
+            return fail(format!(
+                "group: rows are folded by {group}, and folds says into how many: give it"
+            ));
+        }
         if !(self.alpha > 0.0 && self.alpha < 1.0) {
             return fail(format!("alpha: want a probability, got {}", self.alpha));
         }
@@ -320,6 +335,16 @@ impl Plan {
         let usual = self.cells.and_then(Preset::reference);
         let usual = usual.filter(|name| cells.iter().any(|c| c.name == *name));
         chosen.or(usual).or(cells.first().map(|c| c.name.as_str())).unwrap_or_default()
+    }
+}
+
+/// What is wrong with a plan's text: of a key that plans do not have, the nearest that they have.
+fn wrong(error: &toml::de::Error) -> String {
+    let said = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut quoted = said.split('`').skip(1).step_by(2);
+    match quoted.next().filter(|_| said.starts_with("unknown field")) {
+        Some(key) => format!("no key '{key}', did you mean '{}'?", nearest(key, quoted)),
+        None => said,
     }
 }
 
@@ -494,8 +519,12 @@ mod tests {
         over.add_setting("align.weight=5").unwrap();
         let cell = over.all_cells(&Modality::ALL).unwrap().remove(0);
         assert_eq!(own(&over.config(&cell, 1).unwrap()).align.weight.ta, 5.0);
-        let again: Plan = toml::from_str(&plan.to_toml().unwrap()).unwrap();
-        assert_eq!(again, plan);
+        for plan in
+            [plan, self::plan("data='a'\nfolds=5\ngroup='id-until:-'\n[set]\n'align.dim'=4")]
+        {
+            let again: Plan = toml::from_str(&plan.to_toml().unwrap()).unwrap();
+            assert_eq!(again, plan);
+        }
     }
 
     #[test]
@@ -514,13 +543,28 @@ mod tests {
         assert!(problem(same).contains("'x' and 'y' have the very same settings"));
         let off = "data='a'\ncells='robustness'\n[set]\n'align.weight' = 0";
         assert!(problem(off).contains("nothing to switch on"));
+        assert!(problem("data='a'\ncells='weights'\ngroup='none'").contains("folds says"));
         assert!(problem("data='a'\nalpha=2\ncells='weights'").contains("probability"));
         assert!(problem("data='a'\ncells='weights'\nmetric='mse'\n").contains("metric"));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.toml");
         std::fs::write(&path, "data = 'a'\n\nsead = 3\n").unwrap();
         let message = Plan::read(&path).unwrap_err().to_string();
-        assert!(message.contains("line 3") && message.contains("sead"), "{message}");
+        assert!(message.contains("line 3: no key 'sead', did you mean 'seeds'?"), "{message}");
+        for (text, wanted) in [
+            ("fold = 5", "line 2: no key 'fold', did you mean 'folds'?"),
+            ("grup = 'none'", "line 2: no key 'grup', did you mean 'group'?"),
+            (
+                "folds = 5\ngroup = 'id-prefx'",
+                "line 3: no grouping 'id-prefx', did you mean 'id-prefix'?",
+            ),
+            ("folds = 'five'", "line 2: invalid type"),
+            ("[[cell]]\nnmae = 'x'", "did you mean 'name'?"),
+        ] {
+            std::fs::write(&path, format!("data = 'a'\n{text}\n")).unwrap();
+            let message = Plan::read(&path).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{message}");
+        }
         std::fs::write(&path, "data = 'a'").unwrap();
         let plan = Plan::read(&path).unwrap();
         assert_eq!((plan.name.as_str(), plan.data), ("x", folder.path().join("a")));

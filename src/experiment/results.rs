@@ -2,106 +2,19 @@
 //! reference.
 
 use super::effects::{Effect, effects};
+use super::folding::Folding;
 use super::plan::{Cell, Plan};
 use super::published::{Published, published};
+use super::record::{ByScore, CellRun, Damaged, RunRecord, entries};
 use super::stats::{Comparison, Summary, holm};
 use super::tables::{difference, probability};
 use crate::data::{Damage, Perturbation};
 use crate::error::{Error, Result};
 use crate::train::carried::Carried;
-use crate::train::metrics::{Convention, Metrics, smaller_is_better};
+use crate::train::metrics::{Convention, smaller_is_better};
 use indexmap::{IndexMap, IndexSet};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-
-/// How much of the factor that all modalities know the encoders carry: R² of a linear probe on test
-/// rows, mean over encoders.
-pub const SHARED: &str = "R2 shared";
-/// How much of the factor that its modality alone knows an encoder carries, likewise.
-pub const PRIVATE: &str = "R2 private";
-
-/// Something for each score, by its name, in the order of the field's tables.
-pub type ByScore<T> = IndexMap<String, T>;
-
-/// What was measured of one run, as `cell.json` in its folder holds it; that file is the last one
-/// written, so that a run with it is finished.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RunRecord {
-    /// The cell's name.
-    pub cell: String,
-    /// `train.seed`.
-    pub seed: u64,
-    /// Scores of the best epoch on validation rows, which chose it.
-    pub valid: Option<Metrics>,
-    /// And on test rows.
-    pub test: Option<Metrics>,
-    /// The epoch with the best validation loss.
-    pub best_epoch: usize,
-    /// Epochs trained.
-    pub epochs: usize,
-    /// Seconds that training took (of the last call, where it was interrupted).
-    pub seconds: f64,
-    /// The adapter.
-    pub adapter: String,
-    /// Its driver.
-    pub driver: String,
-    /// The crate's version.
-    pub version: String,
-    /// SHA-256 of the data set.
-    pub data_sha256: String,
-    /// SHA-256 of the pretrained text encoder that it began with, where it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub encoder_sha256: Option<String>,
-    /// What its representations carry of the factors that made the data, where those are known.
-    pub probes: Option<Carried>,
-    /// Scores on damaged test rows.
-    pub robustness: Option<Vec<Damaged>>,
-}
-
-/// Scores with one modality damaged.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Damaged {
-    /// In words.
-    pub name: String,
-    /// What was damaged how.
-    pub perturbation: Perturbation,
-    /// Scores on test rows.
-    pub test: Metrics,
-}
-
-impl RunRecord {
-    /// Test scores, and what the encoders carry where that is known.
-    pub fn scores(&self) -> ByScore<f64> {
-        let mut scores = entries(self.test.as_ref());
-        if let Some(probes) = &self.probes {
-            let senses = ["text", "audio", "vision"];
-            let mean = |factor: &dyn Fn(&'static str) -> &'static str| {
-                let all =
-                    senses.iter().filter_map(|s| probes.get(&format!("{s} encoder"), factor(s)));
-                Summary::of(&all.collect::<Vec<_>>()).map(|s| s.mean)
-            };
-            for (name, value) in [(SHARED, mean(&|_| "shared")), (PRIVATE, mean(&|sense| sense))] {
-                scores.extend(value.map(|v| (name.to_string(), v)));
-            }
-        }
-        scores
-    }
-}
-
-fn entries(metrics: Option<&Metrics>) -> ByScore<f64> {
-    let all = metrics.map(Metrics::entries).unwrap_or_default();
-    all.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
-}
-
-/// A run within a cell.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CellRun {
-    /// Its folder, from the experiment's.
-    pub run: String,
-    /// What was measured.
-    #[serde(flatten)]
-    pub record: RunRecord,
-}
 
 /// Means with one modality damaged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,7 +27,7 @@ pub struct DamagedMeans {
     pub test: ByScore<Summary>,
 }
 
-/// One way of training, over its seeds.
+/// One way of training, over its seeds and folds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellResult {
     /// Its name.
@@ -127,8 +40,12 @@ pub struct CellResult {
     pub valid: ByScore<Summary>,
     /// And on test rows, with [`SHARED`] and [`PRIVATE`] where they are known.
     pub test: ByScore<Summary>,
-    /// Against the reference, on test rows; absent for the reference itself, and without a common
-    /// seed.
+    /// Scores over all rows at once, each as the run predicts it that tests on it, over the seeds whose
+    /// folds are all finished; absent where rows are not folded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooled: Option<ByScore<Summary>>,
+    /// Against the reference, on test rows; absent for the reference itself, and without a run of the
+    /// same seed (and fold).
     pub against_reference: Option<ByScore<Comparison>>,
     /// Mean over runs.
     pub probes: Option<Carried>,
@@ -171,6 +88,9 @@ pub struct Results {
     pub driver: String,
     /// The plan's seeds.
     pub seeds: Vec<u64>,
+    /// How rows were folded; absent where the splits are those of the data file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folding: Option<Folding>,
     /// The cell that the others are held against.
     pub reference: String,
     /// The score that chooses and orders.
@@ -179,7 +99,7 @@ pub struct Results {
     pub alpha: f64,
     /// How p values are corrected for the number of cells.
     pub correction: String,
-    /// Cells times seeds.
+    /// Cells times seeds, and folds.
     pub expected_runs: usize,
     /// How many of them are there.
     pub finished_runs: usize,
@@ -195,22 +115,19 @@ pub struct Results {
 
 impl Results {
     /// Of the finished runs of a plan: `runs` are by cell.
-    pub(super) fn gather(
-        plan: &Plan,
-        cells: &[Cell],
-        runs: Vec<Vec<CellRun>>,
-        about: About,
-    ) -> Self {
+    pub(super) fn gather(plan: &Plan, cells: &[Cell], runs: Vec<CellRuns>, about: About) -> Self {
         let seeds = plan.seeds.list();
         let reference = plan.reference(cells).to_string();
-        let finished_runs = runs.iter().map(Vec::len).sum();
+        let finished_runs = runs.iter().map(|own| own.runs.len()).sum();
         let mut results: Vec<CellResult> = cells
             .iter()
             .zip(runs)
-            .filter(|(_, runs)| !runs.is_empty())
-            .map(|(cell, runs)| CellResult::of(cell, runs))
+            .filter(|(_, own)| !own.runs.is_empty())
+            .map(|(cell, own)| CellResult::of(cell, own))
             .collect();
-        compare(&mut results, &reference);
+        let overlap = overlap(&results);
+        let folding = about.folding.map(|folding| Folding { overlap, ..folding });
+        compare(&mut results, &reference, overlap);
         let all = |of: fn(&RunRecord) -> &str| {
             let runs = results.iter().flat_map(|c| &c.runs);
             let names: IndexSet<&str> = runs.map(|run| of(&run.record)).collect();
@@ -222,17 +139,22 @@ impl Results {
             preset: plan.cells.map(|p| p.name().to_string()),
             data: plan.data.display().to_string(),
             data_sha256: about.data_sha256,
-            published: published(&about.data_name),
+            // Those are of the standard split, which folds are not.
+            published: match folding {
+                None => published(&about.data_name),
+                Some(_) => Vec::new(),
+            },
             data_name: about.data_name,
             convention: about.convention,
             version: all(|r| &r.version),
             adapter: all(|r| &r.adapter),
             driver: all(|r| &r.driver),
-            expected_runs: cells.len() * seeds.len(),
+            expected_runs: cells.len() * seeds.len() * folding.as_ref().map_or(1, |f| f.folds),
             finished_runs,
-            effects: effects(cells, &results),
+            effects: effects(cells, &results, overlap),
             best: best(&results, &reference, &metric, plan.alpha),
             seeds,
+            folding,
             reference,
             metric,
             alpha: plan.alpha,
@@ -283,6 +205,19 @@ impl Results {
         names.into_iter().collect()
     }
 
+    /// What means and spreads are over.
+    pub fn over(&self) -> &'static str {
+        if self.folding.is_some() { "folds and seeds" } else { "seeds" }
+    }
+
+    /// How a cell is held against the reference: what pairs its runs, and the test.
+    pub fn paired_test(&self) -> &'static str {
+        match &self.folding {
+            None => "paired by seed, Student's t",
+            Some(_) => "paired by seed and fold, Nadeau and Bengio's corrected resampled t",
+        }
+    }
+
     /// What the choice of the best cell comes to, in a sentence.
     pub fn verdict(&self) -> String {
         let Some(best) = &self.best else {
@@ -294,23 +229,24 @@ impl Results {
         }
         let Some(found) = self.cell(name).and_then(|c| c.against(&self.metric)) else {
             return format!(
-                "Best by {by}: {name}; it has no seed in common with {}.",
+                "Best by {by}: {name}; it has no run in common with {}.",
                 self.reference
             );
         };
         let p = probability(found.p_adjusted);
         let said = match (found.p_adjusted, best.significant) {
-            (None, _) if found.n < 2 => "one seed is no test, so it is not marked".into(),
+            (None, _) if found.n < 2 => "one pair is no test, so it is not marked".into(),
             (None, _) => "no spread to test by, so it is not marked".into(),
             (_, true) => format!("adjusted p {p}: significant"),
             (_, false) => format!("adjusted p {p}: not significantly better, so it is not marked"),
         };
         format!(
-            "Best by {by}: {name}; its test {} minus that of {} is {} over {} seeds ({said}).",
+            "Best by {by}: {name}; its test {} minus that of {} is {} over {} {} ({said}).",
             self.metric,
             self.reference,
             difference(&self.metric, found.difference),
-            found.n
+            found.n,
+            if self.folding.is_some() { "pairs of folds" } else { "seeds" }
         )
     }
 }
@@ -320,10 +256,19 @@ pub(super) struct About {
     pub(super) data_sha256: String,
     pub(super) data_name: String,
     pub(super) convention: Convention,
+    pub(super) folding: Option<Folding>,
+}
+
+/// The finished runs of a cell.
+#[derive(Default)]
+pub(super) struct CellRuns {
+    pub(super) runs: Vec<CellRun>,
+    /// Of each seed whose folds are all finished, the scores of all rows at once.
+    pub(super) pooled: Vec<ByScore<f64>>,
 }
 
 impl CellResult {
-    fn of(cell: &Cell, runs: Vec<CellRun>) -> Self {
+    fn of(cell: &Cell, CellRuns { runs, pooled }: CellRuns) -> Self {
         let records = || runs.iter().map(|r| &r.record);
         let probes: Vec<&Carried> = records().filter_map(|r| r.probes.as_ref()).collect();
         let damaged: Vec<&Vec<Damaged>> = records().filter_map(|r| r.robustness.as_ref()).collect();
@@ -343,6 +288,7 @@ impl CellResult {
             settings: cell.settings.clone(),
             valid: summaries(records().map(|r| entries(r.valid.as_ref()))),
             test: summaries(records().map(RunRecord::scores)),
+            pooled: (!pooled.is_empty()).then(|| summaries(pooled.into_iter())),
             against_reference: None,
             probes: (!probes.is_empty()).then(|| Carried::mean(&probes)),
             robustness,
@@ -355,9 +301,9 @@ impl CellResult {
         self.against_reference.as_ref()?.get(score)
     }
 
-    /// The value of a score at a seed.
-    pub(super) fn at(&self, score: &str, seed: u64) -> Option<f64> {
-        let run = self.runs.iter().find(|r| r.record.seed == seed)?;
+    /// The value of a score at a seed and fold.
+    pub(super) fn at(&self, score: &str, pair: (u64, Option<usize>)) -> Option<f64> {
+        let run = self.runs.iter().find(|r| r.record.pair() == pair)?;
         run.record.scores().get(score).copied()
     }
 }
@@ -370,8 +316,17 @@ fn summaries(runs: impl Iterator<Item = ByScore<f64>>) -> ByScore<Summary> {
     all.into_iter().filter_map(|(name, values)| Some((name, Summary::of(&values)?))).collect()
 }
 
+/// Rows that the runs test on for each row that they train on; 0 where rows are not folded: seeds on one
+/// and the same split say nothing of other rows, and their test is of seeds alone.
+fn overlap(cells: &[CellResult]) -> f64 {
+    let rows = cells.iter().flat_map(|c| &c.runs).filter_map(|run| run.record.rows);
+    let (tested, trained) =
+        rows.fold((0, 0), |sum, [train, _, test]| (sum.0 + test, sum.1 + train));
+    tested as f64 / trained.max(1) as f64
+}
+
 /// Holds every cell against the reference, score by score, corrected for the number of cells.
-fn compare(cells: &mut [CellResult], reference: &str) {
+fn compare(cells: &mut [CellResult], reference: &str, overlap: f64) {
     let Some(fixed) = cells.iter().find(|c| c.cell == reference).cloned() else { return };
     for score in fixed.test.keys() {
         let found: Vec<Option<Comparison>> = cells
@@ -380,9 +335,9 @@ fn compare(cells: &mut [CellResult], reference: &str) {
                 if cell.cell == reference {
                     return None;
                 }
-                let seeds = cell.runs.iter().map(|r| r.record.seed);
-                let pairs = seeds.filter_map(|s| Some((cell.at(score, s)?, fixed.at(score, s)?)));
-                Comparison::of(&pairs.collect::<Vec<_>>())
+                let runs = cell.runs.iter().map(|r| r.record.pair());
+                let pairs = runs.filter_map(|p| Some((cell.at(score, p)?, fixed.at(score, p)?)));
+                Comparison::of(&pairs.collect::<Vec<_>>(), overlap)
             })
             .collect();
         let tests = found.iter().flatten().filter(|c| c.n > 1).count();
@@ -441,14 +396,24 @@ pub fn damage_order(p: &Perturbation) -> (usize, u64) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::train::metrics::evaluate;
+    use crate::data::Group;
+    use crate::train::metrics::{Metrics, evaluate};
 
     /// Results of made-up predictions: by cell, the shift of every prediction at each seed.
     pub(in super::super) fn made_up(cells: &[(&str, &[f32])]) -> Results {
+        made_up_folds(cells, None)
+    }
+
+    /// The same, where so many of them in turn are the folds of a seed.
+    pub(in super::super) fn made_up_folds(
+        cells: &[(&str, &[f32])],
+        folds: Option<usize>,
+    ) -> Results {
+        let each = folds.unwrap_or(1);
         let truth: Vec<f32> = (0..40).map(|i| (i % 7) as f32 - 3.0).collect();
         let mut plan: Plan = toml::from_str("data = 'cmu_mosi.safetensors'\nname = 'x'").unwrap();
-        let seeds = cells.iter().map(|(_, shifts)| shifts.len() as u64).max().unwrap_or(0);
-        plan.seeds = super::super::plan::Seeds::Count(seeds);
+        let seeds = cells.iter().map(|(_, shifts)| shifts.len().div_ceil(each)).max().unwrap_or(0);
+        plan.seeds = super::super::plan::Seeds::Count(seeds as u64);
         let named: Vec<Cell> = cells.iter().map(|(name, _)| Cell::new(*name, &[])).collect();
         let runs = cells.iter().map(|(name, shifts)| {
             let run = |(i, shift): (usize, &f32)| {
@@ -457,7 +422,9 @@ pub(super) mod tests {
                 let scores = Metrics::from(evaluate(&pred, &truth, Convention::Mosi).unwrap());
                 let record = RunRecord {
                     cell: name.to_string(),
-                    seed: 1111 + i as u64,
+                    seed: 1111 + (i / each) as u64,
+                    fold: folds.map(|folds| i % folds + 1),
+                    rows: folds.map(|folds| [40 * (folds - 2), 40, 40]),
                     valid: Some(scores.clone()),
                     test: Some(scores),
                     best_epoch: 1,
@@ -475,11 +442,20 @@ pub(super) mod tests {
             };
             shifts.iter().enumerate().map(run).collect()
         });
-        let runs: Vec<Vec<CellRun>> = runs.collect();
+        let of = |runs: Vec<CellRun>| {
+            let pooled = folds.map(|_| runs.iter().map(|run| run.record.scores()).collect());
+            CellRuns { runs, pooled: pooled.unwrap_or_default() }
+        };
+        let runs = runs.map(of).collect();
+        let folding = folds.map(|folds| {
+            let (groups, rows) = (7, 40 * folds);
+            Folding { folds, group: Group::IdPrefix, groups, rows, overlap: 0.0 }
+        });
         let about = About {
             data_sha256: String::new(),
             data_name: "cmu_mosi".into(),
             convention: Convention::Mosi,
+            folding,
         };
         Results::gather(&plan, &named, runs, about)
     }
@@ -520,15 +496,29 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn encoders_are_scored_on_their_own_factor() {
-        let carried = serde_json::json!({
-            "text encoder": {"shared": 0.8, "text": 0.4, "audio": 0.0},
-            "audio encoder": {"shared": 0.4, "text": 0.0, "audio": 0.2},
-            "fused head": {"shared": 1.0}
-        });
-        let mut record = made_up(&[("labels", &[0.5])]).cells[0].runs[0].record.clone();
-        record.probes = Carried::from_json(&carried);
-        let scores = record.scores();
-        assert!((scores[SHARED] - 0.6).abs() < 1e-12 && (scores[PRIVATE] - 0.3).abs() < 1e-12);
+    fn folds_are_paired_with_their_own_and_their_test_is_corrected() {
+        let cells: [(&str, &[f32]); 2] = [
+            ("labels", &[0.5, 0.9, 0.2, 0.7, 0.4, 0.6]),
+            ("good", &[0.4, 0.83, 0.11, 0.62, 0.29, 0.52]),
+        ];
+        let r = made_up_folds(&cells, Some(3));
+        assert_eq!((r.expected_runs, r.finished_runs, r.seeds.len()), (12, 12, 2));
+        let folding = r.folding.clone().unwrap();
+        assert_eq!((folding.folds, folding.overlap), (3, 1.0));
+        assert!(r.published.is_empty(), "published figures are of the standard split");
+        let good = r.cells[1].against("MAE").unwrap();
+        let plain = made_up(&cells);
+        let free = plain.cells[1].against("MAE").unwrap();
+        assert_eq!((good.n, good.difference), (6, free.difference));
+        let wider = (1.0f64 / 6.0 + 1.0).sqrt() / (1.0f64 / 6.0).sqrt();
+        assert!((free.t.unwrap() / good.t.unwrap() - wider).abs() < 1e-9, "{good:?} {free:?}");
+        assert!(r.verdict().contains("6 pairs of folds"), "{}", r.verdict());
+        assert_eq!(r.cells[0].pooled.as_ref().unwrap()["MAE"].n, 6);
+        // A fold that one of them lacks is no pair.
+        let fewer = made_up_folds(&[cells[0], ("good", &cells[1].1[..4])], Some(3));
+        assert_eq!(fewer.cells[1].against("MAE").unwrap().n, 4);
+        let text = serde_json::to_string(&r).unwrap();
+        assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), r);
+        assert!(!serde_json::to_string(&plain).unwrap().contains("fold"));
     }
 }

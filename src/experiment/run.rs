@@ -1,10 +1,12 @@
 //! Running an experiment: what is finished is left alone, what was interrupted goes on.
 
+use super::folding::{Folding, Whole};
 use super::plan::{Cell, Plan};
 use super::presets::Preset;
-use super::results::{About, CellRun, Damaged, Results, RunRecord};
+use super::record::{ByScore, CellRun, Damaged, RunRecord};
+use super::results::{About, CellRuns, Results};
 use super::tables;
-use crate::data::{Dataset, Modality, Perturbation, SplitName};
+use crate::data::{Dataset, Folds, Modality, Perturbation, SplitName};
 use crate::error::{Error, Result};
 use crate::files::{map, sha256_hex, write_atomic};
 use crate::gpu::Gpu;
@@ -56,6 +58,8 @@ pub struct Run {
     pub cell: Cell,
     /// Its seed.
     pub seed: u64,
+    /// The fold that it tests on, from 1, where rows are folded.
+    pub fold: Option<usize>,
     /// Its folder.
     pub folder: PathBuf,
 }
@@ -79,6 +83,8 @@ pub struct Experiment {
     cells: Vec<Cell>,
     out: PathBuf,
     data: Dataset,
+    /// Of each seed, where rows are folded.
+    folds: Vec<Folds>,
     /// Of the pretrained text encoder, where the cells have one.
     encoder: Option<String>,
 }
@@ -88,8 +94,8 @@ impl Experiment {
     /// runs.
     ///
     /// # Errors
-    /// Bad data, a plan that [`Plan::all_cells`] refuses, a folder with other things in it than an
-    /// experiment.
+    /// Bad data, a plan that [`Plan::all_cells`] refuses, rows that cannot be folded as it asks, a folder
+    /// with other things in it than an experiment.
     pub fn open(plan: Plan, out: &Path) -> Result<Self> {
         check_folder(out)?;
         let base = plan.base()?;
@@ -99,6 +105,18 @@ impl Experiment {
             has.insert(0, Modality::Text);
         }
         let mut cells = plan.all_cells(&has)?;
+        let mut folds = Vec::new();
+        if let Some(of) = plan.folds {
+            let group = plan.group.clone().unwrap_or_default();
+            for seed in plan.seeds.list() {
+                folds.push(Folds::new(&data, of, &group, seed)?);
+            }
+        } else if data.split(SplitName::Test).is_none() {
+            log::warn!(
+                "{} has no test rows: --folds 5 would test on each of its rows once",
+                plan.data.display()
+            );
+        }
         if plan.cells == Some(Preset::Models) {
             let seed = plan.seeds.list().first().copied().unwrap_or_default();
             let mut fitting = Vec::new();
@@ -114,7 +132,7 @@ impl Experiment {
             TextEncoder::Bert => Some(encoder_sha256(Path::new(&base.bert.path))?),
             _ => None,
         };
-        Ok(Experiment { plan, cells, out: out.to_path_buf(), data, encoder })
+        Ok(Experiment { plan, cells, out: out.to_path_buf(), data, folds, encoder })
     }
 
     /// The plan.
@@ -132,19 +150,42 @@ impl Experiment {
         &self.out
     }
 
-    /// The runs of a shard: seed by seed, so that the cells can be compared early.
+    /// The runs of a shard: seed by seed and fold by fold, so that the cells can be compared early.
     pub fn runs(&self, shard: Shard) -> Vec<Run> {
-        let seeds = self.plan.seeds.list();
-        let all = seeds.iter().flat_map(|seed| self.cells.iter().map(move |cell| (cell, *seed)));
+        let pairs = self.pairs();
+        let all = pairs.iter().flat_map(|pair| self.cells.iter().map(move |cell| (cell, *pair)));
         all.skip(shard.part - 1)
             .step_by(shard.of)
-            .map(|(cell, seed)| self.run(cell, seed))
+            .map(|(cell, pair)| self.run(cell, pair))
             .collect()
     }
 
-    fn run(&self, cell: &Cell, seed: u64) -> Run {
-        let folder = self.out.join("runs").join(&cell.name).join(seed.to_string());
-        Run { cell: cell.clone(), seed, folder }
+    /// Every seed with every fold.
+    fn pairs(&self) -> Vec<(u64, Option<usize>)> {
+        let each = |seed| match self.plan.folds {
+            None => vec![(seed, None)],
+            Some(of) => (1..=of).map(|part| (seed, Some(part))).collect(),
+        };
+        self.plan.seeds.list().into_iter().flat_map(each).collect()
+    }
+
+    fn run(&self, cell: &Cell, (seed, fold): (u64, Option<usize>)) -> Run {
+        let folder = self.out.join("runs").join(&cell.name).join(self.folder_of(seed, fold));
+        Run { cell: cell.clone(), seed, fold, folder }
+    }
+
+    /// The name of a run's folder in its cell's: another number of folds makes other runs.
+    fn folder_of(&self, seed: u64, fold: Option<usize>) -> String {
+        match (fold, self.plan.folds) {
+            (Some(part), Some(of)) => format!("{seed}-{part}of{of}"),
+            _ => seed.to_string(),
+        }
+    }
+
+    /// The rows of a run by what it does with them, and its fold; none where rows are not folded.
+    fn folds_of(&self, run: &Run) -> Option<(&Folds, usize)> {
+        let at = self.plan.seeds.list().iter().position(|seed| *seed == run.seed)?;
+        Some((self.folds.get(at)?, run.fold?))
     }
 
     /// How far a run is.
@@ -165,6 +206,16 @@ impl Experiment {
             return Err(Error::Config(format!(
                 "{} was trained with {key} = {a}, and the plan has {b}: remove that folder, or give \
                  another --out",
+                run.folder.display()
+            )));
+        }
+        let (digest, fold) = folder::trained_on(&run.folder)?;
+        let wanted = self.folds_of(run).map(|(folds, part)| folds.folded(part));
+        // What other data than it began with makes of the rows is nothing against the ids.
+        if digest == self.data.digest() && fold != wanted {
+            return Err(Error::Config(format!(
+                "{} was trained on other folds than the plan has now: its groups, or the ids that they \
+                 are made by, have changed; remove that folder, or give another --out",
                 run.folder.display()
             )));
         }
@@ -208,15 +259,16 @@ impl Experiment {
             Progress::Unmeasured(record) => *record,
             Progress::Begun => {
                 let data = Some(self.plan.data.as_path());
-                self.record(gpu, run, resume(gpu, &run.folder, data, None, observer)?)
+                self.record(gpu, run, resume(gpu, &run.folder, data, None, observer)?)?
             }
             Progress::New => {
                 let folder = run.folder.parent().unwrap_or(&self.out);
                 std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
                 let config = self.plan.config(&run.cell, run.seed)?;
                 let (data, out) = (self.plan.data.clone(), run.folder.clone());
-                let options = RunOptions { data, out, config, init: None };
-                self.record(gpu, run, train(gpu, &options, observer)?)
+                let fold = self.folds_of(run).map(|(folds, part)| folds.folded(part).fold);
+                let options = RunOptions { data, out, config, init: None, fold };
+                self.record(gpu, run, train(gpu, &options, observer)?)?
             }
         };
         self.measure(gpu, run, &mut record)?;
@@ -227,11 +279,17 @@ impl Experiment {
         Ok(record)
     }
 
-    /// What training says of a run.
-    fn record(&self, gpu: &Gpu, run: &Run, outcome: Outcome) -> RunRecord {
-        RunRecord {
+    /// What training says of a run; what it predicts of its fold's test rows goes into a file.
+    fn record(&self, gpu: &Gpu, run: &Run, outcome: Outcome) -> Result<RunRecord> {
+        let rows = self.folds_of(run).map(|(folds, part)| folds.rows(part));
+        if let Some([_, _, test]) = &rows {
+            Whole::of(&self.data).write(&run.folder, test, &outcome.test_scores)?;
+        }
+        Ok(RunRecord {
             cell: run.cell.name.clone(),
             seed: run.seed,
+            fold: run.fold,
+            rows: rows.map(|rows| rows.each_ref().map(Vec::len)),
             valid: outcome.valid,
             test: outcome.test,
             best_epoch: outcome.best_epoch,
@@ -244,7 +302,7 @@ impl Experiment {
             encoder_sha256: self.encoder.clone(),
             probes: None,
             robustness: None,
-        }
+        })
     }
 
     /// What the trained model shows beyond its scores.
@@ -277,23 +335,49 @@ impl Experiment {
     pub fn gather(&self) -> Result<Results> {
         let mut runs = Vec::new();
         for cell in &self.cells {
-            let mut finished = Vec::new();
-            for seed in self.plan.seeds.list() {
-                let run = self.run(cell, seed);
+            let mut own = CellRuns::default();
+            for (seed, fold) in self.pairs() {
+                let run = self.run(cell, (seed, fold));
                 let there = self.progress(&run)?;
                 if let Progress::Finished(record) | Progress::Unmeasured(record) = there {
-                    let run = format!("runs/{}/{seed}", cell.name);
-                    finished.push(CellRun { run, record: *record });
+                    let run = format!("runs/{}/{}", cell.name, self.folder_of(seed, fold));
+                    own.runs.push(CellRun { run, record: *record });
                 }
             }
-            runs.push(finished);
+            own.pooled = self.pooled(cell, &own.runs)?;
+            runs.push(own);
         }
+        let whole = self.folds.first().zip(self.plan.folds);
+        let folding = whole.map(|(first, folds)| Folding {
+            folds,
+            group: self.plan.group.clone().unwrap_or_default(),
+            groups: first.groups(),
+            rows: self.data.splits().map(|s| s.rows()).sum(),
+            overlap: 0.0,
+        });
         let about = About {
             data_sha256: self.data.digest().to_string(),
             data_name: self.plan.data.file_stem().unwrap_or_default().to_string_lossy().into(),
             convention: self.plan.base()?.data.convention,
+            folding,
         };
         Ok(Results::gather(&self.plan, &self.cells, runs, about))
+    }
+
+    /// Of each seed whose folds are all finished, the scores of a cell over all rows at once.
+    fn pooled(&self, cell: &Cell, runs: &[CellRun]) -> Result<Vec<ByScore<f64>>> {
+        let Some(of) = self.plan.folds else { return Ok(Vec::new()) };
+        let whole = Whole::of(&self.data);
+        let mut all = Vec::new();
+        for seed in self.plan.seeds.list() {
+            let own = runs.iter().filter(|r| r.record.seed == seed);
+            let folders: Vec<PathBuf> = own.map(|r| self.out.join(&r.run)).collect();
+            if folders.len() == of {
+                let convention = self.plan.config(cell, seed)?.data.convention;
+                all.push(whole.pooled(&folders, convention)?);
+            }
+        }
+        Ok(all)
     }
 
     /// Writes `plan.toml`, so that the folder says what it is of.

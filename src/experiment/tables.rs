@@ -1,7 +1,8 @@
 //! Results as rows of text, and those as CSV, Markdown and LaTeX.
 
 use super::effects::Effect;
-use super::results::{CellResult, PRIVATE, Results, SHARED, damage_order};
+use super::record::{PRIVATE, SHARED};
+use super::results::{CellResult, Results, damage_order};
 use super::stats::{Comparison, Summary};
 use crate::error::{Error, Result};
 
@@ -109,13 +110,47 @@ fn compared(r: &Results, scores: &[&str]) -> Grid {
         let name = [named(r, c), c.runs.len().to_string()];
         name.into_iter().chain(values).chain(comparison(&r.metric, found)).collect()
     };
+    let test =
+        r.folding.as_ref().map_or("", |_| "; p by Nadeau and Bengio's corrected resampled t");
     Grid {
-        title: format!("{}: test scores, mean ± population deviation over seeds", r.name),
+        title: format!(
+            "{}: test scores, mean ± population deviation over {}{test}",
+            r.name,
+            r.over()
+        ),
         header: header.chain(compared).collect(),
         rows: r.cells.iter().map(row).collect(),
         marked: r.cells.iter().position(|c| r.is_clearly_best(c)),
         words: 1,
     }
+}
+
+/// Every cell's scores over all rows at once; `None` where rows are not folded, or no seed has all of its
+/// folds.
+pub fn pooled(r: &Results) -> Option<Grid> {
+    let scores = columns(r);
+    let row = |c: &CellResult| {
+        let pooled = c.pooled.as_ref()?;
+        let seeds = pooled.values().map(|s| s.n).max().unwrap_or(0).to_string();
+        let values = scores.iter().map(|s| summary(s, pooled.get(*s)));
+        Some([named(r, c), seeds].into_iter().chain(values).collect())
+    };
+    let rows: Vec<Vec<String>> = r.cells.iter().filter_map(row).collect();
+    (!rows.is_empty()).then(|| Grid {
+        title: format!(
+            "{}: scores of all rows at once, each as the run predicts it that tests on it, mean ± \
+             population deviation over seeds",
+            r.name
+        ),
+        header: ["cell", "seeds"]
+            .into_iter()
+            .chain(scores.iter().copied())
+            .map(String::from)
+            .collect(),
+        rows,
+        marked: None,
+        words: 1,
+    })
 }
 
 /// What the encoders carry of the known factors, and its difference to the reference; `None` where
@@ -156,9 +191,11 @@ pub fn effects(r: &Results) -> Option<Grid> {
     };
     (!r.effects.is_empty()).then(|| Grid {
         title: format!(
-            "{}: what each part does, over all couples of cells that differ in it alone; paired by \
-             seed, {} for the number of parts",
-            r.name, r.correction
+            "{}: what each part does, over all couples of cells that differ in it alone; {}, {} for \
+             the number of parts",
+            r.name,
+            r.paired_test(),
+            r.correction
         ),
         header: ["part", "couples"].map(String::from).into_iter().chain(header).collect(),
         rows: r.effects.iter().map(row).collect(),
@@ -230,7 +267,7 @@ pub fn published(r: &Results) -> Option<Grid> {
 
 /// All tables, the first of them given.
 pub fn all(r: &Results, cells: Grid) -> Vec<Grid> {
-    [Some(cells), effects(r), recovered(r), robustness(r), published(r)]
+    [Some(cells), pooled(r), effects(r), recovered(r), robustness(r), published(r)]
         .into_iter()
         .flatten()
         .collect()
@@ -238,10 +275,22 @@ pub fn all(r: &Results, cells: Grid) -> Vec<Grid> {
 
 /// How the numbers came about, in a line.
 pub fn note(r: &Results) -> String {
+    let folds = r.folding.as_ref().map_or_else(String::new, |f| {
+        format!(
+            " {} folds of {} rows by {} ({} groups), drawn anew for each seed: each tests once, while \
+             the next validates and the rest trains. They train on much the same rows, so that a mean \
+             difference is given the variance of the differences × (1/n + {:.3}).",
+            f.folds, f.rows, f.group, f.groups, f.overlap
+        )
+    });
     format!(
-        "{} of {} runs. Δ, p and g (Hedges) on test rows: cell minus {}, paired by seed, Student's t, \
-         {} for the number of cells. The best cell is chosen on validation alone.",
-        r.finished_runs, r.expected_runs, r.reference, r.correction
+        "{} of {} runs.{folds} Δ, p and g (Hedges) on test rows: cell minus {}, {}, {} for the number \
+         of cells. The best cell is chosen on validation alone.",
+        r.finished_runs,
+        r.expected_runs,
+        r.reference,
+        r.paired_test(),
+        r.correction
     )
 }
 
@@ -257,7 +306,7 @@ fn write(header: &[String], rows: &[Vec<String>]) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| failed(e.to_string()))
 }
 
-/// A line for each cell and score, unrounded.
+/// A line for each cell and score, unrounded; with the scores over all rows at once where rows are folded.
 ///
 /// # Errors
 /// None in memory.
@@ -278,13 +327,16 @@ pub fn csv(r: &Results) -> Result<String> {
         "p_adjusted",
         "hedges_g",
     ];
+    let folded = r.folding.is_some();
+    let more = ["pooled_mean", "pooled_std"].into_iter().filter(|_| folded);
+    let header: Vec<String> = header.into_iter().chain(more).map(String::from).collect();
     let text = |v: Option<f64>| v.map_or_else(String::new, |v| v.to_string());
     let rows = r.cells.iter().flat_map(|c| {
         c.test.iter().map(move |(score, test)| {
             let valid = c.valid.get(score);
             let found = c.against(score);
             let of = |value: fn(&Comparison) -> Option<f64>| text(found.and_then(value));
-            vec![
+            let mut line = vec![
                 c.cell.clone(),
                 score.clone(),
                 test.n.to_string(),
@@ -299,31 +351,37 @@ pub fn csv(r: &Results) -> Result<String> {
                 of(|f| f.p),
                 of(|f| f.p_adjusted),
                 of(|f| f.effect),
-            ]
+            ];
+            if folded {
+                let pooled = c.pooled.as_ref().and_then(|p| p.get(score));
+                line.extend([pooled.map(|s| s.mean), pooled.map(|s| s.std)].map(text));
+            }
+            line
         })
     });
-    write(&header.map(String::from), &rows.collect::<Vec<_>>())
+    write(&header, &rows.collect::<Vec<_>>())
 }
 
 /// A line for each run, split and score, unrounded: for statistics of one's own. Damaged test rows
-/// are splits of their own.
+/// are splits of their own; where rows are folded there is a column for the fold.
 ///
 /// # Errors
 /// None in memory.
 pub fn runs_csv(r: &Results) -> Result<String> {
-    let header = ["cell", "seed", "split", "score", "value"].map(String::from);
+    let fold = r.folding.as_ref().map(|_| "fold");
+    let header: Vec<String> = ["cell", "seed"]
+        .into_iter()
+        .chain(fold)
+        .chain(["split", "score", "value"])
+        .map(String::from)
+        .collect();
     let mut rows = Vec::new();
     for run in r.cells.iter().flat_map(|c| &c.runs) {
         let record = &run.record;
         let mut add = |split: &str, score: &str, value: f64| {
-            let cell = record.cell.clone();
-            rows.push(vec![
-                cell,
-                record.seed.to_string(),
-                split.into(),
-                score.into(),
-                value.to_string(),
-            ]);
+            let fold = record.fold.map(|fold| fold.to_string());
+            let run = [record.cell.clone(), record.seed.to_string()].into_iter().chain(fold);
+            rows.push(run.chain([split.into(), score.into(), value.to_string()]).collect());
         };
         for (score, value) in record.valid.iter().flat_map(|m| m.entries()) {
             add("valid", score, value);
@@ -405,7 +463,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::results::tests::made_up;
+    use super::super::results::tests::{made_up, made_up_folds};
     use super::*;
 
     #[test]
@@ -448,6 +506,37 @@ mod tests {
         let runs = runs_csv(&r).unwrap();
         assert_eq!(runs.lines().count(), 1 + 8 * 2 * 8);
         assert!(runs.contains("labels+ta_x,1114,test,Acc-7,"));
+    }
+
+    #[test]
+    fn folds_are_named_in_every_format() {
+        let r = made_up_folds(
+            &[("labels", &[0.5, 0.52, 0.48]), ("other", &[0.30, 0.33, 0.29])],
+            Some(3),
+        );
+        let md = markdown(&r);
+        for words in [
+            "over folds and seeds; p by Nadeau and Bengio's corrected resampled t",
+            "3 folds of 120 rows by id-prefix (7 groups)",
+            "paired by seed and fold, Nadeau and Bengio's corrected resampled t",
+            "the differences × (1/n + 1.000)",
+            "scores of all rows at once",
+        ] {
+            assert!(md.contains(words), "no {words} in {md}");
+        }
+        assert_eq!(pooled(&r).unwrap().rows.len(), 2);
+        let lines = csv(&r).unwrap();
+        let lines: Vec<&str> = lines.lines().collect();
+        assert!(lines[0].ends_with(",hedges_g,pooled_mean,pooled_std"), "{}", lines[0]);
+        assert!(lines.iter().all(|l| l.split(',').count() == 16));
+        let runs = runs_csv(&r).unwrap();
+        assert!(
+            runs.starts_with("cell,seed,fold,split,") && runs.contains("other,1111,3,test,Acc-7,")
+        );
+        // Where rows are not folded, nothing of it is there.
+        let plain = made_up(&[("labels", &[0.5, 0.52, 0.48])]);
+        assert!(!markdown(&plain).contains("fold") && pooled(&plain).is_none());
+        assert!(runs_csv(&plain).unwrap().starts_with("cell,seed,split,"));
     }
 
     #[test]

@@ -23,11 +23,14 @@ pub fn part(results: &Results, at: &Path) -> Part {
     if !forests.is_empty() {
         let body = html! {
             p { "Each cell minus the reference, " code { (results.reference) }
-                ", on the test split, paired by seed. Bars are 95 % intervals of the mean difference; \
-                 in colour where the adjusted p is below " (results.alpha) "." }
+                ", on the test split; " (results.paired_test()) ". Bars are 95 % intervals \
+                 of the mean difference, in colour where the adjusted p is below " (results.alpha) "." }
             @for forest in &forests { (forest) }
         };
         sections.push(Section::new("forest", "Differences from the reference", body));
+    }
+    if let Some(grid) = tables::pooled(results) {
+        sections.push(Section::new("pooled", "All rows at once", words(&grid)));
     }
     if !results.published.is_empty() {
         sections.push(Section::new("published", "Beside published figures", published(results)));
@@ -79,7 +82,8 @@ fn lead(results: &Results) -> Markup {
     let by = results.best.as_ref().map_or("valid MAE", |b| b.by.as_str());
     html! {
         p class="lead" {
-            (results.cells.len()) " ways of training from " (results.seeds.len()) " seeds each: "
+            (results.cells.len()) " ways of training from " (results.seeds.len()) " seeds each"
+            @if let Some(f) = &results.folding { ", on " (f.folds) " folds of each" } ": "
             (results.finished_runs) " of " (results.expected_runs) " runs are finished. "
             @match &results.best {
                 Some(best) if results.reference == best.cell => {
@@ -104,6 +108,7 @@ fn lead(results: &Results) -> Markup {
             }
             div { dt { "runs" } dd { (results.finished_runs) } }
             div { dt { "seeds" } dd { (results.seeds.len()) } }
+            @if let Some(f) = &results.folding { div { dt { "folds" } dd { (f.folds) } } }
         }
     }
 }
@@ -130,10 +135,10 @@ fn table(results: &Results) -> Markup {
     let alpha = results.alpha;
     html! {
         p {
-            "Means ± population standard deviation over seeds, on the test split, at each run's best \
-             validation epoch; then the difference of " (metric) " from the reference with its p by a \
-             paired test" " (" (results.correction) "-corrected over the cells)"
-            " and its effect size, Hedges’ g. A cell is marked best only where p is below " (alpha) "."
+            "Means ± population standard deviation over " (results.over()) ", on the test split, at each \
+             run's best validation epoch; then the difference of " (metric) " from the reference with its \
+             p (" (results.paired_test()) "; " (results.correction) "-corrected over the cells) and its \
+             effect size, Hedges’ g. A cell is marked best only where p is below " (alpha) "."
         }
         div class="scroll" tabindex="0" role="group" aria-label="all cells" { table class="dense" {
             thead { tr {
@@ -330,12 +335,13 @@ fn validation(results: &Results, at: &Path) -> Option<Section> {
         (names(results))
         (both(&format!("Validation {score} of all cells by epoch"), |w| chart.draw(size(w))))
     };
-    let note = "Means over seeds, for as long as every run of a cell went on.";
+    let note =
+        format!("Means over {}, for as long as every run of a cell went on.", results.over());
     let numbers = curves::numbers(&chart, "epoch");
     Some(Section::new(
         "validation",
         "Validation by epoch",
-        figure(&format!("Validation {score}"), note, body, &numbers),
+        figure(&format!("Validation {score}"), &note, body, &numbers),
     ))
 }
 
@@ -393,7 +399,7 @@ fn probes(results: &Results) -> Option<Section> {
             (legend(inks.iter().map(|(n, i)| (n.as_str(), *i)), true))
             (chart.draw(HALF).markup(&format!("Probes of the {name} by cell"), ""))
         };
-        figure(name, "By cell, means over seeds.", body, &numbers)
+        figure(name, &format!("By cell, means over {}.", results.over()), body, &numbers)
     };
     let body = html! {
         p {
@@ -449,11 +455,14 @@ fn robustness(results: &Results) -> Option<Section> {
         (names(results))
         (both(&format!("{metric} of all cells in each condition"), |w| chart.draw(w)))
     };
-    let note = "Trained on the data as it is, tested on data that is worse; means over seeds.";
+    let note = format!(
+        "Trained on the data as it is, tested on data that is worse; means over {}.",
+        results.over()
+    );
     Some(Section::new(
         "robustness",
         "Robustness",
-        figure(&format!("Test {metric}"), note, body, &numbers),
+        figure(&format!("Test {metric}"), &note, body, &numbers),
     ))
 }
 
@@ -467,18 +476,23 @@ fn convention(results: &Results) -> &'static str {
 
 fn repeat(results: &Results, at: &Path) -> Markup {
     let seeds: Vec<String> = results.seeds.iter().map(u64::to_string).collect();
-    let rows = [
+    let mut rows = vec![
         ("experiment", html! { code { (at.display()) } }),
         ("cells", html! { (results.preset.as_deref().unwrap_or("its own")) }),
         ("data", html! { code { (results.data) } }),
         ("SHA-256 of it", html! { code { (results.data_sha256) } }),
         ("convention", html! { (convention(results)) }),
         ("seeds", html! { (seeds.join(", ")) }),
-        ("runs", html! { code { "runs/CELL/SEED" } " in that folder" }),
         ("adapter", html! { (results.adapter) }),
         ("driver", html! { (results.driver) }),
         ("modalign", html! { (results.version) }),
     ];
+    if let Some(f) = &results.folding {
+        let said = format!("{} of {} rows by {} ({} groups)", f.folds, f.rows, f.group, f.groups);
+        rows.insert(6, ("folds", html! { (said) ", drawn anew for each seed" }));
+    }
+    let runs = if results.folding.is_some() { "runs/CELL/SEED-KofK" } else { "runs/CELL/SEED" };
+    rows.push(("runs", html! { code { (runs) } " in that folder" }));
     let settings = results.cells.iter().map(|c| {
         let settings = if c.settings.is_empty() { "–".into() } else { c.settings.join("  ") };
         (c, settings)
@@ -492,7 +506,8 @@ fn repeat(results: &Results, at: &Path) -> Markup {
             tbody { @for (cell, settings) in settings { tr {
                 th scope="row" { (cell.cell) }
                 td { code { (settings) } }
-                td { @for r in &cell.runs { (r.record.seed) " " } }
+                td { @for r in &cell.runs { (r.record.seed)
+                    @if let Some(fold) = r.record.fold { "-" (fold) } " " } }
             } } }
         } }
     }
@@ -500,6 +515,6 @@ fn repeat(results: &Results, at: &Path) -> Markup {
 
 /// The first run of a cell, if it can still be read.
 pub fn first_run(cell: &CellResult, at: &Path) -> Option<Run> {
-    let first = cell.runs.iter().min_by_key(|r| r.record.seed)?;
+    let first = cell.runs.iter().min_by_key(|r| r.record.pair())?;
     Run::read(&at.join(&first.run)).ok()
 }

@@ -130,12 +130,12 @@ fn of_experiment(place: &mut Place, results: &Results, at: &Path, number: usize)
     let mut parts = vec![own];
     let best = results.best_cell().or_else(|| results.cells.first());
     if let Some((cell, run)) = best.and_then(|c| Some((c, experiment::first_run(c, at)?))) {
-        let title = format!("Best cell: {}, seed {}", cell.cell, run.config.train.seed);
+        let title = format!("Best cell: {}, {}", cell.cell, run.place());
         parts.push(place.part(&run, &format!("{id}-best"), title));
     }
     let reference = results.reference_cell().filter(|c| Some(&c.cell) != best.map(|b| &b.cell));
     if let Some((cell, run)) = reference.and_then(|c| Some((c, experiment::first_run(c, at)?))) {
-        let title = format!("Reference: {}, seed {}", cell.cell, run.config.train.seed);
+        let title = format!("Reference: {}, {}", cell.cell, run.place());
         parts.push(run_page::part(&run, None, &format!("{id}-reference"), title));
     }
     parts

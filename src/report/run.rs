@@ -1,6 +1,6 @@
 //! Reading a run: what its folder says, and what its model says of its data.
 
-use crate::data::{SplitName, Task, TaskKind};
+use crate::data::{Folded, SplitName, Task, TaskKind};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::recipe::{Config, TextEncoder};
@@ -68,6 +68,18 @@ impl Run {
     /// The epoch that the model is of.
     pub fn best(&self) -> Option<&EpochRecord> {
         self.history.iter().rev().find(|r| r.best)
+    }
+
+    /// The fold that it tests on; none where the splits are those of its data file.
+    pub fn fold(&self) -> Option<Folded> {
+        serde_json::from_value(self.card.get("fold")?.clone()).ok()
+    }
+
+    /// Its seed, and its fold.
+    pub fn place(&self) -> String {
+        let fold =
+            self.fold().map(|Folded { fold, .. }| format!(", fold {} of {}", fold.part, fold.of));
+        format!("seed {}{}", self.config.train.seed, fold.unwrap_or_default())
     }
 
     /// A string of run.json.

@@ -242,6 +242,10 @@ fn repeat(run: &Run) -> Markup {
         };
         run.said(key).is_some()
     });
+    let fold = run.fold().map(|folded| folded.fold);
+    if let Some(f) = &fold {
+        rows.insert(3, ("fold", html! { (f) }));
+    }
     if let Some(n) = parameters {
         rows.push(("parameters", html! { (n) }));
     }
@@ -258,8 +262,12 @@ fn repeat(run: &Run) -> Markup {
     rows.push(("changed settings", settings));
     html! {
         (facts(&rows))
-        p { "On the same adapter and driver this leaves the same bits:" }
-        pre class="command" tabindex="0" { (command(run)) }
+        @if fold.is_some() {
+            p { "It is a fold of an experiment, whose plan trains it again." }
+        } @else {
+            p { "On the same adapter and driver this leaves the same bits:" }
+            pre class="command" tabindex="0" { (command(run)) }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Files of a run that can be loaded again: the model with its card, and the full state.
 
-use crate::data::{Modality, Standardise, StreamSpec, Task};
+use crate::data::{Folded, Modality, Standardise, StreamSpec, Task};
 use crate::error::{Error, Result};
 use crate::files::{self, check_format, first_format, tensor_header, write_atomic_with};
 use crate::nn::Weights;
@@ -30,6 +30,9 @@ pub struct ModelCard {
     pub standardise: Option<Standardise>,
     /// SHA-256 of the training data file.
     pub data_sha256: String,
+    /// The fold of them that it was trained on, where that was not the file's own split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fold: Option<Folded>,
     /// The epoch that it is of, from 1.
     pub epoch: usize,
 }

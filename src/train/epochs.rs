@@ -73,6 +73,7 @@ pub(super) fn continue_run(
     let mut outcome = Outcome {
         format: FORMAT,
         test: None,
+        test_scores: Vec::new(),
         valid: None,
         best_epoch,
         epochs: history.len(),
@@ -89,7 +90,7 @@ pub(super) fn continue_run(
         let metrics = score(session, split, &predictions)?;
         match split {
             SplitName::Valid => outcome.valid = metrics,
-            _ => outcome.test = metrics,
+            _ => (outcome.test, outcome.test_scores) = (metrics, predictions.fused()),
         }
     }
     files.write_json("metrics.json", &outcome)?;
@@ -214,6 +215,7 @@ fn card(session: &Session, epoch: usize) -> ModelCard {
         streams: session.model().streams().iter().map(Into::into).collect(),
         standardise: session.standardise().cloned(),
         data_sha256: session.data().digest().to_string(),
+        fold: session.data().fold().cloned(),
         epoch,
     }
 }

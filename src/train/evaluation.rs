@@ -3,7 +3,7 @@
 use super::blueprint::{available, offer};
 use super::checkpoint::Saved;
 use super::metrics::Metrics;
-use super::opened::open_data;
+use super::opened::{in_kept_fold, open_data};
 use super::session::{Predictions, Session};
 use super::text;
 use crate::data::{Dataset, SplitName};
@@ -29,7 +29,9 @@ pub fn evaluate_run(
     Ok((session.data().clone(), predictions, metrics))
 }
 
-/// A trained model over a data file, without anything of training.
+/// A trained model over a data file, without anything of training. Of a model that was trained on a fold,
+/// the splits of that very file are those of the fold: rows that it has seen are no test. Any other file
+/// has its own.
 ///
 /// # Errors
 /// As [`evaluate_run`].
@@ -39,6 +41,9 @@ pub fn open_saved(gpu: &Gpu, saved: &Saved, data: &Path) -> Result<Session> {
     let mut config = card.config.clone();
     config.task.kind = TaskChoice::Auto;
     let data = open_data(gpu, data, &config, &text::encoder_of(&saved.path))?;
+    // A digest of gigabytes takes long, and no other model wants it here.
+    let kept = card.fold.as_ref().filter(|_| data.digest() == card.data_sha256);
+    let data = in_kept_fold(data, kept)?;
     let data = Arc::new(Dataset::clone(&data).for_task(&card.task)?);
     let offered = available(&data);
     let mut streams = Vec::new();

@@ -3,8 +3,9 @@
 use super::generated::LabelRecord;
 use super::history::EpochRecord;
 use super::run_files::RunCard;
+use crate::data::Folded;
 use crate::error::{Error, Result};
-use crate::files::is_leftover;
+use crate::files::{check_format, is_leftover};
 use crate::recipe::Config;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -103,6 +104,19 @@ pub fn data(run: &Path) -> Result<PathBuf> {
     let card = json(run, "run.json")?;
     let path = card["data"].as_str().map(PathBuf::from);
     path.ok_or_else(|| Error::checkpoint(run.join("run.json"), "does not name its data"))
+}
+
+/// The digest of the data that a run was trained on, and the fold of them, if it was one.
+///
+/// # Errors
+/// A `run.json` that is missing or is none.
+pub fn trained_on(run: &Path) -> Result<(String, Option<Folded>)> {
+    let path = run.join("run.json");
+    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let card: RunCard = serde_json::from_str(&text)
+        .map_err(|e| Error::checkpoint(&path, format!("no card of a run ({e})")))?;
+    check_format(&path, card.format)?;
+    Ok((card.data_sha256, card.fold))
 }
 
 /// The epochs written so far.

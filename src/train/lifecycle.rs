@@ -6,10 +6,11 @@ use super::folder;
 use super::history::{EpochRecord, StepRecord};
 use super::initial::begin;
 use super::metrics::Metrics;
-use super::opened::{digest_ahead, open_data, statistics};
+use super::opened::{digest_ahead, in_fold, in_kept_fold, open_data, statistics};
 use super::run_files::{Files, RunCard};
 use super::session::Session;
 use super::text;
+use crate::data::Fold;
 use crate::error::{Error, Result};
 use crate::files::{FORMAT, check_format, remove_leftovers, write_atomic};
 use crate::gpu::Gpu;
@@ -28,6 +29,8 @@ pub struct RunOptions {
     pub config: Config,
     /// Weights to begin with, under MMSA's names.
     pub init: Option<PathBuf>,
+    /// The fold to train, validate and test on, instead of the splits of the file.
+    pub fold: Option<Fold>,
 }
 
 /// How a run ended.
@@ -38,6 +41,9 @@ pub struct Outcome {
     /// Metrics of the best epoch on the test split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Metrics>,
+    /// What the model predicted there, row by row; nothing where `test` is none.
+    #[serde(skip)]
+    pub test_scores: Vec<f32>,
     /// And on the validation split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid: Option<Metrics>,
@@ -86,6 +92,7 @@ pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Re
     folder::free_for_run(&options.out)?;
     let encoder = Path::new(&options.config.bert.path);
     let data = open_data(gpu, &options.data, &options.config, encoder)?;
+    let data = in_fold(data, options.fold.as_ref())?;
     digest_ahead(&data);
     let standardise = statistics(&data, &options.config);
     let mut session = Session::new(gpu, &options.config, data.clone(), standardise, true)?;
@@ -95,6 +102,7 @@ pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Re
         data: absolute(&options.data),
         data_sha256: data.digest().to_string(),
         tokens_sha256: data.tokens_digest().map(str::to_string),
+        fold: data.fold().cloned(),
         init: options.init.as_ref().map(absolute),
         adapter: gpu.caps().name.clone(),
         driver: gpu.caps().driver.clone(),
@@ -158,6 +166,7 @@ pub fn resume(
              and the run's bert folder",
         ));
     }
+    let data = in_kept_fold(data, card.fold.as_ref())?;
     for folder in ["", "state", "bert"] {
         remove_leftovers(files.root.join(folder));
     }

@@ -1,7 +1,7 @@
 //! A data set as a run reads it: opened, checked, its text through the encoder, its statistics.
 
 use super::text;
-use crate::data::{Dataset, Modality, Options, SplitName, Standardise};
+use crate::data::{Dataset, Fold, Folded, Modality, Options, SplitName, Standardise};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::phase::Phase;
@@ -29,6 +29,16 @@ pub fn open_file(path: &Path, config: &Config) -> Result<Dataset> {
 /// Bad data, or an encoder that cannot be read.
 pub fn open_data(gpu: &Gpu, path: &Path, config: &Config, encoder: &Path) -> Result<Arc<Dataset>> {
     text::with_text(gpu, open_file(path, config)?, config, encoder).map(Arc::new)
+}
+
+/// The data with the rows of a fold in its splits, where there is one.
+pub(super) fn in_fold(data: Arc<Dataset>, fold: Option<&Fold>) -> Result<Arc<Dataset>> {
+    fold.map_or(Ok(data.clone()), |fold| data.in_fold(fold).map(Arc::new))
+}
+
+/// The same of the fold that a run kept; other ids than it was made by are an error.
+pub(super) fn in_kept_fold(data: Arc<Dataset>, kept: Option<&Folded>) -> Result<Arc<Dataset>> {
+    kept.map_or(Ok(data.clone()), |kept| data.in_kept_fold(kept).map(Arc::new))
 }
 
 /// Has the digest of a data file computed while other things are done: of gigabytes it takes long.

@@ -1,5 +1,6 @@
 //! The files of a run folder, as training writes and keeps them.
 
+use crate::data::Folded;
 use crate::error::{Error, Result};
 use crate::files::{first_format, write_atomic};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub(super) struct RunCard {
     /// Of the tokens, which come from another file or by way of a tokenizer.
     #[serde(default)]
     pub(super) tokens_sha256: Option<String>,
+    /// Where the splits are not the file's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fold: Option<Folded>,
     pub(super) init: Option<PathBuf>,
     pub(super) adapter: String,
     pub(super) driver: String,

@@ -29,9 +29,9 @@ const GRID: &str = "data = 'small.safetensors'\nseeds = 2\n[set]\n'train.max_epo
 
 /// What a finished run must not lose or change: its model and its record, with the time they were
 /// written.
-fn finished(folder: &str) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
+pub fn finished(place: &Place, folder: &str) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
     let mut all = BTreeMap::new();
-    let Ok(cells) = std::fs::read_dir(place().at(folder).join("runs")) else { return all };
+    let Ok(cells) = std::fs::read_dir(place.at(folder).join("runs")) else { return all };
     for cell in cells.flatten() {
         for seed in std::fs::read_dir(cell.path()).unwrap().flatten() {
             if !seed.path().join("cell.json").exists() {
@@ -48,13 +48,26 @@ fn finished(folder: &str) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
 }
 
 /// The bits of every finished model, by cell and seed.
-fn models(folder: &str) -> BTreeMap<String, Vec<u8>> {
-    let base = place().at(folder);
+pub fn models(place: &Place, folder: &str) -> BTreeMap<String, Vec<u8>> {
+    let base = place.at(folder);
     let named = |path: &PathBuf| path.strip_prefix(&base).unwrap().display().to_string();
-    let all = finished(folder).into_iter();
+    let all = finished(place, folder).into_iter();
     all.filter(|(p, _)| p.ends_with("model.safetensors"))
         .map(|(p, (b, _))| (named(&p), b))
         .collect()
+}
+
+/// Starts an experiment and kills it after three runs or a few more, in the middle of one; what was
+/// finished then.
+pub fn killed(place: &Place, line: &str, folder: &str) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
+    let mut child = place.command(line).stdout(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    while finished(place, folder).len() < 3 * 3 && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    finished(place, folder)
 }
 
 /// An uninterrupted experiment that several tests read.
@@ -124,17 +137,7 @@ fn a_grid_compares_every_cell_with_the_reference() {
 #[test]
 fn a_kill_repeats_no_run_and_changes_no_bit() {
     whole();
-    let child =
-        place().command("experiment grid.toml --out killed --quiet").stdout(Stdio::null()).spawn();
-    let mut child = child.unwrap();
-    let began = Instant::now();
-    // After a few runs, in the middle of one.
-    while finished("killed").len() < 3 * 3 && began.elapsed() < Duration::from_secs(60) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let before = finished("killed");
+    let before = killed(place(), "experiment grid.toml --out killed --quiet", "killed");
     let done = before.len() / 3;
     assert!((3..8).contains(&done), "{done} runs were finished");
     let listed = place().json("experiment grid.toml --out killed --list --json");
@@ -145,12 +148,12 @@ fn a_kill_repeats_no_run_and_changes_no_bit() {
     let ran = place().run("experiment grid.toml --out killed");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.err.contains(&format!("8 runs, {done} of them finished")), "{}", ran.err);
-    let after = finished("killed");
+    let after = finished(place(), "killed");
     assert_eq!(after.len(), 3 * 8);
     for (path, kept) in &before {
         assert!(after[path] == *kept, "{} was written again", path.display());
     }
-    assert_eq!(models("killed"), models("whole"));
+    assert_eq!(models(place(), "killed"), models(place(), "whole"));
 }
 
 #[test]

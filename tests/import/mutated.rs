@@ -239,6 +239,7 @@ fn ten_thousand_models() {
         streams: vec![stream],
         standardise: None,
         data_sha256: "0".repeat(64),
+        fold: None,
         epoch: 3,
     };
     Saved::save(&path, &card, &weights).unwrap();

@@ -424,6 +424,7 @@ fn a_training_that_diverges_says_what_to_do() {
         out: folder.path().join("run"),
         config: config(&["train.lr=1e30", "train.max_epochs=5"]),
         init: None,
+        fold: None,
     };
     let error = train(gpu(), &options, &mut ()).expect_err("diverged");
     let text = one_line(&error);
@@ -443,7 +444,7 @@ fn an_epoch_that_diverges_leaves_the_one_before() {
     let begin = |name: &str, lr: &str| {
         let config = config(&["train.accumulate=4", "train.max_epochs=3", lr]);
         let (data, out) = (data.clone(), folder.path().join(name));
-        let options = RunOptions { data, out, config, init: None };
+        let options = RunOptions { data, out, config, init: None, fold: None };
         let error = train(gpu(), &options, &mut ()).expect_err("diverged");
         (options.out, error)
     };

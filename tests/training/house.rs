@@ -84,7 +84,7 @@ fn data(folder: &Path, aligned: bool) -> PathBuf {
 }
 
 fn options(data: &Path, out: PathBuf, config: Config) -> RunOptions {
-    RunOptions { data: data.into(), out, config, init: None }
+    RunOptions { data: data.into(), out, config, init: None, fold: None }
 }
 
 #[test]

@@ -224,8 +224,13 @@ fn the_encoder_comes_and_goes_with_its_pooler() {
 
         let (data, out) = (folder.path().join("whole.safetensors"), folder.path().join("run"));
         with_valid(&folder.path().join("golden.safetensors"), &data);
-        let options =
-            RunOptions { data, out: out.clone(), config: Config::clone(&config), init: None };
+        let options = RunOptions {
+            data,
+            out: out.clone(),
+            config: Config::clone(&config),
+            init: None,
+            fold: None,
+        };
         train(gpu(), &options, &mut ()).expect("a run");
         let to = folder.path().join("encoder");
         let count = export(&out, &to).expect("an encoder");

@@ -36,7 +36,7 @@ fn mosi_learns_in_three_epochs() {
     let folder = tempfile::tempdir().unwrap();
     let set = ["train.seed=1111", "train.max_epochs=3", "model.modalities=TA"];
     let out = folder.path().join("run");
-    let options = RunOptions { data, out, config: build(&set), init: None };
+    let options = RunOptions { data, out, config: build(&set), init: None, fold: None };
     let outcome = train(gpu(), &options, &mut ()).unwrap();
     let test = outcome.test.expect("a test split");
     println!(

@@ -53,6 +53,7 @@ impl Place {
             out: self.run(name),
             config: settings(epochs),
             init: None,
+            fold: None,
         }
     }
 

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::StreamSurvey;
+use crate::data::groups::video;
 use crate::data::ridge::{Normal, moments};
 use crate::data::{Dataset, Modality, SplitName};
 
@@ -155,15 +156,6 @@ impl Part {
             .map(|(row, fold)| weights[*fold].as_ref().map_or(0.0, |w| dot(row, w)))
             .collect();
         (correlation(&guesses, &self.y), all)
-    }
-}
-
-/// The video of a clip: MMSA writes `video$_$clip`, others `video_clip`.
-fn video(id: &str) -> &str {
-    let clip = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit());
-    match id.split_once("$_$").or_else(|| id.rsplit_once('_').filter(|(_, c)| clip(c))) {
-        Some((video, _)) => video,
-        None => id,
     }
 }
 
@@ -390,14 +382,5 @@ mod tests {
         });
         assert_eq!((found.len(), found[0].feature, found[0].not.len()), (1, Some(2), 0));
         assert!(found[0].to_string().contains("all but the label itself"));
-    }
-
-    #[test]
-    fn clips_of_a_video_are_told() {
-        for (id, wanted) in
-            [("a_b$_$12", "a_b"), ("03bSnISJMiM_4", "03bSnISJMiM"), ("x_y", "x_y"), ("7", "7")]
-        {
-            assert_eq!(video(id), wanted);
-        }
     }
 }
