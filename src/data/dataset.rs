@@ -195,8 +195,8 @@ pub(super) struct Field {
 /// Where the rows of a tensor begin, in bytes from the start of the map.
 #[derive(Debug, Clone)]
 pub(super) enum Rows {
-    /// One behind the other from here on, as a file has them.
-    Run(usize),
+    /// One behind the other, as a file has them.
+    Run { first: usize, row_bytes: usize },
     /// Each at a place of its own, as a fold has them.
     Each(Vec<usize>),
 }
@@ -210,7 +210,7 @@ impl Field {
     /// Where a row begins.
     pub(super) fn start(&self, row: usize) -> usize {
         match &self.rows {
-            Rows::Run(first) => first + row * self.row_bytes(),
+            Rows::Run { first, row_bytes } => first + row * row_bytes,
             Rows::Each(starts) => starts[row],
         }
     }

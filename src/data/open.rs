@@ -268,8 +268,9 @@ impl Checker<'_> {
                 )));
             }
         }
-        let rows = Rows::Run(self.data + info.data_offsets.0);
-        Ok(Some(Field { rows, shape: info.shape.clone(), lengths: None }))
+        let (start, end) = info.data_offsets;
+        let run = Rows::Run { first: self.data + start, row_bytes: (end - start) / found };
+        Ok(Some(Field { rows: run, shape: info.shape.clone(), lengths: None }))
     }
 
     fn bytes(&self, field: &Field) -> &[u8] {

@@ -38,7 +38,7 @@ pub struct CellResult {
     pub runs: Vec<CellRun>,
     /// Means and spreads on validation rows.
     pub valid: ByScore<Summary>,
-    /// And on test rows, with [`SHARED`] and [`PRIVATE`] where they are known.
+    /// And on test rows, with [`SHARED`](super::SHARED) and [`PRIVATE`](super::PRIVATE) where they are known.
     pub test: ByScore<Summary>,
     /// Scores over all rows at once, each as the run predicts it that tests on it, over the seeds whose
     /// folds are all finished; absent where rows are not folded.
