@@ -2,7 +2,7 @@
 
 use super::train::{each_table, metrics_table};
 use super::{Global, output, run_folder};
-use crate::data::{SplitName, TaskKind};
+use crate::data::SplitName;
 use crate::error::{Error, Result};
 use crate::train::carried::head_name;
 use crate::train::metrics::Metrics;
@@ -52,17 +52,19 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let path = run_folder::data_for(&args.model, args.data.as_deref())?;
     let gpu = global.gpu()?;
     let mut session = open_saved(&gpu, &saved, &path)?;
+    for modality in session.absent() {
+        global.note(&format!(
+            "note: {} has no {modality}: every row is scored with what was usual of it in training",
+            path.display()
+        ));
+    }
     let predictions = session.predict(args.split)?;
     let damaged = if args.robustness { session.robustness(args.split)? } else { Vec::new() };
     gpu.save_pipeline_cache();
     let data = session.data().clone();
     let truth = data.split(args.split).and_then(|s| s.targets()).ok_or_else(|| {
         let (name, task) = (args.split, data.task());
-        let field = match task.kind {
-            TaskKind::Regression => "regression_labels",
-            _ => "class_labels",
-        };
-        let what = task.about();
+        let (field, what) = (task.field(), task.about());
         Error::data(&path, format!("no '{name}.{field}' of {what} to compare with; try predict"))
     })?;
     let heads: Vec<(String, Metrics)> = predictions

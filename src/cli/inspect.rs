@@ -194,7 +194,11 @@ fn show_model(path: &Path, global: &Global) -> Result<()> {
         ("written by", format!("modalign {}", card.version)),
         ("preset", card.config.preset.clone()),
         ("reads", streams.join(", ")),
-        ("standardised", if card.standardise.is_some() { "yes" } else { "no" }.into()),
+        (
+            "standardised",
+            if card.standardise.as_ref().is_some_and(|s| !s.is_empty()) { "yes" } else { "no" }
+                .into(),
+        ),
         ("epoch", card.epoch.to_string()),
         ("parameters", count.to_string()),
     ]))?;

@@ -79,6 +79,12 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let gpu = global.gpu()?;
     let mut session = open_saved(&gpu, &saved, &path)?;
     let split = choose(session.data(), args.split)?;
+    for modality in session.absent() {
+        global.note(&format!(
+            "note: {} has no {modality}: every row is scored with what was usual of it in training",
+            path.display()
+        ));
+    }
     let predictions = session.predict(split)?;
     gpu.save_pipeline_cache();
     let convention = saved.card.config.data.convention;

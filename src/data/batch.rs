@@ -77,11 +77,11 @@ impl BatchShape {
     ) -> Self {
         let mut steps = [0; 3];
         for spec in specs {
-            let stream = split.stream(spec.modality).filter(|_| spec.lengths);
-            steps[spec.modality.index()] = stream.map_or(spec.steps, |stream| {
-                let longest = rows.iter().map(|row| stream.len(*row as usize)).max();
-                bucket(longest.unwrap_or(0).min(spec.steps), spec.steps)
-            });
+            let stream = split.stream(spec.modality);
+            let len = |row: &u32| stream.map_or(1, |stream| stream.len(*row as usize));
+            let longest = rows.iter().map(len).max().unwrap_or(0).min(spec.steps);
+            steps[spec.modality.index()] =
+                if spec.lengths { bucket(longest, spec.steps) } else { spec.steps };
         }
         let tokens = tokens.map_or(0, |t| packed_rows(rows.iter().map(|r| t.len(*r as usize))));
         BatchShape { rows: rows.len(), tokens, steps }
@@ -209,13 +209,19 @@ pub fn fill(
     out.clear();
     out.resize(layout.words, 0);
     for place in &layout.streams {
-        let stream = matching_stream(split, place.modality, place.dim)?;
         let stats = standardise.and_then(|s| s.stats(place.modality));
-        if let Some(stats) = stats {
-            stats.fits(split, place.dim)?;
-        }
+        let stream = readable_stream(split, (place.modality, place.dim), standardise)?;
+        let usual = standardise.and_then(|s| s.usual(place.modality));
         for (i, &row) in rows.iter().enumerate() {
             let row = row as usize;
+            let Some(stream) = stream.filter(|stream| !stream.missing(row)) else {
+                // What is usual says the least.
+                let usual = usual.as_ref().ok_or_else(|| unknown(split, place.modality, row))?;
+                let left = if place.lengths_at.is_some() { 1 } else { place.steps };
+                let frames = (0..left).map(|_| usual.iter().copied());
+                write_frames(place, i, frames, None, out);
+                continue;
+            };
             let valid = stream.len(row).min(place.steps);
             let frames = (0..valid).map(|step| stream.frame(row, step));
             write_frames(place, i, frames, stats, out);
@@ -337,6 +343,34 @@ pub fn fill_samples(
         out[layout.rows_at + i] = i as u32;
     }
     Ok(())
+}
+
+/// The stream of a split, where it has one, that a model with `dim` features per step can read; a split
+/// without it can be read where it is known what is usual of it.
+pub(super) fn readable_stream<'a>(
+    split: &'a Split,
+    (modality, dim): (Modality, usize),
+    standardise: Option<&Standardise>,
+) -> Result<Option<Stream<'a>>> {
+    let usual = standardise.and_then(|s| s.usual(modality));
+    if split.stream(modality).is_none() && usual.is_some_and(|usual| usual.len() == dim) {
+        return Ok(None);
+    }
+    let stream = matching_stream(split, modality, dim)?;
+    if let Some(stats) = standardise.and_then(|s| s.stats(modality)) {
+        stats.fits(split, dim)?;
+    }
+    Ok(Some(stream))
+}
+
+/// Nothing is known that could stand in for what a row lacks.
+fn unknown(split: &Split, modality: Modality, row: usize) -> Error {
+    let detail = format!(
+        "{}, row {row} has no {modality}, and nothing says what is usual of it: no training row has one, \
+         or the model's file is of a version that did not keep it",
+        split.name()
+    );
+    Error::data(split.path(), detail)
 }
 
 /// The stream of a split that a model with `dim` features per step can read.

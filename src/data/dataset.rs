@@ -85,7 +85,12 @@ impl Dataset {
     }
 
     /// The same data with its text as tokens.
-    pub fn with_text(self, text: Text) -> Dataset {
+    pub fn with_text(self, mut text: Text) -> Dataset {
+        for split in self.splits() {
+            if split.missing_rows(Modality::Text) > 0 {
+                text.tokens.empty(split.name(), |row| split.missing(Modality::Text, row));
+            }
+        }
         let tokens_digest = Some(text.tokens.digest.clone());
         Dataset { text: Some(Arc::new(text)), tokens_digest, ..self }
     }
@@ -169,6 +174,8 @@ pub struct Split {
     pub(super) rows: usize,
     pub(super) streams: [Option<Field>; 3],
     pub(super) text_bert: Option<Field>,
+    /// Of each modality the rows that lack it, where the file says so.
+    pub(super) missing: [Option<Vec<bool>>; 3],
     pub(super) labels: Option<Vec<f32>>,
     pub(super) numbers: Option<Table<f32>>,
     pub(super) class_labels: Option<Vec<u32>>,
@@ -238,7 +245,19 @@ impl Split {
         let &[rows, steps, dim] = field.shape.as_slice() else { return None };
         let source = if modality == Modality::Text { &self.text_source } else { &self.source };
         let map = &source.map;
-        Some(Stream { modality, rows, steps, dim, map, field })
+        let missing = self.missing[modality.index()].as_deref();
+        Some(Stream { modality, rows, steps, dim, map, field, missing })
+    }
+
+    /// Whether the file says that a row lacks a modality.
+    pub fn missing(&self, modality: Modality, row: usize) -> bool {
+        let rows = self.missing[modality.index()].as_ref();
+        rows.is_some_and(|rows| rows.get(row).copied().unwrap_or_default())
+    }
+
+    /// How many rows lack a modality.
+    pub fn missing_rows(&self, modality: Modality) -> usize {
+        self.missing[modality.index()].iter().flatten().filter(|missing| **missing).count()
     }
 
     /// The token ids for a BERT encoder.
@@ -305,6 +324,7 @@ pub struct Stream<'a> {
     pub dim: usize,
     map: &'a [u8],
     field: &'a Field,
+    missing: Option<&'a [bool]>,
 }
 
 impl<'a> Stream<'a> {
@@ -313,10 +333,16 @@ impl<'a> Stream<'a> {
         self.field.lengths.is_some()
     }
 
-    /// The valid steps of `row`, in 1..=steps; 0 past the last row.
+    /// Whether `row` lacks the modality: what the file holds of it means nothing.
+    pub fn missing(&self, row: usize) -> bool {
+        self.missing.is_some_and(|rows| rows.get(row).copied().unwrap_or_default())
+    }
+
+    /// The valid steps of `row`, in 1..=steps; 1 of a row that lacks the modality, 0 past the last row.
     pub fn len(&self, row: usize) -> usize {
         match &self.field.lengths {
             _ if row >= self.rows => 0,
+            Some(_) if self.missing(row) => 1,
             Some(lengths) => lengths.get(row).map_or(0, |&n| n as usize),
             None => self.steps,
         }

@@ -79,9 +79,10 @@ impl Folds {
         }
         if let Some(split) = data.splits().find(|s| s.targets().is_none()) {
             let detail = format!(
-                "has no labels in {}, and a row without a label can neither train nor test: \
+                "has no {}.{}, and a row without a label can neither train nor test: \
                  leave that split out of the file",
-                split.name()
+                split.name(),
+                data.task().field()
             );
             return Err(Error::data(data.path(), detail));
         }
@@ -239,6 +240,7 @@ fn view(name: SplitName, rows: &[At<'_>]) -> Option<Split> {
         rows: rows.len(),
         streams: Modality::ALL.map(|m| gathered(rows, |split| split.streams[m.index()].as_ref())),
         text_bert: gathered(rows, |split| split.text_bert.as_ref()),
+        missing: Modality::ALL.map(|m| each(rows, |split| split.missing[m.index()].as_deref())),
         labels: each(rows, |split| split.labels.as_deref()),
         numbers: table(rows, |split| split.numbers.as_ref()),
         flags: table(rows, |split| split.flags.as_ref()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::batch::{BatchShape, Layout, StreamSpec, fill, matching_stream};
+use super::batch::{BatchShape, Layout, StreamSpec, fill, readable_stream};
 use super::normalize::Standardise;
 use super::{Dataset, SplitName};
 use crate::error::{Error, Result};
@@ -74,10 +74,7 @@ impl Loader {
             Error::data(data.path(), format!("there is no {split} split; add its tensors"))
         })?;
         for spec in &specs {
-            matching_stream(part, spec.modality, spec.dim)?;
-            if let Some(stats) = standardise.as_ref().and_then(|s| s.stats(spec.modality)) {
-                stats.fits(part, spec.dim)?;
-            }
+            readable_stream(part, (spec.modality, spec.dim), standardise.as_deref())?;
         }
         if tables.is_some() && data.text().and_then(|t| t.tokens.split(split)).is_none() {
             return Err(Error::data(

@@ -14,7 +14,13 @@ const LIMIT: f32 = 1e6;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Standardise {
     streams: Vec<FeatureStats>,
+    /// Of streams that are read as they are: what stands in for a row that lacks one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    usual: Vec<FeatureStats>,
 }
+
+/// Rows by which it is known what is usual of a stream that is read as it is.
+const ENOUGH: usize = 1024;
 
 /// What one modality's features look like in training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,8 +37,26 @@ impl Standardise {
     /// Fits to the valid steps of `split` (the training split), accumulating in f64. Modalities
     /// that the split lacks are left out; audio and vision are the usual choice.
     pub fn fit(split: &Split, modalities: &[Modality]) -> Standardise {
-        let fitted = modalities.iter().filter_map(|&modality| FeatureStats::fit(split, modality));
-        Standardise { streams: fitted.collect() }
+        let every = |&modality: &Modality| FeatureStats::fit(split, modality, usize::MAX);
+        Standardise { streams: modalities.iter().filter_map(every).collect(), usual: Vec::new() }
+    }
+
+    /// The same, and of the other modalities what is usual of their features, by some of the rows.
+    pub fn with_usual(split: &Split, standardised: &[Modality]) -> Standardise {
+        let others = Modality::ALL.into_iter().filter(|m| !standardised.contains(m));
+        let usual = others.filter_map(|m| FeatureStats::fit(split, m, ENOUGH)).collect();
+        Standardise { usual, ..Self::fit(split, standardised) }
+    }
+
+    /// Whether anything is standardised.
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// The mean of a modality's features as a batch has them, standardised or not, where it is known.
+    pub fn usual(&self, modality: Modality) -> Option<Vec<f32>> {
+        let usual = self.usual.iter().find(|s| s.modality == modality).map(|s| s.mean.clone());
+        self.stats(modality).map(|s| vec![0.0; s.mean.len()]).or(usual)
     }
 
     /// The statistics of a modality, if it was fitted.
@@ -42,11 +66,16 @@ impl Standardise {
 }
 
 impl FeatureStats {
-    fn fit(split: &Split, modality: Modality) -> Option<FeatureStats> {
+    /// By rows that have the modality, `most` of them, evenly spread.
+    fn fit(split: &Split, modality: Modality, most: usize) -> Option<FeatureStats> {
         let stream = split.stream(modality)?;
-        let frames =
-            || (0..stream.rows).flat_map(|row| (0..stream.len(row)).map(move |t| (row, t)));
+        let apart = stream.rows.div_ceil(most).max(1);
+        let rows = || (0..stream.rows).filter(|row| !stream.missing(*row)).step_by(apart);
+        let frames = || rows().flat_map(|row| (0..stream.len(row)).map(move |t| (row, t)));
         let count = frames().count() as f64;
+        if count == 0.0 {
+            return None;
+        }
         // Two passes, since the one-pass formula cancels where the mean is large.
         let mut mean = vec![0.0f64; stream.dim];
         for (row, step) in frames() {

@@ -134,6 +134,7 @@ struct Part {
     rows: usize,
     streams: [Option<Field>; 3],
     text_bert: Option<Field>,
+    missing: [Option<Vec<bool>>; 3],
     labels: Option<Vec<f32>>,
     numbers: Option<Table<f32>>,
     class_labels: Option<Vec<u32>>,
@@ -150,6 +151,7 @@ impl Part {
             rows: self.rows,
             streams: self.streams,
             text_bert: self.text_bert,
+            missing: self.missing,
             labels: self.labels,
             numbers: self.numbers,
             class_labels: self.class_labels,
@@ -186,6 +188,11 @@ impl Checker<'_> {
             streams[modality.index()] = self.stream(&full(modality.name()), &mut rows)?;
         }
         let text_bert = self.text_bert(&full("text_bert"), &mut rows)?;
+        let mut missing = [None, None, None];
+        for modality in Modality::ALL {
+            let name = full(&format!("{modality}_missing"));
+            missing[modality.index()] = self.missing(&name, &mut rows)?;
+        }
         if rows.is_none() {
             // Sentences alone are inputs, too, for whoever has a tokenizer.
             match self.side.texts(name).filter(|n| *n > 0) {
@@ -211,6 +218,7 @@ impl Checker<'_> {
             rows,
             streams,
             text_bert,
+            missing,
             labels,
             numbers,
             class_labels,
@@ -304,6 +312,26 @@ impl Checker<'_> {
             field.lengths = Some(valid);
         }
         Ok(Some(field))
+    }
+
+    /// Rows that lack a modality: 1, or 0 where it is there.
+    fn missing(
+        &self,
+        tensor: &str,
+        rows: &mut Option<(String, usize)>,
+    ) -> Result<Option<Vec<bool>>> {
+        if rows.is_none() {
+            return Ok(None);
+        }
+        let Some(field) = self.field(tensor, Dtype::I32, &["rows"], rows)? else { return Ok(None) };
+        let flags = ints(self.bytes(&field)).enumerate().map(|(row, flag)| match flag {
+            0 | 1 => Ok(flag == 1),
+            _ => Err(self.error(format!(
+                "{tensor}, row {row} is {flag}; write 1 where the modality is missing and 0 where it is \
+                 there"
+            ))),
+        });
+        flags.collect::<Result<_>>().map(Some)
     }
 
     fn text_bert(&self, tensor: &str, rows: &mut Option<(String, usize)>) -> Result<Option<Field>> {

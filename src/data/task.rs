@@ -65,6 +65,14 @@ impl Task {
         if self.kind == TaskKind::Classes { 1 } else { self.outputs() }
     }
 
+    /// The tensor of a split that holds its targets.
+    pub fn field(&self) -> &'static str {
+        match self.kind {
+            TaskKind::Regression => "regression_labels",
+            _ => "class_labels",
+        }
+    }
+
     /// Whether it is a single number, the field's usual target.
     pub fn one_number(&self) -> bool {
         self.kind == TaskKind::Regression && self.names.is_empty()

@@ -174,6 +174,30 @@ pub struct Tokenised {
 }
 
 impl Tokenised {
+    /// Leaves of the rows that `emptied` names no more than the two ends, as of a sentence of which
+    /// nothing is known.
+    pub(super) fn empty(&mut self, split: SplitName, emptied: impl Fn(usize) -> bool) {
+        let Some(rows) = self.splits[split.index()].as_mut() else { return };
+        let mut left = TokenRows::default();
+        for row in 0..rows.rows() {
+            let (ids, segments) = rows.row(row);
+            let ends = |all: &[u32]| -> Vec<u32> {
+                all.first()
+                    .into_iter()
+                    .chain(all.last().filter(|_| all.len() > 1))
+                    .copied()
+                    .collect()
+            };
+            let pushed = match emptied(row) {
+                true => left.push(&ends(ids), &ends(segments)),
+                false => left.push(ids, segments),
+            };
+            // Rows that were pushed once can be pushed again.
+            debug_assert!(pushed.is_ok());
+        }
+        *rows = left;
+    }
+
     /// Cuts the `raw_text` of every split into at most `max_tokens` tokens a row, `[CLS]` and `[SEP]`
     /// included; `vocabulary` is how many word vectors the model has.
     ///

@@ -1,12 +1,12 @@
 //! A trained model over a data file.
 
 use super::blueprint::{available, offer};
-use super::checkpoint::Saved;
+use super::checkpoint::{CardStream, Saved};
 use super::metrics::Metrics;
 use super::opened::{in_kept_fold, open_data};
 use super::session::{Predictions, Session};
 use super::text;
-use crate::data::{Dataset, SplitName};
+use crate::data::{Dataset, SplitName, StreamSpec};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::recipe::{Model, TaskChoice};
@@ -46,6 +46,10 @@ pub fn open_saved(gpu: &Gpu, saved: &Saved, data: &Path) -> Result<Session> {
     let data = in_kept_fold(data, kept)?;
     let data = Arc::new(Dataset::clone(&data).for_task(&card.task)?);
     let offered = available(&data);
+    let usual = |modality, dim| {
+        let known = card.standardise.as_ref().and_then(|s| s.usual(modality));
+        known.is_some_and(|known| known.len() == dim)
+    };
     let mut streams = Vec::new();
     for wanted in &card.streams {
         let found = offered.iter().find(|s| s.modality == wanted.modality);
@@ -62,6 +66,11 @@ pub fn open_saved(gpu: &Gpu, saved: &Saved, data: &Path) -> Result<Session> {
                         wanted.dim
                     ),
                 ));
+            }
+            // It can be read as in a row that lacks it, as long as something is there.
+            None if usual(wanted.modality, wanted.dim) && !offered.is_empty() => {
+                let CardStream { modality, steps, dim } = *wanted;
+                streams.push(StreamSpec { modality, steps, dim, lengths: steps > 1 });
             }
             None => {
                 return Err(Error::data(

@@ -164,6 +164,13 @@ impl Session {
         self.standardise.as_deref()
     }
 
+    /// Modalities that the model reads and the data has not: every row is read as one that lacks them.
+    pub fn absent(&self) -> Vec<Modality> {
+        let there = self.data.modalities();
+        let read = self.model.streams().iter().map(|s| s.modality);
+        read.filter(|modality| !there.contains(modality)).collect()
+    }
+
     /// Named parameters.
     pub fn params(&self) -> &Params {
         &self.made.params

@@ -17,6 +17,7 @@ mod golden;
 mod house;
 mod inside;
 mod metrics;
+mod missing;
 mod models;
 mod real_data;
 mod resume;

@@ -363,7 +363,14 @@ fn a_saved_model_meets_other_data() {
     let error = |result: modalign::Result<_>| result.map(drop).expect_err("refused").to_string();
     let without =
         |field: &'static str| move |f: &mut TensorFile| f.tensors.retain(|n, _| !n.contains(field));
-    let text = error(other("silent", &without(".audio")));
+    // What is usual of it stands in for what is not there, as long as something is (see missing.rs); files
+    // of before kept nothing of that.
+    let (_, silent, _) = other("silent", &without(".audio")).expect("scores");
+    assert_ne!(silent.scores, before.scores);
+    let mut older = saved.clone();
+    older.card.standardise = None;
+    let silent = place.run("silent.safetensors");
+    let text = error(evaluate_run(gpu(), &older, &silent, SplitName::Test));
     assert!(text.contains("silent.safetensors") && text.contains("'audio'"), "{text}");
     let text = error(other("untested", &without("test.")));
     assert!(text.contains("'test'"), "{text}");
