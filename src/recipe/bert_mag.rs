@@ -12,7 +12,7 @@
 //! word by word, or streams that `model.pool` brings to so many steps, as MMSA does where a data set
 //! has no aligned file. Audio or vision alone leave the other's term of h away.
 
-use super::blocks::{BERT, inside_bert, norm, norm_specs, pooled};
+use super::blocks::{BERT, inside_bert, new_linear, norm, norm_specs, pooled};
 use super::config::{Config, PartRates, fail, not_negative, probability};
 use super::cx::Cx;
 use super::goal::Distance;
@@ -22,7 +22,7 @@ use super::self_mm::reading;
 use super::subnets::GROUP;
 use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
-use crate::nn::{Bert, Group, Init, ParamSpec, linear, linear_specs};
+use crate::nn::{Bert, Group, ParamSpec, linear};
 use crate::ops::Act;
 use crate::tape::Var;
 use serde::{Deserialize, Serialize};
@@ -140,8 +140,8 @@ pub(super) fn gate_specs(hidden: usize, streams: &[(char, usize)]) -> Vec<ParamS
     for (m, dim) in streams {
         let both = dim + hidden;
         let wide = (both, both.next_multiple_of(4), hidden);
-        specs.extend(linear_specs(&format!("{GATE}.W_h{m}"), wide, true, GROUP));
-        specs.extend(linear_specs(&format!("{GATE}.W_{m}"), (*dim, *dim, hidden), true, GROUP));
+        specs.extend(new_linear(&format!("{GATE}.W_h{m}"), wide, GROUP));
+        specs.extend(new_linear(&format!("{GATE}.W_{m}"), (*dim, *dim, hidden), GROUP));
     }
     specs.extend(norm_specs(&format!("{GATE}.LayerNorm"), hidden, GROUP));
     specs
@@ -200,15 +200,10 @@ impl Recipe for BertMag {
 
     fn params(&self, _: bool, limit: usize) -> Vec<ParamSpec> {
         let (mut specs, h) = (self.bert.specs(limit), self.bert.shape.hidden);
-        // Of a new pooler, where an encoder has none: as transformers makes one.
-        for (part, shape, init) in
-            [("weight", &[h, h][..], Init::Normal(0.02)), ("bias", &[h], Init::Zeros)]
-        {
-            specs.push(ParamSpec::new(format!("{POOLER}.{part}"), shape, BERT, init));
-        }
+        specs.extend(new_linear(POOLER, (h, h, h), BERT));
         let streams: Vec<_> = self.streams.iter().map(|s| (letter(s.modality), s.dim)).collect();
         specs.extend(gate_specs(h, &streams));
-        specs.extend(linear_specs("model.classifier", (h, h, self.outputs), true, GROUP));
+        specs.extend(new_linear("model.classifier", (h, h, self.outputs), GROUP));
         specs
     }
 

@@ -7,7 +7,7 @@ use super::model::Offered;
 use super::self_mm::pretrained;
 use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
-use crate::nn::{Bert, Init, ParamSpec};
+use crate::nn::{Bert, Init, ParamSpec, linear_specs};
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::batched::Transposed;
 use crate::tape::{Tape, Var};
@@ -152,6 +152,17 @@ pub(super) fn inside_bert(
         ));
     }
     Ok((Bert { prefix: prefix.into(), ..pretrained(config, shape) }, streams))
+}
+
+/// A linear layer that is new in a BERT, with the initial values that transformers gives to what a
+/// pretrained file lacks: weights of a deviation of 0.02, biases of 0.
+pub(super) fn new_linear(name: &str, sizes: (usize, usize, usize), group: &str) -> Vec<ParamSpec> {
+    let specs = linear_specs(name, sizes, true, group).into_iter();
+    let begun = |spec: ParamSpec| match spec.name.ends_with("bias") {
+        true => ParamSpec { init: Init::Zeros, ..spec },
+        false => ParamSpec { init: Init::Normal(0.02), ..spec },
+    };
+    specs.map(begun).collect()
 }
 
 /// What brings `from` steps to `to` as MMSA's alignment does: the last one is repeated up to a multiple

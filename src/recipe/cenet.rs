@@ -13,7 +13,7 @@
 //! than the attention kernels take: products and a softmax do their work here. The embeddings are not
 //! trained. Audio or vision alone leave the other out of `cat_connect`.
 
-use super::blocks::{BERT, inside_bert};
+use super::blocks::{BERT, inside_bert, new_linear};
 use super::config::{Config, PartRates, fail};
 use super::cx::{Cx, StreamVars};
 use super::goal::Distance;
@@ -23,7 +23,7 @@ use super::self_mm::reading;
 use super::subnets::GROUP;
 use crate::data::{Modality, StreamSpec};
 use crate::error::Result;
-use crate::nn::{Bert, Group, Optimizer, ParamSpec, TokenVars, linear, linear_specs};
+use crate::nn::{Bert, Group, Optimizer, ParamSpec, TokenVars, linear};
 use crate::ops::Act;
 use crate::ops::batched::Transposed;
 use crate::tape::Var;
@@ -169,17 +169,17 @@ impl Recipe for Cenet {
         for StreamSpec { modality, dim, .. } in &self.streams {
             let [transform, attention] = names(*modality);
             let wide = (*dim, dim.next_multiple_of(4), h);
-            specs.extend(linear_specs(&format!("{transform}.0"), wide, true, GROUP));
-            specs.extend(linear_specs(&format!("{transform}.2"), (h, h, h), true, GROUP));
+            specs.extend(new_linear(&format!("{transform}.0"), wide, GROUP));
+            specs.extend(new_linear(&format!("{transform}.2"), (h, h, h), GROUP));
             for part in ["Wq", "Wk", "Wv"] {
                 let name = format!("{attention}.{part}");
-                specs.extend(linear_specs(&name, (h, h, h), true, GROUP));
+                specs.extend(new_linear(&name, (h, h, h), GROUP));
             }
         }
         let all = h * self.streams.len();
-        specs.extend(linear_specs(&format!("{ENHANCER}.cat_connect"), (all, all, h), true, GROUP));
+        specs.extend(new_linear(&format!("{ENHANCER}.cat_connect"), (all, all, h), GROUP));
         for (name, outputs) in [("classifier.dense", h), ("classifier.out_proj", self.outputs)] {
-            let head = linear_specs(name, (h, h, outputs), true, GROUP).into_iter();
+            let head = new_linear(name, (h, h, outputs), GROUP).into_iter();
             specs.extend(head.map(|spec| match spec.name.ends_with("bias") {
                 true => ParamSpec { group: PLAIN[0].into(), ..spec },
                 false => spec,

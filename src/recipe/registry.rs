@@ -168,7 +168,7 @@ pub static MODELS: &[Entry] = &[
     Entry {
         name: "bert_mag",
         paper: "arXiv:1908.05787",
-        needs: "text for a BERT that is trained; audio, vision or both, a step for each token",
+        needs: "text for a BERT that is trained, audio or vision token by token",
         aligned: true,
         bert: Some(bert_mag::BERT_PREFIX),
         tokens: true,
@@ -181,7 +181,7 @@ pub static MODELS: &[Entry] = &[
     Entry {
         name: "cenet",
         paper: "IEEE Transactions on Multimedia 2022, as MMSA has it",
-        needs: "text for a BERT that is trained; audio, vision or both",
+        needs: "text for a BERT that is trained, audio or vision",
         aligned: false,
         bert: Some(cenet::BERT_PREFIX),
         tokens: true,

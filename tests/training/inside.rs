@@ -202,6 +202,34 @@ fn mmsa_s_weights_are_begun_with() {
     }
 }
 
+/// What is new in an encoder begins as transformers has it begin.
+#[test]
+fn new_parts_begin_small() {
+    for model in BOTH {
+        let golden = Golden::read(model);
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = config(model, &golden, &[]);
+        let data = golden.data(folder.path(), &config);
+        let session = Session::new(gpu(), &config, data, None, true).expect("a session");
+        let (begun, _) = initial_weights(&session, None).expect("weights");
+        let own = golden.file.under("init.");
+        assert!(own.len() >= 10, "{own:?}");
+        for name in own {
+            let values = begun.get(&name).unwrap_or_else(|| panic!("no {name}")).1;
+            if name.ends_with("LayerNorm.weight") {
+                assert!(values.iter().all(|v| *v == 1.0), "{name}");
+            } else if name.ends_with("bias") {
+                assert!(values.iter().all(|v| *v == 0.0), "{name}");
+            } else {
+                let squares: f32 = values.iter().map(|v| v * v).sum();
+                let deviation = (squares / values.len() as f32).sqrt();
+                // Of the fewest values, 64, by luck within four standard errors.
+                assert!((deviation - 0.02).abs() < 0.02 * 0.36, "{name}: {deviation}");
+            }
+        }
+    }
+}
+
 /// Without a checkpoint MAG-BERT begins with the pooler that the encoder has; an encoder that is
 /// exported from a run is the trained one and nothing of what the model put into it.
 #[test]
