@@ -152,6 +152,9 @@ fn idle(survey: &Survey) -> Vec<Vec<String>> {
         if !s.constant.is_empty() {
             words.push(format!("{} constant", features(&s.constant)));
         }
+        if s.lacking > 0 {
+            words.push(format!("{} of {} rows lack it", s.lacking, s.rows));
+        }
         if s.empty_rows > 0 {
             words.push(format!("{} of {} rows are all 0", s.empty_rows, s.rows));
         }
@@ -171,6 +174,7 @@ fn split_json(split: &Split, survey: &Survey) -> Value {
                 "missing_features": s.missing,
                 "constant_features": s.constant,
                 "empty_rows": s.empty_rows,
+                "missing_rows": s.lacking,
             });
             (s.modality.name().into(), about)
         })

@@ -11,15 +11,14 @@ use serde_json::{Map, Value, json};
 #[command(after_help = "\
 Parameters are those of the settings for mosi over MMSA's features, without a pretrained text encoder.
 
+Tasks: regression is one number a row or several (Self-MM: one), classes one of several, labels any of several.
+
 Examples:
   modalign models
   modalign train --data mosi.safetensors --model tfn
   modalign inspect --keys --model tfn            what can be set about it
   modalign experiment models --data mosi.safetensors    all that fit the data, compared")]
 pub(super) struct ModelsArgs {}
-
-/// What all models can do today.
-const TASKS: [&str; 1] = ["regression"];
 
 /// Prints the table.
 pub(super) fn run(_: &ModelsArgs, global: &Global) -> Result<()> {
@@ -28,14 +27,15 @@ pub(super) fn run(_: &ModelsArgs, global: &Global) -> Result<()> {
         return output::json(&all);
     }
     let rows = MODELS.iter().map(row).collect::<Result<Vec<_>>>()?;
-    let header = ["model", "needs", "settings for", "from", "parameters"];
-    output::print(&output::text(&output::table(header, 4, rows)))
+    let header = ["model", "needs", "tasks", "settings for", "from", "parameters"];
+    output::print(&output::text(&output::table(header, 5, rows)))
 }
 
 fn row(entry: &Entry) -> Result<Vec<String>> {
     let parameters = entry.parameters(entry.presets[0])?.to_string();
     let [name, needs, paper] = [entry.name, entry.needs, entry.paper].map(String::from);
-    Ok(vec![name, needs, entry.presets.join(" "), paper, parameters])
+    let tasks: Vec<&str> = entry.tasks.iter().map(|t| t.name()).collect();
+    Ok(vec![name, needs, tasks.join(" "), entry.presets.join(" "), paper, parameters])
 }
 
 fn object(entry: &Entry) -> Result<Value> {
@@ -46,7 +46,7 @@ fn object(entry: &Entry) -> Result<Value> {
         "name": entry.name,
         "paper": entry.paper,
         "needs": entry.needs,
-        "tasks": TASKS,
+        "tasks": entry.tasks,
         "parameters": parameters,
     }))
 }

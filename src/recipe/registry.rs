@@ -16,7 +16,7 @@ use super::overlay::nearest;
 use super::recipe::Recipe;
 use super::self_mm::{self, SelfMm};
 use super::tfn::{self, Tfn};
-use crate::data::{Modality, StreamSpec};
+use crate::data::{Modality, StreamSpec, TaskKind};
 use crate::error::{Error, Result};
 use crate::nn::BertShape;
 
@@ -28,6 +28,8 @@ pub struct Entry {
     pub paper: &'static str,
     /// What it needs of a data set, in words.
     pub needs: &'static str,
+    /// What it can be taught.
+    pub tasks: &'static [TaskKind],
     /// Whether it reads word-aligned streams, of as many steps as the text.
     pub aligned: bool,
     /// Where it keeps a pretrained encoder among the parameters, as MMSA does; nothing where it takes
@@ -46,12 +48,16 @@ pub struct Entry {
     pub(super) make: fn(&Config, Offered<'_>) -> Result<Box<dyn Recipe>>,
 }
 
+/// Every kind of task.
+const ALL: &[TaskKind] = &[TaskKind::Regression, TaskKind::Classes, TaskKind::Labels];
+
 /// All models.
 pub static MODELS: &[Entry] = &[
     Entry {
         name: "self_mm",
         paper: "arXiv:2102.04830, with the covariance term of arXiv:2305.08473",
         needs: "any of text, audio and vision",
+        tasks: &[TaskKind::Regression],
         aligned: false,
         bert: Some(self_mm::BERT_PREFIX),
         tokens: false,
@@ -65,6 +71,7 @@ pub static MODELS: &[Entry] = &[
         name: "ef_lstm",
         paper: "arXiv:1707.07250 (a baseline of its), as MMSA has it",
         needs: "streams of equally many steps",
+        tasks: ALL,
         aligned: true,
         bert: None,
         tokens: false,
@@ -78,6 +85,7 @@ pub static MODELS: &[Entry] = &[
         name: "lf_dnn",
         paper: "MMSA, arXiv:2203.09441",
         needs: "any of text, audio and vision",
+        tasks: ALL,
         aligned: false,
         bert: None,
         tokens: false,
@@ -91,6 +99,7 @@ pub static MODELS: &[Entry] = &[
         name: "tfn",
         paper: "arXiv:1707.07250",
         needs: "any of text, audio and vision",
+        tasks: ALL,
         aligned: false,
         bert: None,
         tokens: false,
@@ -104,6 +113,7 @@ pub static MODELS: &[Entry] = &[
         name: "lmf",
         paper: "arXiv:1806.00064",
         needs: "any of text, audio and vision",
+        tasks: ALL,
         aligned: false,
         bert: None,
         tokens: false,
@@ -117,6 +127,7 @@ pub static MODELS: &[Entry] = &[
         name: "mfn",
         paper: "arXiv:1802.00927",
         needs: "streams of equally many steps, or model.time=mean",
+        tasks: ALL,
         aligned: true,
         bert: None,
         tokens: false,
@@ -130,6 +141,7 @@ pub static MODELS: &[Entry] = &[
         name: "mult",
         paper: "arXiv:1906.00295",
         needs: "two or three sequences of text, audio and vision",
+        tasks: ALL,
         aligned: false,
         bert: None,
         tokens: false,
@@ -143,6 +155,7 @@ pub static MODELS: &[Entry] = &[
         name: "misa",
         paper: "arXiv:2005.03545",
         needs: "text (for a BERT, or features), audio and vision",
+        tasks: ALL,
         aligned: false,
         bert: Some(blocks::BERT_PREFIX),
         tokens: false,
@@ -156,6 +169,7 @@ pub static MODELS: &[Entry] = &[
         name: "almt",
         paper: "arXiv:2310.05804",
         needs: "text (for a BERT, or features), audio and vision",
+        tasks: ALL,
         aligned: false,
         bert: Some(blocks::BERT_PREFIX),
         tokens: false,
@@ -169,6 +183,7 @@ pub static MODELS: &[Entry] = &[
         name: "bert_mag",
         paper: "arXiv:1908.05787",
         needs: "text for a BERT that is trained, audio or vision token by token",
+        tasks: ALL,
         aligned: true,
         bert: Some(bert_mag::BERT_PREFIX),
         tokens: true,
@@ -182,6 +197,7 @@ pub static MODELS: &[Entry] = &[
         name: "cenet",
         paper: "IEEE Transactions on Multimedia 2022, as MMSA has it",
         needs: "text for a BERT that is trained, audio or vision",
+        tasks: ALL,
         aligned: false,
         bert: Some(cenet::BERT_PREFIX),
         tokens: true,

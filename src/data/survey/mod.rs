@@ -36,6 +36,8 @@ pub struct StreamSurvey {
     pub constant: Vec<usize>,
     /// Samples whose valid steps are all 0.
     pub empty_rows: usize,
+    /// Samples of which the file says that they lack the modality.
+    pub lacking: usize,
     /// A row of time means for each sample: what the search for leaks works on.
     #[serde(skip)]
     means: Vec<f32>,
@@ -84,8 +86,13 @@ fn look(split: &Split, stream: &Stream<'_>) -> StreamSurvey {
     let Stream { modality, rows, steps, dim, .. } = *stream;
     let (mut low, mut high) = (vec![f32::INFINITY; dim], vec![f32::NEG_INFINITY; dim]);
     let (mut means, mut sum) = (Vec::with_capacity(rows * dim), vec![0.0f64; dim]);
-    let mut empty_rows = 0;
+    let (mut empty_rows, mut lacking) = (0, 0);
     for row in 0..rows {
+        if stream.missing(row) {
+            lacking += 1;
+            means.resize(means.len() + dim, 0.0);
+            continue;
+        }
         let valid = stream.len(row);
         sum.fill(0.0);
         let mut empty = true;
@@ -120,6 +127,7 @@ fn look(split: &Split, stream: &Stream<'_>) -> StreamSurvey {
         missing,
         constant,
         empty_rows,
+        lacking,
         means,
     }
 }
