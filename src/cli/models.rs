@@ -34,8 +34,9 @@ pub(super) fn run(_: &ModelsArgs, global: &Global) -> Result<()> {
 fn row(entry: &Entry) -> Result<Vec<String>> {
     let parameters = entry.parameters(entry.presets[0])?.to_string();
     let [name, needs, paper] = [entry.name, entry.needs, entry.paper].map(String::from);
-    let tasks: Vec<&str> = entry.tasks.iter().map(|t| t.name()).collect();
-    Ok(vec![name, needs, tasks.join(" "), entry.presets.join(" "), paper, parameters])
+    let kinds: Vec<&str> = entry.tasks.iter().map(|t| t.name()).collect();
+    let tasks = if kinds.len() == 3 { "all".into() } else { kinds.join(" ") };
+    Ok(vec![name, needs, tasks, entry.presets.join(" "), paper, parameters])
 }
 
 fn object(entry: &Entry) -> Result<Value> {
