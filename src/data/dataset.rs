@@ -178,6 +178,8 @@ pub struct Split {
     pub(super) missing: [Option<Vec<bool>>; 3],
     pub(super) labels: Option<Vec<f32>>,
     pub(super) numbers: Option<Table<f32>>,
+    /// What people said of each modality alone.
+    pub(super) unimodal: [Option<Vec<f32>>; 3],
     pub(super) class_labels: Option<Vec<u32>>,
     pub(super) flags: Option<Table<u32>>,
     /// `[rows, width]`: the targets of the data set's task.
@@ -270,6 +272,11 @@ impl Split {
     /// The number of each row, where it has one.
     pub fn labels(&self) -> Option<&[f32]> {
         self.labels.as_deref()
+    }
+
+    /// What people said of each row by one modality alone, as the SIMS sets have it.
+    pub fn unimodal_labels(&self, modality: Modality) -> Option<&[f32]> {
+        self.unimodal[modality.index()].as_deref()
     }
 
     /// The class of each row, where the set has classes.

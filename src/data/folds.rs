@@ -240,6 +240,7 @@ fn view(name: SplitName, rows: &[At<'_>]) -> Option<Split> {
         rows: rows.len(),
         streams: Modality::ALL.map(|m| gathered(rows, |split| split.streams[m.index()].as_ref())),
         text_bert: gathered(rows, |split| split.text_bert.as_ref()),
+        unimodal: Modality::ALL.map(|m| each(rows, |split| split.unimodal_labels(m))),
         missing: Modality::ALL.map(|m| each(rows, |split| split.missing[m.index()].as_deref())),
         labels: each(rows, |split| split.labels.as_deref()),
         numbers: table(rows, |split| split.numbers.as_ref()),

@@ -137,6 +137,7 @@ struct Part {
     missing: [Option<Vec<bool>>; 3],
     labels: Option<Vec<f32>>,
     numbers: Option<Table<f32>>,
+    unimodal: [Option<Vec<f32>>; 3],
     class_labels: Option<Vec<u32>>,
     flags: Option<Table<u32>>,
     factors: BTreeMap<String, Field>,
@@ -154,6 +155,7 @@ impl Part {
             missing: self.missing,
             labels: self.labels,
             numbers: self.numbers,
+            unimodal: self.unimodal,
             class_labels: self.class_labels,
             flags: self.flags,
             targets: None,
@@ -201,6 +203,11 @@ impl Checker<'_> {
             }
         }
         let (labels, numbers) = self.labels(&full("regression_labels"), &mut rows)?;
+        let mut unimodal = [None, None, None];
+        for modality in Modality::ALL {
+            let tensor = full(&format!("regression_labels_{}", modality.letter()));
+            unimodal[modality.index()] = self.labels(&tensor, &mut rows)?.0;
+        }
         let (class_labels, flags) = self.class_labels(&full("class_labels"), &mut rows)?;
         let mut factors = BTreeMap::new();
         let prefix = full("factor_");
@@ -221,6 +228,7 @@ impl Checker<'_> {
             missing,
             labels,
             numbers,
+            unimodal,
             class_labels,
             flags,
             factors,

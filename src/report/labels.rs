@@ -1,11 +1,11 @@
 //! How the generated labels moved away from the multimodal one.
 
-use super::charts::{Line, Lines, Ridges};
+use super::charts::{Bars, Line, Lines, Ridges};
 use super::curves;
 use super::number::{fixed, or_dash};
 use super::page::{Grid, HALF, Section, THIRD, absent, figure, legend, size};
-use super::run::Run;
-use super::theme::letter;
+use super::run::{Human, Run};
+use super::theme::{Ink, letter};
 use crate::train::carried::head_name;
 use crate::train::{BINS, LabelRecord, TaskLabels};
 use maud::{Markup, html};
@@ -14,8 +14,41 @@ use maud::{Markup, html};
 const ROWS: usize = 9;
 
 /// The section.
-pub fn section(run: &Run) -> Section {
-    Section::new("labels", "Generated labels", body(run))
+pub fn section(run: &Run, human: &[Human]) -> Section {
+    let body = html! { (body(run)) @if !human.is_empty() { (beside(human)) } };
+    Section::new("labels", "Generated labels", body)
+}
+
+/// Generated labels against those that people gave each modality alone.
+fn beside(human: &[Human]) -> Markup {
+    let chart = Bars {
+        groups: human
+            .iter()
+            .map(|h| (h.modality.to_string(), h.scores.map(|(mae, _)| Some(mae)).to_vec()))
+            .collect(),
+        inks: vec![("multimodal".into(), Ink::Series(6)), ("generated".into(), Ink::Accent)],
+        x: "mean distance".into(),
+        range: None,
+    };
+    let header = ["modality", "rows", "multimodal: MAE", "Corr", "generated: MAE", "Corr"];
+    let rows = human.iter().map(|h| {
+        let scores = h.scores.iter().flat_map(|(mae, corr)| [fixed(*mae, 4), fixed(*corr, 4)]);
+        [h.modality.to_string(), h.rows.to_string()].into_iter().chain(scores).collect()
+    });
+    let grid = Grid::new(header, rows.collect());
+    let inks = chart.inks.clone();
+    let body = html! {
+        (legend(inks.iter().map(|(name, ink)| (name.as_str(), *ink)), false))
+        (chart.draw(HALF).markup("Distance of labels from those that people gave", ""))
+    };
+    figure(
+        "Beside what people said",
+        "Of each modality people have said what they felt by it alone. Mean distance of the multimodal \
+         label and of the generated one from that, over training rows: a generated label that is worth \
+         something is nearer.",
+        body,
+        &grid,
+    )
 }
 
 fn body(run: &Run) -> Markup {

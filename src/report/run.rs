@@ -1,12 +1,13 @@
 //! Reading a run: what its folder says, and what its model says of its data.
 
-use crate::data::{Folded, SplitName, Task, TaskKind};
+use crate::data::{Dataset, Folded, Modality, SplitName, Task, TaskKind};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::nn::Weights;
 use crate::recipe::{Config, TextEncoder};
 use crate::train::aligned::{Aligned, aligned};
 use crate::train::carried::{Carried, carried};
-use crate::train::metrics::Metrics;
+use crate::train::metrics::{Convention, Metrics, evaluate};
 use crate::train::{EpochRecord, LabelRecord, Saved, folder, initial_weights, open_saved, score};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -130,6 +131,41 @@ pub struct Scored {
     pub metrics: Metrics,
 }
 
+/// Labels of one modality on the training rows: those of the multimodal label and of the generated one
+/// against what people said of that modality alone.
+pub struct Human {
+    /// Whose.
+    pub modality: Modality,
+    /// Rows.
+    pub rows: usize,
+    /// Mean distance and correlation: of the multimodal label, of the generated one.
+    pub scores: [(f64, f64); 2],
+}
+
+/// Compares the labels that a run ended with to those of people, where there are both.
+fn human(run: &Run, data: &Dataset) -> Result<Vec<Human>> {
+    let path = run.folder.join("labels.safetensors");
+    let Some(train) = data.split(SplitName::Train).filter(|_| path.exists()) else {
+        return Ok(Vec::new());
+    };
+    let (made, mut all) = (Weights::load(&path)?, Vec::new());
+    let of =
+        |letter: char| made.get(&format!("labels_{letter}")).map(|(_, values)| values.to_vec());
+    for modality in Modality::ALL {
+        let people = train.unimodal_labels(modality);
+        let (Some(people), Some(own), Some(fused)) = (people, of(modality.letter()), of('M'))
+        else {
+            continue;
+        };
+        let near = |labels: &[f32]| {
+            // Distances in the labels' own units, whatever a convention clips.
+            evaluate(labels, people, Convention::Mosi).map(|m| (m.mae, m.corr))
+        };
+        all.push(Human { modality, rows: people.len(), scores: [near(&fused)?, near(&own)?] });
+    }
+    Ok(all)
+}
+
 /// What the model says of its data, now.
 pub struct Live {
     /// Predictions.
@@ -138,6 +174,8 @@ pub struct Live {
     pub aligned: Option<[Aligned; 2]>,
     /// Probes, before training and of the best epoch.
     pub carried: Option<[Carried; 2]>,
+    /// How near generated labels are to what people said of each modality alone.
+    pub human: Vec<Human>,
     /// Why the state before training is not here, where it is not.
     pub without: Option<String>,
 }
@@ -183,9 +221,10 @@ impl Live {
             texts: rows.raw_text().map(<[String]>::to_vec),
             metrics,
         };
+        let human = human(run, &data)?;
         let after = (aligned(&mut session, &saved.weights, split)?, carried(&mut session)?);
         if after.0.is_none() && after.1.is_none() {
-            return Ok(Live { scored, aligned: None, carried: None, without: None });
+            return Ok(Live { scored, aligned: None, carried: None, human, without: None });
         }
         let mut before = || {
             let init = run.said("init").map(Path::new);
@@ -198,11 +237,16 @@ impl Live {
                 scored,
                 aligned: before.0.zip(after.0).map(|(a, b)| [a, b]),
                 carried: before.1.zip(after.1).map(|(a, b)| [a, b]),
+                human,
                 without: None,
             }),
-            Err(why) => {
-                Ok(Live { scored, aligned: None, carried: None, without: Some(why.to_string()) })
-            }
+            Err(why) => Ok(Live {
+                scored,
+                aligned: None,
+                carried: None,
+                human,
+                without: Some(why.to_string()),
+            }),
         }
     }
 }

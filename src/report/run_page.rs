@@ -25,7 +25,7 @@ pub fn part(run: &Run, live: Option<&Result<Live, String>>, id: &str, title: Str
         None => {}
         Some(Ok(live)) => {
             sections.push(predictions::section(&live.scored, &run.config));
-            sections.extend(has("labels").then(|| labels::section(run)));
+            sections.extend(has("labels").then(|| labels::section(run, &live.human)));
             sections.extend(has("align").then(|| covariances::section(live, id)));
             sections.extend(live.carried.as_ref().map(probes));
             sections.extend(predictions::hardest(&live.scored, run.config.data.convention));
@@ -36,7 +36,7 @@ pub fn part(run: &Run, live: Option<&Result<Live, String>>, id: &str, title: Str
                 why.trim_end_matches('.')
             );
             sections.push(Section::new("predictions", "Predicted against true", absent(&why)));
-            sections.extend(has("labels").then(|| labels::section(run)));
+            sections.extend(has("labels").then(|| labels::section(run, &[])));
         }
     }
     sections.push(Section::new("repeat", "To repeat this", repeat(run)));

@@ -4,10 +4,11 @@ mod browser;
 mod html;
 mod place;
 
+use crate::common::TensorFile;
 use crate::ran;
 use html::check;
 use place::{experiment, page, place, plain, read, trained};
-use ran::fails;
+use ran::{SMALL, fails};
 use serde_json::Value;
 use std::fs;
 
@@ -24,6 +25,81 @@ fn scores(run: &str) -> Vec<String> {
 fn holds(text: &str, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "no '{word}'");
+    }
+}
+
+/// The small data set with other tensors.
+fn with(name: &str, change: impl Fn(&mut TensorFile)) {
+    let place = place();
+    place.ok(&SMALL.replace("small.", &format!("{name}.")));
+    let path = place.at(&format!("{name}.safetensors"));
+    let mut file = TensorFile::read(&path);
+    change(&mut file);
+    file.save(&path);
+}
+
+#[test]
+fn generated_labels_beside_those_of_people() {
+    with("people", |file| {
+        for split in ["train", "valid", "test"] {
+            let labels = file.f32(&format!("{split}.regression_labels"));
+            // Audio's people agree with the multimodal label, and text's say half of it.
+            for (letter, part) in [("A", 1.0), ("T", 0.5)] {
+                let own: Vec<f32> = labels.iter().map(|l| l * part).collect();
+                let name = format!("{split}.regression_labels_{letter}");
+                file.put_f32(&name, &[own.len()], &own);
+            }
+        }
+    });
+    place().ok("train --data people.safetensors --out people --max-epochs 2 --quiet");
+    place().ok("report people --out people.html");
+    let text = check(&read(&place().at("people.html")));
+    holds(&text, &["Beside what people said", "generated: MAE"]);
+    let train = place().at("people.safetensors");
+    let labels = TensorFile::read(&train).f32("train.regression_labels");
+    let half: f64 = labels.iter().map(|l| f64::from(l.abs()) / 2.0).sum();
+    // A line for each modality that people labelled: its rows, and how far the multimodal label is.
+    let rows = labels.len();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    holds(&text, &[&format!("text {rows} {:.4} 1.0000", half / rows as f64)]);
+    holds(&text, &[&format!("audio {rows} 0.0000 1.0000")]);
+    assert!(!text.contains(&format!("vision {rows} ")), "vision has no such labels");
+}
+
+#[test]
+fn a_run_of_classes_as_a_page() {
+    with("kinds", |file| {
+        for split in ["train", "valid", "test"] {
+            let labels = file.f32(&format!("{split}.regression_labels"));
+            file.tensors.remove(&format!("{split}.regression_labels"));
+            let kinds: Vec<i32> = labels.iter().map(|l| 1 + l.clamp(-1.0, 1.0) as i32).collect();
+            file.put_i32(&format!("{split}.class_labels"), &[kinds.len()], &kinds);
+        }
+    });
+    let small = "--max-epochs 2 --quiet --set model.hidden=8";
+    place().ok(&format!("train --data kinds.safetensors --model lf_dnn --out kinds {small}"));
+    place().ok("report kinds --out kinds.html");
+    let text = check(&read(&place().at("kinds.html")));
+    holds(&text, &["Confusion of classes", "F1 of each class", "class 2", "validation loss"]);
+    let found: Value = serde_json::from_str(&read(&place().at("kinds/metrics.json"))).unwrap();
+    for name in ["accuracy", "balanced_accuracy", "f1_macro", "f1_weighted"] {
+        let score = found["test"][name].as_f64().unwrap_or_else(|| panic!("no {name}"));
+        holds(&text, &[&format!("{score:.4}")]);
+    }
+    let matrix = found["test"]["confusion"].as_array().unwrap();
+    let rows: u64 =
+        matrix.iter().flat_map(|r| r.as_array().unwrap()).filter_map(Value::as_u64).sum();
+    assert_eq!((matrix.len(), rows), (3, 40));
+    // A line a class, and probabilities that sum to one.
+    let eval = place().ok("eval --model kinds");
+    holds(&eval, &["class 0", "precision", "support"]);
+    let said = place().json("predict --model kinds --data kinds.safetensors --json");
+    for row in said["rows"].as_array().unwrap() {
+        let sum: f64 = (0..3).map(|c| row[format!("class {c}")].as_f64().unwrap()).sum();
+        assert!(
+            (sum - 1.0).abs() < 1e-5 && row["class"].as_str().unwrap().starts_with("class "),
+            "{row}"
+        );
     }
 }
 
