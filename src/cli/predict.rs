@@ -237,11 +237,18 @@ fn spoken(texts: &[String], predictions: &Predictions, saved: &Saved) -> Result<
     let others = saved.card.streams.iter().any(|s| s.modality != Modality::Text);
     let head = if others { "T" } else { "M" };
     let task = predictions.tasks.iter().position(|t| *t == head).ok_or_else(|| {
-        Error::Config(format!(
-            "{} has no head of the text alone (labels.enabled=false): train with \
-             model.modalities=T to score sentences",
-            saved.path.display()
-        ))
+        let model = &saved.card.config.model.name;
+        // Of the models that read sentences one has heads of its modalities.
+        let instead = match model.as_str() {
+            "self_mm" => {
+                "(labels.enabled=false): train with model.modalities=T to score sentences".into()
+            }
+            _ => format!(
+                "({model} makes one score of all): give the sentences with the rest as --data"
+            ),
+        };
+        let path = saved.path.display();
+        Error::Config(format!("{path} has no head of the text alone {instead}"))
     })?;
     let mut names = ["text", "score", "class"].map(String::from).to_vec();
     names.extend(mosi.then(|| "class7".into()));

@@ -166,6 +166,9 @@ fn sentences_that_nobody_can_read() {
     place.tuned("fused", "--max-epochs 1 --set labels.enabled=false");
     let words = ["fused/model.safetensors", "labels.enabled=false", "model.modalities=T"];
     fails(typed("fused", ""), 2, &words);
+    let line = "train --data data.safetensors --bert encoder --model cenet --max-epochs 1 --quiet";
+    place.ok(&format!("{line} --out inside"));
+    fails(typed("inside", ""), 2, &["inside/model.safetensors", "cenet makes one score", "--data"]);
     place.train("deaf", "--data data.safetensors --max-epochs 1");
     fails(typed("deaf", ""), 2, &["deaf/model.safetensors", "--bert FOLDER"]);
     fails(typed("fused", "--data data.safetensors"), 2, &["--data", "--text"]);
