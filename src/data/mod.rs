@@ -16,6 +16,7 @@ pub mod import;
 pub mod loader;
 pub mod normalize;
 mod open;
+mod open_labels;
 pub mod perturb;
 pub(crate) mod ridge;
 mod side;

@@ -10,6 +10,7 @@ use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::dataset::{Dataset, Field, Options, Rows, Source, Split, floats, ints};
+use super::open_labels::in_range;
 use super::side::{self, Side};
 use super::task::{self, Table, Task};
 use super::{Modality, SplitName};
@@ -67,27 +68,6 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
     Ok(Dataset { task_note: note, ..data.for_task(&task)? })
 }
 
-/// Checks that the numbers of all rows are what the settings say that they are.
-fn in_range(data: &Dataset, range: f32) -> Result<()> {
-    for split in data.splits() {
-        let labels = split.labels().unwrap_or_default();
-        let outside = |label: &f32| f64::from(label.abs()) > f64::from(range) + 1e-6;
-        if let Some(row) = labels.iter().position(outside) {
-            let label = labels[row];
-            return Err(Error::data(
-                data.path(),
-                format!(
-                    "{}.regression_labels, row {row} is {label}, outside -{range}..={range}; rescale the \
-                     labels, or allow for them with --set data.label_range={}",
-                    split.name(),
-                    label.abs().ceil()
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
 fn map(path: &Path) -> Result<Mmap> {
     let about = std::fs::metadata(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => Error::data(path, "there is no such file; check the path"),
@@ -122,11 +102,6 @@ fn unreadable(path: &Path, map: &[u8], error: SafeTensorError) -> Error {
     };
     Error::data(path, detail)
 }
-
-/// A number of each row, or several.
-type Numbers = (Option<Vec<f32>>, Option<Table<f32>>);
-/// A class of each row, or several labels that it has or not.
-type Classes = (Option<Vec<u32>>, Option<Table<u32>>);
 
 /// A split before it owns a share of the map.
 struct Part {
@@ -167,17 +142,17 @@ impl Part {
     }
 }
 
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     path: &'a Path,
     side: &'a Side,
     map: &'a [u8],
     /// Where the tensors begin in the map.
     data: usize,
-    tensors: BTreeMap<String, &'a TensorInfo>,
+    pub(super) tensors: BTreeMap<String, &'a TensorInfo>,
 }
 
 impl Checker<'_> {
-    fn error(&self, detail: String) -> Error {
+    pub(super) fn error(&self, detail: String) -> Error {
         Error::data(self.path, detail)
     }
 
@@ -248,7 +223,7 @@ impl Checker<'_> {
     }
 
     /// Finds a tensor and checks its type and shape; `axes` names its axes for the message.
-    fn field(
+    pub(super) fn field(
         &self,
         tensor: &str,
         dtype: Dtype,
@@ -289,7 +264,7 @@ impl Checker<'_> {
         Ok(Some(Field { rows: run, shape: info.shape.clone(), lengths: None }))
     }
 
-    fn bytes(&self, field: &Field) -> &[u8] {
+    pub(super) fn bytes(&self, field: &Field) -> &[u8] {
         let start = field.start(0);
         let bytes = field.shape[0] * field.row_bytes();
         self.map.get(start..start + bytes).unwrap_or_default()
@@ -322,26 +297,6 @@ impl Checker<'_> {
         Ok(Some(field))
     }
 
-    /// Rows that lack a modality: 1, or 0 where it is there.
-    fn missing(
-        &self,
-        tensor: &str,
-        rows: &mut Option<(String, usize)>,
-    ) -> Result<Option<Vec<bool>>> {
-        if rows.is_none() {
-            return Ok(None);
-        }
-        let Some(field) = self.field(tensor, Dtype::I32, &["rows"], rows)? else { return Ok(None) };
-        let flags = ints(self.bytes(&field)).enumerate().map(|(row, flag)| match flag {
-            0 | 1 => Ok(flag == 1),
-            _ => Err(self.error(format!(
-                "{tensor}, row {row} is {flag}; write 1 where the modality is missing and 0 where it is \
-                 there"
-            ))),
-        });
-        flags.collect::<Result<_>>().map(Some)
-    }
-
     fn text_bert(&self, tensor: &str, rows: &mut Option<(String, usize)>) -> Result<Option<Field>> {
         let axes = ["rows", "3", "tokens"];
         let Some(field) = self.field(tensor, Dtype::I32, &axes, rows)? else { return Ok(None) };
@@ -372,57 +327,6 @@ impl Checker<'_> {
             );
         }
         Ok(Some(field))
-    }
-
-    /// One number a row, or several.
-    fn labels(&self, tensor: &str, rows: &mut Option<(String, usize)>) -> Result<Numbers> {
-        let several = self.columns(tensor);
-        let axes: &[&str] = if several { &["rows", "numbers"] } else { &["rows"] };
-        let Some(field) = self.field(tensor, Dtype::F32, axes, rows)? else {
-            return Ok((None, None));
-        };
-        let values: Vec<f32> = floats(self.bytes(&field)).collect();
-        let width = if several { field.shape[1] } else { 1 };
-        if let Some(at) = values.iter().position(|label| !label.is_finite()) {
-            return Err(self.error(format!(
-                "{tensor}, row {} is {}; drop the row, or the whole tensor where the file is only for \
-                 prediction",
-                at / width,
-                values[at]
-            )));
-        }
-        Ok(if width == 1 { (Some(values), None) } else { (None, Some(Table { values, width })) })
-    }
-
-    /// Whether a tensor has several columns a row.
-    fn columns(&self, tensor: &str) -> bool {
-        self.tensors.get(tensor).is_some_and(|info| info.shape.len() == 2)
-    }
-
-    /// A class a row, or several labels that a row has or not.
-    fn class_labels(&self, tensor: &str, rows: &mut Option<(String, usize)>) -> Result<Classes> {
-        let several = self.columns(tensor);
-        let axes: &[&str] = if several { &["rows", "labels"] } else { &["rows"] };
-        let Some(field) = self.field(tensor, Dtype::I32, axes, rows)? else {
-            return Ok((None, None));
-        };
-        let width = if several { field.shape[1] } else { 1 };
-        let classes = ints(self.bytes(&field)).enumerate().map(|(at, class)| match class {
-            0 | 1 => Ok(class as u32),
-            2..=9999 if !several => Ok(class as u32),
-            _ => {
-                let advice = match several {
-                    true => "several labels a row are 0 and 1",
-                    false => "number the classes from 0",
-                };
-                let row = at / width;
-                Err(self.error(format!(
-                    "{tensor}, row {row} is {class}; {advice}: write the file again"
-                )))
-            }
-        });
-        let values = classes.collect::<Result<Vec<u32>>>()?;
-        Ok(if several { (None, Some(Table { values, width })) } else { (Some(values), None) })
     }
 
     /// Checks every value of a tensor, in one pass over the map that copies nothing.
