@@ -259,6 +259,38 @@ fn tokens_in_another_order_and_classes_below_zero() {
 }
 
 #[test]
+fn several_targets_and_rows_that_lack_a_modality() {
+    let folder = folder();
+    let out = folder.path().join("out.safetensors");
+    small(folder.path(), &ramp(0, 4), "(2, 2)");
+    let at = |name: &str| folder.path().join("train").join(name);
+    let ints = |values: &[i32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let labels = folder.path().join("train_labels.npy");
+    npy(&labels, "<f4", "(2, 3)", &f32s(&[1.0, 5.5, 7.0, 2.0, 0.5, 1.0]));
+    npy(&at("classes.npy"), "<i4", "(2, 2)", &ints(&[0, 1, 1, 1]));
+    npy(&at("audio_missing.npy"), "<i4", "(2,)", &ints(&[0, 1]));
+    convert(folder.path(), &out).unwrap();
+    let data = Dataset::open(&out).unwrap();
+    let train = data.split(SplitName::Train).unwrap();
+    assert_eq!(train.targets().unwrap().numbers(), [1.0, 5.5, 7.0, 2.0, 0.5, 1.0]);
+    assert_eq!(data.task().names, ["number 0", "number 1", "number 2"]);
+    assert!(!train.missing(Modality::Audio, 0) && train.missing(Modality::Audio, 1));
+    let kind = Some(modalign::data::TaskKind::Labels);
+    let labels = modalign::data::Options { task: kind, ..modalign::data::Options::default() };
+    let data = Dataset::open_with(&out, &labels).unwrap();
+    let train = data.split(SplitName::Train).unwrap();
+    assert_eq!(train.targets().unwrap().numbers(), [0.0, 1.0, 1.0, 1.0]);
+
+    npy(&at("audio_missing.npy"), "<i4", "(2,)", &ints(&[0, 3]));
+    let why = convert(folder.path(), &out).expect_err("refused").to_string();
+    assert!(why.contains("train.audio_missing, row 1 is 3; 1 says"), "{why}");
+    std::fs::remove_file(at("audio_missing.npy")).unwrap();
+    npy(&at("classes.npy"), "<i4", "(2, 2)", &ints(&[0, 1, 2, 1]));
+    let report = convert(folder.path(), &out).unwrap();
+    assert!(report.notes.iter().any(|n| n.contains("several labels a row are 0 and 1")));
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let folder = folder();
     let out = folder.path().join("out.safetensors");

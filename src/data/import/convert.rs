@@ -162,7 +162,11 @@ fn exchanged(table: &mut Table, notes: &mut Vec<String>) {
     }
     let Some(family) = known::family(vision, audio) else { return };
     for split in &mut table.splits {
-        for (a, v) in [("audio", "vision"), ("audio_lengths", "vision_lengths")] {
+        for (a, v) in [
+            ("audio", "vision"),
+            ("audio_lengths", "vision_lengths"),
+            ("audio_missing", "vision_missing"),
+        ] {
             let (one, two) = (split.remove(a), split.remove(v));
             one.map(|column| split.insert(v, column));
             two.map(|column| split.insert(a, column));
@@ -322,6 +326,7 @@ impl SplitPlan<'_> {
         let mask = tokens.as_ref().map(Tokens::lengths);
         for modality in Modality::ALL {
             self.stream(modality, mask.as_deref(), options, budget)?;
+            self.missing(modality, budget)?;
             if modality == Modality::Text
                 && let Some(Tokens { values, len, changes, from }) = tokens.take()
             {
@@ -369,25 +374,29 @@ impl SplitPlan<'_> {
         }
     }
 
-    /// One number for each row, of an array with axes of size 1 behind the first at most.
+    /// One number for each row, of an array with axes of size 1 behind the first at most; or the
+    /// columns of a table, where `several` may be there. With its shape.
     fn column<T>(
         &mut self,
         field: &str,
+        several: bool,
         budget: &mut Budget,
         convert: impl Fn(DType, &[u8], &mut Vec<T>) -> Result<(), Misfit>,
-    ) -> Result<Option<(Vec<T>, String)>, Fault> {
+    ) -> Result<Option<(Vec<T>, Vec<usize>, String)>, Fault> {
         let Some(array) = self.array(field)? else { return Ok(None) };
-        let place = self.place(field);
-        if array.row_items() != 1 {
+        let (place, width) = (self.place(field), array.row_items());
+        let table = several && array.shape.len() == 2 && width > 1;
+        if width != 1 && !table {
             return Err(Fault::new(format!(
                 "{place} has shape {:?}, wanted one number for each row; choose a column",
                 array.shape
             )));
         }
         let values = array.all(budget, convert).map_err(|f| f.within(&place))?;
-        let values =
-            values.map_err(|m| Fault::new(format!("{place}, row {}: {m}; mend it", m.at)))?;
-        Ok(Some((values, array.dtype.to_string())))
+        let values = values
+            .map_err(|m| Fault::new(format!("{place}, row {}: {m}; mend it", m.at / width)))?;
+        let shape = if table { vec![array.rows(), width] } else { vec![values.len()] };
+        Ok(Some((values, shape, array.dtype.to_string())))
     }
 
     fn tokens(
@@ -402,17 +411,19 @@ impl SplitPlan<'_> {
     }
 
     fn labels(&mut self, field: &str, budget: &mut Budget) -> Result<(), Fault> {
-        let found =
-            self.column(field, budget, |d, items, out: &mut Vec<f32>| d.floats(items, out))?;
-        let Some((values, from)) = found else { return Ok(()) };
-        if let Some(row) = values.iter().position(|x| !x.is_finite()) {
+        // Of people who judge one modality there is one number.
+        let several = field == "regression_labels";
+        let read = |d: DType, items: &[u8], out: &mut Vec<f32>| d.floats(items, out);
+        let found = self.column(field, several, budget, read)?;
+        let Some((values, shape, from)) = found else { return Ok(()) };
+        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
             return Err(Fault::new(format!(
-                "{}, row {row} is {}; a label has to be a number: drop the row",
+                "{}, row {} is {}; a label has to be a number: drop the row",
                 self.place(field),
-                values[row]
+                at / shape.get(1).unwrap_or(&1),
+                values[at]
             )));
         }
-        let shape = vec![values.len()];
         self.add(field, shape, from, Fill::Floats(values), Vec::new());
         Ok(())
     }
@@ -420,9 +431,8 @@ impl SplitPlan<'_> {
     /// Classes become numbers from 0; what is none is left out, since nothing needs it.
     fn classes(&mut self, budget: &mut Budget) -> Result<(), Fault> {
         let place = self.place("class_labels");
-        let found = match self
-            .column("class_labels", budget, |d, items, out: &mut Vec<i32>| d.ints(items, out))
-        {
+        let read = |d: DType, items: &[u8], out: &mut Vec<i32>| d.ints(items, out);
+        let found = match self.column("class_labels", true, budget, read) {
             Ok(found) => found,
             Err(fault) => {
                 let why = format!("class labels were left out: {}", fault.detail());
@@ -430,7 +440,12 @@ impl SplitPlan<'_> {
                 None
             }
         };
-        let Some((mut values, from)) = found else { return Ok(()) };
+        let Some((mut values, shape, from)) = found else { return Ok(()) };
+        if shape.len() > 1 && values.iter().any(|v| !(0..=1).contains(v)) {
+            let why = format!("{place} was left out: several labels a row are 0 and 1");
+            self.plan.notes.push(why);
+            return Ok(());
+        }
         let least = values.iter().copied().min().unwrap_or(0);
         let mut changes = Vec::new();
         match least {
@@ -444,8 +459,25 @@ impl SplitPlan<'_> {
                 return Ok(());
             }
         }
-        let shape = vec![values.len()];
         self.add("class_labels", shape, from, Fill::Ints(values), changes);
+        Ok(())
+    }
+
+    /// Which rows lack a modality.
+    fn missing(&mut self, modality: Modality, budget: &mut Budget) -> Result<(), Fault> {
+        let field = format!("{modality}_missing");
+        let read = |d: DType, items: &[u8], out: &mut Vec<i32>| d.ints(items, out);
+        let Some((values, shape, from)) = self.column(&field, false, budget, read)? else {
+            return Ok(());
+        };
+        if let Some(row) = values.iter().position(|v| !(0..=1).contains(v)) {
+            return Err(Fault::new(format!(
+                "{}, row {row} is {}; 1 says that the row lacks it, 0 that it is there",
+                self.place(&field),
+                values[row]
+            )));
+        }
+        self.add(&field, shape, from, Fill::Ints(values), Vec::new());
         Ok(())
     }
 
@@ -457,8 +489,12 @@ impl SplitPlan<'_> {
         budget: &mut Budget,
     ) -> Result<(), Fault> {
         let lengths_field = format!("{modality}_lengths");
-        let lengths =
-            self.column(&lengths_field, budget, |d, items, out: &mut Vec<i32>| d.ints(items, out))?;
+        let lengths = self.column(
+            &lengths_field,
+            false,
+            budget,
+            |d: DType, items: &[u8], out: &mut Vec<i32>| d.ints(items, out),
+        )?;
         let Some((steps, dim)) = self.shapes.streams[modality.index()] else { return Ok(()) };
         let Some(column) = self.fields.remove(modality.name()) else { return Ok(()) };
         let rows = self.rows();
@@ -480,7 +516,7 @@ impl SplitPlan<'_> {
         let rule = match lengths {
             _ if steps == 1 => Rule::Single,
             _ if ragged => Rule::Given(source.iter().map(|a| a.shape[0] as i64).collect()),
-            Some((lengths, _)) if given => {
+            Some((lengths, ..)) if given => {
                 Rule::Given(lengths.into_iter().map(i64::from).collect())
             }
             _ => match mask.filter(|_| self.shapes.tokens == Some(own_steps)) {

@@ -46,7 +46,7 @@ pub(super) struct Table {
 pub(super) const TEXTS: [&str; 3] = ["id", "raw_text", "annotations"];
 
 /// Fields whose values are numbers: the names of our format and MMSA's.
-pub(super) const NUMBERS: [&str; 12] = [
+pub(super) const NUMBERS: [&str; 15] = [
     "text",
     "text_bert",
     "audio",
@@ -54,6 +54,9 @@ pub(super) const NUMBERS: [&str; 12] = [
     "text_lengths",
     "audio_lengths",
     "vision_lengths",
+    "text_missing",
+    "audio_missing",
+    "vision_missing",
     "regression_labels",
     "regression_labels_T",
     "regression_labels_A",
