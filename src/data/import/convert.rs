@@ -10,6 +10,9 @@ use super::tokens::{self, Tokens};
 use super::{Fault, Options, TensorReport};
 use crate::data::{Modality, SplitName};
 
+/// Values of all rows, their shape, and the type that they had.
+type Values<T> = (Vec<T>, Vec<usize>, String);
+
 /// A tensor to be written.
 pub(super) struct Tensor {
     /// `train.audio`.
@@ -382,7 +385,7 @@ impl SplitPlan<'_> {
         several: bool,
         budget: &mut Budget,
         convert: impl Fn(DType, &[u8], &mut Vec<T>) -> Result<(), Misfit>,
-    ) -> Result<Option<(Vec<T>, Vec<usize>, String)>, Fault> {
+    ) -> Result<Option<Values<T>>, Fault> {
         let Some(array) = self.array(field)? else { return Ok(None) };
         let (place, width) = (self.place(field), array.row_items());
         let table = several && array.shape.len() == 2 && width > 1;
