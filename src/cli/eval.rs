@@ -6,10 +6,10 @@ use crate::data::SplitName;
 use crate::error::{Error, Result};
 use crate::train::carried::head_name;
 use crate::train::metrics::Metrics;
-use crate::train::{Saved, open_saved};
+use crate::train::{Saved, Session, open_saved};
 use clap::Args;
 use serde_json::{Map, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `eval`.
 #[derive(Args)]
@@ -40,6 +40,16 @@ pub(super) struct EvalArgs {
     robustness: bool,
 }
 
+/// Says which modalities of the model the data has not.
+pub(super) fn say_absent(session: &Session, path: &Path, global: &Global) {
+    for modality in session.absent() {
+        global.note(&format!(
+            "note: {} has no {modality}: every row is scored with what was usual of it in training",
+            path.display()
+        ));
+    }
+}
+
 /// A split by its name; for clap.
 pub(super) fn parse_split(name: &str) -> Result<SplitName, String> {
     let found = SplitName::ALL.into_iter().find(|s| s.name() == name);
@@ -52,12 +62,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let path = run_folder::data_for(&args.model, args.data.as_deref())?;
     let gpu = global.gpu()?;
     let mut session = open_saved(&gpu, &saved, &path)?;
-    for modality in session.absent() {
-        global.note(&format!(
-            "note: {} has no {modality}: every row is scored with what was usual of it in training",
-            path.display()
-        ));
-    }
+    say_absent(&session, &path, global);
     let predictions = session.predict(args.split)?;
     let damaged = if args.robustness { session.robustness(args.split)? } else { Vec::new() };
     gpu.save_pipeline_cache();

@@ -1,6 +1,6 @@
 //! `modalign predict`: one row for each sample.
 
-use super::eval::parse_split;
+use super::eval::{parse_split, say_absent};
 use super::{Global, output, run_folder};
 use crate::data::{Dataset, Modality, Split, SplitName, Targets, Task, TaskKind};
 use crate::error::{Error, Result};
@@ -79,12 +79,7 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let gpu = global.gpu()?;
     let mut session = open_saved(&gpu, &saved, &path)?;
     let split = choose(session.data(), args.split)?;
-    for modality in session.absent() {
-        global.note(&format!(
-            "note: {} has no {modality}: every row is scored with what was usual of it in training",
-            path.display()
-        ));
-    }
+    say_absent(&session, &path, global);
     let predictions = session.predict(split)?;
     gpu.save_pipeline_cache();
     let convention = saved.card.config.data.convention;

@@ -211,7 +211,8 @@ pub fn fill(
     for place in &layout.streams {
         let stats = standardise.and_then(|s| s.stats(place.modality));
         let stream = readable_stream(split, (place.modality, place.dim), standardise)?;
-        let usual = standardise.and_then(|s| s.usual(place.modality));
+        let lacks = stream.is_none() || split.missing_rows(place.modality) > 0;
+        let usual = standardise.filter(|_| lacks).and_then(|s| s.usual(place.modality));
         for (i, &row) in rows.iter().enumerate() {
             let row = row as usize;
             let Some(stream) = stream.filter(|stream| !stream.missing(row)) else {
@@ -352,8 +353,8 @@ pub(super) fn readable_stream<'a>(
     (modality, dim): (Modality, usize),
     standardise: Option<&Standardise>,
 ) -> Result<Option<Stream<'a>>> {
-    let usual = standardise.and_then(|s| s.usual(modality));
-    if split.stream(modality).is_none() && usual.is_some_and(|usual| usual.len() == dim) {
+    let usual = || standardise.and_then(|s| s.usual(modality));
+    if split.stream(modality).is_none() && usual().is_some_and(|usual| usual.len() == dim) {
         return Ok(None);
     }
     let stream = matching_stream(split, modality, dim)?;

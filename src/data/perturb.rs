@@ -3,7 +3,7 @@
 
 use super::batch::{Layout, StreamLayout};
 use super::normalize::FeatureStats;
-use super::tokens::{TokenRows, Tokenised};
+use super::tokens::Tokenised;
 use super::{Modality, SplitName, Standardise};
 use crate::error::Result;
 use crate::rng::Rng;
@@ -106,12 +106,9 @@ impl Perturbation {
     /// None for tokens that were read.
     pub fn of_tokens(&self, tokens: &Tokenised, split: SplitName) -> Result<Tokenised> {
         let mut damaged = tokens.clone();
-        let Some(rows) = damaged.splits[split.index()].as_mut() else { return Ok(damaged) };
-        let mut left = TokenRows::default();
-        for row in 0..rows.rows() {
-            let (ids, segments) = rows.row(row);
+        damaged.keep(split, |row, tokens| {
             let mut rng = self.rng(row);
-            let last = ids.len() - 1;
+            let last = tokens - 1;
             let half = 1 + last.saturating_sub(1).div_ceil(2);
             let mut keep = |i: usize| {
                 let end = i == 0 || i == last;
@@ -121,11 +118,8 @@ impl Perturbation {
                     Damage::Truncated => i < half,
                 }
             };
-            let kept: Vec<usize> = (0..=last).filter(|i| keep(*i)).collect();
-            let of = |all: &[u32]| kept.iter().map(|i| all[*i]).collect::<Vec<u32>>();
-            left.push(&of(ids), &of(segments))?;
-        }
-        *rows = left;
+            (0..=last).filter(|i| keep(*i)).collect()
+        })?;
         Ok(damaged)
     }
 }
@@ -138,6 +132,7 @@ fn cells(place: &StreamLayout, steps: usize) -> impl Iterator<Item = (usize, usi
 
 #[cfg(test)]
 mod tests {
+    use super::super::TokenRows;
     use super::super::testkit::small;
     use super::super::{Dataset, SplitName, StreamSpec, fill};
     use super::*;

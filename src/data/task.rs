@@ -299,12 +299,17 @@ fn named(
     }
 }
 
+/// Whether a number can be that of a class.
+fn is_class(x: &f32) -> bool {
+    x.fract() == 0.0 && (0.0..MOST_CLASSES).contains(x)
+}
+
 /// How many classes the numbers of all splits are, where they are whole, from zero, and each occurs.
 fn whole_numbers(data: &Dataset) -> Option<usize> {
     let mut seen = std::collections::BTreeSet::new();
     for split in data.splits() {
         for x in split.labels().unwrap_or_default() {
-            if x.fract() != 0.0 || !(0.0..MOST_CLASSES).contains(x) {
+            if !is_class(x) {
                 return None;
             }
             seen.insert(*x as usize);
@@ -323,8 +328,7 @@ pub(super) fn words(split: &Split, task: &Task) -> Result<Option<Vec<u32>>> {
     let bad = |detail: String| Err(Error::data(split.path(), detail));
     let classes = || {
         let own = split.class_labels().map(<[u32]>::to_vec);
-        let whole = |x: &f32| x.fract() == 0.0 && (0.0..MOST_CLASSES).contains(x);
-        let labels = || split.labels().filter(|labels| labels.iter().all(whole));
+        let labels = || split.labels().filter(|labels| labels.iter().all(is_class));
         own.or_else(|| Some(labels()?.iter().map(|x| *x as u32).collect()))
     };
     let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
@@ -337,11 +341,9 @@ pub(super) fn words(split: &Split, task: &Task) -> Result<Option<Vec<u32>>> {
         },
         TaskKind::Classes => {
             let found = classes();
-            let beyond =
-                found.iter().flatten().position(|class| *class as usize >= task.names.len());
-            if let Some(row) = beyond {
-                let class = found.iter().flatten().nth(row).copied().unwrap_or_default();
-                let n = task.names.len();
+            let n = task.names.len();
+            let mut each = found.iter().flatten().enumerate();
+            if let Some((row, class)) = each.find(|(_, class)| **class as usize >= n) {
                 return bad(format!(
                     "{name}, row {row} is of class {class}, and there are {n}: 0 to {}",
                     n - 1

@@ -174,28 +174,25 @@ pub struct Tokenised {
 }
 
 impl Tokenised {
-    /// Leaves of the rows that `emptied` names no more than the two ends, as of a sentence of which
-    /// nothing is known.
-    pub(super) fn empty(&mut self, split: SplitName, emptied: impl Fn(usize) -> bool) {
-        let Some(rows) = self.splits[split.index()].as_mut() else { return };
+    /// Leaves of each row of a split the tokens that `kept` says, given the row and how many it has.
+    ///
+    /// # Errors
+    /// None for tokens of these rows.
+    pub(super) fn keep(
+        &mut self,
+        split: SplitName,
+        mut kept: impl FnMut(usize, usize) -> Vec<usize>,
+    ) -> Result<()> {
+        let Some(rows) = self.splits[split.index()].as_mut() else { return Ok(()) };
         let mut left = TokenRows::default();
         for row in 0..rows.rows() {
             let (ids, segments) = rows.row(row);
-            let ends = |all: &[u32]| -> Vec<u32> {
-                all.first()
-                    .into_iter()
-                    .chain(all.last().filter(|_| all.len() > 1))
-                    .copied()
-                    .collect()
-            };
-            let pushed = match emptied(row) {
-                true => left.push(&ends(ids), &ends(segments)),
-                false => left.push(ids, segments),
-            };
-            // Rows that were pushed once can be pushed again.
-            debug_assert!(pushed.is_ok());
+            let kept = kept(row, ids.len());
+            let of = |all: &[u32]| kept.iter().map(|i| all[*i]).collect::<Vec<u32>>();
+            left.push(&of(ids), &of(segments))?;
         }
         *rows = left;
+        Ok(())
     }
 
     /// Cuts the `raw_text` of every split into at most `max_tokens` tokens a row, `[CLS]` and `[SEP]`

@@ -9,7 +9,7 @@ use super::tasks;
 use super::theme::Ink;
 use crate::recipe::Config;
 use crate::train::carried::head_name;
-use crate::train::metrics::{Convention, class, classes, clipped};
+use crate::train::metrics::{Confusion, Convention, class, classes, clipped};
 use maud::{Markup, html};
 
 /// How many of the worst are shown.
@@ -62,16 +62,6 @@ fn scatter(scored: &Scored, config: &Config) -> Markup {
     figure("Every row", note, body, &Grid::new(header, rows.collect()))
 }
 
-/// Counts by class of the label (rows) and of the prediction (columns).
-fn counts(scored: &Scored, convention: Convention) -> Vec<Vec<usize>> {
-    let n = classes(convention).len();
-    let mut all = vec![vec![0; n]; n];
-    for (y, scores) in scored.truth.iter().zip(&scored.scores) {
-        all[class(*y, convention)][class(scores[0], convention)] += 1;
-    }
-    all
-}
-
 fn confusion(scored: &Scored, config: &Config) -> Markup {
     let convention = config.data.convention;
     let names = classes(convention);
@@ -79,30 +69,17 @@ fn confusion(scored: &Scored, config: &Config) -> Markup {
         Convention::Mosi => "Acc-7",
         Convention::Sims => "Acc-5",
     };
-    let all = counts(scored, convention);
-    let right: usize = (0..names.len()).map(|i| all[i][i]).sum();
-    let share = right as f64 / scored.truth.len().max(1) as f64;
-    let cell = |row: &[usize], k: usize| {
-        let total: usize = row.iter().sum();
-        let part = row[k] as f64 / total.max(1) as f64;
-        format!("background:color-mix(in srgb,var(--c0) {:.0}%,var(--ground))", 55.0 * part)
+    let truth: Vec<usize> = scored.truth.iter().map(|y| class(*y, convention)).collect();
+    let said: Vec<usize> = scored.scores.iter().map(|s| class(s[0], convention)).collect();
+    let Ok(found) = Confusion::of(&said, &truth, names.len()) else { return html! {} };
+    let right = tasks::right(&found);
+    let share = right as f64 / truth.len().max(1) as f64;
+    let note = html! {
+        b { "Confusion of the classes of " (named) }
+        "Rows by class of the label, across by class of the prediction; shading is the share of its \
+         row. Framed: right, " (right) " of " (truth.len()) ", " (named) " " (fixed(share, 4)) "."
     };
-    html! { figure {
-        figcaption {
-            b { "Confusion of the classes of " (named) }
-            "Rows by class of the label, across by class of the prediction; shading is the share of its \
-             row. Framed: right, " (right) " of " (scored.truth.len()) ", " (named) " " (fixed(share, 4)) "."
-        }
-        div class="scroll" tabindex="0" role="group" aria-label="confusion matrix" { table class="heat" {
-            thead { tr { th scope="col" { "label" } @for name in names { th scope="col" { (name) } } } }
-            tbody { @for (i, row) in all.iter().enumerate() { tr {
-                th scope="row" { (names[i]) }
-                @for k in 0..names.len() {
-                    td class=[(i == k).then_some("hold")] style=(cell(row, k)) { (row[k]) }
-                }
-            } } }
-        } }
-    } }
+    tasks::matrix(&found, names, "label", &note)
 }
 
 /// Prediction minus label, as the scores count it.

@@ -37,23 +37,34 @@ pub fn section(scored: &Scored) -> Section {
     Section::new("predictions", "Predicted against true", body)
 }
 
-/// A heat table of counts; names of classes from `names`.
+/// What was taken for what; names of classes from `names`.
 fn confusion(found: &Confusion, names: &[String]) -> Markup {
     let all: usize = found.counts.iter().sum();
-    let right: usize = (0..found.classes).map(|c| found.get(c, c)).sum();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let note = html! {
+        b { "Confusion of classes" }
+        "Rows by true class, across by what was said; shading is the share of its row. Framed: \
+         right, " (right(found)) " of " (all) "."
+    };
+    matrix(found, &names, "true", &note)
+}
+
+/// Rows that are of the class that they were said to be of.
+pub fn right(found: &Confusion) -> usize {
+    (0..found.classes).map(|c| found.get(c, c)).sum()
+}
+
+/// A heat table of counts by true class (`corner` names it) and what was said.
+pub fn matrix(found: &Confusion, names: &[&str], corner: &str, note: &Markup) -> Markup {
     let shade = |row: usize, k: usize| {
         let total: usize = (0..found.classes).map(|c| found.get(row, c)).sum();
         let part = found.get(row, k) as f64 / total.max(1) as f64;
         format!("background:color-mix(in srgb,var(--c0) {:.0}%,var(--ground))", 55.0 * part)
     };
     html! { figure {
-        figcaption {
-            b { "Confusion of classes" }
-            "Rows by true class, across by what was said; shading is the share of its row. Framed: \
-             right, " (right) " of " (all) "."
-        }
+        figcaption { (note) }
         div class="scroll" tabindex="0" role="group" aria-label="confusion matrix" { table class="heat" {
-            thead { tr { th scope="col" { "true" } @for name in names { th scope="col" { (name) } } } }
+            thead { tr { th scope="col" { (corner) } @for name in names { th scope="col" { (name) } } } }
             tbody { @for (i, name) in names.iter().enumerate() { tr {
                 th scope="row" { (name) }
                 @for k in 0..found.classes {
