@@ -113,12 +113,12 @@ impl Dataset {
         for (own, other) in self.splits.iter_mut().zip(&features.splits) {
             let Some(own) = own else { continue };
             let fitting = other.as_ref().filter(|o| o.rows == own.rows);
-            let field = fitting.and_then(|o| o.streams[Modality::Text.index()].clone());
+            let field = fitting.and_then(|o| o.streams.get(&Modality::Text).cloned());
             let Some(field) = field else {
                 let detail = "its text features are not of this data set; remove it";
                 return Err(crate::error::Error::data(features.path(), detail));
             };
-            own.streams[Modality::Text.index()] = Some(field);
+            own.streams.insert(Modality::Text, field);
             own.text_source = features.source.clone();
         }
         Ok(self)
@@ -146,11 +146,7 @@ impl Dataset {
 
     /// The modalities with a stream (`text_bert` alone does not count); the same in every split.
     pub fn modalities(&self) -> Vec<Modality> {
-        let first = self.splits().next();
-        Modality::ALL
-            .into_iter()
-            .filter(|&m| first.is_some_and(|split| split.stream(m).is_some()))
-            .collect()
+        self.splits().next().map_or_else(Vec::new, |first| first.modalities().collect())
     }
 
     /// A note that the file's writer left in its header, such as `dataset` or `label_min`.
@@ -177,14 +173,14 @@ pub struct Split {
     pub(super) text_source: Arc<Source>,
     pub(super) name: SplitName,
     pub(super) rows: usize,
-    pub(super) streams: [Option<Field>; 3],
+    pub(super) streams: BTreeMap<Modality, Field>,
     pub(super) text_bert: Option<Field>,
     /// Of each modality the rows that lack it, where the file says so.
-    pub(super) missing: [Option<Vec<bool>>; 3],
+    pub(super) missing: BTreeMap<Modality, Vec<bool>>,
     pub(super) labels: Option<Vec<f32>>,
     pub(super) numbers: Option<Table<f32>>,
     /// What people said of each modality alone.
-    pub(super) unimodal: [Option<Vec<f32>>; 3],
+    pub(super) unimodal: BTreeMap<Modality, Vec<f32>>,
     pub(super) class_labels: Option<Vec<u32>>,
     pub(super) flags: Option<Table<u32>>,
     /// `[rows, width]`: the targets of the data set's task.
@@ -246,25 +242,30 @@ impl Split {
         &self.source.path
     }
 
+    /// The modalities with a stream: text, audio, vision, then others by name.
+    pub fn modalities(&self) -> impl Iterator<Item = Modality> {
+        self.streams.keys().copied()
+    }
+
     /// The features of a modality.
     pub fn stream(&self, modality: Modality) -> Option<Stream<'_>> {
-        let field = self.streams[modality.index()].as_ref()?;
+        let field = self.streams.get(&modality)?;
         let &[rows, steps, dim] = field.shape.as_slice() else { return None };
         let source = if modality == Modality::Text { &self.text_source } else { &self.source };
         let map = &source.map;
-        let missing = self.missing[modality.index()].as_deref();
+        let missing = self.missing.get(&modality).map(Vec::as_slice);
         Some(Stream { modality, rows, steps, dim, map, field, missing })
     }
 
     /// Whether the file says that a row lacks a modality.
     pub fn missing(&self, modality: Modality, row: usize) -> bool {
-        let rows = self.missing[modality.index()].as_ref();
+        let rows = self.missing.get(&modality);
         rows.is_some_and(|rows| rows.get(row).copied().unwrap_or_default())
     }
 
     /// How many rows lack a modality.
     pub fn missing_rows(&self, modality: Modality) -> usize {
-        self.missing[modality.index()].iter().flatten().filter(|missing| **missing).count()
+        self.missing.get(&modality).into_iter().flatten().filter(|missing| **missing).count()
     }
 
     /// The token ids for a BERT encoder.
@@ -281,7 +282,7 @@ impl Split {
 
     /// What people said of each row by one modality alone, as the SIMS sets have it.
     pub fn unimodal_labels(&self, modality: Modality) -> Option<&[f32]> {
-        self.unimodal[modality.index()].as_deref()
+        self.unimodal.get(&modality).map(Vec::as_slice)
     }
 
     /// The class of each row, where the set has classes.

@@ -8,6 +8,7 @@
 //! of the largest group, mostly by those of a small one, and another seed makes other parts.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -238,10 +239,14 @@ fn view(name: SplitName, rows: &[At<'_>]) -> Option<Split> {
         text_source: first.text_source.clone(),
         name,
         rows: rows.len(),
-        streams: Modality::ALL.map(|m| gathered(rows, |split| split.streams[m.index()].as_ref())),
+        streams: by_modality(first.streams.keys(), |m| {
+            gathered(rows, |split| split.streams.get(&m))
+        }),
         text_bert: gathered(rows, |split| split.text_bert.as_ref()),
-        unimodal: Modality::ALL.map(|m| each(rows, |split| split.unimodal_labels(m))),
-        missing: Modality::ALL.map(|m| each(rows, |split| split.missing[m.index()].as_deref())),
+        unimodal: by_modality(first.unimodal.keys(), |m| each(rows, |s| s.unimodal_labels(m))),
+        missing: by_modality(first.missing.keys(), |m| {
+            each(rows, |s| s.missing.get(&m).map(Vec::as_slice))
+        }),
         labels: each(rows, |split| split.labels.as_deref()),
         numbers: table(rows, |split| split.numbers.as_ref()),
         flags: table(rows, |split| split.flags.as_ref()),
@@ -254,6 +259,14 @@ fn view(name: SplitName, rows: &[At<'_>]) -> Option<Split> {
         ids: Some(rows.iter().map(|at| at.split.id(at.row)).collect()),
         raw_text: each(rows, |split| split.raw_text.as_deref()),
     })
+}
+
+/// What there is of each of these modalities.
+fn by_modality<'a, T>(
+    all: impl Iterator<Item = &'a Modality>,
+    one: impl Fn(Modality) -> Option<T>,
+) -> BTreeMap<Modality, T> {
+    all.filter_map(|m| Some((*m, one(*m)?))).collect()
 }
 
 /// A field of these rows; none where one of them lacks it, or has it in another shape.

@@ -47,7 +47,7 @@ impl std::fmt::Display for Perturbation {
 impl Perturbation {
     /// A generator for one row, whatever batch it comes in.
     fn rng(&self, row: usize) -> Rng {
-        Rng::keyed(&[0x9e27_0b5e, self.modality.index() as u64, row as u64])
+        Rng::keyed(&[0x9e27_0b5e, self.modality.key(), row as u64])
     }
 
     /// Whether a block has this modality as a stream of features, and enough of it to damage.

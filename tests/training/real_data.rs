@@ -55,7 +55,7 @@ fn three_sequence_encoders_train_on_mmmo() {
     let Some(path) = find("ict_mmmo.safetensors") else { return };
     let data = Arc::new(Dataset::open(&path).unwrap());
     let split = data.split(SplitName::Train).unwrap();
-    for modality in Modality::ALL {
+    for modality in Modality::KNOWN {
         let spec = StreamSpec::of(&split.stream(modality).expect("all three"));
         assert!(spec.steps > 1 && spec.lengths, "{spec:?}");
     }

@@ -69,7 +69,7 @@ impl Survey {
     /// Reads every valid step of a data set once.
     pub fn of(data: &Dataset) -> Survey {
         let streams = data.splits().flat_map(|split| {
-            Modality::ALL.into_iter().filter_map(|m| split.stream(m)).map(|s| look(split, &s))
+            split.modalities().filter_map(|m| split.stream(m)).map(|s| look(split, &s))
         });
         let streams: Vec<StreamSurvey> = streams.collect();
         let suspicions = suspicions(data, &streams);
