@@ -30,7 +30,7 @@ fn a_sample_in_memory_scores_as_its_row_does() {
     let data = Made::default().open();
     let config = config(&[]);
     let train = data.split(SplitName::Train).unwrap();
-    let fitted = Standardise::fit(train, &[Modality::Audio, Modality::Vision]);
+    let fitted = Standardise::fit(train, &[Modality::Audio, Modality::Vision]).unwrap();
     for standardise in [None, Some(fitted)] {
         let shared = standardise.clone().map(Arc::new);
         let mut session = match shared {

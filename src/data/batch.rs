@@ -219,9 +219,9 @@ pub fn fill(
                 write_frames(place, i, frames, None, out);
                 continue;
             };
-            let valid = stream.len(row).min(place.steps);
-            let frames = (0..valid).map(|step| stream.frame(row, step));
-            write_frames(place, i, frames, stats, out);
+            let values = stream.values(row)?;
+            let frames = values.chunks_exact(place.dim).take(stream.len(row).min(place.steps));
+            write_frames(place, i, frames.map(|frame| frame.iter().copied()), stats, out);
         }
     }
     if let (Some(place), Some(tokens)) = (&layout.tokens, tokens) {

@@ -13,6 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::dataset::Features;
 use super::dataset::{Dataset, Field, Rows, Split, Text};
 use super::groups::groups;
 use super::task::Table;
@@ -237,11 +238,10 @@ fn view(name: SplitName, rows: &[At<'_>]) -> Option<Split> {
     Some(Split {
         source: first.source.clone(),
         text_source: first.text_source.clone(),
+        file: first.file.clone(),
         name,
         rows: rows.len(),
-        streams: by_modality(first.streams.keys(), |m| {
-            gathered(rows, |split| split.streams.get(&m))
-        }),
+        streams: by_modality(first.streams.keys(), |m| features(rows, m)),
         text_bert: gathered(rows, |split| split.text_bert.as_ref()),
         unimodal: by_modality(first.unimodal.keys(), |m| each(rows, |s| s.unimodal_labels(m))),
         missing: by_modality(first.missing.keys(), |m| {
@@ -269,6 +269,20 @@ fn by_modality<'a, T>(
     all.filter_map(|m| Some((*m, one(*m)?))).collect()
 }
 
+/// A stream of these rows; none where one of them lacks it, or has it in another shape.
+fn features(rows: &[At<'_>], modality: Modality) -> Option<Features> {
+    let Features { steps, dim, .. } = *rows.first()?.split.streams.get(&modality)?;
+    let (mut from, mut lengths) = (Vec::with_capacity(rows.len()), Vec::new());
+    for at in rows {
+        let own = at.split.streams.get(&modality).filter(|f| (f.steps, f.dim) == (steps, dim))?;
+        let earlier = own.from.as_ref().map(|from| from.get(at.row).copied());
+        from.push(earlier.unwrap_or(Some((at.split.name(), at.row as u32)))?);
+        lengths.extend(own.lengths.as_ref().and_then(|l| l.get(at.row)));
+    }
+    let lengths = (!lengths.is_empty()).then_some(lengths);
+    Some(Features { steps, dim, lengths, from: Some(from) })
+}
+
 /// A field of these rows; none where one of them lacks it, or has it in another shape.
 fn gathered<'a>(rows: &[At<'a>], field: impl Fn(&'a Split) -> Option<&'a Field>) -> Option<Field> {
     let mut shape = field(rows.first()?.split)?.shape.clone();
@@ -283,7 +297,6 @@ fn gathered<'a>(rows: &[At<'a>], field: impl Fn(&'a Split) -> Option<&'a Field>)
     Some(Field { rows: Rows::Each(starts), shape, lengths })
 }
 
-/// A value of each of these rows; none where one of them lacks it.
 /// The rows of a table of several values each, where all have them.
 fn table<'a, T: Copy + 'a>(
     rows: &[At<'a>],
@@ -298,6 +311,7 @@ fn table<'a, T: Copy + 'a>(
     Some(Table { values: all, width })
 }
 
+/// A value of each of these rows; none where one of them lacks it.
 fn each<'a, T: Clone + 'a>(
     rows: &[At<'a>],
     values: impl Fn(&'a Split) -> Option<&'a [T]>,
@@ -457,7 +471,8 @@ mod tests {
             // Means and deviations are of the fold's own training rows.
             let train = &folds.rows(2)[0];
             let fitted =
-                Standardise::fit(view.split(SplitName::Train).unwrap(), &[Modality::Audio]);
+                Standardise::fit(view.split(SplitName::Train).unwrap(), &[Modality::Audio])
+                    .unwrap();
             let seen: Vec<f64> = train
                 .iter()
                 .flat_map(|row| [Some(*row as f64), (row % 2 == 1).then_some(-1.0)])

@@ -22,6 +22,7 @@ mod open_labels;
 pub mod perturb;
 pub(crate) mod ridge;
 mod side;
+pub mod source;
 pub mod survey;
 pub mod synth;
 pub mod task;
@@ -43,6 +44,9 @@ pub use loader::{Batch, Loader};
 pub use modality::{Modality, StreamName, listed, shortened};
 pub use normalize::{FeatureStats, Standardise};
 pub use perturb::{Damage, Perturbation};
+pub use source::{
+    Contents, Memory, Row, Source, SplitContents, StreamContents, Target, TargetValues,
+};
 pub use synth::{SynthConfig, SynthStream, SynthTarget};
 pub use task::{Targets, Task, TaskKind};
 pub use tokenizer::Tokenizer;

@@ -9,9 +9,10 @@ use memmap2::Mmap;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use super::dataset::{Dataset, Field, Options, Rows, Source, Split, floats, ints};
+use super::dataset::{Dataset, Features, Field, Options, Rows, Split, floats, ints};
 use super::open_labels::in_range;
 use super::side::{self, Side};
+use super::source::{Mapped, Source};
 use super::task::{self, Table, Task};
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};
@@ -42,10 +43,12 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
     }
     checker.same_shapes(&parts)?;
 
-    let source = Arc::new(Source { path: path.into(), map });
+    let places = parts.iter().flatten().flat_map(Part::places).collect();
+    let file = Arc::new(Mapped { path: path.into(), map, places });
+    let source: Arc<dyn Source> = file.clone();
     let mut splits = [None, None, None];
     for (slot, part) in splits.iter_mut().zip(parts) {
-        *slot = part.map(|part| part.finish(&source));
+        *slot = part.map(|part| part.finish(&file));
     }
     side::attach(&side, &mut splits)?;
     let data = Dataset {
@@ -119,13 +122,22 @@ struct Part {
 }
 
 impl Part {
-    fn finish(self, source: &Arc<Source>) -> Split {
+    /// Where the rows of its streams are.
+    fn places(&self) -> impl Iterator<Item = ((SplitName, Modality), (usize, usize))> {
+        let place = |(m, field): (&Modality, &Field)| {
+            ((self.name, *m), (field.start(0), field.row_bytes()))
+        };
+        self.streams.iter().map(place)
+    }
+
+    fn finish(self, file: &Arc<Mapped>) -> Split {
+        let features = |(modality, field): (Modality, Field)| {
+            let (steps, dim) = (field.shape[1], field.shape[2]);
+            (modality, Features { steps, dim, lengths: field.lengths, from: None })
+        };
         Split {
-            source: source.clone(),
-            text_source: source.clone(),
-            name: self.name,
-            rows: self.rows,
-            streams: self.streams,
+            file: Some(file.clone()),
+            streams: self.streams.into_iter().map(features).collect(),
             text_bert: self.text_bert,
             missing: self.missing,
             labels: self.labels,
@@ -133,11 +145,8 @@ impl Part {
             unimodal: self.unimodal,
             class_labels: self.class_labels,
             flags: self.flags,
-            targets: None,
-            width: 1,
             factors: self.factors,
-            ids: None,
-            raw_text: None,
+            ..Split::of(self.name, self.rows, file.clone())
         }
     }
 }

@@ -142,7 +142,7 @@ mod tests {
         let file = small().save();
         let data = Dataset::open(file.path()).unwrap();
         let train = data.split(SplitName::Train).unwrap();
-        let stats = Standardise::fit(train, &[Modality::Audio]);
+        let stats = Standardise::fit(train, &[Modality::Audio]).unwrap();
         let used = standardised.then_some(&stats);
         let spec = StreamSpec::of(&train.stream(Modality::Audio).unwrap());
         let layout = Layout::new(3, &[spec], None);

@@ -443,7 +443,8 @@ impl Config {
             named
                 .filter_map(|s| s.split_once('='))
                 .find(|(k, _)| k.trim() == key)
-                .map(|(_, v)| v.trim())
+                // A plan has its values as TOML writes them, names in quotes.
+                .map(|(_, v)| v.trim().trim_matches(['"', '\'']))
         };
         let preset = match (said("preset"), file.get("preset")) {
             (Some(name), _) => name,
@@ -595,6 +596,14 @@ mod tests {
             with(&["model.text_encoder=lstm"]).unwrap().model.text_encoder,
             TextEncoder::Lstm
         );
+    }
+
+    #[test]
+    fn names_may_stand_in_quotes() {
+        // As the cells of a plan have them.
+        let c = with(&["model.name=\"lf_dnn\"", "model.modalities=\"T+image\""]).unwrap();
+        assert_eq!((c.model.name.as_str(), c.model.modalities.as_str()), ("lf_dnn", "T+image"));
+        assert!(c.model.wants(Modality::Text) && !c.model.wants(Modality::Audio));
     }
 
     #[test]

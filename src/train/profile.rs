@@ -156,7 +156,7 @@ pub fn profile(
     steps: usize,
     clock: &Clock,
 ) -> Result<Profile> {
-    let standardise = statistics(&data, config);
+    let standardise = statistics(&data, config)?;
     let mut session = Session::new(gpu, config, data, standardise, true)?;
     session.initialise()?;
     session.profile(steps, clock)

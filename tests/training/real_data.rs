@@ -59,7 +59,7 @@ fn three_sequence_encoders_train_on_mmmo() {
         let spec = StreamSpec::of(&split.stream(modality).expect("all three"));
         assert!(spec.steps > 1 && spec.lengths, "{spec:?}");
     }
-    let stats = Arc::new(Standardise::fit(split, &[Modality::Audio, Modality::Vision]));
+    let stats = Arc::new(Standardise::fit(split, &[Modality::Audio, Modality::Vision]).unwrap());
     let lstm = "model.text_encoder=lstm";
     // 72 rows in batches of 32 make 3 micro-batches, and a group has 4.
     let config = build(&[lstm, "train.batch_size=32"]);

@@ -313,7 +313,7 @@ mod tests {
             );
         }
         let saved = file.save();
-        Survey::of(&Dataset::open(saved.path()).unwrap()).suspicions
+        Survey::of(&Dataset::open(saved.path()).unwrap()).unwrap().suspicions
     }
 
     #[test]
