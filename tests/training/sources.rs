@@ -92,7 +92,7 @@ fn rows_in_memory_train_as_those_of_a_file() {
         Row { streams: vec![vec![1.0; 10]], target: Some(Target::Number(1.0)), ..Row::default() };
     other.push(SplitName::Train, row).expect("a row");
     let other = other.dataset(&Options::default()).expect("a data set");
-    let why = resume_on(gpu(), &at("held"), other, None, &mut ()).err().expect("refused");
+    let why = resume_on(gpu(), &at("held"), other, None, &mut ()).expect_err("refused");
     assert!(why.to_string().contains("is not the file that the run began with"), "{why}");
 }
 
@@ -183,7 +183,7 @@ fn what_a_source_gives_is_checked_as_it_comes() {
             // The same in all, where it is not about their difference.
             contents.splits.values_mut().for_each(change);
         }
-        let why = Dataset::over(source, contents, &Options::default()).err().expect("refused");
+        let why = Dataset::over(source, contents, &Options::default()).expect_err("refused");
         assert!(why.to_string().contains(wanted), "{why}");
     }
     let mut rows = Memory::new("rows", &[(Modality::Audio, 2)]);
