@@ -55,6 +55,30 @@ pub struct TokenSpec {
     pub tables: (usize, usize),
 }
 
+/// What a model takes of a data set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reads {
+    /// Streams, in the order in which a batch has them.
+    pub streams: Vec<StreamSpec>,
+    /// Positions and segments of the encoder's tables, where it reads the text as tokens.
+    pub tokens: Option<(usize, usize)>,
+    /// Modalities whose own labels it learns, as people gave them of each by itself.
+    pub unimodal: Vec<Modality>,
+}
+
+impl Reads {
+    /// What it reads of the text as tokens, in a block of `rows` of them.
+    pub fn tokens(&self, rows: usize) -> Option<TokenSpec> {
+        self.tokens.map(|tables| TokenSpec { rows, tables })
+    }
+
+    /// The modalities that it reads, tokens as the text that they are.
+    pub fn modalities(&self) -> Vec<Modality> {
+        let tokens = self.tokens.map(|_| Modality::Text);
+        tokens.into_iter().chain(self.streams.iter().map(|s| s.modality)).collect()
+    }
+}
+
 /// What the blocks of two batches that one plan serves have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BatchShape {
@@ -107,6 +131,9 @@ pub struct Layout {
     pub target_width: usize,
     /// u32 `[batch]`: the row's index in its split.
     pub rows_at: usize,
+    /// f32 `[batch]` for each of these: what people said of the row by that modality alone; zero where the
+    /// split has no such labels.
+    pub unimodal: Vec<(Modality, usize)>,
     /// Size of the block in words, a multiple of 64.
     pub words: usize,
     /// Rows.
@@ -156,21 +183,26 @@ impl Layout {
         });
         let targets_at = place(batch * target_width);
         let rows_at = place(batch);
-        Layout { streams, tokens, targets_at, target_width, rows_at, words: end, batch }
+        let unimodal = Vec::new();
+        Layout { streams, tokens, targets_at, target_width, rows_at, unimodal, words: end, batch }
     }
 
-    /// Lays out a block of this shape for `specs`, and for tokens where `tables` gives the positions
-    /// and segments of an encoder; targets are `target_width` words.
-    pub fn of(
-        shape: &BatchShape,
-        specs: &[StreamSpec],
-        tables: Option<(usize, usize)>,
-        target_width: usize,
-    ) -> Layout {
-        let mut specs = specs.to_vec();
+    /// The same with room for the labels of each of these modalities.
+    fn and_unimodal(mut self, modalities: &[Modality]) -> Layout {
+        for modality in modalities {
+            self.unimodal.push((*modality, self.words));
+            self.words = (self.words + self.batch).next_multiple_of(64);
+        }
+        self
+    }
+
+    /// Lays out a block of this shape for what is read; targets are `target_width` words.
+    pub fn of(shape: &BatchShape, reads: &Reads, target_width: usize) -> Layout {
+        let mut specs = reads.streams.clone();
         specs.iter_mut().zip(&shape.steps).for_each(|(spec, steps)| spec.steps = *steps);
-        let tokens = tables.map(|tables| TokenSpec { rows: shape.tokens, tables });
-        Layout::with_targets(shape.rows, &specs, tokens, target_width)
+        let layout =
+            Layout::with_targets(shape.rows, &specs, reads.tokens(shape.tokens), target_width);
+        layout.and_unimodal(&reads.unimodal)
     }
 
     /// What a plan for it depends on.
@@ -227,6 +259,12 @@ pub fn fill(
     if let (Some(place), Some(tokens)) = (&layout.tokens, tokens) {
         fill_tokens(tokens, rows, place, out)?;
         fill_runs(place, out);
+    }
+    for (modality, at) in &layout.unimodal {
+        let labels = split.unimodal_labels(*modality).unwrap_or_default();
+        for (word, row) in out[*at..].iter_mut().zip(rows) {
+            *word = labels.get(*row as usize).copied().unwrap_or_default().to_bits();
+        }
     }
     let targets = split.targets();
     if let Some(t) = targets.filter(|t| t.width != layout.target_width) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::batch::{BatchShape, Layout, StreamSpec, fill, readable_stream};
+use super::batch::{BatchShape, Layout, Reads, fill, readable_stream};
 use super::normalize::Standardise;
 use super::{Dataset, SplitName};
 use crate::error::{Error, Result};
@@ -62,8 +62,7 @@ impl Loader {
         split: SplitName,
         order: Vec<u32>,
         batch: usize,
-        specs: Vec<StreamSpec>,
-        tables: Option<(usize, usize)>,
+        reads: Reads,
         standardise: Option<Arc<Standardise>>,
     ) -> Result<Loader> {
         if batch == 0 {
@@ -73,10 +72,10 @@ impl Loader {
         let part = data.split(split).ok_or_else(|| {
             Error::data(data.path(), format!("there is no {split} split; add its tensors"))
         })?;
-        for spec in &specs {
+        for spec in &reads.streams {
             readable_stream(part, (spec.modality, spec.dim), standardise.as_deref())?;
         }
-        if tables.is_some() && data.text().and_then(|t| t.tokens.split(split)).is_none() {
+        if reads.tokens.is_some() && data.text().and_then(|t| t.tokens.split(split)).is_none() {
             return Err(Error::data(
                 data.path(),
                 format!("{split} has no text; the model reads sentences or token ids"),
@@ -90,7 +89,7 @@ impl Loader {
         let left = order.len().div_ceil(batch);
         let (send, filled) = sync_channel(AHEAD);
         let (home, idle) = sync_channel(IDLE);
-        let work = Work { data, split, order, batch, specs, tables, standardise, home, idle };
+        let work = Work { data, split, order, batch, reads, standardise, home, idle };
         let thread = std::thread::Builder::new()
             .name("modalign-loader".into())
             .spawn(move || work.run(&send))
@@ -134,8 +133,7 @@ struct Work {
     split: SplitName,
     order: Vec<u32>,
     batch: usize,
-    specs: Vec<StreamSpec>,
-    tables: Option<(usize, usize)>,
+    reads: Reads,
     standardise: Option<Arc<Standardise>>,
     home: SyncSender<Vec<u32>>,
     idle: Receiver<Vec<u32>>,
@@ -146,13 +144,13 @@ impl Work {
         let Some(split) = self.data.split(self.split) else { return };
         let text = self.data.text().map(|text| text.as_ref());
         let tokens =
-            text.and_then(|t| t.tokens.split(self.split)).filter(|_| self.tables.is_some());
+            text.and_then(|t| t.tokens.split(self.split)).filter(|_| self.reads.tokens.is_some());
         let width = self.data.task().width();
         let mut layout = Arc::new(Layout::new(0, &[], None));
         for rows in self.order.chunks(self.batch) {
-            let shape = BatchShape::of(split, tokens, &self.specs, rows);
+            let shape = BatchShape::of(split, tokens, &self.reads.streams, rows);
             if shape != layout.shape() {
-                layout = Arc::new(Layout::of(&shape, &self.specs, self.tables, width));
+                layout = Arc::new(Layout::of(&shape, &self.reads, width));
             }
             let mut words = self.idle.try_recv().unwrap_or_default();
             let filled =
@@ -172,7 +170,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::super::testkit::TensorFile;
-    use super::super::{Modality, shuffled};
+    use super::super::{Modality, StreamSpec, shuffled};
     use super::*;
 
     fn data(rows: usize) -> Arc<Dataset> {
@@ -187,9 +185,13 @@ mod tests {
         vec![StreamSpec { modality: Modality::Audio, steps: 2, dim: 3, lengths: true }]
     }
 
+    fn reads(streams: Vec<StreamSpec>) -> Reads {
+        Reads { streams, ..Reads::default() }
+    }
+
     fn loader(rows: usize, batch: usize, specs: Vec<StreamSpec>) -> Result<Loader> {
         let order = shuffled(rows as u32, 1, 0);
-        Loader::new(data(rows), SplitName::Train, order, batch, specs, None, None)
+        Loader::new(data(rows), SplitName::Train, order, batch, reads(specs), None)
     }
 
     #[test]
@@ -222,7 +224,7 @@ mod tests {
         let spec = StreamSpec { modality: Modality::Audio, steps: 40, dim: 3, lengths: true };
         let order: Vec<u32> = (0..40).collect();
         let loader =
-            Loader::new(data.clone(), SplitName::Train, order, 9, vec![spec], None, None).unwrap();
+            Loader::new(data.clone(), SplitName::Train, order, 9, reads(vec![spec]), None).unwrap();
         let mut steps = Vec::new();
         for batch in loader {
             let batch = batch.unwrap();
@@ -270,11 +272,11 @@ mod tests {
         let mut other = specs();
         other[0].dim = 9;
         assert!(error(loader(5, 1, other)).contains("where the model takes 9"));
-        let bad = Loader::new(data(5), SplitName::Train, vec![5], 1, specs(), None, None);
+        let bad = Loader::new(data(5), SplitName::Train, vec![5], 1, reads(specs()), None);
         assert!(error(bad).contains("no row 5"));
-        let bad = Loader::new(data(5), SplitName::Test, vec![0], 1, specs(), None, None);
+        let bad = Loader::new(data(5), SplitName::Test, vec![0], 1, reads(specs()), None);
         assert!(error(bad).contains("no test split"));
-        let none = Loader::new(data(5), SplitName::Train, vec![], 1, specs(), None, None).unwrap();
+        let none = Loader::new(data(5), SplitName::Train, vec![], 1, reads(specs()), None).unwrap();
         assert_eq!(none.count(), 0);
         let whole: Vec<_> = loader(5, usize::MAX, specs()).unwrap().collect();
         assert_eq!(whole.len(), 1);

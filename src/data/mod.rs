@@ -34,8 +34,8 @@ pub mod tokens;
 use serde::{Deserialize, Serialize};
 
 pub use batch::{
-    BatchShape, Layout, Sample, StreamLayout, StreamSpec, TokenSpec, bucket, fill, fill_samples,
-    shape_of, shuffled,
+    BatchShape, Layout, Reads, Sample, StreamLayout, StreamSpec, TokenSpec, bucket, fill,
+    fill_samples, shape_of, shuffled,
 };
 pub use dataset::{Dataset, Options, Split, Stream, Text, TextBert};
 pub use folds::{FEWEST_FOLDS, Fold, Folded, Folds};

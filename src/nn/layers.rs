@@ -160,7 +160,7 @@ impl LstmEncoder {
 #[derive(Clone, Debug)]
 pub struct Head {
     /// `post_fusion`, `post_text`, `post_audio`, `post_video`.
-    pub name: &'static str,
+    pub name: String,
     /// True and stored width of the input.
     pub inputs: (usize, usize),
     /// Size of the feature.

@@ -17,9 +17,9 @@ use super::config::{Config, PartRates, at_least_one, fail};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Reads, Recipe};
+use super::recipe::{Columns, Output, Recipe};
 use super::subnets::GROUP;
-use crate::data::StreamSpec;
+use crate::data::{Reads, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{Bert, Group, Init, ParamSpec, Reading, Schedule, linear, linear_specs};
 use crate::ops::Act;
@@ -276,7 +276,11 @@ impl Recipe for Almt {
             Text::Bert(_) => None,
         };
         let tokens = self.bert().map(|b| (b.shape.positions, b.shape.segments));
-        Reads { streams: text.into_iter().chain(self.streams).collect(), tokens }
+        Reads {
+            streams: text.into_iter().chain(self.streams).collect(),
+            tokens,
+            ..Reads::default()
+        }
     }
 
     fn bert(&self) -> Option<&Bert> {

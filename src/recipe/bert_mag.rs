@@ -17,10 +17,10 @@ use super::config::{Config, PartRates, fail, not_negative, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Reads, Recipe};
+use super::recipe::{Columns, Output, Recipe};
 use super::self_mm::reading;
 use super::subnets::GROUP;
-use crate::data::{Modality, StreamSpec};
+use crate::data::{Modality, Reads, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{Bert, Group, ParamSpec, linear};
 use crate::ops::Act;
@@ -192,7 +192,7 @@ pub(super) fn moved(cx: &mut Cx<'_>, t: Var, streams: &[(char, Var)], beta: f64)
 impl Recipe for BertMag {
     fn reads(&self) -> Reads {
         let tokens = Some((self.bert.shape.positions, self.bert.shape.segments));
-        Reads { streams: self.streams.clone(), tokens }
+        Reads { streams: self.streams.clone(), tokens, ..Reads::default() }
     }
 
     fn bert(&self) -> Option<&Bert> {

@@ -18,10 +18,10 @@ use super::config::{Config, PartRates, fail};
 use super::cx::{Cx, StreamVars};
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Reads, Recipe};
+use super::recipe::{Columns, Output, Recipe};
 use super::self_mm::reading;
 use super::subnets::GROUP;
-use crate::data::{Modality, StreamSpec};
+use crate::data::{Modality, Reads, StreamSpec};
 use crate::error::Result;
 use crate::nn::{Bert, Group, Optimizer, ParamSpec, TokenVars, linear};
 use crate::ops::Act;
@@ -157,7 +157,7 @@ impl Cenet {
 impl Recipe for Cenet {
     fn reads(&self) -> Reads {
         let tokens = Some((self.bert.shape.positions, self.bert.shape.segments));
-        Reads { streams: self.streams.clone(), tokens }
+        Reads { streams: self.streams.clone(), tokens, ..Reads::default() }
     }
 
     fn bert(&self) -> Option<&Bert> {

@@ -2,7 +2,7 @@
 
 use super::goal::{Distance, Goal};
 use super::recipe::{Columns, Counts, Output};
-use crate::data::{Layout, TaskKind};
+use crate::data::{Layout, Modality, TaskKind};
 use crate::error::{Error, Result};
 use crate::nn::{Params, TokenVars};
 use crate::plan::SpaceId;
@@ -161,6 +161,19 @@ impl<'a> Cx<'a> {
         self.field("target", |tape| tape.input("target", &shape, block, at))
     }
 
+    /// `[batch]`: what people said of the rows by one modality alone.
+    ///
+    /// # Errors
+    /// A batch that lacks it.
+    pub fn unimodal(&mut self, modality: Modality) -> Result<Var> {
+        let found = self.layout.unimodal.iter().find(|(m, _)| *m == modality);
+        let (_, at) = found.ok_or_else(|| {
+            Error::shape("record", format!("the batch has no labels of {modality} alone"))
+        })?;
+        let name = format!("labels {modality}");
+        Ok(self.tape.input(&name, &[self.layout.batch], self.block, *at))
+    }
+
     /// The `i`-th of the streams that the recipe reads.
     ///
     /// # Errors
@@ -201,6 +214,18 @@ impl<'a> Cx<'a> {
         let target = self.target();
         let loss = self.goal.loss(self.tape, scores, target, distance)?;
         self.loss(name, loss)
+    }
+
+    /// The distance of `scores [batch, 1]` from what people said of the rows by one modality alone, in
+    /// training, as the column of the modality's short name.
+    ///
+    /// # Errors
+    /// As [`unimodal`](Self::unimodal) and [`loss`](Self::loss).
+    pub fn unimodal_loss(&mut self, modality: Modality, scores: Var) -> Result<()> {
+        let labels = self.unimodal(modality)?;
+        let labels = self.tape.reshape(labels, &[self.layout.batch, 1])?;
+        let loss = self.goal.loss(self.tape, scores, labels, Distance::Absolute)?;
+        self.loss(modality.short(), loss)
     }
 
     /// The text as tokens.

@@ -11,9 +11,9 @@ use super::config::{Config, PartRates, at_least_one, fail, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Reads, Recipe};
+use super::recipe::{Columns, Output, Recipe};
 use super::subnets::{GROUP, batch_norm, batch_norm_specs};
-use crate::data::StreamSpec;
+use crate::data::{Reads, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{Group, LstmEncoder, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
@@ -110,7 +110,7 @@ impl EfLstm {
 
 impl Recipe for EfLstm {
     fn reads(&self) -> Reads {
-        Reads { streams: self.streams.clone(), tokens: None }
+        Reads { streams: self.streams.clone(), ..Reads::default() }
     }
 
     fn params(&self, _: bool, _: usize) -> Vec<ParamSpec> {

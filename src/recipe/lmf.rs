@@ -11,8 +11,9 @@ use super::config::{ByStream, Config, PartRates, at_least_one};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Reads, Recipe};
-use super::subnets::{Dropouts, GROUP, Sizes, Subnets};
+use super::recipe::{Columns, Output, Recipe};
+use super::subnets::{Dropouts, GROUP, Mean, Parts, Sizes, Subnets};
+use crate::data::Reads;
 use crate::error::{Error, Result};
 use crate::nn::{Group, Init, ParamSpec};
 use crate::ops::Act;
@@ -42,13 +43,23 @@ struct Own {
     rank: usize,
     /// Of the encoders.
     dropout: Dropouts,
+    /// `padding` as MMSA has it, or `valid`: over which steps audio and vision are averaged.
+    #[serde(default)]
+    mean: Mean,
+    /// Read the deviation over those steps beside the mean; MMSA's models do not.
+    #[serde(default)]
+    deviation: bool,
+    /// Heads of the single modalities, in the multi-task model of this kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parts: Option<Parts>,
     /// Leave the weights of the factors as they begin, as MMSA does.
     freeze_fusion: bool,
 }
 
 impl Own {
     fn sizes(&self) -> Sizes {
-        Sizes { hidden: self.hidden, text_out: self.text_out, dropout: self.dropout }
+        let Own { hidden, text_out, dropout, mean, deviation, parts, .. } = *self;
+        Sizes { hidden, text_out, dropout, mean, deviation, parts }
     }
 }
 
@@ -74,6 +85,9 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
             text_out: hidden / 2,
             rank,
             dropout: Dropouts::all(p),
+            mean: Mean::Padding,
+            deviation: false,
+            parts: None,
             freeze_fusion: false,
         },
     })
@@ -133,14 +147,11 @@ impl Recipe for Lmf {
     }
 
     fn columns(&self) -> Columns {
-        Columns::task()
+        self.subnets.columns()
     }
 
     fn outputs(&self) -> Vec<Output> {
-        let mut all = vec![Output::score("M", self.outputs)];
-        all.extend(self.subnets.outputs());
-        all.push(Output::representation("feature M", self.own.rank * self.outputs));
-        all
+        self.subnets.outputs(self.outputs, self.own.rank * self.outputs)
     }
 
     fn record(&self, cx: &mut Cx<'_>) -> Result<()> {

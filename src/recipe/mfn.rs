@@ -21,9 +21,9 @@ use super::cx::Cx;
 use super::goal::Distance;
 use super::memory::scan;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Reads, Recipe};
+use super::recipe::{Columns, Output, Recipe};
 use super::subnets::{GROUP, field_letter};
-use crate::data::{Modality, StreamSpec};
+use crate::data::{Modality, Reads, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{Group, Init, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
@@ -257,7 +257,7 @@ impl Mfn {
 
 impl Recipe for Mfn {
     fn reads(&self) -> Reads {
-        Reads { streams: self.parts.iter().map(|part| part.spec).collect(), tokens: None }
+        Reads { streams: self.parts.iter().map(|part| part.spec).collect(), ..Reads::default() }
     }
 
     fn params(&self, _: bool, _: usize) -> Vec<ParamSpec> {

@@ -26,6 +26,7 @@ mod tfn;
 #[cfg(test)]
 mod vectors;
 
+pub use crate::data::Reads;
 pub use config::{
     BySense, ByStream, ClassWeights, Config, Pooling, TaskChoice, TaskConfig, TextEncoder,
     TokenSource,
@@ -36,8 +37,8 @@ pub use goal::{Distance, Goal};
 pub use model::{Model, Offered};
 pub use overlay::{nearest, value_of};
 pub use recipe::{
-    AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, OutputKind, Reads,
-    Recipe, StateSpec,
+    AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, OutputKind, Recipe,
+    StateSpec,
 };
 pub(crate) use registry::bert_prefix;
 pub use registry::{Entry, MODELS, find};

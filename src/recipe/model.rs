@@ -4,10 +4,10 @@
 use super::config::Config;
 use super::cx::{Cx, StateSpace, TrainSpaces};
 use super::goal::Goal;
-use super::recipe::{Columns, Output, OutputKind, Reads, Recipe};
+use super::recipe::{Columns, Output, OutputKind, Recipe};
 use super::registry;
 use crate::data::task::NUMBER;
-use crate::data::{BatchShape, Layout, Modality, StreamSpec, Task};
+use crate::data::{BatchShape, Layout, Modality, Reads, StreamSpec, Task};
 use crate::error::{Error, Result};
 use crate::nn::{Bert, BertShape, Group, ParamSpec, Params};
 use crate::ops::optim::Clip;
@@ -157,7 +157,7 @@ impl Model {
 
     /// The block of a batch of this shape.
     pub fn layout(&self, shape: &BatchShape) -> Layout {
-        Layout::of(shape, &self.reads.streams, self.reads.tokens, self.task().width())
+        Layout::of(shape, &self.reads, self.task().width())
     }
 
     /// The block of a batch of so many rows of whole streams, without tokens.

@@ -24,9 +24,9 @@ use super::crossmodal::{Encoder, placed};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Reads, Recipe};
+use super::recipe::{Columns, Output, Recipe};
 use super::subnets::{GROUP, field_letter};
-use crate::data::{Modality, StreamSpec};
+use crate::data::{Modality, Reads, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{Group, Init, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
@@ -242,7 +242,7 @@ impl MulT {
 
 impl Recipe for MulT {
     fn reads(&self) -> Reads {
-        Reads { streams: self.streams.clone(), tokens: None }
+        Reads { streams: self.streams.clone(), ..Reads::default() }
     }
 
     fn params(&self, _: bool, _: usize) -> Vec<ParamSpec> {

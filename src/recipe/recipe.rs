@@ -2,7 +2,7 @@
 //! one batch of it is recorded. No device in sight.
 
 use super::cx::Cx;
-use crate::data::{Modality, StreamSpec, TokenSpec};
+use crate::data::Reads;
 use crate::error::Result;
 use crate::nn::{Bert, Group, ParamSpec};
 
@@ -52,28 +52,6 @@ pub trait Recipe: Send + Sync {
     /// The labels that it makes for its parts, where it does.
     fn generated(&self) -> Option<GeneratedLabels> {
         None
-    }
-}
-
-/// What a model takes of a data set.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Reads {
-    /// Streams, in the order in which a batch has them.
-    pub streams: Vec<StreamSpec>,
-    /// Positions and segments of the encoder's tables, where it reads the text as tokens.
-    pub tokens: Option<(usize, usize)>,
-}
-
-impl Reads {
-    /// What it reads of the text as tokens, in a block of `rows` of them.
-    pub fn tokens(&self, rows: usize) -> Option<TokenSpec> {
-        self.tokens.map(|tables| TokenSpec { rows, tables })
-    }
-
-    /// The modalities that it reads, tokens as the text that they are.
-    pub fn modalities(&self) -> Vec<Modality> {
-        let tokens = self.tokens.map(|_| Modality::Text);
-        tokens.into_iter().chain(self.streams.iter().map(|s| s.modality)).collect()
     }
 }
 

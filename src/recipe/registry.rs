@@ -15,6 +15,7 @@ use super::mult::{self, MulT};
 use super::overlay::nearest;
 use super::recipe::Recipe;
 use super::self_mm::{self, SelfMm};
+use super::subnets::Parts;
 use super::tfn::{self, Tfn};
 use crate::data::{Modality, StreamSpec, TaskKind};
 use crate::error::{Error, Result};
@@ -128,6 +129,51 @@ pub static MODELS: &[Entry] = &[
         preset: lmf::preset,
         check: lmf::check,
         about: |_, read| Ok(over("LMF", read)),
+        make: |config, offered| Ok(Box::new(Lmf::new(config, offered)?)),
+    },
+    Entry {
+        name: "mlf_dnn",
+        paper: "ACL 2020 (CH-SIMS), after MMSA",
+        needs: "any streams, with labels of each alone",
+        tasks: &[TaskKind::Regression],
+        others: true,
+        aligned: false,
+        bert: None,
+        tokens: false,
+        presets: lf_dnn::PRESETS,
+        preset: |name, config| lf_dnn::preset(name, config).map(|()| Parts::add(config)),
+        check: lf_dnn::check,
+        about: |_, read| Ok(over("MLF-DNN", read)),
+        make: |config, offered| Ok(Box::new(LfDnn::new(config, offered)?)),
+    },
+    Entry {
+        name: "mtfn",
+        paper: "ACL 2020 (CH-SIMS), after MMSA",
+        needs: "any streams, with labels of each alone",
+        tasks: &[TaskKind::Regression],
+        others: true,
+        aligned: false,
+        bert: None,
+        tokens: false,
+        presets: tfn::PRESETS,
+        preset: |name, config| tfn::preset(name, config).map(|()| Parts::add(config)),
+        check: tfn::check,
+        about: |_, read| Ok(over("MTFN", read)),
+        make: |config, offered| Ok(Box::new(Tfn::new(config, offered)?)),
+    },
+    Entry {
+        name: "mlmf",
+        paper: "ACL 2020 (CH-SIMS), after MMSA",
+        needs: "any streams, with labels of each alone",
+        tasks: &[TaskKind::Regression],
+        others: true,
+        aligned: false,
+        bert: None,
+        tokens: false,
+        presets: lmf::PRESETS,
+        preset: |name, config| lmf::preset(name, config).map(|()| Parts::add(config)),
+        check: lmf::check,
+        about: |_, read| Ok(over("MLMF", read)),
         make: |config, offered| Ok(Box::new(Lmf::new(config, offered)?)),
     },
     Entry {

@@ -1,18 +1,20 @@
 //! The encoders that LF-DNN, TFN and LMF share, under MMSA's names: audio and vision as their mean over
 //! time, through BatchNorm and three layers; text through an LSTM that reads to the end of the padding.
 
-use super::config::{ByStream, Config, at_least_one, probability};
+use super::config::{ByStream, Config, at_least_one, not_negative, probability};
 use super::cx::Cx;
 use super::model::Offered;
-use super::recipe::{Output, Reads};
-use crate::data::{Modality, StreamSpec};
-use crate::error::Result;
-use crate::nn::{Init, LstmEncoder, ParamSpec, linear, linear_specs};
+use super::recipe::{Column, Columns, Counts, Output};
+use crate::data::{Modality, Reads, StreamSpec};
+use crate::error::{Error, Result};
+use crate::nn::{Head, Init, LstmEncoder, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::batched::Transposed;
+use crate::ops::masked::Keep;
 use crate::tape::Var;
 use serde::{Deserialize, Serialize};
+use toml::Value;
 
 /// The optimiser group of all that these models train.
 pub(super) const GROUP: &str = "model";
@@ -49,12 +51,52 @@ impl Dropouts {
     }
 }
 
+/// Heads that learn what people said of each modality alone, as MMSA's multi-task models have them. MMSA's own
+/// sizes and weights of these are not known here.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parts {
+    /// Size of a head's layers.
+    pub size: usize,
+    /// Before them.
+    pub dropout: f64,
+    /// What the loss of each counts beside that of the whole.
+    pub weight: f64,
+}
+
+impl Parts {
+    /// Puts them into the settings of a model that has none.
+    pub(super) fn add(config: &mut Config) {
+        let parts = [
+            ("size", Value::Integer(32)),
+            ("dropout", Value::Float(0.0)),
+            ("weight", Value::Float(1.0)),
+        ];
+        let parts = parts.map(|(key, value)| (key.to_string(), value)).into_iter().collect();
+        config.model.own.insert("parts".into(), Value::Table(parts));
+    }
+}
+
+/// Over which steps features are averaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mean {
+    /// All that the file has room for, as MMSA divides: a short row's mean is nearer to zero.
+    #[default]
+    Padding,
+    /// Those that a row has.
+    Valid,
+}
+
 /// Sizes of the encoders.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sizes {
     pub hidden: ByStream,
     pub text_out: usize,
     pub dropout: Dropouts,
+    pub mean: Mean,
+    pub deviation: bool,
+    pub parts: Option<Parts>,
 }
 
 impl Sizes {
@@ -70,12 +112,20 @@ impl Sizes {
         {
             probability(&format!("model.dropout.{name}"), value)?;
         }
+        if let Some(parts) = &self.parts {
+            at_least_one("model.parts.size", parts.size)?;
+            probability("model.parts.dropout", parts.dropout)?;
+            not_negative("model.parts.weight", parts.weight)?;
+        }
         Ok(())
     }
 }
 
+/// A variance below this is taken for this.
+const LEAST_VARIANCE: f32 = 1e-8;
+
 enum Kind {
-    Mean { hidden: usize, dropout: f32 },
+    Mean { hidden: usize, dropout: f32, deviation: bool },
     Lstm(LstmEncoder),
 }
 
@@ -88,7 +138,11 @@ struct Subnet {
 }
 
 /// The encoders of what the data have: audio, vision, text, in this order, then others by name.
-pub(super) struct Subnets(Vec<Subnet>);
+pub(super) struct Subnets {
+    all: Vec<Subnet>,
+    /// Heads of their own, and what the loss of each counts.
+    heads: Option<(Vec<Head>, f64)>,
+}
 
 impl Subnets {
     /// # Errors
@@ -105,15 +159,20 @@ impl Subnets {
         if streams.is_empty() {
             return Err(offered.none_wanted(config));
         }
+        let own_lengths = |m: Modality| offered.wanted(config, m).is_some_and(|s| s.lengths);
         let subnets = streams.into_iter().map(|spec| {
             let modality = spec.modality;
+            let valid = sizes.mean == Mean::Valid && modality != Modality::Text;
+            let spec = StreamSpec { lengths: valid && own_lengths(modality), ..spec };
             let (hidden, dropout) = (sizes.hidden.of(modality), sizes.dropout.of(modality) as f32);
             let name = match modality {
                 Modality::Vision => "video_subnet".into(),
                 other => format!("{other}_subnet"),
             };
             if modality != Modality::Text {
-                let kind = Kind::Mean { hidden, dropout };
+                // One step has none.
+                let deviation = sizes.deviation && spec.steps > 1;
+                let kind = Kind::Mean { hidden, dropout, deviation };
                 return Subnet { modality, spec, name, out: hidden, kind };
             }
             let lstm = LstmEncoder {
@@ -129,33 +188,74 @@ impl Subnets {
             };
             Subnet { modality, spec, name, out: sizes.text_out, kind: Kind::Lstm(lstm) }
         });
-        Ok(Subnets(subnets.collect()))
+        let all: Vec<Subnet> = subnets.collect();
+        let Some(parts) = sizes.parts else { return Ok(Subnets { all, heads: None }) };
+        if !offered.task.one_number() {
+            return Err(Error::Config(format!(
+                "{} learns one number a row and what people said of each modality alone, and the data has \
+                 {}: use another model (modalign models), or choose other targets by task.kind",
+                config.model.name,
+                offered.task.about()
+            )));
+        }
+        let head = |subnet: &Subnet| Head {
+            name: subnet.name.replace("_subnet", "").replacen("", "post_", 1),
+            inputs: (subnet.out, subnet.out),
+            size: parts.size,
+            outputs: 1,
+            dropout: parts.dropout as f32,
+            group: GROUP.into(),
+        };
+        let heads = all.iter().map(head).collect();
+        Ok(Subnets { all, heads: Some((heads, parts.weight)) })
     }
 
     /// Their names.
     pub(super) fn names(&self) -> Vec<&str> {
-        self.0.iter().map(|s| s.name.as_str()).collect()
+        self.all.iter().map(|s| s.name.as_str()).collect()
     }
 
     /// Sizes of their outputs.
     pub(super) fn sizes(&self) -> Vec<usize> {
-        self.0.iter().map(|s| s.out).collect()
+        self.all.iter().map(|s| s.out).collect()
+    }
+
+    /// The numbers of the log: the loss of the whole, and of each part that has a head.
+    pub(super) fn columns(&self) -> Columns {
+        let mut columns = Columns::task().list().to_vec();
+        let weight = self.heads.as_ref().map(|(_, weight)| *weight);
+        for (subnet, weight) in self.all.iter().zip(weight.into_iter().cycle()) {
+            let what = format!("the loss of {} alone", subnet.modality);
+            let counts = Counts::Times(weight);
+            columns.push(Column { name: subnet.modality.short().into(), what, counts });
+        }
+        Columns::new(columns)
     }
 
     pub(super) fn reads(&self) -> Reads {
-        Reads { streams: self.0.iter().map(|s| s.spec).collect(), tokens: None }
+        let streams = self.all.iter().map(|s| s.spec).collect();
+        let alone = self.all.iter().filter(|_| self.heads.is_some()).map(|s| s.modality);
+        Reads { streams, tokens: None, unimodal: alone.collect() }
     }
 
-    pub(super) fn outputs(&self) -> Vec<Output> {
+    /// What is left of a row: `scores` of the whole, those of the parts, and on the way to them the
+    /// encodings and a fused feature of `size`.
+    pub(super) fn outputs(&self, scores: usize, size: usize) -> Vec<Output> {
+        let mut all = vec![Output::score("M", scores)];
+        let parts = self.all.iter().filter(|_| self.heads.is_some());
+        all.extend(parts.map(|s| Output::score(s.modality.short(), 1)));
         let output = |s: &Subnet| Output::representation(format!("encoded {}", s.modality), s.out);
-        self.0.iter().map(output).collect()
+        all.extend(self.all.iter().map(output));
+        all.push(Output::representation("feature M", size));
+        all
     }
 
     pub(super) fn params(&self) -> Vec<ParamSpec> {
-        let own = self.0.iter().map(|subnet| match &subnet.kind {
+        let own = self.all.iter().map(|subnet| match &subnet.kind {
             Kind::Lstm(lstm) => lstm.specs(),
-            Kind::Mean { hidden, .. } => {
+            Kind::Mean { hidden, deviation, .. } => {
                 let (name, dim) = (&subnet.name, subnet.spec.dim);
+                let dim = if *deviation { 2 * dim } else { dim };
                 let mut specs = batch_norm_specs(&format!("{name}.norm"), dim, GROUP);
                 for (i, inputs) in [dim, *hidden, *hidden].into_iter().enumerate() {
                     let layer = format!("{name}.linear_{}", i + 1);
@@ -164,15 +264,18 @@ impl Subnets {
                 specs
             }
         });
-        own.flatten().collect()
+        let heads = self.heads.iter().flat_map(|(heads, _)| heads);
+        own.flatten().chain(heads.flat_map(Head::specs)).collect()
     }
 
     /// Records all of them; they are outputs, too.
     pub(super) fn record(&self, cx: &mut Cx<'_>) -> Result<Vec<Var>> {
         let mut all = Vec::new();
-        for (i, subnet) in self.0.iter().enumerate() {
+        for (i, subnet) in self.all.iter().enumerate() {
             let out = match &subnet.kind {
-                Kind::Mean { dropout, .. } => subnet.mean(cx, i, *dropout)?,
+                Kind::Mean { dropout, deviation, .. } => {
+                    subnet.mean(cx, i, *dropout, *deviation)?
+                }
                 Kind::Lstm(lstm) => {
                     let stream = cx.stream(i)?;
                     let lengths = cx.whole_lengths(stream)?;
@@ -181,6 +284,14 @@ impl Subnets {
                 }
             };
             cx.output(&format!("encoded {}", subnet.modality), out)?;
+            if let Some(head) = self.heads.as_ref().map(|(heads, _)| &heads[i]) {
+                let train = cx.training();
+                let score = head.record(cx.tape, cx.params, &[out], train)?.scores;
+                cx.output(subnet.modality.short(), score)?;
+                if train {
+                    cx.unimodal_loss(subnet.modality, score)?;
+                }
+            }
             all.push(out);
         }
         Ok(all)
@@ -188,13 +299,36 @@ impl Subnets {
 }
 
 impl Subnet {
-    fn mean(&self, cx: &mut Cx<'_>, i: usize, dropout: f32) -> Result<Var> {
+    /// The encoder of the mean over time, and of the deviation from it where that is wanted.
+    fn mean(&self, cx: &mut Cx<'_>, i: usize, dropout: f32, deviation: bool) -> Result<Var> {
         let stream = cx.stream(i)?;
-        let part = vec![1.0 / stream.steps as f32; stream.steps];
-        let parts = cx.tape.constant("part of a step", &[1, stream.steps], &part)?;
-        let mean = cx.tape.bmm(parts, stream.values, Transposed::Neither)?;
-        let mean = cx.tape.reshape(mean, &[cx.batch(), stream.width])?;
-        let x = cx.without_padding(stream, mean)?;
+        let parts = match stream.lengths {
+            None => {
+                let part = vec![1.0 / stream.steps as f32; stream.steps];
+                cx.tape.constant("part of a step", &[1, stream.steps], &part)?
+            }
+            Some(lengths) => {
+                let shape = [cx.batch(), 1, stream.steps];
+                let even =
+                    cx.tape.constant("even", &shape, &vec![0.0; cx.batch() * stream.steps])?;
+                cx.tape.masked_softmax(even, Keep::Lengths(lengths))?
+            }
+        };
+        let averaged = |cx: &mut Cx<'_>, x: Var| {
+            let mean = cx.tape.bmm(parts, x, Transposed::Neither)?;
+            let mean = cx.tape.reshape(mean, &[cx.batch(), stream.width])?;
+            cx.without_padding(stream, mean)
+        };
+        let mut x = averaged(cx, stream.values)?;
+        if deviation {
+            let squares = cx.tape.square(stream.values)?;
+            let (squares, of_mean) = (averaged(cx, squares)?, cx.tape.square(x)?);
+            let variance = cx.tape.sub(squares, of_mean)?;
+            // Rounding may leave less than nothing, of which there is no root.
+            let variance = cx.tape.clamp(variance, LEAST_VARIANCE, f32::MAX)?;
+            let deviation = cx.tape.sqrt(variance)?;
+            x = cx.tape.concat(&[x, deviation])?;
+        }
         let x = batch_norm(cx, &format!("{}.norm", self.name), x, 1)?;
         let p = cx.dropout(dropout);
         let mut x = if p > 0.0 { cx.tape.dropout(x, p)? } else { x };

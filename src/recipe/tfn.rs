@@ -11,8 +11,9 @@ use super::config::{ByStream, Config, PartRates, at_least_one, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Reads, Recipe};
-use super::subnets::{Dropouts, GROUP, Sizes, Subnets};
+use super::recipe::{Columns, Output, Recipe};
+use super::subnets::{Dropouts, GROUP, Mean, Parts, Sizes, Subnets};
+use crate::data::Reads;
 use crate::error::Result;
 use crate::nn::{Group, Head, ParamSpec};
 use crate::ops::Act;
@@ -38,13 +39,23 @@ struct Own {
     post_fusion: usize,
     /// Of the encoders.
     dropout: Dropouts,
+    /// `padding` as MMSA has it, or `valid`: over which steps audio and vision are averaged.
+    #[serde(default)]
+    mean: Mean,
+    /// Read the deviation over those steps beside the mean; MMSA's models do not.
+    #[serde(default)]
+    deviation: bool,
+    /// Heads of the single modalities, in the multi-task model of this kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parts: Option<Parts>,
     /// Before the fusion's layers.
     post_dropout: f64,
 }
 
 impl Own {
     fn sizes(&self) -> Sizes {
-        Sizes { hidden: self.hidden, text_out: self.text_out, dropout: self.dropout }
+        let Own { hidden, text_out, dropout, mean, deviation, parts, .. } = *self;
+        Sizes { hidden, text_out, dropout, mean, deviation, parts }
     }
 }
 
@@ -70,6 +81,9 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
             text_out,
             post_fusion: post,
             dropout: Dropouts::all(p),
+            mean: Mean::Padding,
+            deviation: false,
+            parts: None,
             post_dropout,
         },
     })
@@ -96,7 +110,7 @@ impl Tfn {
         let subnets = Subnets::new(config, &model.sizes(), offered)?;
         let inputs = subnets.sizes().iter().map(|size| size + 1).product();
         let fusion = Head {
-            name: "post_fusion",
+            name: "post_fusion".into(),
             inputs: (inputs, inputs),
             size: model.post_fusion,
             outputs: offered.task.outputs(),
@@ -123,14 +137,11 @@ impl Recipe for Tfn {
     }
 
     fn columns(&self) -> Columns {
-        Columns::task()
+        self.subnets.columns()
     }
 
     fn outputs(&self) -> Vec<Output> {
-        let mut all = vec![Output::score("M", self.fusion.outputs)];
-        all.extend(self.subnets.outputs());
-        all.push(Output::representation("feature M", self.fusion.size));
-        all
+        self.subnets.outputs(self.fusion.outputs, self.fusion.size)
     }
 
     fn record(&self, cx: &mut Cx<'_>) -> Result<()> {

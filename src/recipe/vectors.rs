@@ -12,7 +12,7 @@ use super::recipe::{Columns, Recipe};
 use super::subnets::GROUP;
 use crate::Gpu;
 use crate::data::task::NUMBER;
-use crate::data::{BatchShape, Layout, Modality, StreamSpec};
+use crate::data::{BatchShape, Layout, Modality, Reads, StreamSpec};
 use crate::error::Result;
 use crate::gpu::GpuOptions;
 use crate::nn::{Group, Init, ParamSpec, Params, Weights};
@@ -48,7 +48,8 @@ fn run(
         let of = given.map_or(vec![one; shape.iter().product()], |(_, values)| values.clone());
         weights.insert(&spec.name, shape, of);
     }
-    let layout = Layout::of(&BatchShape { rows: 1, tokens: 0, steps: Vec::new() }, &[], None, 1);
+    let layout =
+        Layout::of(&BatchShape { rows: 1, tokens: 0, steps: Vec::new() }, &Reads::default(), 1);
     let (mut tape, columns) = (Tape::new(), Columns::task());
     let goal = Goal::new(&Config::default(), &NUMBER, &[], 0);
     let mut cx = Cx::new((&mut tape, &params), (&layout, block), (&columns, &[], &goal), None);

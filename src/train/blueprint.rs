@@ -1,7 +1,7 @@
 //! The buffers and plans of a session before anything is allocated: what is checked against an
 //! adapter, and what `inspect` prints.
 
-use super::limits::{check_batch, check_schedule, check_task};
+use super::limits::{check_batch, check_schedule, check_task, check_unimodal};
 use super::opened::open_file;
 use super::text::outlined;
 use crate::data::{BatchShape, Dataset, Layout, Modality, SplitName, StreamSpec, shuffled};
@@ -278,7 +278,7 @@ pub fn typical_step(
 /// What it lacks.
 pub fn fits(config: &Config, data: &Dataset) -> Result<()> {
     let (data, streams) = offered_by(config, data.clone(), Path::new(&config.bert.path))?;
-    Model::new(config, offer(&streams, &data)).map(drop)
+    check_unimodal(&Model::new(config, offer(&streams, &data))?, &data)
 }
 
 /// The data with what an encoder will make of its text, and what it then offers.

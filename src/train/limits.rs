@@ -1,7 +1,7 @@
 //! What is said before training starts: a batch that does not fit, a schedule without any step.
 
 use super::metrics::{Metrics, NAMES};
-use crate::data::{Dataset, SplitName, TaskKind};
+use crate::data::{Dataset, Modality, SplitName, TaskKind};
 use crate::error::{Error, Result};
 use crate::nn::{Params, Weights};
 use crate::recipe::{ClassWeights, Model};
@@ -53,6 +53,7 @@ pub(super) fn check_task(model: &Model, data: &Dataset) -> Result<()> {
         let has = task.about();
         Err(Error::Config(format!("{key} is of {of}, and the data has {has}: leave it out")))
     };
+    check_unimodal(model, data)?;
     if config.task.class_weights != ClassWeights::None && task.kind == TaskKind::Regression {
         return refuse("task.class_weights", "classes and labels");
     }
@@ -73,6 +74,21 @@ pub(super) fn check_task(model: &Model, data: &Dataset) -> Result<()> {
         "train.metric_for_best_model is '{by}', and {why}; give loss or one of: {}",
         names.join(", ")
     )))
+}
+
+/// A model that learns what people said of each modality alone wants data that say so.
+pub(super) fn check_unimodal(model: &Model, data: &Dataset) -> Result<()> {
+    let train = data.split(SplitName::Train);
+    let lacks = |m: &&Modality| train.is_some_and(|s| s.unimodal_labels(**m).is_none());
+    match model.reads().unimodal.iter().find(lacks) {
+        None => Ok(()),
+        Some(modality) => Err(Error::Config(format!(
+            "{} learns what people said of each modality alone, and the data has no \
+             train.regression_labels_{}: use another model (modalign models)",
+            model.config().model.name,
+            modality.short()
+        ))),
+    }
 }
 
 /// With fewer micro-batches than a group has and no kept tail, no parameter would ever move.

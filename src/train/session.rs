@@ -321,8 +321,7 @@ impl Session {
             split,
             order,
             self.batch_size(),
-            self.model.streams().to_vec(),
-            self.model.reads().tokens,
+            self.model.reads().clone(),
             self.standardise.clone(),
         )
     }

@@ -6,7 +6,7 @@ use super::checkpoint::Saved;
 use super::folder;
 use super::limits::check_weights;
 use crate::data::{
-    Dataset, Layout, Loader, Modality, SplitName, Text, TokenSpec, Tokenised, Tokenizer,
+    Dataset, Layout, Loader, Modality, Reads, SplitName, Text, TokenSpec, Tokenised, Tokenizer,
 };
 use crate::error::{Error, Result};
 use crate::files::{cache_folder, sha256_hex, write_atomic};
@@ -242,8 +242,8 @@ fn features(
     for split in SplitName::ALL {
         let Some(rows) = data.split(split).map(|s| s.rows()) else { continue };
         let order = (0..rows as u32).collect();
-        let batches =
-            Loader::new(data.clone(), split, order, BATCH, Vec::new(), Some(tables), None)?;
+        let reads = Reads { tokens: Some(tables), ..Reads::default() };
+        let batches = Loader::new(data.clone(), split, order, BATCH, reads, None)?;
         for batch in batches {
             let batch = batch?;
             if !programs.contains_key(&batch.layout) {

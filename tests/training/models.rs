@@ -48,6 +48,11 @@ impl Golden {
                 _ => "regression_labels",
             };
             file.tensors.insert(format!("{split}.{field}"), labels);
+            for name in ["labels_T", "labels_A", "labels_V"] {
+                if let Some(tensor) = self.file.tensors.get(name) {
+                    file.tensors.insert(format!("{split}.regression_{name}"), tensor.clone());
+                }
+            }
         }
         let path = folder.join("golden.safetensors");
         file.save(&path);
@@ -146,6 +151,14 @@ pub fn settings(model: &str, golden: &Golden) -> Vec<String> {
             let mut all = hidden();
             all.push(set("model.text_out", "text_out"));
             all.push(set("model.post_fusion", "post_fusion"));
+            all.push("model.post_dropout=0".into());
+            all
+        }
+        "mlf_dnn" => {
+            let mut all = hidden();
+            all.extend(same("model", &["text_out", "post_fusion"]));
+            all.push(set("model.parts.size", "post_parts"));
+            all.push(set("model.parts.weight", "part_weight"));
             all.push("model.post_dropout=0".into());
             all
         }
@@ -366,6 +379,11 @@ fn several_numbers_are_pytorchs() {
 }
 
 #[test]
+fn labels_of_the_parts_are_pytorchs() {
+    check("mlf_dnn");
+}
+
+#[test]
 fn mfn_is_pytorchs() {
     check("mfn");
 }
@@ -451,7 +469,7 @@ fn mult_takes_two_streams() {
     let scores = session.predict(SplitName::Test).expect("scores").fused();
     assert!(scores.iter().all(|score| score.is_finite()));
     let refused = made("A").err().expect("one stream is too few").to_string();
-    assert!(refused.contains("two or three of text, audio and vision"), "{refused}");
+    assert!(refused.contains("two streams or more"), "{refused}");
 }
 
 #[test]

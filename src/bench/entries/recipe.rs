@@ -75,7 +75,7 @@ fn heads() -> Entry {
             ("post_video", 32, 32),
         ];
         let heads = sizes.map(|(name, inputs, size)| Head {
-            name,
+            name: name.into(),
             inputs: (inputs, inputs),
             size,
             outputs: 1,

@@ -22,10 +22,10 @@ use super::config::{Config, PartRates, Pooling, at_least_one, fail, not_negative
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Column, Columns, Counts, Output, Reads, Recipe};
+use super::recipe::{Column, Columns, Counts, Output, Recipe};
 use super::self_mm::reading;
 use super::subnets::GROUP;
-use crate::data::StreamSpec;
+use crate::data::{Reads, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{Bert, Group, Init, LstmEncoder, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
@@ -308,7 +308,11 @@ impl Recipe for Misa {
             Text::Bert(_) => None,
         };
         let tokens = self.bert().map(|b| (b.shape.positions, b.shape.segments));
-        Reads { streams: text.into_iter().chain(self.streams).collect(), tokens }
+        Reads {
+            streams: text.into_iter().chain(self.streams).collect(),
+            tokens,
+            ..Reads::default()
+        }
     }
 
     fn bert(&self) -> Option<&Bert> {

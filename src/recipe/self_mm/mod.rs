@@ -21,10 +21,9 @@ use super::config::{Config, Pooling, TextEncoder};
 use super::cx::Cx;
 use super::model::Offered;
 use super::recipe::{
-    AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, Reads, Recipe,
-    StateSpec,
+    AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, Recipe, StateSpec,
 };
-use crate::data::{Modality, StreamSpec, shortened};
+use crate::data::{Modality, Reads, StreamSpec, shortened};
 use crate::error::{Error, Result};
 use crate::nn::{
     Bert, BertShape, Freeze, Group, Head, LstmEncoder, ParamSpec, Reading, linear_specs,
@@ -204,7 +203,8 @@ impl SelfMm {
             let Some((encoder, out)) = found else { continue };
             let dropout = dropout as f32;
             let group = OTHER.into();
-            let head = Head { name, inputs: (out, out), size, outputs: 1, dropout, group };
+            let head =
+                Head { name: name.into(), inputs: (out, out), size, outputs: 1, dropout, group };
             senses.push(Sense { modality, encoder, out, head });
         }
         if senses.is_empty() {
@@ -212,7 +212,7 @@ impl SelfMm {
         }
         let inputs = senses.iter().map(|s| s.out).sum();
         let fusion = Head {
-            name: "post_fusion",
+            name: "post_fusion".into(),
             inputs: (inputs, inputs),
             size: m.post.fusion,
             outputs: 1,
@@ -402,7 +402,7 @@ impl Recipe for SelfMm {
             Encoder::Bert(_) => None,
         });
         let tokens = self.bert().map(|b| (b.shape.positions, b.shape.segments));
-        Reads { streams: specs.flatten().collect(), tokens }
+        Reads { streams: specs.flatten().collect(), tokens, ..Reads::default() }
     }
 
     fn bert(&self) -> Option<&Bert> {
