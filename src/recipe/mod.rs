@@ -2,6 +2,7 @@
 
 mod almt;
 mod bert_mag;
+mod between;
 mod blocks;
 mod cenet;
 pub mod config;
@@ -26,6 +27,7 @@ mod tfn;
 #[cfg(test)]
 mod vectors;
 
+pub use between::{EpochEnd, Kept, Plateau};
 pub use config::{
     BySense, ClassWeights, Config, Pooling, TaskChoice, TaskConfig, TextEncoder, TokenSource,
 };
@@ -36,7 +38,7 @@ pub use model::{Model, Offered};
 pub use overlay::{nearest, value_of};
 pub use recipe::{
     AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, OutputKind, Reads,
-    Recipe, StateSpec,
+    Recipe, StateSpec, Turn,
 };
 pub(crate) use registry::bert_prefix;
 pub use registry::{Entry, MODELS, find};
