@@ -354,6 +354,7 @@ impl Groups {
     }
 
     /// The same rows for each of so many turns of a step, where the device reads them.
+    #[cfg(feature = "bench")]
     pub(crate) fn rows_of_turns(&mut self, turns: usize) -> Vec<u32> {
         let stride = turn_words(self.list.len());
         let rows: &[u32] = bytemuck::cast_slice(self.rows());

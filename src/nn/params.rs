@@ -7,8 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::ops::optim::{ArenaVars, Clip, Moments, Row};
 use crate::plan::{
-    ALIGN_WORDS, Access, Memory, Place, SpaceId, Spaces, Stage, fits_half, pack_halves,
-    unpack_halves,
+    ALIGN_WORDS, Memory, SpaceId, Spaces, Stage, fits_half, pack_halves, unpack_halves,
 };
 use crate::tape::{Tape, Var};
 use std::collections::HashMap;
@@ -295,7 +294,9 @@ impl Params {
 
     /// The first of the trained parameters of `groups` to whose gradient no call of `tape` from the
     /// `since`-th on adds anything.
+    #[cfg(feature = "train")]
     pub(crate) fn unreached(&self, tape: &Tape, since: usize, groups: &[&str]) -> Option<&str> {
+        use crate::plan::{Access, Place};
         let recording = tape.recording();
         let written = |space: SpaceId, range: (usize, usize)| {
             recording.calls[since..].iter().any(|call| {

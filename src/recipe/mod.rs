@@ -15,6 +15,7 @@ mod lmf;
 mod memory;
 mod mfn;
 mod misa;
+mod mla;
 mod model;
 mod mult;
 mod overlay;
@@ -24,6 +25,8 @@ mod registry;
 pub mod self_mm;
 mod subnets;
 mod tfn;
+#[cfg(test)]
+mod turns_tests;
 #[cfg(test)]
 mod vectors;
 

@@ -111,6 +111,11 @@ impl Subnets {
         Ok(Subnets(subnets))
     }
 
+    /// Which they are, in order.
+    pub(super) fn modalities(&self) -> Vec<Modality> {
+        self.0.iter().map(|s| s.modality).collect()
+    }
+
     /// Their names.
     pub(super) fn names(&self) -> Vec<&'static str> {
         self.0.iter().map(|s| s.name).collect()
@@ -131,6 +136,11 @@ impl Subnets {
     }
 
     pub(super) fn params(&self) -> Vec<ParamSpec> {
+        self.params_of_each().concat()
+    }
+
+    /// The same, encoder by encoder.
+    pub(super) fn params_of_each(&self) -> Vec<Vec<ParamSpec>> {
         let own = self.0.iter().map(|subnet| match &subnet.kind {
             Kind::Lstm(lstm) => lstm.specs(),
             Kind::Mean { hidden, .. } => {
@@ -143,26 +153,28 @@ impl Subnets {
                 specs
             }
         });
-        own.flatten().collect()
+        own.collect()
     }
 
     /// Records all of them; they are outputs, too.
     pub(super) fn record(&self, cx: &mut Cx<'_>) -> Result<Vec<Var>> {
-        let mut all = Vec::new();
-        for (i, subnet) in self.0.iter().enumerate() {
-            let out = match &subnet.kind {
-                Kind::Mean { dropout, .. } => subnet.mean(cx, i, *dropout)?,
-                Kind::Lstm(lstm) => {
-                    let stream = cx.stream(i)?;
-                    let lengths = cx.whole_lengths(stream)?;
-                    let train = cx.training();
-                    lstm.record(cx.tape, cx.params, stream.values, lengths, train)?
-                }
-            };
-            cx.output(&format!("encoded {}", subnet.modality), out)?;
-            all.push(out);
-        }
-        Ok(all)
+        (0..self.0.len()).map(|i| self.record_one(cx, i)).collect()
+    }
+
+    /// Records the `i`-th of them, which is an output, too.
+    pub(super) fn record_one(&self, cx: &mut Cx<'_>, i: usize) -> Result<Var> {
+        let subnet = &self.0[i];
+        let out = match &subnet.kind {
+            Kind::Mean { dropout, .. } => subnet.mean(cx, i, *dropout)?,
+            Kind::Lstm(lstm) => {
+                let stream = cx.stream(i)?;
+                let lengths = cx.whole_lengths(stream)?;
+                let train = cx.training();
+                lstm.record(cx.tape, cx.params, stream.values, lengths, train)?
+            }
+        };
+        cx.output(&format!("encoded {}", subnet.modality), out)?;
+        Ok(out)
     }
 }
 

@@ -6,8 +6,8 @@ use crate::bert_fixture::path as fixture;
 use crate::common;
 use common::{Made, TensorFile, gpu};
 use modalign::Error;
-use modalign::data::{SplitName, StreamSpec};
-use modalign::recipe::{Config, MODELS, find};
+use modalign::data::{SplitName, StreamSpec, TaskKind};
+use modalign::recipe::{Config, Entry, MODELS, find};
 use modalign::train::{RunOptions, Saved, Scorer, evaluate_run, open_saved, resume, train};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,7 @@ fn small(model: &str, more: &[&str]) -> Config {
             "model.tokens=2",
             "model.hyper_heads=2",
         ],
+        "mla" => &["model.hidden=6", "model.width=8"],
         "bert_mag" | "cenet" => &[],
         _ => &["model.hidden=6"],
     };
@@ -149,6 +150,14 @@ fn with_task(folder: &Path, kind: &str) -> PathBuf {
     path
 }
 
+/// Rows of aligned streams with targets that a model learns: one number, or else classes.
+fn data_for(entry: &Entry, folder: &Path) -> PathBuf {
+    match entry.tasks.contains(&TaskKind::Regression) {
+        true => data(folder, true),
+        false => with_task(folder, "classes"),
+    }
+}
+
 #[test]
 fn every_model_learns_every_task_or_says_that_it_does_not() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -260,8 +269,8 @@ fn classes_go_on_to_the_same_bytes_and_say_probabilities() {
 #[test]
 fn every_model_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().expect("a folder");
-    let set = data(folder.path(), true);
     for entry in MODELS {
+        let set = data_for(entry, folder.path());
         let run = |name: &str| folder.path().join(format!("{}-{name}", entry.name));
         let whole = options(&set, run("whole"), small(entry.name, &[]));
         train(gpu(), &whole, &mut ()).unwrap_or_else(|e| panic!("{}: {e}", entry.name));
@@ -284,9 +293,8 @@ fn every_model_goes_on_to_the_same_bytes() {
 #[test]
 fn every_model_is_scored_damaged_and_read_back() {
     let folder = tempfile::tempdir().expect("a folder");
-    let set = data(folder.path(), true);
     for entry in MODELS {
-        let name = entry.name;
+        let (name, set) = (entry.name, data_for(entry, folder.path()));
         let out = folder.path().join(name);
         let options = options(&set, out.clone(), small(name, &[]));
         let outcome = train(gpu(), &options, &mut ()).unwrap_or_else(|e| panic!("{name}: {e}"));
