@@ -13,7 +13,9 @@ const HELP: &str = "\
 A pickle is {'train': {...}, 'valid': {...}, 'test': {...}} with MMSA's fields: text, text_bert,
 audio, vision, audio_lengths, vision_lengths, audio_missing (1 in rows without audio; likewise text and
 vision), regression_labels (and _T, _A, _V), classification_labels, raw_text, id, annotations. Labels of
-several columns are several numbers, or of 0 and 1 several labels, a row. It is read without Python, and nothing in it is run.
+several columns are several numbers, or of 0 and 1 several labels, a row. Arrays of numbers with a fraction
+under any other name (image, clip_text) are streams of that name. It is read without Python, and nothing in
+it is run.
 
 What is mended, and said: -inf of audio becomes 0, as in MMSA's own loader (NaN and other infinities
 stop the import, or become 0 with --nan-to-zero); lengths are held to 1..=steps; aligned files get

@@ -37,7 +37,7 @@ fn beyond(data: &Dataset, range: f64) -> Option<String> {
 
 /// Prints parts, shapes, lengths, how the labels are spread, and what looks wrong.
 pub(super) fn show_data(data: &Dataset, range: f64, global: &Global) -> Result<()> {
-    let survey = Survey::of(data);
+    let survey = Survey::of(data)?;
     let suspicions = survey.suspicions.iter().map(ToString::to_string);
     let warnings: Vec<String> = beyond(data, range).into_iter().chain(suspicions).collect();
     if global.json {

@@ -91,6 +91,13 @@ impl Observer for Progress {
              {memory} on the device",
             senses.join(", ")
         ));
+        let unread: Vec<&str> = session.unread().into_iter().map(|m| m.name()).collect();
+        if !unread.is_empty() {
+            let (name, unread) = (&session.model().config().model.name, unread.join(", "));
+            self.say(&format!(
+                "note: {name} does not read {unread}, which the data have; modalign models says which do"
+            ));
+        }
         let data = session.data();
         if !data.task().one_number() {
             self.say(&format!("what it learns to tell: {}", told(data.task())));

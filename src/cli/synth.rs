@@ -1,7 +1,7 @@
 //! `modalign synth`: a data set whose hidden factors are known.
 
 use super::{Global, output};
-use crate::data::{Modality, SynthConfig, SynthStream, synth};
+use crate::data::{Modality, SynthConfig, SynthStream, SynthTarget, synth};
 use crate::error::{Error, Result};
 use crate::nn::{BertShape, invent};
 use crate::recipe::nearest;
@@ -20,6 +20,7 @@ A modality's own options, with their defaults:
   --text   dim=32,steps=1,min_steps=1,noise=0.3,private_weight=0.6
   --audio  dim=8,steps=24,min_steps=8,noise=0.3,private_weight=0.5
   --vision dim=12,steps=16,min_steps=6,noise=0.3,private_weight=0.4
+  --other  dim=16,steps=1,min_steps=1,noise=0.3,private_weight=0.5   (streams of other names)
 steps=1 makes vectors; more make sequences of min_steps to steps valid steps.
 
 --encoder also writes a BERT of random weights that knows the words of the texts: for trying --bert, and
@@ -29,6 +30,7 @@ Examples:
   modalign synth --out play.safetensors
   modalign synth --out hard.safetensors --train 4000 --shared-weight 0.2 --audio noise=1,steps=60
   modalign synth --out two.safetensors --modalities text,audio --seed 7
+  modalign synth --out four.safetensors --modalities text,audio,image,face --classes 5 --missing 0.2
   modalign synth --out text.safetensors --encoder bert --encoder-size base")]
 pub(super) struct SynthArgs {
     /// The file to write; FILE.json with ids and texts goes beside it
@@ -46,7 +48,7 @@ pub(super) struct SynthArgs {
     /// Test rows; 0 leaves the split out [default: 256]
     #[arg(long, value_name = "ROWS")]
     test: Option<usize>,
-    /// Which modalities exist [default: text,audio,vision]
+    /// Which streams exist; any names will do [default: text,audio,vision]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     modalities: Vec<String>,
     /// Dimensions of the factor that all modalities see [default: 4]
@@ -64,6 +66,18 @@ pub(super) struct SynthArgs {
     /// Share of rows whose label is exactly 0 [default: 0.05]
     #[arg(long, value_name = "SHARE")]
     zero_share: Option<f64>,
+    /// The target is one of K classes [default: a number]
+    #[arg(long, value_name = "K", group = "target")]
+    classes: Option<usize>,
+    /// The target is K numbers a row
+    #[arg(long, value_name = "K", group = "target")]
+    numbers: Option<usize>,
+    /// The target is K labels, which a row has or not
+    #[arg(long, value_name = "K", group = "target")]
+    labels: Option<usize>,
+    /// Share of rows that lack a modality, of each by itself; every row keeps one [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    missing: Option<f64>,
     /// Write a BERT that was never trained to FOLDER, as Hugging Face stores one
     #[arg(long, value_name = "FOLDER")]
     encoder: Option<PathBuf>,
@@ -80,6 +94,9 @@ pub(super) struct SynthArgs {
     /// The vision's options (below)
     #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
     vision: Vec<String>,
+    /// The options of streams of other names (below)
+    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
+    other: Vec<String>,
 }
 
 /// Writes the file.
@@ -125,6 +142,10 @@ impl SynthArgs {
         ];
         weights.into_iter().for_each(|(slot, given)| *slot = given.unwrap_or(*slot));
         c.seed = self.seed.unwrap_or(c.seed);
+        c.missing = self.missing.unwrap_or(c.missing);
+        let target = self.classes.map(SynthTarget::Classes);
+        let target = target.or(self.numbers.map(SynthTarget::Numbers));
+        c.target = target.or(self.labels.map(SynthTarget::Labels)).unwrap_or(c.target);
         if !self.modalities.is_empty() {
             c.modalities = self.modalities.iter().map(|m| modality(m)).collect::<Result<_>>()?;
         }
@@ -132,6 +153,7 @@ impl SynthArgs {
             ("--text", &self.text, &mut c.text),
             ("--audio", &self.audio, &mut c.audio),
             ("--vision", &self.vision, &mut c.vision),
+            ("--other", &self.other, &mut c.other),
         ] {
             change(option, settings, stream)?;
         }
@@ -140,11 +162,7 @@ impl SynthArgs {
 }
 
 fn modality(name: &str) -> Result<Modality> {
-    let found = Modality::ALL.into_iter().find(|m| m.name() == name.trim());
-    found.ok_or_else(|| {
-        let close = nearest(name, Modality::ALL.iter().map(|m| m.name()));
-        Error::Config(format!("--modalities: no '{name}', did you mean '{close}'?"))
-    })
+    Modality::named(name.trim()).map_err(|e| Error::Config(format!("--modalities: {e}")))
 }
 
 fn change(option: &str, settings: &[String], stream: &mut SynthStream) -> Result<()> {
@@ -208,7 +226,7 @@ mod tests {
     #[test]
     fn wrong_options_are_named() {
         let message = |line: &str| config(line).unwrap_err().to_string();
-        assert!(message("--modalities text,video").contains("'vision'"));
+        assert!(message("--modalities text,Image").contains("'Image'"));
         assert!(message("--audio nois=3").contains("'noise'"));
         assert!(message("--audio dim=many").contains("dim cannot be 'many'"));
         assert!(message("--audio dim").contains("KEY=VALUE"));

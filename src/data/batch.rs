@@ -56,14 +56,14 @@ pub struct TokenSpec {
 }
 
 /// What the blocks of two batches that one plan serves have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BatchShape {
     /// Rows.
     pub rows: usize,
     /// Token rows.
     pub tokens: usize,
-    /// Steps of each modality's stream, by [`Modality::index`]; those it lacks have 0.
-    pub steps: [usize; 3],
+    /// Steps of each stream, in the order of the streams.
+    pub steps: Vec<usize>,
 }
 
 impl BatchShape {
@@ -75,14 +75,13 @@ impl BatchShape {
         specs: &[StreamSpec],
         rows: &[u32],
     ) -> Self {
-        let mut steps = [0; 3];
-        for spec in specs {
+        let steps = specs.iter().map(|spec| {
             let stream = split.stream(spec.modality);
             let len = |row: &u32| stream.map_or(1, |stream| stream.len(*row as usize));
             let longest = rows.iter().map(len).max().unwrap_or(0).min(spec.steps);
-            steps[spec.modality.index()] =
-                if spec.lengths { bucket(longest, spec.steps) } else { spec.steps };
-        }
+            if spec.lengths { bucket(longest, spec.steps) } else { spec.steps }
+        });
+        let steps = steps.collect();
         let tokens = tokens.map_or(0, |t| packed_rows(rows.iter().map(|r| t.len(*r as usize))));
         BatchShape { rows: rows.len(), tokens, steps }
     }
@@ -163,23 +162,20 @@ impl Layout {
     /// Lays out a block of this shape for `specs`, and for tokens where `tables` gives the positions
     /// and segments of an encoder; targets are `target_width` words.
     pub fn of(
-        shape: BatchShape,
+        shape: &BatchShape,
         specs: &[StreamSpec],
         tables: Option<(usize, usize)>,
         target_width: usize,
     ) -> Layout {
         let mut specs = specs.to_vec();
-        specs.iter_mut().for_each(|s| s.steps = shape.steps[s.modality.index()]);
+        specs.iter_mut().zip(&shape.steps).for_each(|(spec, steps)| spec.steps = *steps);
         let tokens = tables.map(|tables| TokenSpec { rows: shape.tokens, tables });
         Layout::with_targets(shape.rows, &specs, tokens, target_width)
     }
 
     /// What a plan for it depends on.
     pub fn shape(&self) -> BatchShape {
-        let mut steps = [0; 3];
-        for stream in &self.streams {
-            steps[stream.modality.index()] = stream.steps;
-        }
+        let steps = self.streams.iter().map(|stream| stream.steps).collect();
         let tokens = self.tokens.as_ref().map_or(0, |t| t.rows);
         BatchShape { rows: self.batch, tokens, steps }
     }
@@ -223,9 +219,9 @@ pub fn fill(
                 write_frames(place, i, frames, None, out);
                 continue;
             };
-            let valid = stream.len(row).min(place.steps);
-            let frames = (0..valid).map(|step| stream.frame(row, step));
-            write_frames(place, i, frames, stats, out);
+            let values = stream.values(row)?;
+            let frames = values.chunks_exact(place.dim).take(stream.len(row).min(place.steps));
+            write_frames(place, i, frames.map(|frame| frame.iter().copied()), stats, out);
         }
     }
     if let (Some(place), Some(tokens)) = (&layout.tokens, tokens) {
@@ -281,16 +277,16 @@ pub type Sample<'a> = [(Modality, &'a [f32])];
 /// [`Error::Shape`] naming the sample: without a modality of `specs`, without a step, or of values
 /// that are no whole steps.
 pub fn shape_of(samples: &[&Sample<'_>], specs: &[StreamSpec]) -> Result<BatchShape> {
-    let mut steps = [0; 3];
+    let mut steps = Vec::with_capacity(specs.len());
     for spec in specs {
         let mut longest = 0;
         for (i, sample) in samples.iter().enumerate() {
             longest = longest.max(frames(i, sample, spec.modality, spec.dim)?.len() / spec.dim);
         }
-        steps[spec.modality.index()] = match spec.lengths {
+        steps.push(match spec.lengths {
             true => bucket(longest.min(spec.steps), spec.steps),
             false => spec.steps,
-        };
+        });
     }
     Ok(BatchShape { rows: samples.len(), tokens: 0, steps })
 }

@@ -1,15 +1,14 @@
 //! A data set on disk, memory-mapped and checked once; rows are read from the map as needed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use memmap2::Mmap;
-
+use super::source::{Mapped, Source};
 use super::task::{Table, Task, TaskKind};
 use super::{Folded, Modality, SplitName, Tokenised, open};
-use crate::error::Result;
-use crate::files;
+use crate::error::{Error, Result};
 use crate::nn::BertShape;
 
 /// What [`Dataset::open_with`] accepts.
@@ -30,7 +29,7 @@ impl Default for Options {
 /// A data set whose every row has been checked. Cheap to share: the values stay in the file.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    pub(super) source: Arc<Source>,
+    pub(super) source: Arc<dyn Source>,
     pub(super) splits: [Option<Split>; 3],
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) digest: OnceLock<String>,
@@ -52,13 +51,6 @@ pub struct Text {
     pub tokens: Tokenised,
     /// Sizes of the encoder that reads them.
     pub shape: BertShape,
-}
-
-/// The file and its map, which all splits share.
-#[derive(Debug)]
-pub(super) struct Source {
-    pub(super) path: PathBuf,
-    pub(super) map: Mmap,
 }
 
 impl Dataset {
@@ -113,12 +105,12 @@ impl Dataset {
         for (own, other) in self.splits.iter_mut().zip(&features.splits) {
             let Some(own) = own else { continue };
             let fitting = other.as_ref().filter(|o| o.rows == own.rows);
-            let field = fitting.and_then(|o| o.streams[Modality::Text.index()].clone());
+            let field = fitting.and_then(|o| o.streams.get(&Modality::Text).cloned());
             let Some(field) = field else {
                 let detail = "its text features are not of this data set; remove it";
-                return Err(crate::error::Error::data(features.path(), detail));
+                return Err(Error::data(features.path(), detail));
             };
-            own.streams[Modality::Text.index()] = Some(field);
+            own.streams.insert(Modality::Text, field);
             own.text_source = features.source.clone();
         }
         Ok(self)
@@ -146,11 +138,7 @@ impl Dataset {
 
     /// The modalities with a stream (`text_bert` alone does not count); the same in every split.
     pub fn modalities(&self) -> Vec<Modality> {
-        let first = self.splits().next();
-        Modality::ALL
-            .into_iter()
-            .filter(|&m| first.is_some_and(|split| split.stream(m).is_some()))
-            .collect()
+        self.splits().next().map_or_else(Vec::new, |first| first.modalities().collect())
     }
 
     /// A note that the file's writer left in its header, such as `dataset` or `label_min`.
@@ -158,33 +146,36 @@ impl Dataset {
         self.metadata.get(key).map(String::as_str)
     }
 
-    /// The file.
+    /// The file, or what another source is called.
     pub fn path(&self) -> &Path {
-        &self.source.path
+        self.source.path()
     }
 
-    /// SHA-256 of the safetensors file, hexadecimal; computed on first use, then kept.
+    /// SHA-256 of the safetensors file, hexadecimal, or what another source has in its place; computed on
+    /// first use, then kept.
     pub fn digest(&self) -> &str {
-        self.digest.get_or_init(|| files::sha256_hex(&self.source.map))
+        self.digest.get_or_init(|| self.source.digest())
     }
 }
 
 /// One part of a data set.
 #[derive(Clone, Debug)]
 pub struct Split {
-    pub(super) source: Arc<Source>,
+    pub(super) source: Arc<dyn Source>,
     /// Where the text features lie: the same, or a file made of the text.
-    pub(super) text_source: Arc<Source>,
+    pub(super) text_source: Arc<dyn Source>,
+    /// The file, where the rows are in one: tokens and factors are read from it.
+    pub(super) file: Option<Arc<Mapped>>,
     pub(super) name: SplitName,
     pub(super) rows: usize,
-    pub(super) streams: [Option<Field>; 3],
+    pub(super) streams: BTreeMap<Modality, Features>,
     pub(super) text_bert: Option<Field>,
     /// Of each modality the rows that lack it, where the file says so.
-    pub(super) missing: [Option<Vec<bool>>; 3],
+    pub(super) missing: BTreeMap<Modality, Vec<bool>>,
     pub(super) labels: Option<Vec<f32>>,
     pub(super) numbers: Option<Table<f32>>,
     /// What people said of each modality alone.
-    pub(super) unimodal: [Option<Vec<f32>>; 3],
+    pub(super) unimodal: BTreeMap<Modality, Vec<f32>>,
     pub(super) class_labels: Option<Vec<u32>>,
     pub(super) flags: Option<Table<u32>>,
     /// `[rows, width]`: the targets of the data set's task.
@@ -193,6 +184,19 @@ pub struct Split {
     pub(super) factors: BTreeMap<String, Field>,
     pub(super) ids: Option<Vec<String>>,
     pub(super) raw_text: Option<Vec<String>>,
+}
+
+/// A stream of a split; its values are its source's.
+#[derive(Debug, Clone)]
+pub(super) struct Features {
+    /// Steps of the longest row.
+    pub(super) steps: usize,
+    /// Features of a step.
+    pub(super) dim: usize,
+    /// Valid steps per row, each in 1..=steps.
+    pub(super) lengths: Option<Vec<u32>>,
+    /// Which of its source's rows each one is, in a fold; without it the split's own, in order.
+    pub(super) from: Option<Vec<(SplitName, u32)>>,
 }
 
 /// Where a tensor lies in the map.
@@ -231,6 +235,30 @@ impl Field {
 }
 
 impl Split {
+    /// A split of so many rows about which nothing else is known.
+    pub(super) fn of(name: SplitName, rows: usize, source: Arc<dyn Source>) -> Split {
+        Split {
+            text_source: source.clone(),
+            source,
+            file: None,
+            name,
+            rows,
+            streams: BTreeMap::new(),
+            text_bert: None,
+            missing: BTreeMap::new(),
+            labels: None,
+            numbers: None,
+            unimodal: BTreeMap::new(),
+            class_labels: None,
+            flags: None,
+            targets: None,
+            width: 1,
+            factors: BTreeMap::new(),
+            ids: None,
+            raw_text: None,
+        }
+    }
+
     /// Which split this is.
     pub fn name(&self) -> SplitName {
         self.name
@@ -243,35 +271,49 @@ impl Split {
 
     /// The file, for messages.
     pub fn path(&self) -> &Path {
-        &self.source.path
+        self.source.path()
+    }
+
+    /// The modalities with a stream: text, audio, vision, then others by name.
+    pub fn modalities(&self) -> impl Iterator<Item = Modality> {
+        self.streams.keys().copied()
     }
 
     /// The features of a modality.
     pub fn stream(&self, modality: Modality) -> Option<Stream<'_>> {
-        let field = self.streams[modality.index()].as_ref()?;
-        let &[rows, steps, dim] = field.shape.as_slice() else { return None };
+        let features = self.streams.get(&modality)?;
         let source = if modality == Modality::Text { &self.text_source } else { &self.source };
-        let map = &source.map;
-        let missing = self.missing[modality.index()].as_deref();
-        Some(Stream { modality, rows, steps, dim, map, field, missing })
+        let missing = self.missing.get(&modality).map(Vec::as_slice);
+        Some(Stream {
+            modality,
+            rows: self.rows,
+            steps: features.steps,
+            dim: features.dim,
+            split: self.name,
+            source: source.as_ref(),
+            features,
+            missing,
+            // What lies in a file was checked when that was opened.
+            checked: self.file.is_some(),
+        })
     }
 
     /// Whether the file says that a row lacks a modality.
     pub fn missing(&self, modality: Modality, row: usize) -> bool {
-        let rows = self.missing[modality.index()].as_ref();
+        let rows = self.missing.get(&modality);
         rows.is_some_and(|rows| rows.get(row).copied().unwrap_or_default())
     }
 
     /// How many rows lack a modality.
     pub fn missing_rows(&self, modality: Modality) -> usize {
-        self.missing[modality.index()].iter().flatten().filter(|missing| **missing).count()
+        self.missing.get(&modality).into_iter().flatten().filter(|missing| **missing).count()
     }
 
     /// The token ids for a BERT encoder.
     pub fn text_bert(&self) -> Option<TextBert<'_>> {
         let field = self.text_bert.as_ref()?;
         let &[rows, 3, len] = field.shape.as_slice() else { return None };
-        Some(TextBert { rows, len, map: &self.source.map, field })
+        Some(TextBert { rows, len, map: self.map(), field })
     }
 
     /// The number of each row, where it has one.
@@ -281,7 +323,7 @@ impl Split {
 
     /// What people said of each row by one modality alone, as the SIMS sets have it.
     pub fn unimodal_labels(&self, modality: Modality) -> Option<&[f32]> {
-        self.unimodal[modality.index()].as_deref()
+        self.unimodal.get(&modality).map(Vec::as_slice)
     }
 
     /// The class of each row, where the set has classes.
@@ -313,8 +355,14 @@ impl Split {
     /// A known factor: its values (rows x dim, row-major) and its dim.
     pub fn factor(&self, name: &str) -> Option<(Vec<f32>, usize)> {
         let field = self.factors.get(name)?;
-        let row = |row| floats(part(&self.source.map, field.start(row), field.row_bytes()));
+        let row = |row| floats(part(self.map(), field.start(row), field.row_bytes()));
         Some(((0..self.rows).flat_map(row).collect(), *field.shape.get(1)?))
+    }
+}
+
+impl Split {
+    fn map(&self) -> &[u8] {
+        self.file.as_ref().map_or(&[], |file| &file.map)
     }
 }
 
@@ -324,7 +372,7 @@ fn part(map: &[u8], start: usize, len: usize) -> &[u8] {
 }
 
 /// A view of one modality's features: rows x steps x dim, the valid steps of a row first.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Stream<'a> {
     /// Whose features.
     pub modality: Modality,
@@ -334,15 +382,17 @@ pub struct Stream<'a> {
     pub steps: usize,
     /// Features per step.
     pub dim: usize,
-    map: &'a [u8],
-    field: &'a Field,
+    split: SplitName,
+    source: &'a dyn Source,
+    features: &'a Features,
     missing: Option<&'a [bool]>,
+    checked: bool,
 }
 
 impl<'a> Stream<'a> {
     /// Whether the file gives the valid steps of each row.
     pub fn has_lengths(&self) -> bool {
-        self.field.lengths.is_some()
+        self.features.lengths.is_some()
     }
 
     /// Whether `row` lacks the modality: what the file holds of it means nothing.
@@ -352,7 +402,7 @@ impl<'a> Stream<'a> {
 
     /// The valid steps of `row`, in 1..=steps; 1 of a row that lacks the modality, 0 past the last row.
     pub fn len(&self, row: usize) -> usize {
-        match &self.field.lengths {
+        match &self.features.lengths {
             _ if row >= self.rows => 0,
             Some(_) if self.missing(row) => 1,
             Some(lengths) => lengths.get(row).map_or(0, |&n| n as usize),
@@ -365,17 +415,57 @@ impl<'a> Stream<'a> {
         self.rows == 0
     }
 
-    /// The `dim` values at `step` of `row`; none past the end.
-    pub fn frame(&self, row: usize, step: usize) -> impl ExactSizeIterator<Item = f32> + use<'a> {
-        let inside = row < self.rows && step < self.steps;
-        let start = if inside { self.field.start(row) + step * self.dim * 4 } else { 0 };
-        let count = if inside { self.dim * 4 } else { 0 };
-        floats(part(self.map, start, count))
+    /// The values of `row`, at least those of its valid steps, as they lie in memory where they do.
+    ///
+    /// # Errors
+    /// A row that is not there or lacks the modality; what keeps a source from giving it; other values than
+    /// it has told of.
+    pub fn values(&self, row: usize) -> Result<Cow<'a, [f32]>> {
+        let fail = |what: String| {
+            let place = format!("{}.{}, row {row}", self.split, self.modality);
+            Err(Error::data(self.source.path(), format!("{place}{what}")))
+        };
+        if row >= self.rows || self.missing(row) {
+            return fail(" is not there".into());
+        }
+        let from = self.features.from.as_ref().and_then(|from| from.get(row));
+        let (split, own) = from.map_or((self.split, row), |(split, row)| (*split, *row as usize));
+        let values = self.source.values(split, self.modality, own)?;
+        let wanted = self.len(row) * self.dim;
+        if self.checked {
+            return Ok(values);
+        }
+        if values.len() < wanted {
+            let (steps, dim, found) = (self.len(row), self.dim, values.len());
+            return fail(format!(
+                " was to have {steps} steps of {dim} features, and has {found} values"
+            ));
+        }
+        match values[..wanted].iter().position(|x| !x.is_finite()) {
+            None => Ok(values),
+            Some(i) => {
+                let (step, feature, value) = (i / self.dim, i % self.dim, values[i]);
+                fail(format!(", step {step}, feature {feature} is {value}, no finite number"))
+            }
+        }
     }
 
-    /// All values of `row`, steps x dim, padding included; empty past the last row.
+    /// The `dim` values at `step` of `row`; none past the end, and where [`values`](Self::values) fails.
+    pub fn frame(&self, row: usize, step: usize) -> impl ExactSizeIterator<Item = f32> + use<'a> {
+        let values = if step < self.steps { self.row(row) } else { Vec::new() };
+        values.into_iter().skip(step * self.dim).take(self.dim)
+    }
+
+    /// All values of `row`, steps x dim, padding included; empty past the last row, and where
+    /// [`values`](Self::values) fails.
     pub fn row(&self, row: usize) -> Vec<f32> {
-        (0..self.steps).flat_map(|step| self.frame(row, step)).collect()
+        // What a file holds of a row that lacks the modality can be looked at all the same.
+        let seen = Stream { missing: None, ..*self };
+        let mut values = seen.values(row).map(Cow::into_owned).unwrap_or_default();
+        if !values.is_empty() {
+            values.resize(self.steps * self.dim, 0.0);
+        }
+        values
     }
 }
 
@@ -470,7 +560,7 @@ mod tests {
         let file = small().save();
         let data = Dataset::open(file.path()).unwrap();
         let bytes = std::fs::read(file.path()).unwrap();
-        assert_eq!(data.digest(), files::sha256_hex(&bytes));
+        assert_eq!(data.digest(), crate::files::sha256_hex(&bytes));
     }
 
     #[test]

@@ -8,10 +8,12 @@
 //! of the largest group, mostly by those of a small one, and another seed makes other parts.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::dataset::Features;
 use super::dataset::{Dataset, Field, Rows, Split, Text};
 use super::groups::groups;
 use super::task::Table;
@@ -236,12 +238,15 @@ fn view(name: SplitName, rows: &[At<'_>]) -> Option<Split> {
     Some(Split {
         source: first.source.clone(),
         text_source: first.text_source.clone(),
+        file: first.file.clone(),
         name,
         rows: rows.len(),
-        streams: Modality::ALL.map(|m| gathered(rows, |split| split.streams[m.index()].as_ref())),
+        streams: by_modality(first.streams.keys(), |m| features(rows, m)),
         text_bert: gathered(rows, |split| split.text_bert.as_ref()),
-        unimodal: Modality::ALL.map(|m| each(rows, |split| split.unimodal_labels(m))),
-        missing: Modality::ALL.map(|m| each(rows, |split| split.missing[m.index()].as_deref())),
+        unimodal: by_modality(first.unimodal.keys(), |m| each(rows, |s| s.unimodal_labels(m))),
+        missing: by_modality(first.missing.keys(), |m| {
+            each(rows, |s| s.missing.get(&m).map(Vec::as_slice))
+        }),
         labels: each(rows, |split| split.labels.as_deref()),
         numbers: table(rows, |split| split.numbers.as_ref()),
         flags: table(rows, |split| split.flags.as_ref()),
@@ -254,6 +259,28 @@ fn view(name: SplitName, rows: &[At<'_>]) -> Option<Split> {
         ids: Some(rows.iter().map(|at| at.split.id(at.row)).collect()),
         raw_text: each(rows, |split| split.raw_text.as_deref()),
     })
+}
+
+/// What there is of each of these modalities.
+fn by_modality<'a, T>(
+    all: impl Iterator<Item = &'a Modality>,
+    one: impl Fn(Modality) -> Option<T>,
+) -> BTreeMap<Modality, T> {
+    all.filter_map(|m| Some((*m, one(*m)?))).collect()
+}
+
+/// A stream of these rows; none where one of them lacks it, or has it in another shape.
+fn features(rows: &[At<'_>], modality: Modality) -> Option<Features> {
+    let Features { steps, dim, .. } = *rows.first()?.split.streams.get(&modality)?;
+    let (mut from, mut lengths) = (Vec::with_capacity(rows.len()), Vec::new());
+    for at in rows {
+        let own = at.split.streams.get(&modality).filter(|f| (f.steps, f.dim) == (steps, dim))?;
+        let earlier = own.from.as_ref().map(|from| from.get(at.row).copied());
+        from.push(earlier.unwrap_or(Some((at.split.name(), at.row as u32)))?);
+        lengths.extend(own.lengths.as_ref().and_then(|l| l.get(at.row)));
+    }
+    let lengths = (!lengths.is_empty()).then_some(lengths);
+    Some(Features { steps, dim, lengths, from: Some(from) })
 }
 
 /// A field of these rows; none where one of them lacks it, or has it in another shape.
@@ -270,7 +297,6 @@ fn gathered<'a>(rows: &[At<'a>], field: impl Fn(&'a Split) -> Option<&'a Field>)
     Some(Field { rows: Rows::Each(starts), shape, lengths })
 }
 
-/// A value of each of these rows; none where one of them lacks it.
 /// The rows of a table of several values each, where all have them.
 fn table<'a, T: Copy + 'a>(
     rows: &[At<'a>],
@@ -285,6 +311,7 @@ fn table<'a, T: Copy + 'a>(
     Some(Table { values: all, width })
 }
 
+/// A value of each of these rows; none where one of them lacks it.
 fn each<'a, T: Clone + 'a>(
     rows: &[At<'a>],
     values: impl Fn(&'a Split) -> Option<&'a [T]>,
@@ -444,7 +471,8 @@ mod tests {
             // Means and deviations are of the fold's own training rows.
             let train = &folds.rows(2)[0];
             let fitted =
-                Standardise::fit(view.split(SplitName::Train).unwrap(), &[Modality::Audio]);
+                Standardise::fit(view.split(SplitName::Train).unwrap(), &[Modality::Audio])
+                    .unwrap();
             let seen: Vec<f64> = train
                 .iter()
                 .flat_map(|row| [Some(*row as f64), (row % 2 == 1).then_some(-1.0)])

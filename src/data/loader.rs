@@ -152,7 +152,7 @@ impl Work {
         for rows in self.order.chunks(self.batch) {
             let shape = BatchShape::of(split, tokens, &self.specs, rows);
             if shape != layout.shape() {
-                layout = Arc::new(Layout::of(shape, &self.specs, self.tables, width));
+                layout = Arc::new(Layout::of(&shape, &self.specs, self.tables, width));
             }
             let mut words = self.idle.try_recv().unwrap_or_default();
             let filled =

@@ -2,8 +2,9 @@
 //! generator whose hidden factors are known.
 //!
 //! A data set is `NAME.safetensors` with tensors `{train,valid,test}.FIELD`, and an optional
-//! `NAME.json` with ids and texts per split. Fields: `text`, `audio`, `vision` (rows x steps x dim,
-//! f32), their `_lengths` (rows, i32), `text_bert` (rows x 3 x tokens, i32), `regression_labels`
+//! `NAME.json` with ids and texts per split. Fields: `text`, `audio`, `vision` and streams of other names,
+//! such as `image` (rows x steps x dim, f32), their `_lengths` (rows, i32) and `_missing` (rows, i32, 1 where
+//! a row lacks it), `text_bert` (rows x 3 x tokens, i32), `regression_labels`
 //! (rows, f32; or rows x k, several numbers a row), `class_labels` (rows, i32, from 0; or rows x k of 0 and
 //! 1, several labels a row), `factor_*` (rows x k, f32; from the generator).
 
@@ -14,12 +15,14 @@ pub mod groups;
 #[cfg(feature = "import")]
 pub mod import;
 pub mod loader;
+mod modality;
 pub mod normalize;
 mod open;
 mod open_labels;
 pub mod perturb;
 pub(crate) mod ridge;
 mod side;
+pub mod source;
 pub mod survey;
 pub mod synth;
 pub mod task;
@@ -38,60 +41,18 @@ pub use dataset::{Dataset, Options, Split, Stream, Text, TextBert};
 pub use folds::{FEWEST_FOLDS, Fold, Folded, Folds};
 pub use groups::Group;
 pub use loader::{Batch, Loader};
+pub use modality::{Modality, StreamName, listed, shortened};
 pub use normalize::{FeatureStats, Standardise};
 pub use perturb::{Damage, Perturbation};
-pub use synth::{SynthConfig, SynthStream};
+pub use source::{
+    Contents, Memory, Row, Source, SplitContents, StreamContents, Target, TargetValues,
+};
+pub use synth::{SynthConfig, SynthStream, SynthTarget};
 pub use task::{Targets, Task, TaskKind};
 pub use tokenizer::Tokenizer;
 #[cfg(feature = "bench")]
 pub(crate) use tokens::fill_runs;
 pub use tokens::{TokenLayout, TokenRows, Tokenised, fill_tokens, packed_rows};
-
-/// A source of evidence about a sample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Modality {
-    /// What was said.
-    Text,
-    /// How it was said.
-    Audio,
-    /// What was seen.
-    Vision,
-}
-
-impl Modality {
-    /// All modalities, in the order that configurations and files list them.
-    pub const ALL: [Modality; 3] = [Modality::Text, Modality::Audio, Modality::Vision];
-
-    /// The name in files: `text`, `audio`, `vision`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Modality::Text => "text",
-            Modality::Audio => "audio",
-            Modality::Vision => "vision",
-        }
-    }
-
-    /// The letter of tables: T, A, V.
-    pub fn letter(self) -> char {
-        match self {
-            Modality::Text => 'T',
-            Modality::Audio => 'A',
-            Modality::Vision => 'V',
-        }
-    }
-
-    /// The position in [`Modality::ALL`].
-    pub fn index(self) -> usize {
-        self as usize
-    }
-}
-
-impl std::fmt::Display for Modality {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// A part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

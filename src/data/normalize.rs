@@ -36,16 +36,25 @@ pub struct FeatureStats {
 impl Standardise {
     /// Fits to the valid steps of `split` (the training split), accumulating in f64. Modalities
     /// that the split lacks are left out; audio and vision are the usual choice.
-    pub fn fit(split: &Split, modalities: &[Modality]) -> Standardise {
-        let every = |&modality: &Modality| FeatureStats::fit(split, modality, usize::MAX);
-        Standardise { streams: modalities.iter().filter_map(every).collect(), usual: Vec::new() }
+    ///
+    /// # Errors
+    /// Those of the rows' source.
+    pub fn fit(split: &Split, modalities: &[Modality]) -> Result<Standardise> {
+        let every =
+            |modality: &Modality| FeatureStats::fit(split, *modality, usize::MAX).transpose();
+        let streams = modalities.iter().filter_map(every).collect::<Result<_>>()?;
+        Ok(Standardise { streams, usual: Vec::new() })
     }
 
     /// The same, and of the other modalities what is usual of their features, by some of the rows.
-    pub fn with_usual(split: &Split, standardised: &[Modality]) -> Standardise {
-        let others = Modality::ALL.into_iter().filter(|m| !standardised.contains(m));
-        let usual = others.filter_map(|m| FeatureStats::fit(split, m, ENOUGH)).collect();
-        Standardise { usual, ..Self::fit(split, standardised) }
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    pub fn with_usual(split: &Split, standardised: &[Modality]) -> Result<Standardise> {
+        let others = split.modalities().filter(|m| !standardised.contains(m));
+        let usual = others.filter_map(|m| FeatureStats::fit(split, m, ENOUGH).transpose());
+        let usual = usual.collect::<Result<_>>()?;
+        Ok(Standardise { usual, ..Self::fit(split, standardised)? })
     }
 
     /// Whether anything is standardised.
@@ -67,25 +76,28 @@ impl Standardise {
 
 impl FeatureStats {
     /// By rows that have the modality, `most` of them, evenly spread.
-    fn fit(split: &Split, modality: Modality, most: usize) -> Option<FeatureStats> {
-        let stream = split.stream(modality)?;
+    fn fit(split: &Split, modality: Modality, most: usize) -> Result<Option<FeatureStats>> {
+        let Some(stream) = split.stream(modality) else { return Ok(None) };
         let apart = stream.rows.div_ceil(most).max(1);
         let rows = || (0..stream.rows).filter(|row| !stream.missing(*row)).step_by(apart);
-        let frames = || rows().flat_map(|row| (0..stream.len(row)).map(move |t| (row, t)));
-        let count = frames().count() as f64;
+        let count = rows().map(|row| stream.len(row)).sum::<usize>() as f64;
         if count == 0.0 {
-            return None;
+            return Ok(None);
         }
         // Two passes, since the one-pass formula cancels where the mean is large.
         let mut mean = vec![0.0f64; stream.dim];
-        for (row, step) in frames() {
-            mean.iter_mut().zip(stream.frame(row, step)).for_each(|(m, x)| *m += f64::from(x));
+        for row in rows() {
+            for frame in stream.values(row)?.chunks_exact(stream.dim).take(stream.len(row)) {
+                mean.iter_mut().zip(frame).for_each(|(m, x)| *m += f64::from(*x));
+            }
         }
         mean.iter_mut().for_each(|m| *m /= count);
         let mut square = vec![0.0f64; stream.dim];
-        for (row, step) in frames() {
-            for ((s, m), x) in square.iter_mut().zip(&mean).zip(stream.frame(row, step)) {
-                *s += (f64::from(x) - m).powi(2);
+        for row in rows() {
+            for frame in stream.values(row)?.chunks_exact(stream.dim).take(stream.len(row)) {
+                for ((s, m), x) in square.iter_mut().zip(&mean).zip(frame) {
+                    *s += (f64::from(*x) - m).powi(2);
+                }
             }
         }
         let std = square.iter().zip(&mean).map(|(s, m)| {
@@ -95,7 +107,8 @@ impl FeatureStats {
             if constant { 1.0 } else { std as f32 }
         });
         let std = std.collect();
-        Some(FeatureStats { modality, mean: mean.iter().map(|&m| m as f32).collect(), std })
+        let mean = mean.iter().map(|&m| m as f32).collect();
+        Ok(Some(FeatureStats { modality, mean, std }))
     }
 
     /// Standardises the values of one valid step; padding must not pass through here.
@@ -146,7 +159,8 @@ mod tests {
     #[test]
     fn statistics_are_of_valid_steps_only() {
         let data = data();
-        let fitted = Standardise::fit(data.split(SplitName::Train).unwrap(), &Modality::ALL);
+        let fitted =
+            Standardise::fit(data.split(SplitName::Train).unwrap(), &Modality::KNOWN).unwrap();
         assert!(fitted.stats(Modality::Audio).is_none());
         let stats = fitted.stats(Modality::Vision).unwrap();
         assert_eq!(stats.mean, [3.0, 7.3, 1e6 + 3.0]);
@@ -158,7 +172,7 @@ mod tests {
     fn applied_in_a_batch_padding_stays_zero() {
         let data = data();
         let train = data.split(SplitName::Train).unwrap();
-        let fitted = Standardise::fit(train, &[Modality::Vision]);
+        let fitted = Standardise::fit(train, &[Modality::Vision]).unwrap();
         let spec = StreamSpec::of(&train.stream(Modality::Vision).unwrap());
         let layout = Layout::new(2, &[spec], None);
         let mut out = Vec::new();
@@ -176,7 +190,8 @@ mod tests {
     #[test]
     fn survives_json() {
         let data = data();
-        let fitted = Standardise::fit(data.split(SplitName::Train).unwrap(), &Modality::ALL);
+        let fitted =
+            Standardise::fit(data.split(SplitName::Train).unwrap(), &Modality::KNOWN).unwrap();
         let text = serde_json::to_string(&fitted).unwrap();
         assert_eq!(serde_json::from_str::<Standardise>(&text).unwrap(), fitted);
     }

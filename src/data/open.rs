@@ -1,6 +1,6 @@
 //! Opening a data set: the header, then every row once, streaming over the map.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -9,9 +9,10 @@ use memmap2::Mmap;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use super::dataset::{Dataset, Field, Options, Rows, Source, Split, floats, ints};
+use super::dataset::{Dataset, Features, Field, Options, Rows, Split, floats, ints};
 use super::open_labels::in_range;
 use super::side::{self, Side};
+use super::source::{Mapped, Source};
 use super::task::{self, Table, Task};
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};
@@ -42,10 +43,12 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
     }
     checker.same_shapes(&parts)?;
 
-    let source = Arc::new(Source { path: path.into(), map });
+    let places = parts.iter().flatten().flat_map(Part::places).collect();
+    let file = Arc::new(Mapped { path: path.into(), map, places });
+    let source: Arc<dyn Source> = file.clone();
     let mut splits = [None, None, None];
     for (slot, part) in splits.iter_mut().zip(parts) {
-        *slot = part.map(|part| part.finish(&source));
+        *slot = part.map(|part| part.finish(&file));
     }
     side::attach(&side, &mut splits)?;
     let data = Dataset {
@@ -107,25 +110,34 @@ fn unreadable(path: &Path, map: &[u8], error: SafeTensorError) -> Error {
 struct Part {
     name: SplitName,
     rows: usize,
-    streams: [Option<Field>; 3],
+    streams: BTreeMap<Modality, Field>,
     text_bert: Option<Field>,
-    missing: [Option<Vec<bool>>; 3],
+    missing: BTreeMap<Modality, Vec<bool>>,
     labels: Option<Vec<f32>>,
     numbers: Option<Table<f32>>,
-    unimodal: [Option<Vec<f32>>; 3],
+    unimodal: BTreeMap<Modality, Vec<f32>>,
     class_labels: Option<Vec<u32>>,
     flags: Option<Table<u32>>,
     factors: BTreeMap<String, Field>,
 }
 
 impl Part {
-    fn finish(self, source: &Arc<Source>) -> Split {
+    /// Where the rows of its streams are.
+    fn places(&self) -> impl Iterator<Item = ((SplitName, Modality), (usize, usize))> {
+        let place = |(m, field): (&Modality, &Field)| {
+            ((self.name, *m), (field.start(0), field.row_bytes()))
+        };
+        self.streams.iter().map(place)
+    }
+
+    fn finish(self, file: &Arc<Mapped>) -> Split {
+        let features = |(modality, field): (Modality, Field)| {
+            let (steps, dim) = (field.shape[1], field.shape[2]);
+            (modality, Features { steps, dim, lengths: field.lengths, from: None })
+        };
         Split {
-            source: source.clone(),
-            text_source: source.clone(),
-            name: self.name,
-            rows: self.rows,
-            streams: self.streams,
+            file: Some(file.clone()),
+            streams: self.streams.into_iter().map(features).collect(),
             text_bert: self.text_bert,
             missing: self.missing,
             labels: self.labels,
@@ -133,11 +145,8 @@ impl Part {
             unimodal: self.unimodal,
             class_labels: self.class_labels,
             flags: self.flags,
-            targets: None,
-            width: 1,
             factors: self.factors,
-            ids: None,
-            raw_text: None,
+            ..Split::of(self.name, self.rows, file.clone())
         }
     }
 }
@@ -160,15 +169,19 @@ impl Checker<'_> {
         let full = |field: &str| format!("{name}.{field}");
         // The first tensor met sets the number of rows; every other one has to agree.
         let mut rows = None;
-        let mut streams = [None, None, None];
-        for modality in Modality::ALL {
-            streams[modality.index()] = self.stream(&full(modality.name()), &mut rows)?;
+        let named = self.modalities(name);
+        let mut streams = BTreeMap::new();
+        for &modality in &named {
+            if let Some(field) = self.stream(&full(modality.name()), &mut rows)? {
+                streams.insert(modality, field);
+            }
         }
         let text_bert = self.text_bert(&full("text_bert"), &mut rows)?;
-        let mut missing = [None, None, None];
-        for modality in Modality::ALL {
-            let name = full(&format!("{modality}_missing"));
-            missing[modality.index()] = self.missing(&name, &mut rows)?;
+        let mut missing = BTreeMap::new();
+        for &modality in &named {
+            if let Some(lacks) = self.missing(&full(&format!("{modality}_missing")), &mut rows)? {
+                missing.insert(modality, lacks);
+            }
         }
         if rows.is_none() {
             // Sentences alone are inputs, too, for whoever has a tokenizer.
@@ -178,10 +191,12 @@ impl Checker<'_> {
             }
         }
         let (labels, numbers) = self.labels(&full("regression_labels"), &mut rows)?;
-        let mut unimodal = [None, None, None];
-        for modality in Modality::ALL {
-            let tensor = full(&format!("regression_labels_{}", modality.letter()));
-            unimodal[modality.index()] = self.labels(&tensor, &mut rows)?.0;
+        let mut unimodal = BTreeMap::new();
+        for &modality in &named {
+            let tensor = full(&format!("regression_labels_{}", modality.short()));
+            if let Some(labels) = self.labels(&tensor, &mut rows)?.0 {
+                unimodal.insert(modality, labels);
+            }
         }
         let (class_labels, flags) = self.class_labels(&full("class_labels"), &mut rows)?;
         let mut factors = BTreeMap::new();
@@ -208,6 +223,18 @@ impl Checker<'_> {
             flags,
             factors,
         }))
+    }
+
+    /// What the streams of a split may be called: the well-known names, and those of its other tensors of
+    /// rows x steps x features.
+    fn modalities(&self, split: SplitName) -> Vec<Modality> {
+        let prefix = format!("{split}.");
+        let others = self.tensors.iter().filter_map(|(name, info)| {
+            let field = name.strip_prefix(&prefix)?;
+            let stream = info.dtype == Dtype::F32 && info.shape.len() == 3;
+            Modality::named(field).ok().filter(|m| stream && matches!(m, Modality::Other(_)))
+        });
+        Modality::KNOWN.into_iter().chain(others).collect()
     }
 
     /// A split without inputs is absent, unless it has labels, which then have nothing to go with.
@@ -359,8 +386,10 @@ impl Checker<'_> {
         let mut parts = parts.iter().flatten();
         let Some(first) = parts.next() else { return Ok(()) };
         for part in parts {
-            for modality in Modality::ALL {
-                let fields = [first, part].map(|p| p.streams[modality.index()].as_ref());
+            let all: BTreeSet<Modality> =
+                [first, part].iter().flat_map(|p| p.streams.keys().copied()).collect();
+            for modality in all {
+                let fields = [first, part].map(|p| p.streams.get(&modality));
                 self.same_shape(modality.name(), first.name, part.name, fields)?;
                 let lengths = fields.map(|f| f.is_some_and(|f| f.lengths.is_some()));
                 if lengths[0] != lengths[1] {

@@ -47,7 +47,7 @@ impl std::fmt::Display for Perturbation {
 impl Perturbation {
     /// A generator for one row, whatever batch it comes in.
     fn rng(&self, row: usize) -> Rng {
-        Rng::keyed(&[0x9e27_0b5e, self.modality.index() as u64, row as u64])
+        Rng::keyed(&[0x9e27_0b5e, self.modality.key(), row as u64])
     }
 
     /// Whether a block has this modality as a stream of features, and enough of it to damage.
@@ -142,7 +142,7 @@ mod tests {
         let file = small().save();
         let data = Dataset::open(file.path()).unwrap();
         let train = data.split(SplitName::Train).unwrap();
-        let stats = Standardise::fit(train, &[Modality::Audio]);
+        let stats = Standardise::fit(train, &[Modality::Audio]).unwrap();
         let used = standardised.then_some(&stats);
         let spec = StreamSpec::of(&train.stream(Modality::Audio).unwrap());
         let layout = Layout::new(3, &[spec], None);

@@ -420,7 +420,7 @@ mod tests {
     }
 
     fn problem(text: &str) -> String {
-        plan(text).all_cells(&Modality::ALL).unwrap_err().to_string()
+        plan(text).all_cells(&Modality::KNOWN).unwrap_err().to_string()
     }
 
     /// Self-MM's own settings.
@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn the_ablation_is_labels_by_subsets_of_pairs_and_the_correlation_form() {
         let plan = plan("data = 'a'\ncells = 'ablation'");
-        let cells = plan.all_cells(&Modality::ALL).unwrap();
+        let cells = plan.all_cells(&Modality::KNOWN).unwrap();
         assert_eq!(cells.len(), 2 * 8 + 2);
         assert_eq!(plan.reference(&cells), "labels");
         assert_eq!(plan.seeds.list(), [1111, 1112, 1113, 1114, 1115]);
@@ -463,7 +463,7 @@ mod tests {
 
     #[test]
     fn the_other_presets() {
-        let found = names("data='a'\ncells='modalities'", &Modality::ALL);
+        let found = names("data='a'\ncells='modalities'", &Modality::KNOWN);
         assert_eq!(found, ["TAV", "TA", "TV", "AV", "T", "A", "V"]);
         assert_eq!(names("data='a'\ncells='modalities'", &[Text, Vision]), ["TV", "T", "V"]);
         let found = names("data='a'\ncells='weights'\nweights=[0, 2.5]", &[Text, Audio]);
@@ -478,7 +478,7 @@ mod tests {
     #[test]
     fn a_grid_is_every_combination() {
         let text = "data = 'a'\n[grid]\n'align.dim' = [4, 8]\n'model.modalities' = ['TA', 'T']";
-        let found = names(text, &Modality::ALL);
+        let found = names(text, &Modality::KNOWN);
         assert_eq!(found.len(), 4);
         assert!(found.contains(&"dim=4,modalities=TA".to_string()), "{found:?}");
         let text = "data='a'\ncells='robustness'\n[grid.train]\nbatch_size = [8, 16]";
@@ -510,14 +510,14 @@ mod tests {
         let text = "data='a'\nseeds=[3, 5]\nreference='b'\n[set.train]\nbatch_size=8\n[[cell]]\n\
                     name='a'\n[[cell]]\nname='b'\nset={ 'align.dim' = 4 }";
         let plan = plan(text);
-        let cells = plan.all_cells(&Modality::ALL).unwrap();
+        let cells = plan.all_cells(&Modality::KNOWN).unwrap();
         let config = plan.config(&cells[1], 3).unwrap();
         assert_eq!((own(&config).align.dim, config.train.batch_size, config.train.seed), (4, 8, 3));
         assert_eq!(plan.reference(&cells), "b");
         let mut over: Plan =
             toml::from_str("data='a'\n[set]\n'align.weight.ta' = 1\n[[cell]]\nname='x'").unwrap();
         over.add_setting("align.weight=5").unwrap();
-        let cell = over.all_cells(&Modality::ALL).unwrap().remove(0);
+        let cell = over.all_cells(&Modality::KNOWN).unwrap().remove(0);
         assert_eq!(own(&over.config(&cell, 1).unwrap()).align.weight.ta, 5.0);
         for plan in
             [plan, self::plan("data='a'\nfolds=5\ngroup='id-until:-'\n[set]\n'align.dim'=4")]

@@ -1,7 +1,7 @@
 //! Ready-made sets of cells.
 
 use super::plan::{Cell, Plan};
-use crate::data::Modality;
+use crate::data::{Modality, shortened};
 use crate::error::{Error, Result};
 use crate::recipe::MODELS;
 use serde::{Deserialize, Serialize};
@@ -64,13 +64,12 @@ pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Res
             .collect());
     }
     let base = plan.base()?;
-    let used: Vec<Modality> =
-        has.iter().copied().filter(|m| base.model.modalities.contains(m.letter())).collect();
+    let used: Vec<Modality> = has.iter().copied().filter(|m| base.model.wants(*m)).collect();
     if preset == Preset::Modalities {
         return Ok(subsets(used.len())
             .filter(|subset| !subset.is_empty())
             .map(|subset| {
-                let letters: String = subset.iter().map(|i| used[*i].letter()).collect();
+                let letters = shortened(subset.iter().map(|i| used[*i]));
                 Cell::new(&*letters, &[&format!("model.modalities={letters}")])
             })
             .collect());
@@ -150,7 +149,8 @@ fn ablation(pairs: &[&str], correlation_weight: f64) -> Vec<Cell> {
 
 /// The pairs of these modalities, in the order of the settings.
 fn pairs(used: &[Modality]) -> Vec<&'static str> {
-    let has = |letter: char| used.iter().any(|m| m.letter() == letter.to_ascii_uppercase());
+    let has =
+        |letter: char| used.iter().any(|m| m.short().eq_ignore_ascii_case(&letter.to_string()));
     ["ta", "tv", "av"].into_iter().filter(|pair| pair.chars().all(has)).collect()
 }
 

@@ -8,7 +8,7 @@ use super::published::{Published, published};
 use super::record::{ByScore, CellRun, Damaged, RunRecord, entries};
 use super::stats::{Comparison, Summary, holm};
 use super::tables::{difference, probability};
-use crate::data::{Damage, Perturbation};
+use crate::data::{Damage, Modality, Perturbation};
 use crate::error::{Error, Result};
 use crate::train::carried::Carried;
 use crate::train::metrics::{Convention, smaller_is_better};
@@ -384,13 +384,13 @@ fn best(cells: &[CellResult], reference: &str, metric: &str, alpha: f64) -> Opti
 }
 
 /// Damages in the order in which tables list them: by modality, dropped first.
-pub fn damage_order(p: &Perturbation) -> (usize, u64) {
+pub fn damage_order(p: &Perturbation) -> (Modality, u64) {
     let rank = match p.damage {
         Damage::Dropped => 0,
         Damage::Noise(level) => 1 + (level * 1000.0) as u64,
         Damage::Truncated => u64::MAX,
     };
-    (p.modality.index(), rank)
+    (p.modality, rank)
 }
 
 #[cfg(test)]

@@ -87,19 +87,18 @@ pub(super) fn all_three(
     config: &Config,
     offered: Offered<'_>,
 ) -> Result<(Text, StreamSpec, StreamSpec)> {
-    let letters = &config.model.modalities;
     let stream = |modality: Modality| {
-        let found = offered.streams.iter().find(|s| s.modality == modality).copied();
-        found.filter(|_| letters.contains(modality.letter())).ok_or_else(|| {
+        offered.wanted(config, modality).ok_or_else(|| {
             Error::Config(format!(
                 "{} reads text, audio and vision together, and there is no {modality}: \
-                 model.modalities is '{letters}', and the data have {}",
+                 model.modalities is '{}', and the streams of the data are: {}",
                 config.model.name,
-                offered.streams.iter().map(|s| s.modality.name()).collect::<Vec<_>>().join(", ")
+                config.model.modalities,
+                offered.names()
             ))
         })
     };
-    let wanted = letters.contains(Modality::Text.letter());
+    let wanted = config.model.wants(Modality::Text);
     let text = match (config.model.text_encoder, offered.bert) {
         (TextEncoder::Bert, Some(shape)) if wanted => Text::Bert(Box::new(Bert {
             prefix: BERT_PREFIX.into(),
@@ -125,7 +124,7 @@ pub(super) fn inside_bert(
     let (name, letters) = (&config.model.name, &config.model.modalities);
     let fail =
         |why: String| Err(Error::Config(format!("{name} works inside a pretrained encoder {why}")));
-    let wanted = letters.contains(Modality::Text.letter());
+    let wanted = config.model.wants(Modality::Text);
     let (TextEncoder::Bert, Some(shape), true) = (config.model.text_encoder, offered.bert, wanted)
     else {
         return fail(format!(
@@ -137,11 +136,10 @@ pub(super) fn inside_bert(
     let mut streams = offered.whole(config);
     streams.retain(|s| s.modality != Modality::Text);
     if streams.is_empty() {
-        let have: Vec<&str> = offered.streams.iter().map(|s| s.modality.name()).collect();
         return fail(format!(
             "with audio, vision or both, and there is neither: model.modalities is '{letters}', and the \
-             data have {}",
-            if have.is_empty() { "no streams".into() } else { have.join(", ") }
+             streams of the data are: {}",
+            offered.names()
         ));
     }
     if layer >= shape.layers {

@@ -2,7 +2,7 @@
 
 use super::overlay::{flatten, nearest, one_line, overlay, set};
 use super::registry;
-use crate::data::TaskKind;
+use crate::data::{Modality, TaskKind, listed};
 use crate::error::{Error, Result};
 use crate::files::FORMAT;
 use crate::nn::Group;
@@ -233,7 +233,8 @@ pub struct ModelConfig {
     pub name: String,
     /// `features`, `lstm` or `bert`.
     pub text_encoder: TextEncoder,
-    /// Modalities to use of those that the data has, as letters: `TAV`, `TA`, `T`, …
+    /// Streams to use of those that the data has: `all`, letters of text, audio and vision (`TAV`, `T`), or
+    /// names with a + between (`T+image`, `text+image`).
     pub modalities: String,
     /// Keys of the model's own.
     #[serde(flatten)]
@@ -250,7 +251,59 @@ fn by_loss() -> String {
     "loss".into()
 }
 
-/// A size for each modality.
+impl ModelConfig {
+    /// Whether a stream is to be used, where the data has it.
+    pub fn wants(&self, modality: Modality) -> bool {
+        self.wanted().is_ok_and(|wanted| wanted.is_none_or(|all| all.contains(&modality)))
+    }
+
+    /// The streams to use, where they are named.
+    fn wanted(&self) -> Result<Option<Vec<Modality>>> {
+        if self.modalities == ALL_STREAMS { Ok(None) } else { listed(&self.modalities).map(Some) }
+    }
+}
+
+/// What [`ModelConfig::modalities`] is where every stream is wanted.
+const ALL_STREAMS: &str = "all";
+
+/// A size for each stream.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByStream {
+    /// Of text.
+    pub text: usize,
+    /// Of audio.
+    pub audio: usize,
+    /// Of vision.
+    pub vision: usize,
+    /// Of each stream of another name.
+    #[serde(default = "ByStream::usual")]
+    pub other: usize,
+}
+
+impl ByStream {
+    /// Of other streams in files that were written when there were none.
+    fn usual() -> usize {
+        32
+    }
+
+    /// That of a stream.
+    pub(super) fn of(&self, modality: Modality) -> usize {
+        match modality {
+            Modality::Text => self.text,
+            Modality::Audio => self.audio,
+            Modality::Vision => self.vision,
+            Modality::Other(_) => self.other,
+        }
+    }
+
+    /// By name.
+    pub(super) fn list(&self) -> [(&'static str, usize); 4] {
+        [("text", self.text), ("audio", self.audio), ("vision", self.vision), ("other", self.other)]
+    }
+}
+
+/// A size for each of text, audio and vision.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BySense {
@@ -288,7 +341,7 @@ impl Default for Config {
             model: ModelConfig {
                 name: first_model(),
                 text_encoder: TextEncoder::Features,
-                modalities: "TAV".into(),
+                modalities: ALL_STREAMS.into(),
                 own: Table::new(),
             },
             bert: BertConfig {
@@ -390,7 +443,8 @@ impl Config {
             named
                 .filter_map(|s| s.split_once('='))
                 .find(|(k, _)| k.trim() == key)
-                .map(|(_, v)| v.trim())
+                // A plan has its values as TOML writes them, names in quotes.
+                .map(|(_, v)| v.trim().trim_matches(['"', '\'']))
         };
         let preset = match (said("preset"), file.get("preset")) {
             (Some(name), _) => name,
@@ -443,15 +497,22 @@ impl Config {
             }
         }
         probability("task.label_smoothing", self.task.label_smoothing)?;
-        let letters = &self.model.modalities;
-        let mut seen: Vec<char> = letters.chars().collect();
-        seen.sort_unstable();
-        seen.dedup();
-        if letters.is_empty()
-            || seen.len() != letters.len()
-            || !letters.chars().all(|c| "TAV".contains(c))
-        {
-            return fail("model.modalities", "letters of TAV, each at most once");
+        let wanted = match self.model.wanted() {
+            Ok(wanted) => wanted.unwrap_or_default(),
+            Err(why) => {
+                let known = "all, letters of TAV, or names with a + between, each once";
+                return fail("model.modalities", &format!("{known} ({why})"));
+            }
+        };
+        let other = wanted.into_iter().find(|m| matches!(m, Modality::Other(_)));
+        if let Some(other) = other.filter(|_| !registry::reads_others(&self.model.name)) {
+            return fail(
+                "model.modalities",
+                &format!(
+                    "text, audio and vision for {}, which cannot read '{other}'; modalign models says which can",
+                    self.model.name
+                ),
+            );
         }
         let b = &self.bert;
         if !(b.dropout < 1.0 && b.dropout.is_finite()) {
@@ -535,6 +596,14 @@ mod tests {
             with(&["model.text_encoder=lstm"]).unwrap().model.text_encoder,
             TextEncoder::Lstm
         );
+    }
+
+    #[test]
+    fn names_may_stand_in_quotes() {
+        // As the cells of a plan have them.
+        let c = with(&["model.name=\"lf_dnn\"", "model.modalities=\"T+image\""]).unwrap();
+        assert_eq!((c.model.name.as_str(), c.model.modalities.as_str()), ("lf_dnn", "T+image"));
+        assert!(c.model.wants(Modality::Text) && !c.model.wants(Modality::Audio));
     }
 
     #[test]

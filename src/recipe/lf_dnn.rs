@@ -4,7 +4,7 @@
 //! ŷ = post_fusion([a; v; t])      a, v, t by the encoders of `subnets`
 //! ```
 
-use super::config::{BySense, Config, PartRates, at_least_one, probability};
+use super::config::{ByStream, Config, PartRates, at_least_one, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
@@ -26,7 +26,7 @@ struct Settings {
 #[serde(deny_unknown_fields)]
 struct Own {
     /// Hidden sizes of the encoders; audio's and vision's are those of their outputs, too.
-    hidden: BySense,
+    hidden: ByStream,
     /// Size of the text encoder's output.
     text_out: usize,
     /// Size of the fusion's layers.
@@ -61,10 +61,10 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
     config.train.decay = PartRates::of([(GROUP, decay)]);
     config.set_own(&Settings {
         model: Own {
-            hidden: BySense { text: 128, audio, vision: 128 },
+            hidden: ByStream { text: 128, audio, vision: 128, other: 128 },
             text_out,
             post_fusion: post,
-            dropout: Dropouts { audio: p, vision: p, text: p },
+            dropout: Dropouts::all(p),
             post_dropout,
         },
     })

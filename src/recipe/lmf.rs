@@ -7,7 +7,7 @@
 //! MMSA's optimiser leaves out w and b by mistake; `model.freeze_fusion` does so, too. Of fewer
 //! modalities the product is of those.
 
-use super::config::{BySense, Config, PartRates, at_least_one};
+use super::config::{ByStream, Config, PartRates, at_least_one};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
@@ -35,7 +35,7 @@ struct Settings {
 #[serde(deny_unknown_fields)]
 struct Own {
     /// Hidden sizes of the encoders; audio's and vision's are those of their outputs, too.
-    hidden: BySense,
+    hidden: ByStream,
     /// Size of the text encoder's output.
     text_out: usize,
     /// Rank of the factors.
@@ -70,10 +70,10 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
     config.train.decay = PartRates::of([(GROUP, decay), (FACTORS, decay)]);
     config.set_own(&Settings {
         model: Own {
-            hidden: BySense { text: hidden, audio, vision: hidden },
+            hidden: ByStream { text: hidden, audio, vision: hidden, other: hidden },
             text_out: hidden / 2,
             rank,
-            dropout: Dropouts { audio: p, vision: p, text: p },
+            dropout: Dropouts::all(p),
             freeze_fusion: false,
         },
     })

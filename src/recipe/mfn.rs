@@ -16,13 +16,13 @@
 //! memory's own: eight dispatches a step forward and ten backward, three more with dropout. A training
 //! step on MOSI is 1,240 dispatches, 1,050 of which are that walk.
 
-use super::config::{BySense, Config, PartRates, at_least_one, fail, probability};
+use super::config::{ByStream, Config, PartRates, at_least_one, fail, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::memory::scan;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Reads, Recipe};
-use super::subnets::GROUP;
+use super::subnets::{GROUP, field_letter};
 use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{Group, Init, ParamSpec, linear, linear_specs};
@@ -44,10 +44,10 @@ struct Settings {
 #[serde(deny_unknown_fields)]
 pub(super) struct Own {
     /// Hidden sizes of the LSTMs.
-    pub hidden: BySense,
+    pub hidden: ByStream,
     /// Size of the memory.
     pub memory: usize,
-    /// `sequence`, or `mean`: audio and vision are the same at every step, their mean.
+    /// `sequence`, or `mean`: all but the text are the same at every step, their mean.
     pub time: Time,
     /// Inner sizes of the networks.
     pub inner: Networks<usize>,
@@ -55,7 +55,7 @@ pub(super) struct Own {
     pub dropout: Networks<f64>,
 }
 
-/// What audio and vision are at a step.
+/// What all but the text are at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Time {
@@ -118,7 +118,7 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
     config.train.decay = PartRates::of([(GROUP, decay)]);
     config.set_own(&Settings {
         model: Own {
-            hidden: BySense { text, audio, vision },
+            hidden: ByStream { text, audio, vision, other: vision },
             memory,
             time: Time::Sequence,
             inner: Networks::of(inner),
@@ -129,8 +129,7 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
 
 pub(super) fn check(config: &Config) -> Result<()> {
     let Settings { model } = config.settings()?;
-    let h = model.hidden;
-    for (name, value) in [("text", h.text), ("audio", h.audio), ("vision", h.vision)] {
+    for (name, value) in model.hidden.list() {
         if !(1..=256).contains(&value) {
             return fail(&format!("model.hidden.{name}"), "1 to 256");
         }
@@ -148,7 +147,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
 /// A stream with its LSTM.
 pub(super) struct Part {
     pub spec: StreamSpec,
-    pub name: &'static str,
+    pub name: String,
     pub hidden: usize,
 }
 
@@ -167,12 +166,8 @@ impl Mfn {
             .whole(config)
             .into_iter()
             .map(|spec| {
-                let (name, hidden) = match spec.modality {
-                    Modality::Text => ("lstm_l", own.hidden.text),
-                    Modality::Audio => ("lstm_a", own.hidden.audio),
-                    Modality::Vision => ("lstm_v", own.hidden.vision),
-                };
-                Part { spec, name, hidden }
+                let name = format!("lstm_{}", field_letter(spec.modality));
+                Part { spec, name, hidden: own.hidden.of(spec.modality) }
             })
             .collect();
         let steps: Vec<usize> = parts.iter().map(|p| p.spec.steps).collect();

@@ -22,7 +22,7 @@
 //! autoencoder over pictures; here they are those of LF-DNN, over features.
 
 use super::between::EpochEnd;
-use super::config::{BySense, Config, PartRates, at_least_one, not_negative, probability};
+use super::config::{ByStream, Config, PartRates, at_least_one, not_negative, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
@@ -51,7 +51,7 @@ struct Settings {
 #[serde(deny_unknown_fields)]
 struct Own {
     /// Hidden sizes of the encoders; audio's and vision's are those of their outputs, too.
-    hidden: BySense,
+    hidden: ByStream,
     /// Size of the text encoder's output.
     text_out: usize,
     /// Columns that the head reads.
@@ -83,8 +83,10 @@ struct Sgd {
     gamma: f64,
 }
 
-/// The head and its group, which every turn moves; the projector among the states; what α is a power of.
+/// The parts that have rates; the group of the head, as no stream can be named; the projector; of α.
+const ENCODERS: &str = "encoders";
 const HEAD: &str = "head";
+const SHARED: &str = "shared head";
 const P: &str = "P";
 const BASE: f32 = 0.1;
 
@@ -100,16 +102,16 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
     if name == "sims" {
         config.sims();
     }
-    let (groups, train) = (["text", "audio", "vision", HEAD], &mut config.train);
+    let train = &mut config.train;
     (train.batch_size, train.early_stop, train.normalize) = (64, 0, false);
-    train.lr = PartRates::of(groups.map(|group| (group, 1e-3)));
-    train.decay = PartRates::of(groups.map(|group| (group, 1e-4)));
+    train.lr = PartRates::of([(ENCODERS, 1e-3), (HEAD, 1e-3)]);
+    train.decay = PartRates::of([(ENCODERS, 1e-4), (HEAD, 1e-4)]);
     config.set_own(&Settings {
         model: Own {
-            hidden: BySense { text: 128, audio, vision: 128 },
+            hidden: ByStream { text: 128, audio, vision: 128, other: 128 },
             text_out,
             width: 128,
-            dropout: Dropouts { audio: p, vision: p, text: p },
+            dropout: Dropouts::all(p),
             p_norm: PNorm::None,
             batch_entropy: false,
         },
@@ -122,11 +124,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
     at_least_one("model.width", model.width)?;
     probability("sgd.momentum", sgd.momentum)?;
     not_negative("sgd.gamma", sgd.gamma)?;
-    sizes(&model).check()
-}
-
-fn sizes(own: &Own) -> Sizes {
-    Sizes { hidden: own.hidden, text_out: own.text_out, dropout: own.dropout }
+    Sizes { hidden: model.hidden, text_out: model.text_out, dropout: model.dropout }.check()
 }
 
 pub(super) struct Mla {
@@ -146,26 +144,19 @@ impl Mla {
                 offered.task.about()
             )));
         }
-        let subnets = Subnets::new(config, &sizes(&settings.model), offered)?;
-        if subnets.modalities().len() < 2 {
+        let Own { hidden, text_out, dropout, .. } = settings.model;
+        let subnets = Subnets::new(config, &Sizes { hidden, text_out, dropout }, offered)?;
+        let found = subnets.modalities().len();
+        if found < 2 {
             return Err(Error::Config(format!(
-                "mla has modalities learn by turns and wants at least two of text, audio and vision, and \
-                 of '{}' the data has {}",
+                "mla has streams learn by turns and wants at least two, and of '{}' the data has {found}; its \
+                 streams are: {}",
                 config.model.modalities,
-                subnets.modalities().len()
+                offered.names()
             )));
         }
         let classes = offered.task.outputs();
         Ok(Mla { config: config.clone(), settings, subnets, classes })
-    }
-
-    /// Features of modality `i`, `[batch, width]`, and what the head makes of them, `[batch, classes]`.
-    fn encoded(&self, cx: &mut Cx<'_>, i: usize) -> Result<(Var, Var)> {
-        let x = self.subnets.record_one(cx, i)?;
-        let name = format!("proj_{}", self.subnets.modalities()[i]);
-        let h = linear(cx.tape, cx.params, &name, x, Act::None)?;
-        let z = linear(cx.tape, cx.params, HEAD, h, Act::None)?;
-        Ok((h, z))
     }
 }
 
@@ -211,6 +202,14 @@ pub(super) fn fused(cx: &mut Cx<'_>, scores: &[Var], of_batch: bool) -> Result<V
     cx.tape.reshape(fused, &[batch, classes])
 }
 
+/// The column of a stream's loss: T, A, V, and of another `loss_NAME`, whatever other columns there are.
+fn logged(modality: Modality) -> String {
+    match modality {
+        Modality::Other(_) => format!("loss_{modality}"),
+        known => known.short().into(),
+    }
+}
+
 impl Recipe for Mla {
     fn reads(&self) -> Reads {
         self.subnets.reads()
@@ -220,21 +219,22 @@ impl Recipe for Mla {
         let (mut specs, width) = (Vec::new(), self.settings.model.width);
         let parts = self.subnets.modalities().into_iter().zip(self.subnets.sizes());
         for ((modality, size), own) in parts.zip(self.subnets.params_of_each()) {
-            let name = format!("proj_{modality}");
-            let proj = linear_specs(&name, (size, size, width), true, modality.name());
+            let (name, sizes) = (format!("proj_{modality}"), (size, size, width));
+            let proj = linear_specs(&name, sizes, true, modality.name());
             let grouped = |spec: ParamSpec| ParamSpec { group: modality.name().into(), ..spec };
             specs.extend(own.into_iter().map(grouped).chain(proj));
         }
-        specs.extend(linear_specs(HEAD, (width, width, self.classes), true, HEAD));
+        specs.extend(linear_specs(HEAD, (width, width, self.classes), true, SHARED));
         specs
     }
 
     fn groups(&self) -> Vec<Group> {
         let (t, momentum) = (&self.config.train, self.settings.sgd.momentum);
-        let own = self.subnets.modalities().into_iter().map(Modality::name);
-        own.chain([HEAD])
-            .map(|name| Group::sgd(name, t.lr.get(name), momentum).weight_decay(t.decay.get(name)))
-            .collect()
+        let group = |name: &str, part: &str| {
+            Group::sgd(name, t.lr.get(part), momentum).weight_decay(t.decay.get(part))
+        };
+        let all = self.subnets.modalities().into_iter().map(|m| group(m.name(), ENCODERS));
+        all.chain([group(SHARED, HEAD)]).collect()
     }
 
     fn states(&self, _: usize) -> Vec<StateSpec> {
@@ -245,7 +245,7 @@ impl Recipe for Mla {
     fn columns(&self) -> Columns {
         let all = self.subnets.modalities();
         let column = |modality: &Modality| Column {
-            name: modality.letter().into(),
+            name: logged(*modality),
             what: format!("the loss of {modality}"),
             counts: Counts::Times(1.0 / all.len() as f64),
         };
@@ -255,16 +255,15 @@ impl Recipe for Mla {
     fn outputs(&self) -> Vec<Output> {
         let (all, width) = (self.subnets.modalities(), self.settings.model.width);
         let mut outputs = vec![Output::score("M", self.classes)];
-        outputs.extend(all.iter().map(|m| Output::score(m.letter(), self.classes)));
+        outputs.extend(all.iter().map(|m| Output::score(m.short(), self.classes)));
         outputs.extend(self.subnets.outputs());
-        let feature =
-            |m: &Modality| Output::representation(format!("feature {}", m.letter()), width);
-        outputs.extend(all.iter().map(feature));
+        let feature = |m: &Modality| format!("feature {}", m.short());
+        outputs.extend(all.iter().map(|m| Output::representation(feature(m), width)));
         outputs
     }
 
     fn turns(&self) -> Vec<Turn> {
-        let turn = |m: Modality| Turn::of(m.name(), [m.name(), HEAD]);
+        let turn = |m: Modality| Turn::of(m.name(), [m.name(), SHARED]);
         self.subnets.modalities().into_iter().map(turn).collect()
     }
 
@@ -274,16 +273,17 @@ impl Recipe for Mla {
             if cx.turn().is_some_and(|turn| turn != modality.name()) {
                 continue;
             }
-            let (h, z) = self.encoded(cx, i)?;
-            let letter = modality.letter().to_string();
+            let x = self.subnets.record_one(cx, i)?;
+            let h = linear(cx.tape, cx.params, &format!("proj_{modality}"), x, Act::None)?;
+            let z = linear(cx.tape, cx.params, HEAD, h, Act::None)?;
             if cx.training() {
                 let loss = cx.goal_loss(z, Distance::Absolute)?;
-                cx.log(&letter, loss)?;
+                cx.log(&logged(modality), loss)?;
                 cx.whole(loss);
                 return project(cx, h, self.settings.model.p_norm != PNorm::None);
             }
-            cx.output(&letter, z)?;
-            cx.output(&format!("feature {letter}"), h)?;
+            cx.output(modality.short(), z)?;
+            cx.output(&format!("feature {}", modality.short()), h)?;
             scores.push(z);
         }
         let fused = fused(cx, &scores, self.settings.model.batch_entropy)?;

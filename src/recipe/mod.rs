@@ -32,7 +32,8 @@ mod vectors;
 
 pub use between::{EpochEnd, Kept, Plateau};
 pub use config::{
-    BySense, ClassWeights, Config, Pooling, TaskChoice, TaskConfig, TextEncoder, TokenSource,
+    BySense, ByStream, ClassWeights, Config, Pooling, TaskChoice, TaskConfig, TextEncoder,
+    TokenSource,
 };
 pub use cx::{Cx, StateSpace, StreamVars, TrainSpaces};
 pub(crate) use goal::reference as goal_reference;

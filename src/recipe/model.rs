@@ -35,15 +35,36 @@ impl<'a> Offered<'a> {
         Offered { streams, bert: None, task: &NUMBER, counts: &[], rows: 0 }
     }
 
-    /// The streams that a configuration wants of these, read to the end of their padding, whatever a row's
-    /// own length.
+    /// The stream of a modality, where there is one and a configuration wants it.
+    pub(super) fn wanted(&self, config: &Config, modality: Modality) -> Option<StreamSpec> {
+        let found = self.streams.iter().find(|s| s.modality == modality).copied();
+        found.filter(|_| config.model.wants(modality))
+    }
+
+    /// The streams that a configuration wants of these, in order, read to the end of their padding, whatever
+    /// a row's own length.
     pub(super) fn whole(&self, config: &Config) -> Vec<StreamSpec> {
-        let wanted = Modality::ALL.into_iter();
-        wanted
-            .filter(|m| config.model.modalities.contains(m.letter()))
-            .filter_map(|m| self.streams.iter().find(|s| s.modality == m))
-            .map(|spec| StreamSpec { lengths: false, ..*spec })
-            .collect()
+        let wanted = self.streams.iter().filter(|s| config.model.wants(s.modality));
+        let mut all: Vec<_> = wanted.map(|s| StreamSpec { lengths: false, ..*s }).collect();
+        all.sort_by_key(|s| s.modality);
+        all
+    }
+
+    /// There is nothing to read.
+    pub(super) fn none_wanted(&self, config: &Config) -> Error {
+        Error::Config(format!(
+            "model.modalities is '{}', and of the streams that {} reads the data has none of them; its \
+             streams are: {}",
+            config.model.modalities,
+            config.model.name,
+            self.names()
+        ))
+    }
+
+    /// Names of the streams, for a message.
+    pub(super) fn names(&self) -> String {
+        let names: Vec<&str> = self.streams.iter().map(|s| s.modality.name()).collect();
+        if names.is_empty() { "none".into() } else { names.join(", ") }
     }
 }
 
@@ -147,7 +168,7 @@ impl Model {
     }
 
     /// The block of a batch of this shape.
-    pub fn layout(&self, shape: BatchShape) -> Layout {
+    pub fn layout(&self, shape: &BatchShape) -> Layout {
         Layout::of(shape, &self.reads.streams, self.reads.tokens, self.task().width())
     }
 

@@ -23,13 +23,13 @@
 //! MOSI is 1,184 dispatches.
 
 use super::between::{EpochEnd, Plateau};
-use super::config::{BySense, Config, PartRates, at_least_one, fail, probability};
+use super::config::{ByStream, Config, PartRates, at_least_one, fail, probability};
 use super::crossmodal::{Encoder, placed};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Reads, Recipe};
-use super::subnets::GROUP;
+use super::subnets::{GROUP, field_letter};
 use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{Group, Init, ParamSpec, linear, linear_specs};
@@ -56,7 +56,7 @@ struct Own {
     /// Layers of the crossmodal encoders; those of the memories are at least three.
     layers: usize,
     /// Taps of the convolutions.
-    kernel: BySense,
+    kernel: ByStream,
     /// Tell encoders the positions of steps, as the paper has it.
     positions: bool,
     /// When the learning rate falls; never in runs that are older than this setting.
@@ -76,6 +76,9 @@ struct Dropouts {
     attention_audio: f64,
     /// Of attention to vision.
     attention_vision: f64,
+    /// Of attention to streams of other names.
+    #[serde(default)]
+    attention_other: f64,
     /// Between the two layers of a feed-forward block.
     inner: f64,
     /// Of what an encoder reads.
@@ -108,6 +111,7 @@ impl Dropouts {
             Modality::Text => self.attention_text,
             Modality::Audio => self.attention_audio,
             Modality::Vision => self.attention_vision,
+            Modality::Other(_) => self.attention_other,
         }
     }
 }
@@ -143,13 +147,14 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
             width,
             heads,
             layers,
-            kernel: BySense { text: text_taps, audio, vision },
+            kernel: ByStream { text: text_taps, audio, vision, other: vision },
             positions: true,
             plateau: Plateau { patience, factor: 0.1 },
             dropout: Dropouts {
                 attention_text,
                 attention_audio,
                 attention_vision,
+                attention_other: attention_vision,
                 inner: 0.0,
                 embedding,
                 residual,
@@ -187,15 +192,6 @@ pub(super) fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// The letter that parameters have for a modality.
-fn letter(modality: Modality) -> char {
-    match modality {
-        Modality::Text => 'l',
-        Modality::Audio => 'a',
-        Modality::Vision => 'v',
-    }
-}
-
 pub(super) struct MulT {
     config: Config,
     own: Own,
@@ -210,7 +206,7 @@ impl MulT {
         let streams = offered.whole(config);
         if streams.len() < 2 {
             return Err(Error::Config(format!(
-                "mult wants two or three of text, audio and vision, and of '{letters}' the data has {}",
+                "mult wants two streams or more, and of '{letters}' the data has {}",
                 streams.len()
             )));
         }
@@ -225,12 +221,7 @@ impl MulT {
     }
 
     fn taps(&self, modality: Modality) -> usize {
-        let taps = self.own.kernel;
-        match modality {
-            Modality::Text => taps.text,
-            Modality::Audio => taps.audio,
-            Modality::Vision => taps.vision,
-        }
+        self.own.kernel.of(modality)
     }
 
     /// Width of what a memory says, and of what all of them say.
@@ -240,9 +231,11 @@ impl MulT {
     }
 
     fn encoder(&self, of: Modality, with: Option<Modality>) -> Encoder {
-        let (Own { width, heads, layers, dropout, .. }, of) = (self.own, letter(of));
+        let (Own { width, heads, layers, dropout, .. }, of) = (self.own, field_letter(of));
         let (name, attention) = match with {
-            Some(with) => (format!("trans_{of}_with_{}", letter(with)), dropout.attention(with)),
+            Some(with) => {
+                (format!("trans_{of}_with_{}", field_letter(with)), dropout.attention(with))
+            }
             None => (format!("trans_{of}_mem"), dropout.attention_text),
         };
         let own = with.is_none();
@@ -272,7 +265,7 @@ impl Recipe for MulT {
     fn params(&self, _: bool, _: usize) -> Vec<ParamSpec> {
         let mut specs = Vec::new();
         for s in &self.streams {
-            let (taps, name) = (self.taps(s.modality), letter(s.modality));
+            let (taps, name) = (self.taps(s.modality), field_letter(s.modality));
             let init = Init::Uniform(1.0 / ((s.dim * taps) as f32).sqrt());
             let shape = [self.own.width, s.dim, taps];
             specs.push(ParamSpec::new(format!("proj_{name}.weight"), &shape, GROUP, init));
@@ -319,7 +312,7 @@ impl Recipe for MulT {
                 let p = cx.dropout(self.own.dropout.text as f32);
                 x = cx.tape.dropout(x, p)?;
             }
-            let taps = cx.param(&format!("proj_{}.weight", letter(s.modality)))?;
+            let taps = cx.param(&format!("proj_{}.weight", field_letter(s.modality)))?;
             let x = cx.tape.conv1d(x, taps, None, Conv1d::default())?;
             // All encoders that read it read the same, but for what each drops.
             streams.push(placed(cx, x, self.own.positions)?);

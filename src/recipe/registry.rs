@@ -33,6 +33,8 @@ pub struct Entry {
     pub needs: &'static str,
     /// What it can be taught.
     pub tasks: &'static [TaskKind],
+    /// Whether it reads streams of other names than text, audio and vision, too.
+    pub others: bool,
     /// Whether it reads word-aligned streams, of as many steps as the text.
     pub aligned: bool,
     /// Where it keeps a pretrained encoder among the parameters, as MMSA does; nothing where it takes
@@ -46,8 +48,8 @@ pub struct Entry {
     pub(super) preset: fn(&str, &mut Config) -> Result<()>,
     /// Checks the ranges of its own settings.
     pub(super) check: fn(&Config) -> Result<()>,
-    /// What a model of a configuration is, in a sentence or two, by the letters of what it reads.
-    pub(super) about: fn(&Config, &str) -> Result<String>,
+    /// What a model of a configuration is, in a sentence or two, by what it reads.
+    pub(super) about: fn(&Config, &[Modality]) -> Result<String>,
     pub(super) make: fn(&Config, Offered<'_>) -> Result<Box<dyn Recipe>>,
 }
 
@@ -61,6 +63,7 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:2102.04830, with the covariance term of arXiv:2305.08473",
         needs: "any of text, audio and vision",
         tasks: &[TaskKind::Regression],
+        others: false,
         aligned: false,
         bert: Some(self_mm::BERT_PREFIX),
         tokens: false,
@@ -75,55 +78,59 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:1707.07250 (a baseline of its), as MMSA has it",
         needs: "streams of equally many steps",
         tasks: ALL,
+        others: true,
         aligned: true,
         bert: None,
         tokens: false,
         presets: ef_lstm::PRESETS,
         preset: ef_lstm::preset,
         check: ef_lstm::check,
-        about: |_, letters| Ok(over("EF-LSTM", letters)),
+        about: |_, read| Ok(over("EF-LSTM", read)),
         make: |config, offered| Ok(Box::new(EfLstm::new(config, offered)?)),
     },
     Entry {
         name: "lf_dnn",
         paper: "MMSA, arXiv:2203.09441",
-        needs: "any of text, audio and vision",
+        needs: "any streams",
         tasks: ALL,
+        others: true,
         aligned: false,
         bert: None,
         tokens: false,
         presets: lf_dnn::PRESETS,
         preset: lf_dnn::preset,
         check: lf_dnn::check,
-        about: |_, letters| Ok(over("LF-DNN", letters)),
+        about: |_, read| Ok(over("LF-DNN", read)),
         make: |config, offered| Ok(Box::new(LfDnn::new(config, offered)?)),
     },
     Entry {
         name: "tfn",
         paper: "arXiv:1707.07250",
-        needs: "any of text, audio and vision",
+        needs: "any streams",
         tasks: ALL,
+        others: true,
         aligned: false,
         bert: None,
         tokens: false,
         presets: tfn::PRESETS,
         preset: tfn::preset,
         check: tfn::check,
-        about: |_, letters| Ok(over("TFN", letters)),
+        about: |_, read| Ok(over("TFN", read)),
         make: |config, offered| Ok(Box::new(Tfn::new(config, offered)?)),
     },
     Entry {
         name: "lmf",
         paper: "arXiv:1806.00064",
-        needs: "any of text, audio and vision",
+        needs: "any streams",
         tasks: ALL,
+        others: true,
         aligned: false,
         bert: None,
         tokens: false,
         presets: lmf::PRESETS,
         preset: lmf::preset,
         check: lmf::check,
-        about: |_, letters| Ok(over("LMF", letters)),
+        about: |_, read| Ok(over("LMF", read)),
         make: |config, offered| Ok(Box::new(Lmf::new(config, offered)?)),
     },
     Entry {
@@ -131,27 +138,29 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:1802.00927",
         needs: "streams of equally many steps, or model.time=mean",
         tasks: ALL,
+        others: true,
         aligned: true,
         bert: None,
         tokens: false,
         presets: mfn::PRESETS,
         preset: mfn::preset,
         check: mfn::check,
-        about: |_, letters| Ok(over("MFN", letters)),
+        about: |_, read| Ok(over("MFN", read)),
         make: |config, offered| Ok(Box::new(Mfn::new(config, offered)?)),
     },
     Entry {
         name: "mult",
         paper: "arXiv:1906.00295",
-        needs: "two or three sequences of text, audio and vision",
+        needs: "two streams or more",
         tasks: ALL,
+        others: true,
         aligned: false,
         bert: None,
         tokens: false,
         presets: mult::PRESETS,
         preset: mult::preset,
         check: mult::check,
-        about: |_, letters| Ok(over("MulT", letters)),
+        about: |_, read| Ok(over("MulT", read)),
         make: |config, offered| Ok(Box::new(MulT::new(config, offered)?)),
     },
     Entry {
@@ -159,19 +168,21 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:2005.03545",
         needs: "text (for a BERT, or features), audio and vision",
         tasks: ALL,
+        others: false,
         aligned: false,
         bert: Some(blocks::BERT_PREFIX),
         tokens: false,
         presets: misa::PRESETS,
         preset: misa::preset,
         check: misa::check,
-        about: |_, letters| Ok(over("MISA", letters)),
+        about: |_, read| Ok(over("MISA", read)),
         make: |config, offered| Ok(Box::new(Misa::new(config, offered)?)),
     },
     Entry {
         name: "mla",
         paper: "arXiv:2311.10707",
-        needs: "two or three of text, audio and vision, and classes",
+        needs: "two or more streams of any name, and classes",
+        others: true,
         tasks: &[TaskKind::Classes],
         aligned: false,
         bert: None,
@@ -179,7 +190,7 @@ pub static MODELS: &[Entry] = &[
         presets: mla::PRESETS,
         preset: mla::preset,
         check: mla::check,
-        about: |_, letters| Ok(over("MLA", letters)),
+        about: |_, read| Ok(over("MLA", read)),
         make: |config, offered| Ok(Box::new(Mla::new(config, offered)?)),
     },
     Entry {
@@ -187,13 +198,14 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:2310.05804",
         needs: "text (for a BERT, or features), audio and vision",
         tasks: ALL,
+        others: false,
         aligned: false,
         bert: Some(blocks::BERT_PREFIX),
         tokens: false,
         presets: almt::PRESETS,
         preset: almt::preset,
         check: almt::check,
-        about: |_, letters| Ok(over("ALMT", letters)),
+        about: |_, read| Ok(over("ALMT", read)),
         make: |config, offered| Ok(Box::new(Almt::new(config, offered)?)),
     },
     Entry {
@@ -201,13 +213,14 @@ pub static MODELS: &[Entry] = &[
         paper: "arXiv:1908.05787",
         needs: "text for a BERT that is trained, audio or vision token by token",
         tasks: ALL,
+        others: false,
         aligned: true,
         bert: Some(bert_mag::BERT_PREFIX),
         tokens: true,
         presets: bert_mag::PRESETS,
         preset: bert_mag::preset,
         check: bert_mag::check,
-        about: |_, letters| Ok(over("MAG-BERT", letters)),
+        about: |_, read| Ok(over("MAG-BERT", read)),
         make: |config, offered| Ok(Box::new(BertMag::new(config, offered)?)),
     },
     Entry {
@@ -215,21 +228,21 @@ pub static MODELS: &[Entry] = &[
         paper: "IEEE Transactions on Multimedia 2022, as MMSA has it",
         needs: "text for a BERT that is trained, audio or vision",
         tasks: ALL,
+        others: false,
         aligned: false,
         bert: Some(cenet::BERT_PREFIX),
         tokens: true,
         presets: cenet::PRESETS,
         preset: cenet::preset,
         check: cenet::check,
-        about: |_, letters| Ok(over("CENET", letters)),
+        about: |_, read| Ok(over("CENET", read)),
         make: |config, offered| Ok(Box::new(Cenet::new(config, offered)?)),
     },
 ];
 
-/// A model by the letters of what it reads.
-fn over(title: &str, letters: &str) -> String {
-    let read = Modality::ALL.into_iter().filter(|m| letters.contains(m.letter()));
-    let names: Vec<&str> = read.map(Modality::name).collect();
+/// A model by what it reads.
+fn over(title: &str, read: &[Modality]) -> String {
+    let names: Vec<&str> = read.iter().map(|m| m.name()).collect();
     format!("{title} over {}.", names.join(", "))
 }
 
@@ -273,7 +286,8 @@ impl Entry {
             dim: dims[i],
             lengths: i > 0,
         };
-        let streams: Vec<StreamSpec> = Modality::ALL.into_iter().enumerate().map(stream).collect();
+        let streams: Vec<StreamSpec> =
+            Modality::KNOWN.into_iter().enumerate().map(stream).collect();
         let offered = Offered { bert, task: self.easiest(), ..Offered::new(&streams) };
         let recipe = (self.make)(&config, offered)?;
         let of_encoder = |name: &str| recipe.bert().is_some_and(|bert| bert.owns(name));
@@ -291,13 +305,12 @@ impl Entry {
         if self.tasks.contains(&TaskKind::Regression) { &NUMBER } else { &TWO }
     }
 
-    /// What a model of a configuration is, in a sentence or two; `letters` are those of the modalities
-    /// that it reads.
+    /// What a model of a configuration is, in a sentence or two, over the streams `read`.
     ///
     /// # Errors
     /// Settings of another model.
-    pub fn about(&self, config: &Config, letters: &str) -> Result<String> {
-        (self.about)(config, letters)
+    pub fn about(&self, config: &Config, read: &[Modality]) -> Result<String> {
+        (self.about)(config, read)
     }
 }
 
@@ -308,7 +321,15 @@ pub(crate) fn bert_prefix(config: &Config) -> &'static str {
 
 /// The recipe that a configuration names.
 pub(super) fn make(config: &Config, offered: Offered<'_>) -> Result<Box<dyn Recipe>> {
-    (find(&config.model.name)?.make)(config, offered)
+    let entry = find(&config.model.name)?;
+    let known = |s: &&StreamSpec| entry.others || Modality::KNOWN.contains(&s.modality);
+    let streams: Vec<StreamSpec> = offered.streams.iter().filter(known).copied().collect();
+    (entry.make)(config, Offered { streams: &streams, ..offered })
+}
+
+/// Whether a model reads streams of other names than text, audio and vision; so does one that is not known.
+pub(super) fn reads_others(name: &str) -> bool {
+    find(name).map_or(true, |entry| entry.others)
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! The encoders that LF-DNN, TFN and LMF share, under MMSA's names: audio and vision as their mean over
 //! time, through BatchNorm and three layers; text through an LSTM that reads to the end of the padding.
 
-use super::config::{BySense, Config, at_least_one, probability};
+use super::config::{ByStream, Config, at_least_one, probability};
 use super::cx::Cx;
 use super::model::Offered;
 use super::recipe::{Output, Reads};
 use crate::data::{Modality, StreamSpec};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::{Init, LstmEncoder, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
 use crate::ops::batch_norm::BatchNorm;
@@ -27,12 +27,32 @@ pub struct Dropouts {
     pub vision: f64,
     /// After the text's LSTM.
     pub text: f64,
+    /// Before the layers of the encoders of streams of other names.
+    #[serde(default)]
+    pub other: f64,
+}
+
+impl Dropouts {
+    /// The same of all encoders.
+    pub(super) fn all(p: f64) -> Self {
+        Dropouts { audio: p, vision: p, text: p, other: p }
+    }
+
+    /// That of a stream.
+    fn of(&self, modality: Modality) -> f64 {
+        match modality {
+            Modality::Text => self.text,
+            Modality::Audio => self.audio,
+            Modality::Vision => self.vision,
+            Modality::Other(_) => self.other,
+        }
+    }
 }
 
 /// Sizes of the encoders.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sizes {
-    pub hidden: BySense,
+    pub hidden: ByStream,
     pub text_out: usize,
     pub dropout: Dropouts,
 }
@@ -40,13 +60,14 @@ pub(super) struct Sizes {
 impl Sizes {
     /// Checks ranges.
     pub(super) fn check(&self) -> Result<()> {
-        let h = self.hidden;
-        for (name, value) in [("text", h.text), ("audio", h.audio), ("vision", h.vision)] {
+        for (name, value) in self.hidden.list() {
             at_least_one(&format!("model.hidden.{name}"), value)?;
         }
         at_least_one("model.text_out", self.text_out)?;
         let d = self.dropout;
-        for (name, value) in [("text", d.text), ("audio", d.audio), ("vision", d.vision)] {
+        for (name, value) in
+            [("text", d.text), ("audio", d.audio), ("vision", d.vision), ("other", d.other)]
+        {
             probability(&format!("model.dropout.{name}"), value)?;
         }
         Ok(())
@@ -61,54 +82,54 @@ enum Kind {
 struct Subnet {
     modality: Modality,
     spec: StreamSpec,
-    name: &'static str,
+    name: String,
     out: usize,
     kind: Kind,
 }
 
-/// The encoders of what the data have: audio, vision, text, in this order.
+/// The encoders of what the data have: audio, vision, text, in this order, then others by name.
 pub(super) struct Subnets(Vec<Subnet>);
 
 impl Subnets {
     /// # Errors
     /// None of the modalities that are wanted.
     pub(super) fn new(config: &Config, sizes: &Sizes, offered: Offered<'_>) -> Result<Self> {
-        let letters = &config.model.modalities;
-        let offers = |m: Modality| offered.streams.iter().find(|s| s.modality == m);
-        let wanted = [Modality::Audio, Modality::Vision, Modality::Text].into_iter();
-        let found = wanted.filter(|m| letters.contains(m.letter()));
-        let subnets = found.filter_map(|modality| {
-            // Everything up to the longest row is read, whatever a row's own length.
-            let spec = StreamSpec { lengths: false, ..*offers(modality)? };
-            let (hidden, h, d) = (sizes.hidden, sizes.text_out, sizes.dropout);
-            let mean = |hidden, dropout: f64| Kind::Mean { hidden, dropout: dropout as f32 };
-            let (name, out, kind) = match modality {
-                Modality::Audio => ("audio_subnet", hidden.audio, mean(hidden.audio, d.audio)),
-                Modality::Vision => ("video_subnet", hidden.vision, mean(hidden.vision, d.vision)),
-                Modality::Text => {
-                    let lstm = LstmEncoder {
-                        name: "text_subnet".into(),
-                        inputs: spec.dim,
-                        pitch: spec.dim.next_multiple_of(4),
-                        hidden: hidden.text,
-                        layers: 1,
-                        bidirectional: false,
-                        out: h,
-                        dropout: d.text as f32,
-                        group: GROUP.into(),
-                    };
-                    ("text_subnet", h, Kind::Lstm(lstm))
-                }
-            };
-            Some(Subnet { modality, spec, name, out, kind })
+        let mut streams = offered.whole(config);
+        // MMSA's order, in which outputs are concatenated and multiplied.
+        streams.sort_by_key(|s| match s.modality {
+            Modality::Audio => (0, s.modality),
+            Modality::Vision => (1, s.modality),
+            Modality::Text => (2, s.modality),
+            Modality::Other(_) => (3, s.modality),
         });
-        let subnets: Vec<Subnet> = subnets.collect();
-        if subnets.is_empty() {
-            return Err(Error::Config(format!(
-                "model.modalities is '{letters}', and the data has none of them"
-            )));
+        if streams.is_empty() {
+            return Err(offered.none_wanted(config));
         }
-        Ok(Subnets(subnets))
+        let subnets = streams.into_iter().map(|spec| {
+            let modality = spec.modality;
+            let (hidden, dropout) = (sizes.hidden.of(modality), sizes.dropout.of(modality) as f32);
+            let name = match modality {
+                Modality::Vision => "video_subnet".into(),
+                other => format!("{other}_subnet"),
+            };
+            if modality != Modality::Text {
+                let kind = Kind::Mean { hidden, dropout };
+                return Subnet { modality, spec, name, out: hidden, kind };
+            }
+            let lstm = LstmEncoder {
+                name: name.clone(),
+                inputs: spec.dim,
+                pitch: spec.dim.next_multiple_of(4),
+                hidden,
+                layers: 1,
+                bidirectional: false,
+                out: sizes.text_out,
+                dropout,
+                group: GROUP.into(),
+            };
+            Subnet { modality, spec, name, out: sizes.text_out, kind: Kind::Lstm(lstm) }
+        });
+        Ok(Subnets(subnets.collect()))
     }
 
     /// Which they are, in order.
@@ -117,8 +138,8 @@ impl Subnets {
     }
 
     /// Their names.
-    pub(super) fn names(&self) -> Vec<&'static str> {
-        self.0.iter().map(|s| s.name).collect()
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|s| s.name.as_str()).collect()
     }
 
     /// Sizes of their outputs.
@@ -144,7 +165,7 @@ impl Subnets {
         let own = self.0.iter().map(|subnet| match &subnet.kind {
             Kind::Lstm(lstm) => lstm.specs(),
             Kind::Mean { hidden, .. } => {
-                let (name, dim) = (subnet.name, subnet.spec.dim);
+                let (name, dim) = (&subnet.name, subnet.spec.dim);
                 let mut specs = batch_norm_specs(&format!("{name}.norm"), dim, GROUP);
                 for (i, inputs) in [dim, *hidden, *hidden].into_iter().enumerate() {
                     let layer = format!("{name}.linear_{}", i + 1);
@@ -194,6 +215,16 @@ impl Subnet {
             x = linear(cx.tape, cx.params, &name, x, Act::Relu)?;
         }
         Ok(x)
+    }
+}
+
+/// What the field's parameters are called for a stream: l, a and v, others by their names.
+pub(super) fn field_letter(modality: Modality) -> &'static str {
+    match modality {
+        Modality::Text => "l",
+        Modality::Audio => "a",
+        Modality::Vision => "v",
+        Modality::Other(_) => modality.name(),
     }
 }
 

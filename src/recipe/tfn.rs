@@ -1,13 +1,13 @@
-//! TFN, arXiv:1707.07250: fusion by the outer product of three encodings, as MMSA releases it.
+//! TFN, arXiv:1707.07250: fusion by the outer product of encodings, as MMSA releases it.
 //!
 //! ```text
 //! z = [1; a] ⊗ [1; v] ⊗ [1; t]      a, v, t by the encoders of `subnets`
 //! ŷ = 6 σ(post_fusion(z)) − 3       = 3 tanh(post_fusion(z) / 2)
 //! ```
 //!
-//! Of fewer modalities the product is of those.
+//! Of fewer modalities the product is of those, and of others of theirs, too.
 
-use super::config::{BySense, Config, PartRates, at_least_one, probability};
+use super::config::{ByStream, Config, PartRates, at_least_one, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
@@ -31,7 +31,7 @@ struct Settings {
 #[serde(deny_unknown_fields)]
 struct Own {
     /// Hidden sizes of the encoders; audio's and vision's are those of their outputs, too.
-    hidden: BySense,
+    hidden: ByStream,
     /// Size of the text encoder's output.
     text_out: usize,
     /// Size of the fusion's layers.
@@ -66,10 +66,10 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
     config.train.decay = PartRates::of([(GROUP, 0.0)]);
     config.set_own(&Settings {
         model: Own {
-            hidden: BySense { text: 128, audio, vision: 128 },
+            hidden: ByStream { text: 128, audio, vision: 128, other: 128 },
             text_out,
             post_fusion: post,
-            dropout: Dropouts { audio: p, vision: p, text: p },
+            dropout: Dropouts::all(p),
             post_dropout,
         },
     })

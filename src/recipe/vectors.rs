@@ -3,7 +3,7 @@
 #![allow(clippy::excessive_precision, reason = "the numbers as they are published")]
 
 use super::bert_mag::{gate_specs, moved};
-use super::config::{BySense, Config};
+use super::config::{ByStream, Config};
 use super::crossmodal::{Encoder, placed};
 use super::cx::Cx;
 use super::goal::Goal;
@@ -48,7 +48,7 @@ pub(super) fn run(
         let of = given.map_or(vec![one; shape.iter().product()], |(_, values)| values.clone());
         weights.insert(&spec.name, shape, of);
     }
-    let layout = Layout::of(BatchShape { rows: 1, tokens: 0, steps: [0; 3] }, &[], None, 1);
+    let layout = Layout::of(&BatchShape { rows: 1, tokens: 0, steps: Vec::new() }, &[], None, 1);
     let (mut tape, columns) = (Tape::new(), Columns::task());
     let goal = Goal::new(&Config::default(), &NUMBER, &[], 0);
     let mut cx = Cx::new((&mut tape, &params), (&layout, block), (&columns, &[], &goal), None);
@@ -155,7 +155,7 @@ fn mults_encoder() {
 
 #[test]
 fn mfns_memory() {
-    let sense = BySense { text: 1, audio: 1, vision: 1 };
+    let sense = ByStream { text: 1, audio: 1, vision: 1, other: 1 };
     let own = Own {
         hidden: sense,
         memory: 2,
@@ -164,10 +164,10 @@ fn mfns_memory() {
         dropout: Networks::of([0.0; 5]),
     };
     let parts =
-        Modality::ALL.into_iter().zip(["lstm_l", "lstm_a", "lstm_v"]).map(|(modality, name)| {
+        Modality::KNOWN.into_iter().zip(["lstm_l", "lstm_a", "lstm_v"]).map(|(modality, name)| {
             Part {
                 spec: StreamSpec { modality, steps: 1, dim: 1, lengths: false },
-                name,
+                name: name.into(),
                 hidden: 1,
             }
         });

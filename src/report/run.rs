@@ -10,6 +10,7 @@ use crate::train::carried::{Carried, carried};
 use crate::train::metrics::{Convention, Metrics, evaluate};
 use crate::train::{EpochRecord, LabelRecord, Saved, folder, initial_weights, open_saved, score};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What a run folder holds.
@@ -28,8 +29,8 @@ pub struct Run {
     pub history: Vec<EpochRecord>,
     /// Its generated labels.
     pub labels: Vec<LabelRecord>,
-    /// Letters of the modalities that its model reads.
-    pub modalities: String,
+    /// What its model reads; nothing where that cannot be told.
+    pub modalities: Vec<Modality>,
 }
 
 impl Run {
@@ -95,14 +96,14 @@ impl Run {
     }
 }
 
-/// Letters of the modalities that a run's model reads: those that its data had, of those wanted.
-fn modalities(path: &Path, config: &Config) -> String {
-    let Ok(saved) = Saved::load(path) else { return config.model.modalities.clone() };
-    let streams: Vec<char> = saved.card.streams.iter().map(|s| s.modality.letter()).collect();
+/// What a run's model reads: what its data had, of what was wanted.
+fn modalities(path: &Path, config: &Config) -> Vec<Modality> {
+    let Ok(saved) = Saved::load(path) else { return Vec::new() };
     // A text that comes as tokens is no stream.
     let tokens = config.model.text_encoder == TextEncoder::Bert && config.bert.finetune;
-    let there = |c: &char| streams.contains(c) || (*c == 'T' && tokens);
-    "TAV".chars().filter(|c| config.model.modalities.contains(*c)).filter(there).collect()
+    let streams = saved.card.streams.iter().map(|s| s.modality);
+    let all: BTreeSet<Modality> = streams.chain(tokens.then_some(Modality::Text)).collect();
+    all.into_iter().filter(|m| config.model.wants(*m)).collect()
 }
 
 /// The last words of a path that tell it from others.
@@ -149,12 +150,10 @@ fn human(run: &Run, data: &Dataset) -> Result<Vec<Human>> {
         return Ok(Vec::new());
     };
     let (made, mut all) = (Weights::load(&path)?, Vec::new());
-    let of =
-        |letter: char| made.get(&format!("labels_{letter}")).map(|(_, values)| values.to_vec());
-    for modality in Modality::ALL {
+    let of = |name: &str| made.get(&format!("labels_{name}")).map(|(_, values)| values.to_vec());
+    for modality in Modality::KNOWN {
         let people = train.unimodal_labels(modality);
-        let (Some(people), Some(own), Some(fused)) = (people, of(modality.letter()), of('M'))
-        else {
+        let (Some(people), Some(own), Some(fused)) = (people, of(modality.short()), of("M")) else {
             continue;
         };
         let near = |labels: &[f32]| {

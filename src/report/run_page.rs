@@ -6,6 +6,7 @@ use super::page::{Grid, HALF, Part, Section, absent, facts, figure, legend};
 use super::run::{Live, Run};
 use super::theme::Ink;
 use super::{covariances, curves, labels, predictions};
+use crate::data::Modality;
 use crate::recipe::{Config, find};
 use crate::train::carried::Carried;
 use crate::train::metrics::{Convention, Metrics};
@@ -103,9 +104,9 @@ fn scores(run: &Run) -> Markup {
     html! { (Grid::new(header, rows).markup()) p class="note" { (note) } }
 }
 
-/// What the model is, in a sentence or two; `letters` are those of its modalities.
-fn model(config: &Config, letters: &str) -> String {
-    let said = find(&config.model.name).and_then(|entry| entry.about(config, letters));
+/// What the model is, in a sentence or two, over the streams `read`.
+fn model(config: &Config, read: &[Modality]) -> String {
+    let said = find(&config.model.name).and_then(|entry| entry.about(config, read));
     said.unwrap_or_else(|why| why.to_string())
 }
 
@@ -288,8 +289,8 @@ mod tests {
         let settings = ["align.weight.ta=0", "train.seed=7"].map(String::from);
         let config = Config::build("sims", None, &settings).unwrap();
         assert_eq!(changed(&config), [("align.weight.ta".to_string(), "0.0".to_string())]);
-        let said = model(&config, "TAV");
+        let said = model(&config, &Modality::KNOWN);
         assert!(said.contains("TV × 100, AV × 100"), "{said}");
-        assert!(model(&config, "TA").contains("No alignment"));
+        assert!(model(&config, &Modality::KNOWN[..2]).contains("No alignment"));
     }
 }

@@ -80,8 +80,8 @@ pub(super) fn typical(model: &Model, data: &Dataset) -> (Vec<u32>, BatchShape) {
     let tokens = text.and_then(|t| t.tokens.split(SplitName::Train));
     let shape = |rows: &[u32]| BatchShape::of(split, tokens, model.streams(), rows);
     let mut shapes: Vec<BatchShape> = order.chunks(batch).map(shape).collect();
-    shapes.sort_by_key(|s| (s.tokens, s.steps.iter().sum::<usize>(), s.steps));
-    let Some(middle) = shapes.get(shapes.len() / 2).copied() else {
+    shapes.sort_by_cached_key(|s| (s.tokens, s.steps.iter().sum::<usize>(), s.steps.clone()));
+    let Some(middle) = shapes.get(shapes.len() / 2).cloned() else {
         return (order, full_batch(model, data, batch));
     };
     let chosen = order.chunks(batch).filter(|b| shape(b) == middle).flatten().copied();
@@ -92,7 +92,7 @@ impl Blueprint {
     pub(super) fn new(
         model: &Model,
         data: &Dataset,
-        batch: BatchShape,
+        batch: &BatchShape,
         caps: &Caps,
         train: bool,
     ) -> Result<Self> {
@@ -134,7 +134,7 @@ impl Blueprint {
         let kind = if train { Kind::Train } else { Kind::Scores };
         check_batch(batch, |batch| {
             let batch = full_batch(model, data, batch);
-            let made = Self::new(model, data, batch, caps, train)?;
+            let made = Self::new(model, data, &batch, caps, train)?;
             let largest = made.spaces.iter().map(|(n, w)| (w as u64 * 4, n)).max();
             if let Some((bytes, name)) = largest.filter(|(bytes, _)| *bytes > caps.max_binding) {
                 return Err(Error::OutOfMemory {
@@ -143,7 +143,7 @@ impl Blueprint {
                     advice: format!("one binding of {} holds {}", caps.name, caps.max_binding),
                 });
             }
-            let plan = made.plan(model, batch, caps, kind)?;
+            let plan = made.plan(model, &batch, caps, kind)?;
             Ok((made, plan))
         })
     }
@@ -157,7 +157,7 @@ impl Blueprint {
     pub(super) fn plan(
         &self,
         model: &Model,
-        batch: BatchShape,
+        batch: &BatchShape,
         caps: &Caps,
         kind: Kind,
     ) -> Result<Plan> {
@@ -267,7 +267,7 @@ pub fn typical_step(
     let (_, size) = typical(&model, &data);
     let rows = order(&model, &data, 1).len();
     Ok(TypicalStep {
-        plan: made.plan(&model, size, caps, Kind::Train)?,
+        plan: made.plan(&model, &size, caps, Kind::Train)?,
         batch: size.rows,
         tokens: size.tokens,
         batches: rows.div_ceil(size.rows),
@@ -314,5 +314,5 @@ pub(super) fn offer<'a>(streams: &'a [StreamSpec], data: &'a Dataset) -> Offered
 /// The streams of the data.
 pub(super) fn available(data: &Dataset) -> Vec<StreamSpec> {
     let Some(split) = data.splits().next() else { return Vec::new() };
-    Modality::ALL.iter().filter_map(|m| split.stream(*m)).map(|s| StreamSpec::of(&s)).collect()
+    split.modalities().filter_map(|m| split.stream(m)).map(|s| StreamSpec::of(&s)).collect()
 }

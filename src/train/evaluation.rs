@@ -3,13 +3,13 @@
 use super::blueprint::{available, offer};
 use super::checkpoint::{CardStream, Saved};
 use super::metrics::Metrics;
-use super::opened::{in_kept_fold, open_data};
+use super::opened::{in_kept_fold, open_file};
 use super::session::{Predictions, Session};
 use super::text;
 use crate::data::{Dataset, SplitName, StreamSpec};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::recipe::{Model, TaskChoice};
+use crate::recipe::{Config, Model, TaskChoice};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,11 +36,26 @@ pub fn evaluate_run(
 /// # Errors
 /// As [`evaluate_run`].
 pub fn open_saved(gpu: &Gpu, saved: &Saved, data: &Path) -> Result<Session> {
-    let card = &saved.card;
-    // What the model has learned is known: the data need not say it.
-    let mut config = card.config.clone();
+    let data = open_file(data, &any_task(saved))?;
+    open_saved_on(gpu, saved, data)
+}
+
+/// The configuration of a saved model, without its task: what the model has learned is known, and the data
+/// need not say it.
+fn any_task(saved: &Saved) -> Config {
+    let mut config = saved.card.config.clone();
     config.task.kind = TaskChoice::Auto;
-    let data = open_data(gpu, data, &config, &text::encoder_of(&saved.path))?;
+    config
+}
+
+/// The same over rows from anywhere, as a [`Source`](crate::data::Source) has them.
+///
+/// # Errors
+/// As [`evaluate_run`].
+pub fn open_saved_on(gpu: &Gpu, saved: &Saved, data: Dataset) -> Result<Session> {
+    let card = &saved.card;
+    let encoder = text::encoder_of(&saved.path);
+    let data = text::with_text(gpu, data, &any_task(saved), &encoder).map(Arc::new)?;
     // A digest of gigabytes takes long, and no other model wants it here.
     let kept = card.fold.as_ref().filter(|_| data.digest() == card.data_sha256);
     let data = in_kept_fold(data, kept)?;

@@ -6,17 +6,18 @@ use super::folder;
 use super::history::{EpochRecord, StepRecord};
 use super::initial::begin;
 use super::metrics::Metrics;
-use super::opened::{digest_ahead, in_fold, in_kept_fold, open_data, statistics};
+use super::opened::{digest_ahead, in_fold, in_kept_fold, open_file, statistics};
 use super::run_files::{Files, RunCard};
 use super::session::Session;
 use super::text;
-use crate::data::Fold;
+use crate::data::{Dataset, Fold};
 use crate::error::{Error, Result};
 use crate::files::{FORMAT, check_format, remove_leftovers, write_atomic};
 use crate::gpu::Gpu;
 use crate::recipe::Config;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What to train, on what, into which folder.
 #[derive(Clone, Debug)]
@@ -80,6 +81,21 @@ impl Observer for () {}
 /// Bad data, configuration or weights; a run folder that is in use; a full disk; a lost device.
 /// Whatever was complete stays in the folder and can be resumed.
 pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Result<Outcome> {
+    folder::free_for_run(&options.out)?;
+    train_on(gpu, open_file(&options.data, &options.config)?, options, observer)
+}
+
+/// The same over rows from anywhere, as a [`Source`](crate::data::Source) has them; `options.data` is what the
+/// run's folder calls them. [`resume_on`] goes on with it.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_on(
+    gpu: &Gpu,
+    data: Dataset,
+    options: &RunOptions,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     let files = Files { root: options.out.clone() };
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let mut options = options.clone();
@@ -91,10 +107,10 @@ pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Re
     let options = &options;
     folder::free_for_run(&options.out)?;
     let encoder = Path::new(&options.config.bert.path);
-    let data = open_data(gpu, &options.data, &options.config, encoder)?;
+    let data = text::with_text(gpu, data, &options.config, encoder).map(Arc::new)?;
     let data = in_fold(data, options.fold.as_ref())?;
     digest_ahead(&data);
-    let standardise = statistics(&data, &options.config);
+    let standardise = statistics(&data, &options.config)?;
     let mut session = Session::new(gpu, &options.config, data.clone(), standardise, true)?;
     begin(&mut session, options.init.as_deref())?;
     let card = RunCard {
@@ -131,66 +147,102 @@ pub fn resume(
     max_epochs: Option<usize>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    let files = Files { root: run.to_path_buf() };
-    let read = |name: &str| {
-        let path = files.at(name);
-        std::fs::read_to_string(&path).map_err(Error::io("read", path))
-    };
-    if !files.state().exists() && files.at("metrics.json").exists() {
-        return Err(Error::checkpoint(
-            files.state(),
-            "is gone, and the run has ended: experiments keep no state of finished runs; train a new \
+    let kept = Kept::read(run, max_epochs)?;
+    let data = open_file(data.unwrap_or(&kept.card.data), &kept.config)?;
+    kept.go_on(gpu, data, observer)
+}
+
+/// Continues a run over rows from anywhere: the same that [`train_on`] had.
+///
+/// # Errors
+/// As [`resume`].
+pub fn resume_on(
+    gpu: &Gpu,
+    run: &Path,
+    data: Dataset,
+    max_epochs: Option<usize>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    Kept::read(run, max_epochs)?.go_on(gpu, data, observer)
+}
+
+/// What a run's folder says of the run.
+struct Kept {
+    files: Files,
+    config: Config,
+    card: RunCard,
+    /// Whether its end has been moved.
+    moved: bool,
+}
+
+impl Kept {
+    fn read(run: &Path, max_epochs: Option<usize>) -> Result<Kept> {
+        let files = Files { root: run.to_path_buf() };
+        let read = |name: &str| {
+            let path = files.at(name);
+            std::fs::read_to_string(&path).map_err(Error::io("read", path))
+        };
+        if !files.state().exists() && files.at("metrics.json").exists() {
+            return Err(Error::checkpoint(
+                files.state(),
+                "is gone, and the run has ended: experiments keep no state of finished runs; train a new \
              one, or begin one with this one's --init model.safetensors",
-        ));
+            ));
+        }
+        let mut config = Config::build("mosi", Some(&read("config.toml")?), &[])?;
+        if let Some(max) = max_epochs {
+            config.train.max_epochs = max;
+            config.validate()?;
+        }
+        let card: RunCard = serde_json::from_str(&read("run.json")?)
+            .map_err(|e| Error::checkpoint(files.at("run.json"), e.to_string()))?;
+        check_format(&files.at("run.json"), card.format)?;
+        Ok(Kept { files, config, card, moved: max_epochs.is_some() })
     }
-    let mut config = Config::build("mosi", Some(&read("config.toml")?), &[])?;
-    if let Some(max) = max_epochs {
-        config.train.max_epochs = max;
-        config.validate()?;
-    }
-    let card: RunCard = serde_json::from_str(&read("run.json")?)
-        .map_err(|e| Error::checkpoint(files.at("run.json"), e.to_string()))?;
-    check_format(&files.at("run.json"), card.format)?;
-    let path = data.unwrap_or(&card.data);
-    let data = open_data(gpu, path, &config, &text::encoder_of(&files.root))?;
-    if data.digest() != card.data_sha256 {
-        return Err(Error::data(
-            data.path(),
-            "is not the file that the run began with (another SHA-256): give that one with --data",
-        ));
-    }
-    if data.tokens_digest() != card.tokens_sha256.as_deref() {
-        return Err(Error::data(
-            data.path(),
-            "its text has other tokens than the run began with: put back the JSON file beside it, \
+
+    fn go_on(self, gpu: &Gpu, data: Dataset, observer: &mut dyn Observer) -> Result<Outcome> {
+        let Kept { files, config, card, moved } = self;
+        let encoder = text::encoder_of(&files.root);
+        let data = text::with_text(gpu, data, &config, &encoder).map(Arc::new)?;
+        if data.digest() != card.data_sha256 {
+            return Err(Error::data(
+                data.path(),
+                "is not the file that the run began with (another SHA-256): give that one with --data",
+            ));
+        }
+        if data.tokens_digest() != card.tokens_sha256.as_deref() {
+            return Err(Error::data(
+                data.path(),
+                "its text has other tokens than the run began with: put back the JSON file beside it, \
              and the run's bert folder",
-        ));
+            ));
+        }
+        let data = in_kept_fold(data, card.fold.as_ref())?;
+        for folder in ["", "state", "bert"] {
+            remove_leftovers(files.root.join(folder));
+        }
+        let standardise = statistics(&data, &config)?;
+        let mut session = Session::new(gpu, &config, data, standardise, true)?;
+        let done = if files.state().exists() {
+            let state = State::open(&files.state())?;
+            session.restore(&state)?;
+            state.card.epoch
+        } else {
+            begin(&mut session, card.init.as_deref())?;
+            0
+        };
+        if card.adapter != gpu.caps().name || card.driver != gpu.caps().driver {
+            log::warn!(
+                "the run began on {} ({}): on {} ({}) it goes on, but not to the same bits",
+                card.adapter,
+                card.driver,
+                gpu.caps().name,
+                gpu.caps().driver
+            );
+        }
+        if moved {
+            write_atomic(files.at("config.toml"), config.to_toml()?.as_bytes())?;
+        }
+        continue_run(&mut session, &files, done, observer)
     }
-    let data = in_kept_fold(data, card.fold.as_ref())?;
-    for folder in ["", "state", "bert"] {
-        remove_leftovers(files.root.join(folder));
-    }
-    let standardise = statistics(&data, &config);
-    let mut session = Session::new(gpu, &config, data, standardise, true)?;
-    let done = if files.state().exists() {
-        let state = State::open(&files.state())?;
-        session.restore(&state)?;
-        state.card.epoch
-    } else {
-        begin(&mut session, card.init.as_deref())?;
-        0
-    };
-    if card.adapter != gpu.caps().name || card.driver != gpu.caps().driver {
-        log::warn!(
-            "the run began on {} ({}): on {} ({}) it goes on, but not to the same bits",
-            card.adapter,
-            card.driver,
-            gpu.caps().name,
-            gpu.caps().driver
-        );
-    }
-    if max_epochs.is_some() {
-        write_atomic(files.at("config.toml"), config.to_toml()?.as_bytes())?;
-    }
-    continue_run(&mut session, &files, done, observer)
 }

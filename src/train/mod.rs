@@ -24,11 +24,11 @@ mod text;
 
 pub use blueprint::{Outline, TypicalStep, fits, outline, typical_step};
 pub use checkpoint::{CardStream, ModelCard, Saved};
-pub use evaluation::{evaluate_run, open_saved, score};
+pub use evaluation::{evaluate_run, open_saved, open_saved_on, score};
 pub use generated::{BINS, LabelRecord, TaskLabels};
 pub use history::{EpochRecord, StepRecord};
 pub use initial::initial_weights;
-pub use lifecycle::{Observer, Outcome, RunOptions, resume, train};
+pub use lifecycle::{Observer, Outcome, RunOptions, resume, resume_on, train, train_on};
 pub use opened::{open_data, open_file};
 pub use profile::{By, Profile, Profiled, Row, profile};
 pub use robust::NOISE;

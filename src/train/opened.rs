@@ -52,15 +52,17 @@ pub(super) fn digest_ahead(data: &Arc<Dataset>) {
     });
 }
 
-/// Statistics that audio and vision are standardised by, where the configuration wants that, and what is
-/// usual of the features of the others.
-pub(super) fn statistics(data: &Dataset, config: &Config) -> Option<Arc<Standardise>> {
-    let split = data.split(SplitName::Train)?;
-    let wanted = [Modality::Audio, Modality::Vision].into_iter();
-    let wanted: Vec<Modality> =
-        wanted.filter(|m| config.train.normalize && split.stream(*m).is_some()).collect();
+/// Statistics that all streams but the text are standardised by, where the configuration wants that, and what
+/// is usual of the features of the others.
+///
+/// # Errors
+/// Those of the rows' source.
+pub(super) fn statistics(data: &Dataset, config: &Config) -> Result<Option<Arc<Standardise>>> {
+    let Some(split) = data.split(SplitName::Train) else { return Ok(None) };
+    let features = split.modalities().filter(|m| *m != Modality::Text);
+    let wanted: Vec<Modality> = features.filter(|_| config.train.normalize).collect();
     let phase = Phase::begin();
-    let fitted = Standardise::with_usual(split, &wanted);
+    let fitted = Standardise::with_usual(split, &wanted)?;
     phase.end(format_args!("means and deviations of {} modalities", wanted.len()));
-    Some(Arc::new(fitted))
+    Ok(Some(Arc::new(fitted)))
 }

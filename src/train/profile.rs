@@ -156,7 +156,7 @@ pub fn profile(
     steps: usize,
     clock: &Clock,
 ) -> Result<Profile> {
-    let standardise = statistics(&data, config);
+    let standardise = statistics(&data, config)?;
     let mut session = Session::new(gpu, config, data, standardise, true)?;
     session.initialise()?;
     session.profile(steps, clock)
@@ -181,7 +181,7 @@ impl Session {
         let steps = steps.max(1);
         let order: Vec<u32> =
             rows.iter().copied().cycle().take(size.rows * (WARM_UP + 2 * steps)).collect();
-        let plan = self.prepare(Kind::Train, size)?.plan();
+        let plan = self.prepare(Kind::Train, &size)?.plan();
         let mut dispatches: Vec<Profiled> = plan
             .dispatches()
             .iter()

@@ -78,11 +78,11 @@ impl Session {
             return Ok(known.clone());
         }
         let known = self.standardise().and_then(|s| s.stats(modality)).cloned();
-        let fitted = || {
-            let train = self.data().split(SplitName::Train)?;
-            Standardise::fit(train, &[modality]).stats(modality).cloned()
+        let found = match (known, self.data().split(SplitName::Train)) {
+            (None, Some(train)) => Standardise::fit(train, &[modality])?.stats(modality).cloned(),
+            (known, _) => known,
         };
-        let found = known.or_else(fitted).map(Arc::new).ok_or_else(|| {
+        let found = found.map(Arc::new).ok_or_else(|| {
             let detail = format!("no training split to tell what is usual of '{modality}'");
             Error::data(self.data().path(), detail)
         })?;

@@ -161,8 +161,8 @@ impl Scorer {
         }
         let shape = shape_of(samples, self.model.streams())?;
         if !self.programs.contains_key(&shape) {
-            let made = self.program(shape)?;
-            self.programs.insert(shape, made);
+            let made = self.program(&shape)?;
+            self.programs.insert(shape.clone(), made);
         }
         let Some((layout, program)) = self.programs.get(&shape) else {
             return Err(Error::shape("score", "no plan for these samples"));
@@ -201,7 +201,7 @@ impl Scorer {
     }
 
     /// The plan of samples of this shape.
-    fn program(&mut self, shape: BatchShape) -> Result<(Layout, Program)> {
+    fn program(&mut self, shape: &BatchShape) -> Result<(Layout, Program)> {
         let layout = self.model.layout(shape);
         let mut tape = Tape::new();
         let (place, table) = ((&layout, self.block), (self.table, self.rows));

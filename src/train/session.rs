@@ -135,8 +135,8 @@ impl Session {
     }
 
     /// The program of a batch of this shape.
-    pub(super) fn prepare(&mut self, kind: Kind, batch: BatchShape) -> Result<&Program> {
-        match self.programs.entry((kind, batch)) {
+    pub(super) fn prepare(&mut self, kind: Kind, batch: &BatchShape) -> Result<&Program> {
+        match self.programs.entry((kind, batch.clone())) {
             Entry::Occupied(ready) => Ok(ready.into_mut()),
             Entry::Vacant(slot) => {
                 let plan = self.made.plan(&self.model, batch, self.gpu.caps(), kind)?;
@@ -174,6 +174,14 @@ impl Session {
         read.filter(|modality| !there.contains(modality)).collect()
     }
 
+    /// Streams of the data that are wanted, as all are where the configuration names none, and that the model
+    /// cannot read.
+    pub fn unread(&self) -> Vec<Modality> {
+        let (read, config) = (self.model.reads().modalities(), self.model.config());
+        let unread = |m: &Modality| config.model.wants(*m) && !read.contains(m);
+        self.data.modalities().into_iter().filter(unread).collect()
+    }
+
     /// Named parameters.
     pub fn params(&self) -> &Params {
         &self.made.params
@@ -182,7 +190,7 @@ impl Session {
     /// The plan of a training step of a full batch.
     pub fn step_plan(&mut self) -> Result<&Plan> {
         let full = self.full_batch();
-        Ok(self.prepare(Kind::Train, full)?.plan())
+        Ok(self.prepare(Kind::Train, &full)?.plan())
     }
 
     /// Bytes of all persistent buffers and the scratch of the largest plan.
@@ -449,7 +457,7 @@ impl Session {
 
     /// Writes a batch and the step uniforms to where [`staged`](Self::staged) reads them.
     pub(super) fn stage(&mut self, kind: Kind, batch: &Batch) -> Result<()> {
-        self.prepare(kind, batch.layout.shape())?;
+        self.prepare(kind, &batch.layout.shape())?;
         self.memory.write(&self.gpu, self.made.block, 0, &batch.words)?;
         self.memory.write_step(&self.gpu, &self.step)
     }

@@ -46,8 +46,7 @@ pub fn encoder_of(run: &Path) -> PathBuf {
 
 /// Whether a configuration has a pretrained encoder, and its text.
 pub(super) fn wanted(config: &Config) -> bool {
-    config.model.text_encoder == TextEncoder::Bert
-        && config.model.modalities.contains(Modality::Text.letter())
+    config.model.text_encoder == TextEncoder::Bert && config.model.wants(Modality::Text)
 }
 
 /// The encoder in a folder, if the configuration fits it.

@@ -48,6 +48,13 @@ fn inference_in_another_program() {
 }
 
 #[test]
+fn rows_that_a_program_makes() {
+    let said = run("train_from_program");
+    let accuracy = said.lines().find_map(|line| line.strip_prefix("accuracy ")).expect("a score");
+    assert!(accuracy.parse::<f64>().expect("a number") > 0.6, "{said}");
+}
+
+#[test]
 fn the_first_pages() {
     assert!(run("quickstart").contains("test MAE"));
     assert!(run("adapters").contains("opened"));

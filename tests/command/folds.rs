@@ -178,8 +178,9 @@ fn a_run_of_a_fold_is_a_run_of_its_own_rows() {
     let fold = Fold { part: 2, of: 3, group: Group::IdPrefix, seed: 1111 };
     let view = data.in_fold(&fold).unwrap();
     let senses = [Modality::Audio, Modality::Vision];
-    let of =
-        |data: &Dataset| Standardise::with_usual(data.split(SplitName::Train).unwrap(), &senses);
+    let of = |data: &Dataset| {
+        Standardise::with_usual(data.split(SplitName::Train).unwrap(), &senses).unwrap()
+    };
     let card = Saved::load(&place().at(name)).unwrap().card;
     assert_eq!(card.standardise, Some(of(&view)));
     assert_ne!(card.standardise, Some(of(&data)));

@@ -20,7 +20,7 @@ fn the_real_sets_raise_no_alarm() {
             println!("skipped: no {}", path.display());
             continue;
         }
-        let survey = Survey::of(&Dataset::open(&path).unwrap());
+        let survey = Survey::of(&Dataset::open(&path).unwrap()).unwrap();
         assert_eq!(survey.suspicions, [], "{name}");
     }
 }
@@ -37,7 +37,7 @@ fn synthetic_sets_raise_no_alarm() {
         }
         config.audio.noise = 0.1 * seed as f64;
         synth::write(&config, &path).unwrap();
-        let survey = Survey::of(&Dataset::open(&path).unwrap());
+        let survey = Survey::of(&Dataset::open(&path).unwrap()).unwrap();
         assert_eq!(survey.suspicions, [], "seed {seed}");
     }
 }
@@ -74,9 +74,9 @@ fn a_planted_leak_is_named_with_its_splits() {
     {
         let config = SynthConfig { shared_weight: 0.3, ..SynthConfig::default() };
         synth::write(&config, &path).unwrap();
-        assert_eq!(Survey::of(&Dataset::open(&path).unwrap()).suspicions, []);
+        assert_eq!(Survey::of(&Dataset::open(&path).unwrap()).unwrap().suspicions, []);
         plant(&path, Modality::Vision, splits, 1.0);
-        let survey = Survey::of(&Dataset::open(&path).unwrap());
+        let survey = Survey::of(&Dataset::open(&path).unwrap()).unwrap();
         let whole = survey.suspicions.iter().find(|s| s.feature.is_none());
         let whole = whole.unwrap_or_else(|| panic!("{splits:?}: {:?}", survey.suspicions));
         assert_eq!(whole.modality, Modality::Vision);

@@ -211,7 +211,7 @@ fn ten_thousand_data_sets() {
     let bases = [std::fs::read(&path).unwrap(), std::fs::read(&imported).unwrap()];
     let taken = hammer(&bases, &TOKENS, 1_000_000, |path| match Dataset::open(path) {
         Ok(data) => {
-            modalign::data::survey::Survey::of(&data);
+            modalign::data::survey::Survey::of(&data).unwrap();
             true
         }
         Err(_) => {

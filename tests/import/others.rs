@@ -333,3 +333,46 @@ fn what_does_not_fit_is_named() {
     let error = convert(&source, &folder.path().join("o.pkl")).unwrap_err().to_string();
     assert!(error.contains("ends in .safetensors"), "{error}");
 }
+
+/// Streams of other names come over with what is said of them, and fields that are no streams stay behind.
+#[test]
+fn streams_of_other_names() {
+    let folder = folder();
+    for (split, rows) in [("train", 3), ("test", 2)] {
+        let place = |field: &str| folder.path().join(format!("{split}/{field}.npy"));
+        npy(&place("image"), "<f4", &format!("({rows}, 4)"), &f32s(&ramp(5, rows * 4)));
+        npy(&place("pose"), "<f4", &format!("({rows}, 3, 2)"), &f32s(&ramp(9, rows * 6)));
+        let ints =
+            |values: Vec<i32>| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+        let lengths: Vec<i32> = (0..rows as i32).map(|row| 1 + row % 3).collect();
+        npy(&place("pose_lengths"), "<i4", &format!("({rows},)"), &ints(lengths));
+        let lacks = (0..rows as i32).map(|row| i32::from(row == 1)).collect();
+        npy(&place("image_missing"), "<i4", &format!("({rows},)"), &ints(lacks));
+        npy(&place("weight"), "<f4", &format!("({rows},)"), &f32s(&ramp(1, rows)));
+        npy(&place("voice_missing"), "<i4", &format!("({rows},)"), &ints(vec![0; rows]));
+        npy(&place("labels"), "<f4", &format!("({rows},)"), &f32s(&vec![0.5; rows]));
+    }
+    let out = folder.path().join("out.safetensors");
+    let report = convert(folder.path(), &out).unwrap();
+    let data = Dataset::open(&out).unwrap();
+    let [image, pose] = ["image", "pose"].map(|name| Modality::named(name).unwrap());
+    assert_eq!(data.modalities(), [image, pose]);
+    let train = data.split(SplitName::Train).unwrap();
+    let (seen, moved) = (train.stream(image).unwrap(), train.stream(pose).unwrap());
+    assert_eq!((seen.steps, seen.dim, seen.has_lengths()), (1, 4, false));
+    assert_eq!(seen.row(2), ramp(5, 12)[8..]);
+    assert_eq!((0..3).map(|row| moved.len(row)).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(
+        (0..3).map(|row| train.missing(image, row)).collect::<Vec<_>>(),
+        [false, true, false]
+    );
+    let mut left = report.left.clone();
+    left.sort();
+    let wanted = ["test.voice_missing", "test.weight", "train.voice_missing", "train.weight"];
+    assert_eq!(left, wanted);
+    let image = "[fields]\nimage = '{split}/image.npy'\nregression_labels = '{split}/labels.npy'\n";
+    let (_, data) = mapped(folder.path(), image).unwrap();
+    assert_eq!(data.modalities().len(), 1);
+    let slip = mapped(folder.path(), &image.replace("image =", "visoin =")).unwrap_err();
+    assert!(slip.contains("no field 'visoin', did you mean 'vision'?"), "{slip}");
+}

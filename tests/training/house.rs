@@ -6,11 +6,16 @@ use crate::bert_fixture::path as fixture;
 use crate::common;
 use common::{Made, TensorFile, gpu};
 use modalign::Error;
-use modalign::data::{SplitName, StreamSpec, TaskKind};
+use modalign::data::{
+    Dataset, Modality, SplitName, StreamSpec, SynthConfig, SynthTarget, TaskKind, shortened, synth,
+};
 use modalign::recipe::{Config, Entry, MODELS, find};
-use modalign::train::{RunOptions, Saved, Scorer, evaluate_run, open_saved, resume, train};
+use modalign::train::{
+    RunOptions, Saved, Scorer, Session, evaluate_run, open_saved, resume, train,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Of the longest sentences: as many as the aligned streams have steps.
 const TOKENS: usize = 6;
@@ -116,6 +121,81 @@ fn every_model_over_every_set_of_streams_trains_or_says_what_it_lacks() {
     // Unaligned streams of several modalities are nothing for those that want aligned ones.
     let aligned = MODELS.iter().filter(|entry| entry.aligned).count();
     assert!(refused >= aligned, "{refused} were refused");
+}
+
+#[test]
+fn streams_of_any_name_are_read_by_whoever_can() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let set = folder.path().join("others.safetensors");
+    let named = |name: &str| Modality::named(name).expect("a name");
+    let mut made = SynthConfig {
+        modalities: vec![Modality::Text, named("image"), named("depth")],
+        target: SynthTarget::Classes(3),
+        missing: 0.2,
+        train: 20,
+        valid: 8,
+        test: 8,
+        ..SynthConfig::default()
+    };
+    (made.text.steps, made.text.min_steps) = (TOKENS, TOKENS);
+    (made.other.steps, made.other.min_steps) = (TOKENS, 3);
+    synth::write(&made, &set).expect("a set");
+    let mut trained = 0;
+    for entry in MODELS {
+        for wanted in ["all", "T+image", "depth+image", "image"] {
+            let what = format!("{} of {wanted}", entry.name);
+            let settings =
+                [format!("model.name={}", entry.name), format!("model.modalities={wanted}")];
+            if !entry.others && wanted != "all" {
+                let why = Config::build("mosi", None, &settings).expect_err("refused").to_string();
+                assert!(why.contains(entry.name) && !why.contains('\n'), "{why}");
+                continue;
+            }
+            let out = folder.path().join(format!("{}-{wanted}", entry.name));
+            let config = small(entry.name, &[&settings[1]]);
+            match train(gpu(), &options(&set, out.clone(), config), &mut ()) {
+                Ok(_) => {
+                    trained += 1;
+                    let saved = Saved::load(&out).expect("a model");
+                    let mut session = open_saved(gpu(), &saved, &set).expect("a session");
+                    assert!(session.unread().is_empty(), "{what}");
+                    let read = session.model().reads().modalities();
+                    assert!(
+                        wanted == "all" || shortened(read.clone()) == wanted,
+                        "{what}: {read:?}"
+                    );
+                    let damaged = session.robustness(SplitName::Test).expect("scores");
+                    assert!(damaged.iter().any(|(p, _)| p.modality == named("image")), "{what}");
+                }
+                Err(why @ Error::Config(_)) => {
+                    assert!(!out.exists(), "{what} left {}", out.display());
+                    let said = why.to_string();
+                    assert!(said.contains(entry.name) && !said.contains('\n'), "{said}");
+                }
+                Err(why) => panic!("{what}: {why}"),
+            }
+        }
+    }
+    let others = MODELS.iter().filter(|entry| entry.others).count();
+    // MulT and MLA cannot do with one stream.
+    assert_eq!(trained, 4 * others - 2);
+}
+
+#[test]
+fn a_stream_that_a_model_cannot_read_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let set = folder.path().join("image.safetensors");
+    let image = Modality::named("image").expect("a name");
+    let modalities = vec![Modality::Audio, image];
+    let made = SynthConfig { modalities, train: 20, valid: 8, test: 8, ..SynthConfig::default() };
+    synth::write(&made, &set).expect("a set");
+    let data = Arc::new(Dataset::open(&set).expect("the set"));
+    let unread = |model: &str| {
+        let config = small(model, &[]);
+        let session = Session::new(gpu(), &config, data.clone(), None, false).expect("a session");
+        session.unread()
+    };
+    assert_eq!((unread("self_mm"), unread("lf_dnn")), (vec![image], vec![]));
 }
 
 /// The rows of [`data`] with other targets: three classes, three labels, two numbers.

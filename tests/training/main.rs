@@ -22,6 +22,7 @@ mod models;
 mod real_data;
 mod resume;
 mod schedule;
+mod sources;
 mod text;
 mod text_errors;
 mod tokens;

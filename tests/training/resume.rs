@@ -214,7 +214,7 @@ fn no_model_loses_anything_to_a_lost_device() {
             // 26 rows are four batches an epoch, and the head moves three times in each.
             "mla" => {
                 assert_eq!(card["updates"], 16);
-                assert_eq!(card["group_steps"], serde_json::json!({ "head": 48 }));
+                assert_eq!(card["group_steps"], serde_json::json!({ "shared head": 48 }));
                 let rate = card["kept"]["rates"]["audio"].as_f64().expect("a rate");
                 assert!((rate - 0.01).abs() < 1e-15, "twice in four epochs: {card}");
             }

@@ -199,7 +199,7 @@ pub(crate) fn model(caps: &Caps, sizes: ModelSizes) -> Result<Bed> {
     let config = Config::build(sizes.preset, None, &settings)?;
     let stream = |(modality, (steps, dim))| StreamSpec { modality, steps, dim, lengths: steps > 1 };
     let length = streams[0].0;
-    let streams: Vec<StreamSpec> = Modality::ALL.into_iter().zip(streams).map(stream).collect();
+    let streams: Vec<StreamSpec> = Modality::KNOWN.into_iter().zip(streams).map(stream).collect();
     let task = find(sizes.model)?.easiest();
     let offered = Offered { bert: inside.as_ref(), task, ..Offered::new(&streams) };
     let model = Model::new(&config, offered)?;

@@ -1,11 +1,11 @@
 //! What each column becomes: which tensors, of which shape, and what is mended on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::array::{Array, DType, Misfit};
 use super::budget::Budget;
 use super::known;
-use super::table::{Column, Fields, TEXTS, Table};
+use super::table::{Column, Fields, NUMBERS, TEXTS, Table, is_stream, other_named};
 use super::tokens::{self, Tokens};
 use super::{Fault, Options, TensorReport};
 use crate::data::{Modality, SplitName};
@@ -132,6 +132,7 @@ pub(super) fn plan(
         notes,
         left: std::mem::take(&mut table.left),
     };
+    leave_others(&mut table, &mut plan.left);
     let shapes = Shapes::of(&table)?;
     let mut order = None;
     for name in SplitName::ALL {
@@ -149,6 +150,34 @@ pub(super) fn plan(
     let notes = merged(&plan.notes);
     plan.notes = notes;
     Ok(plan)
+}
+
+/// The modalities that any split has a column of.
+fn modalities(table: &Table) -> BTreeSet<Modality> {
+    let fields = table.splits.iter().flat_map(|fields| fields.keys());
+    let own = fields.filter_map(|field| Modality::named(field).ok());
+    own.filter(|m| Modality::KNOWN.contains(m) || other_named(m.name()).is_some()).collect()
+}
+
+/// Fields of other names that are no streams, and what is said of streams that are not there, stay behind.
+fn leave_others(table: &mut Table, left: &mut Vec<String>) {
+    for name in SplitName::ALL {
+        let fields = &mut table.splits[name.index()];
+        let ours = |field: &str| TEXTS.contains(&field) || NUMBERS.contains(&field);
+        let streams = |(field, column): (&&'static str, &Column)| match column {
+            Column::Array(array) => is_stream(array).then_some(*field),
+            Column::Ragged(_) => Some(*field),
+            Column::Texts(_) => None,
+        };
+        let streams: BTreeSet<&str> = fields.iter().filter_map(streams).collect();
+        fields.retain(|field, _| {
+            let of = Modality::of_field(field).is_some_and(|(m, _)| streams.contains(m.name()));
+            if !of && !ours(field) {
+                left.push(format!("{name}.{field}"));
+            }
+            of || ours(field)
+        });
+    }
 }
 
 /// Audio and vision under each other's names, told by their widths.
@@ -215,11 +244,11 @@ fn same_rows(name: SplitName, fields: &Fields) -> Result<usize, Fault> {
 
 /// Steps and features of each modality over all splits.
 struct Shapes {
-    streams: [Option<(usize, usize)>; 3],
+    streams: BTreeMap<Modality, (usize, usize)>,
     /// Tokens, where all splits have them.
     tokens: Option<usize>,
     /// Every split says how many steps are valid.
-    lengths: [bool; 3],
+    lengths: BTreeMap<Modality, bool>,
 }
 
 impl Shapes {
@@ -228,8 +257,9 @@ impl Shapes {
             let named = SplitName::ALL.into_iter().map(|n| (n, &table.splits[n.index()]));
             named.filter(|(_, fields)| !fields.is_empty())
         };
-        let mut shapes = Shapes { streams: [None; 3], tokens: None, lengths: [false; 3] };
-        for modality in Modality::ALL {
+        let mut shapes =
+            Shapes { streams: BTreeMap::new(), tokens: None, lengths: BTreeMap::new() };
+        for modality in modalities(table) {
             let mut found: Option<(SplitName, usize, usize)> = None;
             let mut missing = None;
             for (name, fields) in present() {
@@ -256,10 +286,12 @@ impl Shapes {
                      the same modalities"
                 )));
             }
-            shapes.streams[modality.index()] = found.map(|(_, steps, dim)| (steps, dim));
+            if let Some((_, steps, dim)) = found {
+                shapes.streams.insert(modality, (steps, dim));
+            }
             let lengths = format!("{modality}_lengths");
-            shapes.lengths[modality.index()] =
-                present().all(|(_, fields)| fields.contains_key(lengths.as_str()));
+            let given = present().all(|(_, fields)| fields.contains_key(lengths.as_str()));
+            shapes.lengths.insert(modality, given);
         }
         let lens: Vec<Option<usize>> = present()
             .map(|(_, fields)| match fields.get("text_bert")? {
@@ -327,7 +359,9 @@ impl SplitPlan<'_> {
         }
         let mut tokens = self.tokens(order, budget)?;
         let mask = tokens.as_ref().map(Tokens::lengths);
-        for modality in Modality::ALL {
+        // Text, audio and vision may have lengths or missing rows to read without a stream.
+        let others = self.shapes.streams.keys().copied().filter(|m| !Modality::KNOWN.contains(m));
+        for modality in Modality::KNOWN.into_iter().chain(others) {
             self.stream(modality, mask.as_deref(), options, budget)?;
             self.missing(modality, budget)?;
             if modality == Modality::Text
@@ -498,7 +532,7 @@ impl SplitPlan<'_> {
             budget,
             |d: DType, items: &[u8], out: &mut Vec<i32>| d.ints(items, out),
         )?;
-        let Some((steps, dim)) = self.shapes.streams[modality.index()] else { return Ok(()) };
+        let Some(&(steps, dim)) = self.shapes.streams.get(&modality) else { return Ok(()) };
         let Some(column) = self.fields.remove(modality.name()) else { return Ok(()) };
         let rows = self.rows();
         let place = self.place(modality.name());
@@ -515,7 +549,7 @@ impl SplitPlan<'_> {
         let from = source.first().map_or_else(String::new, |a| a.dtype.to_string());
         let own_steps = source.first().map_or(0, |a| a.inner().first().copied().unwrap_or(0));
         let mut changes = Vec::new();
-        let given = self.shapes.lengths[modality.index()];
+        let given = self.shapes.lengths.get(&modality).copied().unwrap_or_default();
         let rule = match lengths {
             _ if steps == 1 => Rule::Single,
             _ if ragged => Rule::Given(source.iter().map(|a| a.shape[0] as i64).collect()),

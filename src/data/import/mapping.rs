@@ -9,7 +9,9 @@ use serde::Deserialize;
 use super::Fault;
 use super::budget::Budget;
 use super::store::Store;
-use super::table::{Column, Fields, NUMBERS, TEXTS, Table, field_named, split_named};
+use super::table::{
+    Column, Fields, NUMBERS, TEXTS, Table, any_named, field_named, other_named, split_named,
+};
 use crate::data::SplitName;
 use crate::error::{Error, Result, nearest};
 
@@ -34,8 +36,10 @@ impl Mapping {
             wrong(format!("line {line}: {}; see modalign import --help", e.message()))
         })?;
         for field in mapping.fields.keys() {
-            if field_named(field).is_none() {
-                let close = nearest(field, TEXTS.into_iter().chain(NUMBERS));
+            let close = nearest(field, TEXTS.into_iter().chain(NUMBERS));
+            // A name that is nearly one of ours is more likely that than a stream of its own.
+            let slip = strsim::damerau_levenshtein(field, &close) <= 2;
+            if field_named(field).is_none() && (slip || other_named(field).is_none()) {
                 return Err(wrong(format!("no field '{field}', did you mean '{close}'?")));
             }
         }
@@ -64,10 +68,10 @@ impl Mapping {
             let both = bare
                 .find(['/', '.', '_', '-'])
                 .map(parts)
-                .and_then(|(split, field)| Some((split_named(split)?, field_named(field)?)));
+                .and_then(|(split, field)| Some((split_named(split)?, any_named(field)?)));
             let both = both.or_else(|| {
                 let (field, split) = bare.rfind(['/', '.', '_', '-']).map(parts)?;
-                Some((split_named(split)?, field_named(field)?))
+                Some((split_named(split)?, any_named(field)?))
             });
             if let Some(both) = both {
                 found.insert(both, name);
@@ -125,7 +129,7 @@ fn sorted(mapping: &Mapping) -> Vec<(&'static str, &str)> {
     let mut fields: Vec<(&'static str, &str)> = mapping
         .fields
         .iter()
-        .filter_map(|(field, source)| Some((field_named(field)?, source.as_str())))
+        .filter_map(|(field, source)| Some((any_named(field)?, source.as_str())))
         .collect();
     fields.sort_by_key(|(_, source)| source.contains("{id}"));
     fields

@@ -9,7 +9,9 @@ use super::Fault;
 use super::array::{Array, Kind, Payload};
 use super::budget::Budget;
 use super::pickle::{Object, Pickle, Value};
-use super::table::{Column, TEXTS, Table, field_named, split_named, string, strings};
+use super::table::{
+    Column, TEXTS, Table, field_named, is_stream, other_named, split_named, string, strings,
+};
 
 /// Reads a pickle of `{split: {field: values}}`.
 pub(super) fn read(map: &Arc<Mmap>, budget: &mut Budget) -> Result<Table, Fault> {
@@ -31,7 +33,12 @@ pub(super) fn read(map: &Arc<Mmap>, budget: &mut Budget) -> Result<Table, Fault>
             return Err(Fault::new(format!("the {name} split is there twice; remove one")));
         }
         for &(key, value) in &fields {
-            let Some(field) = field_named(key) else {
+            let known = field_named(key);
+            // A field of another name is a stream where it is such numbers.
+            let other = known.is_none().then(|| other_named(key)).flatten();
+            let other =
+                other.filter(|_| source.array(value).is_some_and(|array| is_stream(&array)));
+            let Some(field) = known.or(other) else {
                 table.left.push(format!("{name}.{}", shown(key)));
                 continue;
             };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Fault;
 use super::array::{Array, Kind};
 use super::budget::Budget;
-use crate::data::SplitName;
+use crate::data::{Modality, SplitName};
 
 /// The values of a field, a row per sample.
 pub(super) enum Column {
@@ -79,6 +79,23 @@ pub(super) fn field_named(name: &str) -> Option<&'static str> {
             _ => return None,
         })
     })
+}
+
+/// A field of a stream that is none of text, audio and vision: the stream itself, its lengths, or which rows
+/// lack it.
+pub(super) fn other_named(name: &str) -> Option<&'static str> {
+    let (modality, field) = Modality::of_field(name)?;
+    matches!(modality, Modality::Other(_)).then_some(field)
+}
+
+/// A field of ours, or of a stream of another name.
+pub(super) fn any_named(name: &str) -> Option<&'static str> {
+    field_named(name).or_else(|| other_named(name))
+}
+
+/// Whether an array can be a stream of another name: numbers with a fraction, a vector a row at least.
+pub(super) fn is_stream(array: &Array) -> bool {
+    array.dtype.kind == Kind::Float && matches!(array.shape.len(), 2 | 3)
 }
 
 /// The split that goes by `name`, in any case.

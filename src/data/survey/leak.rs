@@ -182,7 +182,8 @@ pub fn suspicions(data: &Dataset, streams: &[StreamSurvey]) -> Vec<Suspicion> {
     // A thread for each: wide features take seconds.
     std::thread::scope(|scope| {
         let one = &one;
-        let all = Modality::ALL.map(|modality| (modality, scope.spawn(move || one(modality))));
+        let all = data.modalities().into_iter();
+        let all: Vec<_> = all.map(|m| (m, scope.spawn(move || one(m)))).collect();
         let each = all.into_iter().map(|(m, thread)| thread.join().unwrap_or_else(|_| one(m)));
         each.flatten().collect()
     })
@@ -312,7 +313,7 @@ mod tests {
             );
         }
         let saved = file.save();
-        Survey::of(&Dataset::open(saved.path()).unwrap()).suspicions
+        Survey::of(&Dataset::open(saved.path()).unwrap()).unwrap().suspicions
     }
 
     #[test]

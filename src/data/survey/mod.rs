@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::dataset::{Dataset, Split, Stream, floats};
 use super::{Modality, SplitName};
+use crate::error::Result;
 
 pub use leak::{Suspicion, suspicions};
 
@@ -67,13 +68,16 @@ pub struct Survey {
 
 impl Survey {
     /// Reads every valid step of a data set once.
-    pub fn of(data: &Dataset) -> Survey {
+    ///
+    /// # Errors
+    /// Those of the rows' source.
+    pub fn of(data: &Dataset) -> Result<Survey> {
         let streams = data.splits().flat_map(|split| {
-            Modality::ALL.into_iter().filter_map(|m| split.stream(m)).map(|s| look(split, &s))
+            split.modalities().filter_map(|m| split.stream(m)).map(|s| look(split, &s))
         });
-        let streams: Vec<StreamSurvey> = streams.collect();
+        let streams = streams.collect::<Result<Vec<StreamSurvey>>>()?;
         let suspicions = suspicions(data, &streams);
-        Survey { streams, suspicions }
+        Ok(Survey { streams, suspicions })
     }
 
     /// What was found of one modality in one split.
@@ -82,7 +86,7 @@ impl Survey {
     }
 }
 
-fn look(split: &Split, stream: &Stream<'_>) -> StreamSurvey {
+fn look(split: &Split, stream: &Stream<'_>) -> Result<StreamSurvey> {
     let Stream { modality, rows, steps, dim, .. } = *stream;
     let (mut low, mut high) = (vec![f32::INFINITY; dim], vec![f32::NEG_INFINITY; dim]);
     let (mut means, mut sum) = (Vec::with_capacity(rows * dim), vec![0.0f64; dim]);
@@ -96,8 +100,8 @@ fn look(split: &Split, stream: &Stream<'_>) -> StreamSurvey {
         let valid = stream.len(row);
         sum.fill(0.0);
         let mut empty = true;
-        for step in 0..valid {
-            for (k, x) in stream.frame(row, step).enumerate() {
+        for frame in stream.values(row)?.chunks_exact(dim).take(valid) {
+            for (k, x) in frame.iter().copied().enumerate() {
                 low[k] = low[k].min(x);
                 high[k] = high[k].max(x);
                 sum[k] += f64::from(x);
@@ -117,7 +121,7 @@ fn look(split: &Split, stream: &Stream<'_>) -> StreamSurvey {
         Lengths { min: at(0), median: at(rows / 2), mean, max: at(rows.saturating_sub(1)) }
     });
     let split = split.name();
-    StreamSurvey {
+    Ok(StreamSurvey {
         modality,
         split,
         rows,
@@ -129,7 +133,7 @@ fn look(split: &Split, stream: &Stream<'_>) -> StreamSurvey {
         empty_rows,
         lacking,
         means,
-    }
+    })
 }
 
 /// Numbers as ranges: `0, 3-7, 12`; the first few where there are many.
@@ -197,7 +201,7 @@ mod tests {
             .f32("train.audio", &[3, 2, 3], values.concat())
             .i32("train.audio_lengths", &[3], &[2, 1, 2])
             .save();
-        let survey = Survey::of(&Dataset::open(file.path()).unwrap());
+        let survey = Survey::of(&Dataset::open(file.path()).unwrap()).unwrap();
         let audio = survey.stream(SplitName::Train, Modality::Audio).unwrap();
         // The empty row has 0 where others have 7.5, and padding does not count.
         assert_eq!((&audio.missing[..], &audio.constant[..]), (&[1][..], &[][..]));

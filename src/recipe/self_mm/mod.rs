@@ -24,7 +24,7 @@ use super::recipe::{
     AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, Reads, Recipe,
     StateSpec,
 };
-use crate::data::{Modality, StreamSpec};
+use crate::data::{Modality, StreamSpec, shortened};
 use crate::error::{Error, Result};
 use crate::nn::{
     Bert, BertShape, Freeze, Group, Head, LstmEncoder, ParamSpec, Reading, linear_specs,
@@ -61,6 +61,7 @@ fn mmsa(modality: Modality) -> &'static str {
         Modality::Text => "text",
         Modality::Audio => "audio",
         Modality::Vision => "video",
+        Modality::Other(_) => modality.name(),
     }
 }
 
@@ -134,6 +135,7 @@ fn encoder(
         Modality::Text => (m.hidden.text, m.out.text),
         Modality::Audio => (m.hidden.audio, m.out.audio),
         Modality::Vision => (m.hidden.vision, m.out.vision),
+        Modality::Other(_) => return None,
     };
     let lstm = LstmEncoder {
         name: format!("{}_model", mmsa(modality)),
@@ -189,27 +191,24 @@ impl SelfMm {
             )));
         }
         let own: Settings = config.settings()?;
-        let (m, letters) = (&own.model, &config.model.modalities);
+        let m = &own.model;
         let mut senses = Vec::new();
-        for modality in Modality::ALL.into_iter().filter(|s| letters.contains(s.letter())) {
+        for (modality, name, size, dropout) in [
+            (Modality::Text, "post_text", m.post.text, m.dropout.text),
+            (Modality::Audio, "post_audio", m.post.audio, m.dropout.audio),
+            (Modality::Vision, "post_video", m.post.vision, m.dropout.vision),
+        ] {
             let spec = available.iter().find(|s| s.modality == modality).copied();
-            let Some((encoder, out)) = encoder(config, &own, modality, spec, bert) else {
-                continue;
-            };
-            let (name, size, dropout) = match modality {
-                Modality::Text => ("post_text", m.post.text, m.dropout.text),
-                Modality::Audio => ("post_audio", m.post.audio, m.dropout.audio),
-                Modality::Vision => ("post_video", m.post.vision, m.dropout.vision),
-            };
+            let wanted = config.model.wants(modality);
+            let found = encoder(config, &own, modality, spec, bert).filter(|_| wanted);
+            let Some((encoder, out)) = found else { continue };
             let dropout = dropout as f32;
             let group = OTHER.into();
             let head = Head { name, inputs: (out, out), size, outputs: 1, dropout, group };
             senses.push(Sense { modality, encoder, out, head });
         }
         if senses.is_empty() {
-            return Err(Error::Config(format!(
-                "model.modalities is '{letters}', and the data has none of them"
-            )));
+            return Err(offered.none_wanted(config));
         }
         let inputs = senses.iter().map(|s| s.out).sum();
         let fusion = Head {
@@ -246,7 +245,8 @@ impl SelfMm {
 
     /// Letters of the tasks: M, then those of the modalities that have a head.
     fn letters(&self) -> Vec<char> {
-        let senses = self.senses.iter().map(|s| s.modality.letter()).take(self.tasks() - 1);
+        let senses =
+            self.senses.iter().flat_map(|s| s.modality.short().chars()).take(self.tasks() - 1);
         std::iter::once('M').chain(senses).collect()
     }
 
@@ -475,7 +475,7 @@ impl Recipe for SelfMm {
                 };
                 column(format!("align_{name}"), format!("the alignment term of {name}"), counts)
             }));
-            all.extend(self.senses.iter().map(|s| s.modality.letter()).map(|letter| {
+            all.extend(self.senses.iter().flat_map(|s| s.modality.short().chars()).map(|letter| {
                 let name = format!("norm_{}", letter.to_ascii_lowercase());
                 column(name, format!("the covariance of {letter}"), Counts::Watched)
             }));
@@ -514,7 +514,7 @@ impl Recipe for SelfMm {
             AlignLayer::Projection => {
                 (format!("encoded {}", s.modality), Some(projection_name(s.modality)))
             }
-            AlignLayer::Post => (format!("feature {}", s.modality.letter()), None),
+            AlignLayer::Post => (format!("feature {}", s.modality.short()), None),
         };
         let named = self.senses.iter().map(|s| {
             let (output, by) = side(s);
@@ -535,8 +535,8 @@ impl Recipe for SelfMm {
     }
 }
 
-/// What the model is, in a sentence or two; `letters` are those of the modalities that it reads.
-pub(super) fn about(config: &Config, letters: &str) -> Result<String> {
+/// What the model is, in a sentence or two, over the streams `read`.
+pub(super) fn about(config: &Config, read: &[Modality]) -> Result<String> {
     let Settings { align, labels, .. } = config.settings()?;
     let text = match config.model.text_encoder {
         TextEncoder::Features => "text (features)",
@@ -544,6 +544,7 @@ pub(super) fn about(config: &Config, letters: &str) -> Result<String> {
         TextEncoder::Bert if config.bert.finetune => "text (a BERT, fine-tuned)",
         TextEncoder::Bert => "text (a BERT, frozen)",
     };
+    let letters = shortened(read.iter().copied());
     let parts: Vec<&str> = [('T', text), ('A', "audio (LSTM)"), ('V', "vision (LSTM)")]
         .into_iter()
         .filter(|(letter, _)| letters.contains(*letter))

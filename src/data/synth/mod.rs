@@ -10,9 +10,13 @@
 //! With more, each factor dimension moves through time in two ways, a bump of its height somewhere
 //! in the sequence and the strength of an oscillation of random phase, so that single frames say
 //! little and an encoder has to gather evidence over time.
+//!
+//! Several numbers a row, labels and classes are made alike, with directions of their own for each: numbers
+//! as above, a label where its number is above 0, the class whose number is the largest.
+
+mod world;
 
 use std::collections::{BTreeSet, HashMap};
-use std::f64::consts::TAU;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -21,10 +25,11 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use self::world::words;
+use self::world::{Labels, Part, Sample, World, describe};
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::rng::Rng;
 
 /// How one modality is generated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +45,31 @@ pub struct SynthStream {
     pub noise: f64,
     /// How much of the label only this modality knows, beside [`SynthConfig::shared_weight`].
     pub private_weight: f64,
+}
+
+/// What a model is to learn of each row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SynthTarget {
+    /// A number in [-3, 3].
+    #[default]
+    Number,
+    /// So many of them.
+    Numbers(usize),
+    /// One of so many classes.
+    Classes(usize),
+    /// So many labels that a row has or not.
+    Labels(usize),
+}
+
+impl SynthTarget {
+    /// How many numbers are behind it.
+    fn count(self) -> usize {
+        match self {
+            SynthTarget::Number => 1,
+            SynthTarget::Numbers(n) | SynthTarget::Classes(n) | SynthTarget::Labels(n) => n,
+        }
+    }
 }
 
 /// What to generate. The default trains in about a minute on two slow cores.
@@ -64,14 +94,38 @@ pub struct SynthConfig {
     pub shared_weight: f64,
     /// Standard deviation of the label before it is clamped to [-3, 3].
     pub label_scale: f64,
-    /// Share of rows whose label is exactly 0, in 0..=1.
+    /// Share of rows whose label is exactly 0, in 0..=1; of a single number alone.
     pub zero_share: f64,
+    /// What is to be learned.
+    #[serde(skip_serializing_if = "is_number")]
+    pub target: SynthTarget,
+    /// Share of rows that lack a modality, in 0..1, of each by itself; one is left to every row.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub missing: f64,
     /// The text.
     pub text: SynthStream,
     /// The audio.
     pub audio: SynthStream,
     /// The vision.
     pub vision: SynthStream,
+    /// Each stream of another name.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub other: SynthStream,
+}
+
+/// What a file of before there was the setting says nothing of.
+fn is_number(target: &SynthTarget) -> bool {
+    *target == SynthTarget::Number
+}
+
+/// As above.
+fn is_nothing(share: &f64) -> bool {
+    *share == 0.0
+}
+
+/// As above.
+fn is_usual(other: &SynthStream) -> bool {
+    *other == SynthConfig::default().other
 }
 
 impl Default for SynthConfig {
@@ -88,15 +142,18 @@ impl Default for SynthConfig {
             train: 768,
             valid: 192,
             test: 256,
-            modalities: Modality::ALL.to_vec(),
+            modalities: Modality::KNOWN.to_vec(),
             shared: 4,
             private: 4,
             shared_weight: 1.0,
             label_scale: 1.5,
             zero_share: 0.05,
+            target: SynthTarget::Number,
+            missing: 0.0,
             text: stream(32, 1, 1, 0.3, 0.6),
             audio: stream(8, 24, 8, 0.3, 0.5),
             vision: stream(12, 16, 6, 0.3, 0.4),
+            other: stream(16, 1, 1, 0.3, 0.5),
         }
     }
 }
@@ -105,6 +162,7 @@ impl Default for SynthConfig {
 const MOST_ROWS: usize = 10_000_000;
 const MOST_FACTORS: usize = 1024;
 const MOST_FEATURES: usize = 16_384;
+const MOST_TARGETS: usize = 1000;
 const MOST_BYTES: usize = 1 << 40;
 /// Features are generated and written in blocks of so many values: what of a file is in memory.
 const BLOCK: usize = 1 << 22;
@@ -115,6 +173,7 @@ impl SynthConfig {
             Modality::Text => &self.text,
             Modality::Audio => &self.audio,
             Modality::Vision => &self.vision,
+            Modality::Other(_) => &self.other,
         }
     }
 
@@ -128,7 +187,7 @@ impl SynthConfig {
 
     /// The modalities in canonical order, each once.
     fn present(&self) -> impl Iterator<Item = Modality> {
-        Modality::ALL.into_iter().filter(|m| self.modalities.contains(m))
+        self.modalities.iter().copied().collect::<BTreeSet<_>>().into_iter()
     }
 
     fn check(&self) -> Result<()> {
@@ -154,6 +213,14 @@ impl SynthConfig {
         }
         if self.shared + self.private == 0 {
             return bad("there are no factors; give shared or private at least 1".into());
+        }
+        let least = if matches!(self.target, SynthTarget::Classes(_)) { 2 } else { 1 };
+        let count = self.target.count();
+        if !(least..=MOST_TARGETS).contains(&count) {
+            return bad(format!("{count} targets; give {least} to {MOST_TARGETS}"));
+        }
+        if !(0.0..1.0).contains(&self.missing) {
+            return bad(format!("missing is {}; give a share in 0..1", self.missing));
         }
         if !(0.0..=1.0).contains(&self.zero_share) {
             return bad(format!("zero_share is {}; give a share in 0..=1", self.zero_share));
@@ -246,16 +313,8 @@ enum What {
     Private(Modality),
     Values(Modality),
     Lengths(Modality),
+    Missing(Modality),
 }
-
-/// Purposes of random sequences: no two share one, so that adding a modality or rows leaves the
-/// rest of the data as it was.
-const MAP: u64 = 0;
-const FACTOR: u64 = 1;
-const COURSE: u64 = 2;
-const DIRECTION: u64 = 3;
-/// The "modality" of what is shared.
-const SHARED: u64 = 9;
 
 impl<'a> Generated<'a> {
     fn new(config: &'a SynthConfig) -> Result<Self> {
@@ -271,7 +330,12 @@ impl<'a> Generated<'a> {
                     fields.push(Field { split, what, name, shape: shape.to_vec() });
                 }
             };
-            put(What::Labels, "regression_labels", &[rows]);
+            match config.target {
+                SynthTarget::Number => put(What::Labels, "regression_labels", &[rows]),
+                SynthTarget::Numbers(n) => put(What::Labels, "regression_labels", &[rows, n]),
+                SynthTarget::Classes(_) => put(What::Labels, "class_labels", &[rows]),
+                SynthTarget::Labels(n) => put(What::Labels, "class_labels", &[rows, n]),
+            }
             put(What::Shared, "factor_shared", &[rows, config.shared]);
             for m in config.present() {
                 let SynthStream { dim, steps, .. } = *config.stream(m);
@@ -280,11 +344,16 @@ impl<'a> Generated<'a> {
                 if steps > 1 {
                     put(What::Lengths(m), &format!("{m}_lengths"), &[rows]);
                 }
+                if config.missing > 0.0 {
+                    put(What::Missing(m), &format!("{m}_missing"), &[rows]);
+                }
             }
         }
         // The order that the format's own library writes tensors in.
-        fields.sort_by_key(|f| (f.dtype() == Dtype::I32, f.name.clone()));
-        let header = header(config, &fields)?;
+        let whole = matches!(config.target, SynthTarget::Classes(_) | SynthTarget::Labels(_));
+        let dtype = |f: &Field| f.dtype(whole);
+        fields.sort_by_key(|f| (dtype(f) == Dtype::I32, f.name.clone()));
+        let header = header(config, &fields, dtype)?;
         Ok(Generated { world, parts, header, fields })
     }
 
@@ -294,20 +363,32 @@ impl<'a> Generated<'a> {
             |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
         for field in &self.fields {
             let Part { samples, labels } = &self.parts[field.split.index()];
+            let whole = |numbers: &mut dyn Iterator<Item = i32>| -> Vec<u8> {
+                numbers.flat_map(i32::to_le_bytes).collect()
+            };
             let mut rows = |of: &dyn Fn(&Sample) -> &[f64]| {
                 samples.iter().try_for_each(|s| {
                     out.write_all(&bytes(&of(s).iter().map(|x| *x as f32).collect::<Vec<_>>()))
                 })
             };
             match field.what {
-                What::Labels => out.write_all(&bytes(labels))?,
-                What::Shared => rows(&|s| &s.shared)?,
-                What::Private(m) => rows(&|s| &s.private[m.index()])?,
-                What::Lengths(m) => {
-                    for row in 0..samples.len() {
-                        let length = self.world.length(m, field.split, row).0 as i32;
-                        out.write_all(&length.to_le_bytes())?;
+                What::Labels => match labels {
+                    Labels::Numbers(numbers) => out.write_all(&bytes(numbers))?,
+                    Labels::Whole(classes) => {
+                        out.write_all(&whole(&mut classes.iter().copied()))?
                     }
+                },
+                What::Shared => rows(&|s| &s.shared)?,
+                What::Private(m) => rows(&|s| s.private(m))?,
+                What::Lengths(m) => {
+                    let length = |(row, sample): (usize, &Sample)| match sample.lacks(m) {
+                        true => 1,
+                        false => self.world.length(m, field.split, row).0 as i32,
+                    };
+                    out.write_all(&whole(&mut samples.iter().enumerate().map(length)))?;
+                }
+                What::Missing(m) => {
+                    out.write_all(&whole(&mut samples.iter().map(|s| i32::from(s.lacks(m)))))?;
                 }
                 What::Values(m) => {
                     let row = field.shape[1] * field.shape[2];
@@ -325,16 +406,30 @@ impl<'a> Generated<'a> {
         Ok(())
     }
 
-    /// Ids and texts.
+    /// Ids and texts, and what targets are called.
     fn side(&self) -> serde_json::Value {
         let mut side = json!({});
+        let named =
+            |what: &str, n: usize| (0..n).map(|i| format!("{what} {i}")).collect::<Vec<_>>();
+        match self.world.config.target {
+            SynthTarget::Number => {}
+            SynthTarget::Numbers(n) => side["target_names"] = json!(named("number", n)),
+            SynthTarget::Classes(n) => side["class_names"] = json!(named("class", n)),
+            SynthTarget::Labels(n) => side["class_names"] = json!(named("label", n)),
+        }
         for split in SplitName::ALL {
             let Part { samples, labels } = &self.parts[split.index()];
             if samples.is_empty() {
                 continue;
             }
-            let texts = samples.iter().zip(labels);
-            let texts = texts.map(|(sample, label)| describe(*label, &self.world.parts(sample)));
+            let texts = samples.iter().enumerate().map(|(row, sample)| {
+                let label = match labels {
+                    Labels::Numbers(numbers) => numbers[row * self.world.config.target.count()],
+                    // Of the first of the numbers behind it.
+                    Labels::Whole(_) => self.world.number(sample, 0) as f32,
+                };
+                describe(label, &self.world.parts(sample, 0))
+            });
             side[split.name()] = json!({
                 "id": (0..samples.len()).map(|r| format!("synth-{split}-{r}")).collect::<Vec<_>>(),
                 "raw_text": texts.collect::<Vec<_>>(),
@@ -345,13 +440,22 @@ impl<'a> Generated<'a> {
 }
 
 impl Field {
-    fn dtype(&self) -> Dtype {
-        if matches!(self.what, What::Lengths(_)) { Dtype::I32 } else { Dtype::F32 }
+    /// The type of its values; `whole` says that labels are whole numbers.
+    fn dtype(&self, whole: bool) -> Dtype {
+        match self.what {
+            What::Lengths(_) | What::Missing(_) => Dtype::I32,
+            What::Labels if whole => Dtype::I32,
+            _ => Dtype::F32,
+        }
     }
 }
 
 /// Everything before the first tensor's values.
-fn header(config: &SynthConfig, fields: &[Field]) -> Result<Vec<u8>> {
+fn header(
+    config: &SynthConfig,
+    fields: &[Field],
+    dtype: impl Fn(&Field) -> Dtype,
+) -> Result<Vec<u8>> {
     let failed = |e: &dyn std::fmt::Display| Error::Config(format!("synthetic data: {e}"));
     let mut end = 0;
     let infos = fields.iter().map(|field| {
@@ -359,7 +463,7 @@ fn header(config: &SynthConfig, fields: &[Field]) -> Result<Vec<u8>> {
         end += 4 * field.shape.iter().product::<usize>();
         let data_offsets = (start, end);
         let shape = field.shape.clone();
-        (field.name.clone(), TensorInfo { dtype: field.dtype(), shape, data_offsets })
+        (field.name.clone(), TensorInfo { dtype: dtype(field), shape, data_offsets })
     });
     let infos = infos.collect();
     // One key only: several would come out of the map in any order, and the bytes would vary.
@@ -371,234 +475,5 @@ fn header(config: &SynthConfig, fields: &[Field]) -> Result<Vec<u8>> {
     Ok([&(text.len() as u64).to_le_bytes(), text.as_slice()].concat())
 }
 
-/// The factors behind one sample; private ones by modality index.
-struct Sample {
-    shared: Vec<f64>,
-    private: [Vec<f64>; 3],
-}
-
-struct Part {
-    samples: Vec<Sample>,
-    labels: Vec<f32>,
-}
-
-/// What is the same for every sample: label directions and feature maps.
-struct World<'a> {
-    config: &'a SynthConfig,
-    shared_direction: Vec<f64>,
-    private_directions: [Vec<f64>; 3],
-    /// Per modality, dim x channels.
-    maps: [Vec<f64>; 3],
-}
-
-impl<'a> World<'a> {
-    fn new(config: &'a SynthConfig) -> Self {
-        let seed = config.seed;
-        let each = |f: &dyn Fn(Modality) -> Vec<f64>| Modality::ALL.map(f);
-        let map = |m: Modality| {
-            // Nobody has checked the sizes of a modality that is not there.
-            if !config.modalities.contains(&m) {
-                return Vec::new();
-            }
-            let s = config.stream(m);
-            let factors = config.shared + config.private;
-            // Two channels per factor where there is a time for them to move in.
-            let channels = if s.steps > 1 { 2 * factors } else { factors };
-            let mut rng = Rng::keyed(&[seed, MAP, m.index() as u64]);
-            // Scaled so that the tanh bends the sum a little without flattening it.
-            let scale = 0.9 / (factors as f64).sqrt();
-            (0..s.dim * channels).map(|_| scale * rng.normal()).collect()
-        };
-        World {
-            config,
-            shared_direction: unit(&mut Rng::keyed(&[seed, DIRECTION, SHARED]), config.shared),
-            private_directions: each(&|m| {
-                unit(&mut Rng::keyed(&[seed, DIRECTION, m.index() as u64]), config.private)
-            }),
-            maps: each(&map),
-        }
-    }
-
-    /// What each source says of the label, before scaling: shared, then by modality.
-    fn parts(&self, sample: &Sample) -> [f64; 4] {
-        let own = |m: Modality| {
-            let said = dot(&self.private_directions[m.index()], &sample.private[m.index()]);
-            let present = self.config.modalities.contains(&m);
-            if present { self.config.stream(m).private_weight * said } else { 0.0 }
-        };
-        let [text, audio, vision] = Modality::ALL.map(own);
-        let shared = self.config.shared_weight * dot(&self.shared_direction, &sample.shared);
-        [shared, text, audio, vision]
-    }
-
-    fn split(&self, split: SplitName) -> Part {
-        let config = self.config;
-        let sample = |row: usize| {
-            let draw = |source: u64, k: usize| -> Vec<f64> {
-                let key = [config.seed, FACTOR, source, split.index() as u64, row as u64];
-                let mut rng = Rng::keyed(&key);
-                (0..k).map(|_| rng.normal()).collect()
-            };
-            let private = Modality::ALL.map(|m| draw(m.index() as u64, config.private));
-            Sample { shared: draw(SHARED, config.shared), private }
-        };
-        let samples: Vec<Sample> = (0..config.rows(split)).map(sample).collect();
-
-        // A source with a weight but no dimensions says nothing, so it must not count here either.
-        let mut weight = if config.shared > 0 { config.shared_weight.powi(2) } else { 0.0 };
-        if config.private > 0 {
-            weight +=
-                config.present().map(|m| config.stream(m).private_weight.powi(2)).sum::<f64>();
-        }
-        let scale = if weight > 0.0 { config.label_scale / weight.sqrt() } else { 0.0 };
-        let label = |s: &Sample| self.parts(s).iter().sum::<f64>() * scale;
-        let mut labels: Vec<f32> =
-            samples.iter().map(|s| label(s).clamp(-3.0, 3.0) as f32).collect();
-        let mut nearest: Vec<usize> = (0..labels.len()).collect();
-        nearest.sort_by(|&a, &b| labels[a].abs().total_cmp(&labels[b].abs()));
-        let zeros = (config.zero_share * labels.len() as f64).round() as usize;
-        nearest.iter().take(zeros).for_each(|&row| labels[row] = 0.0);
-        Part { samples, labels }
-    }
-
-    /// How many steps a row has, and the random numbers that its features begin with.
-    fn length(&self, modality: Modality, split: SplitName, row: usize) -> (usize, Rng) {
-        let SynthStream { steps, min_steps, .. } = *self.config.stream(modality);
-        let (modality, split) = (modality.index() as u64, split.index() as u64);
-        let mut rng = Rng::keyed(&[self.config.seed, COURSE, modality, split, row as u64]);
-        (min_steps + rng.below((steps - min_steps + 1) as u64) as usize, rng)
-    }
-
-    /// The features of a modality (rows x steps x dim, zero past a row's length) of the rows from
-    /// `first` on, whose samples are given.
-    fn stream(
-        &self,
-        modality: Modality,
-        split: SplitName,
-        first: usize,
-        samples: &[Sample],
-        values: &mut [f32],
-    ) {
-        let SynthStream { dim, steps, .. } = *self.config.stream(modality);
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let share = samples.len().div_ceil(threads).max(1);
-        std::thread::scope(|scope| {
-            let shares = samples.chunks(share).zip(values.chunks_mut(share * steps * dim));
-            for (i, (samples, values)) in shares.enumerate() {
-                scope.spawn(move || {
-                    let rows = samples.iter().zip(values.chunks_exact_mut(steps * dim));
-                    for (row, (sample, out)) in (first + i * share..).zip(rows) {
-                        self.row(modality, split, row, sample, out);
-                    }
-                });
-            }
-        });
-    }
-
-    /// The features of one row.
-    fn row(
-        &self,
-        modality: Modality,
-        split: SplitName,
-        row: usize,
-        sample: &Sample,
-        out: &mut [f32],
-    ) {
-        let SynthStream { dim, steps, noise, .. } = *self.config.stream(modality);
-        let map = &self.maps[modality.index()];
-        let (length, mut rng) = self.length(modality, split, row);
-        let factors = [sample.shared.as_slice(), &sample.private[modality.index()]].concat();
-        let courses: Vec<Course> =
-            factors.iter().enumerate().map(|(k, &z)| Course::new(k, z, &mut rng)).collect();
-        out.fill(0.0);
-        for (step, frame) in out.chunks_exact_mut(dim).take(length).enumerate() {
-            let channels: Vec<f64> = if steps == 1 {
-                factors.clone()
-            } else {
-                let at = (step as f64 + 0.5) / length as f64;
-                courses.iter().flat_map(|c| c.at(at)).collect()
-            };
-            for (x, line) in frame.iter_mut().zip(map.chunks_exact(channels.len())) {
-                *x = (dot(line, &channels).tanh() + noise * rng.normal()) as f32;
-            }
-        }
-    }
-}
-
-/// How one factor dimension moves through a sequence.
-struct Course {
-    height: f64,
-    centre: f64,
-    strength: f64,
-    cycles: f64,
-    phase: f64,
-}
-
-impl Course {
-    fn new(k: usize, factor: f64, rng: &mut Rng) -> Self {
-        Course {
-            height: 1.5 * factor,
-            centre: 0.2 + 0.6 * rng.uniform(),
-            strength: 1.0 + 0.7 * factor.tanh(),
-            // Neighbouring dimensions swing at different rates.
-            cycles: 1.0 + 0.5 * (k % 4) as f64,
-            phase: TAU * rng.uniform(),
-        }
-    }
-
-    /// The two channels at a time in 0..1.
-    fn at(&self, time: f64) -> [f64; 2] {
-        let bump = (-((time - self.centre) / 0.3).powi(2)).exp();
-        let swing = (TAU * self.cycles * time + self.phase).sin();
-        [self.height * bump, 0.5 * self.strength * swing]
-    }
-}
-
-fn unit(rng: &mut Rng, k: usize) -> Vec<f64> {
-    let raw: Vec<f64> = (0..k).map(|_| rng.normal()).collect();
-    let norm = dot(&raw, &raw).sqrt().max(1e-12);
-    raw.iter().map(|x| x / norm).collect()
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
-}
-
-/// A sentence that a person can hold against the label; `parts` as of [`World::parts`].
-fn describe(label: f32, parts: &[f64; 4]) -> String {
-    let opinion = match label {
-        y if y <= -1.5 => "a scathing review",
-        y if y < 0.0 => "a rather sour review",
-        0.0 => "a neutral review",
-        y if y < 1.5 => "a rather warm review",
-        _ => "a glowing review",
-    };
-    let pick = |x: f64, low, high, none| match x {
-        x if x < -0.25 => low,
-        x if x > 0.25 => high,
-        _ => none,
-    };
-    format!(
-        "{opinion}, {}, {}, {}",
-        pick(parts[1], "in harsh words", "in kind words", "in plain words"),
-        pick(parts[2], "with a flat voice", "with a bright voice", "with an even voice"),
-        pick(parts[3], "and a frown", "and a smile", "and a still face"),
-    )
-}
-
-/// Every word of the texts, each once, in order.
-pub fn words() -> Vec<String> {
-    let mut all = BTreeSet::new();
-    for label in [-2.0, -1.0, 0.0, 1.0, 2.0] {
-        for part in [-1.0, 0.0, 1.0] {
-            let text = describe(label, &[part; 4]);
-            all.extend(text.split(|c: char| !c.is_alphabetic()).map(str::to_string));
-        }
-    }
-    all.remove("");
-    all.into_iter().collect()
-}
-
 #[cfg(test)]
-#[path = "synth_tests.rs"]
 mod tests;
