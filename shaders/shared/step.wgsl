@@ -6,6 +6,7 @@ struct Step {
     epoch: u32,       // from 1
     slot: u32,        // row of the loss ring
     grad_scale: f32,  // 1, or 1/k where accumulated gradients are averaged
-    pad0: u32, pad1: u32, pad2: u32,
+    epoch_done: f32,  // share of the epoch's batches before this one
+    pad0: u32, pad1: u32,
 }
 @group(0) @binding(15) var<uniform> S: Step;

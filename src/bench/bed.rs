@@ -70,8 +70,20 @@ impl Bed {
         max_binding: u64,
         bound: f32,
     ) -> Result<Params> {
+        self.parameters_by_turns(specs, (groups, 1), max_binding, bound)
+    }
+
+    /// The same for a step of so many turns.
+    pub fn parameters_by_turns(
+        &mut self,
+        specs: Vec<ParamSpec>,
+        (groups, turns): (&[Group], usize),
+        max_binding: u64,
+        bound: f32,
+    ) -> Result<Params> {
         let before = self.spaces.ids().len();
-        let params = Params::new(specs, groups, &mut self.spaces, max_binding, true)?;
+        let given = (groups, turns);
+        let params = Params::by_turns(specs, given, &mut self.spaces, max_binding, true)?;
         let all = self.spaces.ids().zip(self.spaces.iter()).skip(before);
         let values: Vec<SpaceId> =
             all.filter(|(_, (name, _))| name.starts_with("params")).map(|(id, _)| id).collect();
@@ -79,7 +91,7 @@ impl Bed {
         let mut groups = params.groups();
         groups.advance();
         if let Some(table) = groups.table() {
-            self.set(table, bytemuck::cast_slice(groups.rows()).to_vec());
+            self.set(table, groups.rows_of_turns(turns));
         }
         self.groups = Some(groups);
         Ok(params)

@@ -221,6 +221,7 @@ fn show_plan(data: &Path, config: &Config, encoder: &Path, global: &Global) -> R
             "kernels": gpu.caps().family.to_string(),
             "batch_size": outline.batch,
             "parameters": outline.parameters,
+            "turns": outline.turns,
             "dispatches": dispatches(&outline.plan),
             "flops": outline.plan.flops(),
             "scratch_bytes": outline.plan.scratch_bytes(),
@@ -235,8 +236,12 @@ fn show_plan(data: &Path, config: &Config, encoder: &Path, global: &Global) -> R
             if config.bert.checkpoint { "saves" } else { "(bert.checkpoint=true) would save" };
         format!("\ngradient checkpointing {how} {}", output::bytes(bytes))
     });
+    let turns = match &outline.turns[..] {
+        [_] => String::new(),
+        several => format!("turns of a step, in this order: {}\n", several.join(", ")),
+    };
     output::print(&format!(
-        "{}\n{}\n{} parameters, {} on the device in all, {} kernels of {}{checkpoint}",
+        "{}\n{turns}{}\n{} parameters, {} on the device in all, {} kernels of {}{checkpoint}",
         outline.plan,
         buffers.collect::<Vec<_>>().join(", "),
         outline.parameters,

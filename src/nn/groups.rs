@@ -4,7 +4,7 @@ use super::Schedule;
 use crate::error::{Error, Result, nearest};
 use crate::gpu::Gpu;
 use crate::ops::optim::Row;
-use crate::plan::{Memory, SpaceId};
+use crate::plan::{ALIGN_WORDS, Memory, SpaceId};
 
 /// An optimiser and its own settings, under PyTorch's names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -207,8 +207,13 @@ pub struct Groups {
     list: Vec<Group>,
     steps: Vec<u32>,
     rows: Vec<Row>,
-    /// Where the device reads the rows; absent where nothing is trained.
+    /// Where the device reads the rows, those of each turn of a step; absent where nothing is trained.
     table: Option<SpaceId>,
+}
+
+/// Words from the rows of one turn of a step to those of the next, for so many groups.
+pub(super) fn turn_words(groups: usize) -> usize {
+    (groups * Row::WORDS).next_multiple_of(ALIGN_WORDS)
 }
 
 impl Groups {
@@ -348,14 +353,35 @@ impl Groups {
         &self.rows
     }
 
+    /// The same rows for each of so many turns of a step, where the device reads them.
+    #[cfg(feature = "bench")]
+    pub(crate) fn rows_of_turns(&mut self, turns: usize) -> Vec<u32> {
+        let stride = turn_words(self.list.len());
+        let rows: &[u32] = bytemuck::cast_slice(self.rows());
+        let mut all = vec![0; turns.saturating_sub(1) * stride + rows.len()];
+        all.chunks_mut(stride.max(1)).for_each(|turn| turn[..rows.len()].copy_from_slice(rows));
+        all
+    }
+
     /// Writes the settings for what is submitted next.
     ///
     /// # Errors
     /// [`Access`](Error::Access) where the memory is of other spaces or another device; those of the
     /// device.
     pub fn write(&mut self, gpu: &Gpu, memory: &Memory) -> Result<()> {
+        self.write_turn(gpu, memory, 0)
+    }
+
+    /// The same for turn `turn`, from 0, of a step that updates its groups by turns; see
+    /// [`Params::optimize_turn`](super::Params::optimize_turn).
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); [`Access`](Error::Access) for a turn that the parameters were not
+    /// [made for](super::Params::by_turns).
+    pub fn write_turn(&mut self, gpu: &Gpu, memory: &Memory, turn: usize) -> Result<()> {
+        let at = turn * turn_words(self.list.len());
         match self.table {
-            Some(table) => memory.write(gpu, table, 0, bytemuck::cast_slice(self.rows())),
+            Some(table) => memory.write(gpu, table, at, bytemuck::cast_slice(self.rows())),
             None => Ok(()),
         }
     }

@@ -1,6 +1,6 @@
 //! Named parameters in flat arenas: value, gradient and what the optimiser keeps, one buffer each.
 
-use super::groups::Memorized;
+use super::groups::{Memorized, turn_words};
 use super::spec::{ParamSpec, check_specs, per_word};
 use super::{Group, Groups, Weights};
 use crate::error::{Error, Result};
@@ -75,7 +75,9 @@ type Runs = Vec<(usize, usize)>;
 ///   reads them in between, [`zero_grad`](Self::zero_grad) drops them.
 /// - Values are read by [`download`](Self::download), and set by [`upload`](Self::upload) and
 ///   [`set`](Self::set) at any time: before the next step that is submitted.
-/// - Programs that train different groups by turns end in [`optimize_only`](Self::optimize_only).
+/// - Programs that train different groups by turns end in [`optimize_only`](Self::optimize_only). One
+///   program may do so, too: made [by turns](Self::by_turns), each ends in
+///   [`optimize_turn`](Self::optimize_turn).
 pub struct Params {
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
@@ -83,6 +85,8 @@ pub struct Params {
     groups: Groups,
     /// Whether there are gradients, where anything is not frozen.
     trainable: bool,
+    /// Updates of one step, each with its own settings of the groups.
+    turns: usize,
 }
 
 impl Params {
@@ -100,6 +104,22 @@ impl Params {
     pub fn new(
         specs: Vec<ParamSpec>,
         groups: &[Group],
+        spaces: &mut Spaces,
+        max_binding: u64,
+        trainable: bool,
+    ) -> Result<Self> {
+        Self::by_turns(specs, (groups, 1), spaces, max_binding, trainable)
+    }
+
+    /// The same for steps of several turns: so many updates in one program, each of some groups. A
+    /// group that several of them move takes as many steps of its own, so each turn reads settings of
+    /// its own, which [`Groups::write_turn`] writes.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn by_turns(
+        specs: Vec<ParamSpec>,
+        (groups, turns): (&[Group], usize),
         spaces: &mut Spaces,
         max_binding: u64,
         trainable: bool,
@@ -148,9 +168,9 @@ impl Params {
             arenas.push(Arena { value, training, half, words, runs });
         }
         let rows = groups.list().len();
-        let table =
-            (trainable && rows > 0).then(|| spaces.declare("optimizer groups", rows * Row::WORDS));
-        Ok(Params { entries, by_name, arenas, groups: groups.read_from(table), trainable })
+        let words = turns.saturating_sub(1) * turn_words(rows) + rows * Row::WORDS;
+        let table = (trainable && rows > 0).then(|| spaces.declare("optimizer groups", words));
+        Ok(Params { entries, by_name, arenas, groups: groups.read_from(table), trainable, turns })
     }
 
     /// The groups, none of which has taken a step yet; what a training loop advances and writes.
@@ -234,7 +254,7 @@ impl Params {
     /// # Errors
     /// Parameters that were not made to be trained; a bound of `clip` that is not above 0.
     pub fn optimize(&self, tape: &mut Tape, clip: Clip) -> Result<Option<Var>> {
-        self.record(tape, |_| true, clip)
+        self.record(tape, 0, |_| true, clip)
     }
 
     /// The same of these groups alone: of all others neither values nor gradients are touched, nor do
@@ -248,14 +268,61 @@ impl Params {
         groups: &[&str],
         clip: Clip,
     ) -> Result<Option<Var>> {
+        self.optimize_turn(tape, 0, groups, clip)
+    }
+
+    /// The same as turn `turn`, from 0, of a step that updates its groups [by turns](Self::by_turns),
+    /// with the settings that [`Groups::write_turn`] has written for it.
+    ///
+    /// # Errors
+    /// As [`optimize_only`](Self::optimize_only), and a turn that these were not made for.
+    pub fn optimize_turn(
+        &self,
+        tape: &mut Tape,
+        turn: usize,
+        groups: &[&str],
+        clip: Clip,
+    ) -> Result<Option<Var>> {
         let chosen: Vec<usize> =
             groups.iter().map(|name| self.groups.find(name)).collect::<Result<_>>()?;
-        self.record(tape, |group| chosen.contains(&group), clip)
+        if turn >= self.turns {
+            let detail = format!("turn {turn} of parameters that were made for {}", self.turns);
+            return Err(Error::shape("optimize", detail));
+        }
+        self.record(tape, turn, |group| chosen.contains(&group), clip)
+    }
+
+    /// The first of the trained parameters of `groups` to whose gradient no call of `tape` from the
+    /// `since`-th on adds anything.
+    #[cfg(feature = "train")]
+    pub(crate) fn unreached(&self, tape: &Tape, since: usize, groups: &[&str]) -> Option<&str> {
+        use crate::plan::{Access, Place};
+        let recording = tape.recording();
+        let written = |space: SpaceId, range: (usize, usize)| {
+            recording.calls[since..].iter().any(|call| {
+                call.kernel.bindings.iter().zip(&call.args).any(|(binding, arg)| {
+                    let info = arg.and_then(|arg| recording.get(arg));
+                    info.filter(|_| binding.access == Access::Write).is_some_and(|info| {
+                        matches!(info.place, Place::Space { space: at, offset } if at == space
+                            && offset < range.1 && range.0 < offset + info.words())
+                    })
+                })
+            })
+        };
+        let missed = self.entries.iter().find(|entry| {
+            let Some(Training { grad, .. }) = self.arenas[entry.arena].training else {
+                return false;
+            };
+            let range = (entry.offset, entry.offset + entry.spec.words());
+            groups.contains(&entry.spec.group.as_str()) && !written(grad, range)
+        });
+        missed.map(|entry| entry.spec.name.as_str())
     }
 
     fn record(
         &self,
         tape: &mut Tape,
+        turn: usize,
         chosen: impl Fn(usize) -> bool,
         clip: Clip,
     ) -> Result<Option<Var>> {
@@ -284,7 +351,7 @@ impl Params {
             }
         }
         let shape = [self.groups.list().len(), Row::WORDS];
-        let table = tape.input("groups", &shape, table, 0);
+        let table = tape.input("groups", &shape, table, turn * turn_words(shape[0]));
         tape.in_stage(Stage::Update, |tape| tape.optimize(&all, table, clip))
     }
 

@@ -29,6 +29,7 @@ pub mod normalize;
 pub mod objective;
 pub mod optim;
 pub mod outer;
+pub mod owm;
 pub mod permute;
 pub mod pool;
 pub mod positions;

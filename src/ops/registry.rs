@@ -28,6 +28,7 @@ pub static KERNELS: &[&Kernel] = &[
     &optim::adam::ADAM,
     &optim::sgd::SGD,
     &optim::square_sum::SQUARE_SUM,
+    &owm::OWM_UPDATE,
     &rows::SCATTER,
     &log_row::LOG_ROW,
     &gather::GATHER,

@@ -15,12 +15,15 @@ pub struct Step {
     /// Factor on accumulated gradients where the optimiser takes them: 1 where they are summed, 1/k
     /// where k micro-batches are averaged.
     pub grad_scale: f32,
+    /// Of the epoch's batches the share that came before this one: from 0 to below 1.
+    pub epoch_done: f32,
     /// Unused.
-    pub pad: [u32; 3],
+    pub pad: [u32; 2],
 }
 
 impl Default for Step {
     fn default() -> Self {
-        Step { seed: 1111, step: 0, epoch: 1, slot: 0, grad_scale: 1.0, pad: [0; 3] }
+        let pad = [0; 2];
+        Step { seed: 1111, step: 0, epoch: 1, slot: 0, grad_scale: 1.0, epoch_done: 0.0, pad }
     }
 }

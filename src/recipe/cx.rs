@@ -67,7 +67,7 @@ pub struct Cx<'a> {
     columns: &'a Columns,
     outputs: &'a [Output],
     goal: &'a Goal,
-    train: Option<&'a TrainSpaces>,
+    train: Option<(&'a TrainSpaces, &'a str)>,
     losses: Vec<Var>,
     logged: Vec<(usize, Var)>,
     own_row: bool,
@@ -82,6 +82,8 @@ pub(super) struct Recorded {
     pub losses: Vec<Var>,
     /// Numbers of the log by column; none where the recipe wrote its row itself.
     pub logged: Vec<(usize, Var)>,
+    /// Whether it did.
+    pub own_row: bool,
     /// What it left, each with the first output that it is of.
     pub left: Vec<(usize, Var)>,
     /// What comes after the gradients.
@@ -93,7 +95,7 @@ impl<'a> Cx<'a> {
         (tape, params): (&'a mut Tape, &'a Params),
         (layout, block): (&'a Layout, SpaceId),
         (columns, outputs, goal): (&'a Columns, &'a [Output], &'a Goal),
-        train: Option<&'a TrainSpaces>,
+        train: Option<(&'a TrainSpaces, &'a str)>,
     ) -> Self {
         Cx {
             tape,
@@ -116,6 +118,12 @@ impl<'a> Cx<'a> {
     /// Whether the batch is trained on; otherwise dropout is off and there is no loss.
     pub fn training(&self) -> bool {
         self.train.is_some()
+    }
+
+    /// The name of the [turn](super::Turn) of training that is recorded; nothing where there is no
+    /// training.
+    pub fn turn(&self) -> Option<&'a str> {
+        self.train.map(|(_, turn)| turn)
     }
 
     /// `p` in training, 0 otherwise.
@@ -211,8 +219,7 @@ impl<'a> Cx<'a> {
     /// # Errors
     /// As [`loss`](Self::loss).
     pub fn task_loss(&mut self, name: &str, scores: Var, distance: Distance) -> Result<()> {
-        let target = self.target();
-        let loss = self.goal.loss(self.tape, scores, target, distance)?;
+        let loss = self.goal_loss(scores, distance)?;
         self.loss(name, loss)
     }
 
@@ -228,6 +235,15 @@ impl<'a> Cx<'a> {
         self.loss(modality.short(), loss)
     }
 
+    /// The same loss by itself, neither logged nor counted.
+    ///
+    /// # Errors
+    /// Scores that are not the task's.
+    pub fn goal_loss(&mut self, scores: Var, distance: Distance) -> Result<Var> {
+        let target = self.target();
+        self.goal.loss(self.tape, scores, target, distance)
+    }
+
     /// The text as tokens.
     ///
     /// # Errors
@@ -239,7 +255,8 @@ impl<'a> Cx<'a> {
     }
 
     fn spaces(&self) -> Result<&'a TrainSpaces> {
-        self.train.ok_or_else(|| Error::shape("record", "only training has states and losses"))
+        let spaces = self.train.map(|(spaces, _)| spaces);
+        spaces.ok_or_else(|| Error::shape("record", "only training has states and losses"))
     }
 
     /// A state, in training.
@@ -279,9 +296,7 @@ impl<'a> Cx<'a> {
     /// A name that is no column, or that counts only up to a margin, which a recipe has to record
     /// itself; a tensor of several numbers; no training.
     pub fn loss(&mut self, name: &str, var: Var) -> Result<()> {
-        self.spaces()?;
-        let column = self.columns.position(name);
-        let column = column.ok_or_else(|| Error::shape("loss", format!("no column '{name}'")))?;
+        let column = self.column(name)?;
         let part = match self.columns.list()[column].counts {
             Counts::Whole => Some(var),
             Counts::Times(weight) => Some(self.tape.scale(var, weight as f32)?),
@@ -295,6 +310,22 @@ impl<'a> Cx<'a> {
         Ok(())
     }
 
+    /// Logs a single number under a column's name, and has nothing learn from it.
+    ///
+    /// # Errors
+    /// A name that is no column; a tensor of several numbers; no training.
+    pub fn log(&mut self, name: &str, var: Var) -> Result<()> {
+        let column = self.column(name)?;
+        self.logged.push((column, var));
+        Ok(())
+    }
+
+    fn column(&self, name: &str) -> Result<usize> {
+        self.spaces()?;
+        let column = self.columns.position(name);
+        column.ok_or_else(|| Error::shape("loss", format!("no column '{name}'")))
+    }
+
     /// The loss ring `[rows, width]`, for an operation that writes the row of this step itself.
     ///
     /// # Errors
@@ -306,7 +337,8 @@ impl<'a> Cx<'a> {
         Ok(self.field("ring", |tape| tape.input("ring", &shape, spaces.ring, 0)))
     }
 
-    /// A number to differentiate whose row of the log the recipe has [written](Self::ring) itself.
+    /// A number to differentiate that counts in the log otherwise: [by itself](Self::log), or in a row that
+    /// the recipe has [written](Self::ring).
     pub fn whole(&mut self, loss: Var) {
         self.losses.push(loss);
     }
@@ -316,16 +348,8 @@ impl<'a> Cx<'a> {
         self.later.push(Box::new(record));
     }
 
-    pub(super) fn recorded(self) -> Result<Recorded> {
-        let Cx { losses, logged, own_row, left, later, columns, train, .. } = self;
-        let missing = |i: &usize| !logged.iter().any(|(column, _)| column == i);
-        if train.is_some()
-            && !own_row
-            && let Some(i) = (0..columns.list().len()).find(missing)
-        {
-            let name = &columns.list()[i].name;
-            return Err(Error::shape("record", format!("nothing is logged as '{name}'")));
-        }
-        Ok(Recorded { losses, logged, left, later })
+    pub(super) fn recorded(self) -> Recorded {
+        let Cx { losses, logged, own_row, left, later, .. } = self;
+        Recorded { losses, logged, own_row, left, later }
     }
 }

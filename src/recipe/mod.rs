@@ -2,6 +2,7 @@
 
 mod almt;
 mod bert_mag;
+mod between;
 mod blocks;
 mod cenet;
 pub mod config;
@@ -14,6 +15,7 @@ mod lmf;
 mod memory;
 mod mfn;
 mod misa;
+mod mla;
 mod model;
 mod mult;
 mod overlay;
@@ -24,9 +26,12 @@ pub mod self_mm;
 mod subnets;
 mod tfn;
 #[cfg(test)]
+mod turns_tests;
+#[cfg(test)]
 mod vectors;
 
 pub use crate::data::Reads;
+pub use between::{EpochEnd, Kept, Plateau};
 pub use config::{
     BySense, ByStream, ClassWeights, Config, Pooling, TaskChoice, TaskConfig, TextEncoder,
     TokenSource,
@@ -38,7 +43,7 @@ pub use model::{Model, Offered};
 pub use overlay::{nearest, value_of};
 pub use recipe::{
     AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, OutputKind, Recipe,
-    StateSpec,
+    StateSpec, Turn,
 };
 pub(crate) use registry::bert_prefix;
 pub use registry::{Entry, MODELS, find};

@@ -2,9 +2,9 @@
 //! its batches as whole recordings.
 
 use super::config::Config;
-use super::cx::{Cx, StateSpace, TrainSpaces};
+use super::cx::{Cx, Recorded, StateSpace, TrainSpaces};
 use super::goal::Goal;
-use super::recipe::{Columns, Output, OutputKind, Recipe};
+use super::recipe::{Columns, Output, OutputKind, Recipe, Turn};
 use super::registry;
 use crate::data::task::NUMBER;
 use crate::data::{BatchShape, Layout, Modality, Reads, StreamSpec, Task};
@@ -75,6 +75,7 @@ pub struct Model {
     reads: Reads,
     columns: Columns,
     outputs: Vec<Output>,
+    turns: Vec<Turn>,
     goal: Goal,
 }
 
@@ -86,8 +87,14 @@ impl Model {
     pub fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
         let recipe = registry::make(config, offered)?;
         let goal = Goal::new(config, offered.task, offered.counts, offered.rows);
+        Ok(Self::of(config, recipe, goal))
+    }
+
+    /// A recipe with a configuration.
+    pub(super) fn of(config: &Config, recipe: Box<dyn Recipe>, goal: Goal) -> Self {
         let (reads, columns, outputs) = (recipe.reads(), recipe.columns(), recipe.outputs());
-        Ok(Model { config: config.clone(), recipe, reads, columns, outputs, goal })
+        let turns = recipe.turns();
+        Model { config: config.clone(), recipe, reads, columns, outputs, turns, goal }
     }
 
     /// The configuration it was made from.
@@ -155,6 +162,11 @@ impl Model {
         self.recipe.groups()
     }
 
+    /// The turns in which it learns from a batch, in order.
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
+    }
+
     /// The block of a batch of this shape.
     pub fn layout(&self, shape: &BatchShape) -> Layout {
         Layout::of(shape, &self.reads, self.task().width())
@@ -185,16 +197,17 @@ impl Model {
         tape: &'a mut Tape,
         params: &'a Params,
         place: (&'a Layout, SpaceId),
-        train: Option<&'a TrainSpaces>,
+        train: Option<(&'a TrainSpaces, &'a str)>,
     ) -> Cx<'a> {
         Cx::new((tape, params), place, (&self.columns, &self.outputs, &self.goal), train)
     }
 
-    /// Records a whole training step: forward, objective and its row of the loss ring, backward, what the
-    /// recipe has after that, optimiser.
+    /// Records a whole training step, turn by turn: forward, objective and its numbers in the row of the
+    /// loss ring, backward, what the recipe has after that, optimiser.
     ///
     /// # Errors
-    /// Those of the recipe.
+    /// Those of the recipe; a column that no turn logs; parameters of other groups or [turns](Self::turns);
+    /// where there are several turns, one that moves a parameter that none of its losses reaches.
     pub fn step(
         &self,
         tape: &mut Tape,
@@ -203,23 +216,78 @@ impl Model {
         block: SpaceId,
         spaces: &TrainSpaces,
     ) -> Result<()> {
-        let mut cx = self.cx(tape, params, (layout, block), Some(spaces));
+        let train = &self.config.train;
+        let bound = |most: f64| (most > 0.0).then_some(most as f32);
+        let clip = Clip { norm: bound(train.clip_norm), value: bound(train.clip_value) };
+        let moved = |group: &Group| {
+            let own = |turn: &Turn| turn.groups.as_ref().is_none_or(|g| g.contains(&group.name));
+            self.turns.iter().any(own)
+        };
+        if let Some(group) = self.groups().into_iter().find(|group| !moved(group)) {
+            let detail = format!("no turn moves the parameter group '{}'", group.name);
+            return Err(Error::shape("record", detail));
+        }
+        let mut missing = vec![true; self.columns.list().len()];
+        for (i, turn) in self.turns.iter().enumerate() {
+            let since = tape.recording().calls.len();
+            let place = (layout, block);
+            let made =
+                self.turn(tape, params, place, (spaces, turn)).map_err(|e| self.within(turn, e))?;
+            missing.iter_mut().for_each(|column| *column &= !made.own_row);
+            made.logged.iter().for_each(|(column, _)| missing[*column] = false);
+            match &turn.groups {
+                None => params.optimize(tape, clip)?,
+                Some(groups) => {
+                    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+                    if let Some(name) = params.unreached(tape, since, &groups) {
+                        let detail = format!(
+                            "it moves '{name}', which none of its losses reaches: give that a group that \
+                             it leaves alone"
+                        );
+                        return Err(self.within(turn, Error::shape("record", detail)));
+                    }
+                    params.optimize_turn(tape, i, &groups, clip)?
+                }
+            };
+        }
+        if let Some(i) = missing.iter().position(|missing| *missing) {
+            let name = &self.columns.list()[i].name;
+            return Err(Error::shape("record", format!("nothing is logged as '{name}'")));
+        }
+        Ok(())
+    }
+
+    /// Records a turn up to its gradients and what the recipe has after them.
+    fn turn(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        place: (&Layout, SpaceId),
+        (spaces, turn): (&TrainSpaces, &Turn),
+    ) -> Result<Recorded> {
+        let mut cx = self.cx(tape, params, place, Some((spaces, &turn.name)));
         self.recipe.record(&mut cx)?;
-        let made = cx.recorded()?;
+        let mut made = cx.recorded();
         if !made.logged.is_empty() {
             let shape = [spaces.ring_rows, self.columns.width()];
             let ring = tape.input("ring", &shape, spaces.ring, 0);
             tape.log_row(&made.logged, ring)?;
         }
         tape.backward(&made.losses)?;
-        for record in made.later {
+        for record in std::mem::take(&mut made.later) {
             record(tape)?;
         }
-        let train = &self.config.train;
-        let bound = |most: f64| (most > 0.0).then_some(most as f32);
-        let clip = Clip { norm: bound(train.clip_norm), value: bound(train.clip_value) };
-        params.optimize(tape, clip)?;
-        Ok(())
+        Ok(made)
+    }
+
+    /// An error with the turn that it is of, where there are several.
+    fn within(&self, turn: &Turn, error: Error) -> Error {
+        match error {
+            Error::Shape { op, detail } if self.turns.len() > 1 => {
+                Error::shape(op, format!("in turn '{}', {detail}", turn.name))
+            }
+            other => other,
+        }
     }
 
     /// Records a forward pass that leaves all outputs of a kind side by side, row by row, in
@@ -238,7 +306,7 @@ impl Model {
         let mut cx = self.cx(tape, params, (layout, block), None);
         self.recipe.record(&mut cx)?;
         let places = cx.rows();
-        let left = cx.recorded()?.left;
+        let left = cx.recorded().left;
         let table = tape.input("results", &[rows, self.width(kind)], table, 0);
         let mut at = 0;
         for (first, var) in self.left_of(kind, left)? {

@@ -14,11 +14,15 @@
 //! Since September 2022 MMSA's encoders have no positions unless told, and nobody tells them:
 //! `model.positions=false` is that; its published results are older.
 //!
-//! What differs from MMSA: its learning rate falls to a tenth when the validation loss stands still, and
-//! there is no such schedule here; it clips what has accumulated after each micro-batch, here it is
-//! clipped once, before the step; keys and values of a stream drop the same elements of its embedding.
-//! A training step on MOSI is 1,184 dispatches.
+//! As there, the learning rate falls to a tenth once the validation loss has not been better for more than
+//! `model.plateau.patience` epochs. It falls by the loss that early stopping goes by, the mean over batches,
+//! and stays where it is without validation rows.
+//!
+//! What differs from MMSA: it clips what has accumulated after each micro-batch, here it is clipped once,
+//! before the step; keys and values of a stream drop the same elements of its embedding. A training step on
+//! MOSI is 1,184 dispatches.
 
+use super::between::{EpochEnd, Plateau};
 use super::config::{ByStream, Config, PartRates, at_least_one, fail, probability};
 use super::crossmodal::{Encoder, placed};
 use super::cx::Cx;
@@ -55,6 +59,9 @@ struct Own {
     kernel: ByStream,
     /// Tell encoders the positions of steps, as the paper has it.
     positions: bool,
+    /// When the learning rate falls; never in runs that are older than this setting.
+    #[serde(default)]
+    plateau: Plateau,
     /// Dropout probabilities.
     dropout: Dropouts,
 }
@@ -119,6 +126,11 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
         "sims" => (50, 10, 2, [5, 1, 1], [0.2, 0.1, 0.0], [0.1, 0.2, 0.3], 16, 2e-3),
         _ => (50, 10, 4, [5, 5, 5], [0.3, 0.2, 0.0], [0.2, 0.0, 0.5], 16, 2e-3),
     };
+    let patience = match name {
+        "mosei" => 20,
+        "sims" => 10,
+        _ => 5,
+    };
     if name == "sims" {
         config.sims();
     }
@@ -137,6 +149,7 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
             layers,
             kernel: ByStream { text: text_taps, audio, vision, other: vision },
             positions: true,
+            plateau: Plateau { patience, factor: 0.1 },
             dropout: Dropouts {
                 attention_text,
                 attention_audio,
@@ -168,6 +181,10 @@ pub(super) fn check(config: &Config) -> Result<()> {
     // A memory is up to twice as wide.
     if !model.width.is_multiple_of(model.heads) || 2 * model.width / model.heads > MAX_HEAD {
         return fail("model.heads", "a divisor of model.width, with heads of at most 64");
+    }
+    let factor = model.plateau.factor;
+    if !(factor > 0.0 && factor <= 1.0) {
+        return fail("model.plateau.factor", "a number above 0 and at most 1, which leaves it off");
     }
     for (name, value) in model.dropout.list() {
         probability(&format!("model.dropout.{name}"), value)?;
@@ -327,5 +344,9 @@ impl Recipe for MulT {
         let score = linear(cx.tape, cx.params, "out_layer", y, Act::None)?;
         cx.output("M", score)?;
         if cx.training() { cx.task_loss("M", score, Distance::Absolute) } else { Ok(()) }
+    }
+
+    fn epoch_end(&self, end: &mut EpochEnd<'_>) -> Result<()> {
+        self.own.plateau.epoch_end(end, &[(GROUP, self.config.train.lr.get(GROUP))])
     }
 }

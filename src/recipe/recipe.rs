@@ -1,6 +1,7 @@
 //! What a model is to the rest of the house: what it reads, learns, remembers, logs and leaves, and how
 //! one batch of it is recorded. No device in sight.
 
+use super::between::EpochEnd;
 use super::cx::Cx;
 use crate::data::Reads;
 use crate::error::Result;
@@ -33,11 +34,27 @@ pub trait Recipe: Send + Sync {
     /// What a forward pass leaves of each row: scores first, then representations.
     fn outputs(&self) -> Vec<Output>;
 
-    /// Records one batch: what it leaves by [`Cx::output`]; in training its losses by [`Cx::loss`].
+    /// The turns in which it learns from one batch, in order: each is recorded by itself, behind what the
+    /// one before has made of the parameters, and moves its own optimiser groups only.
+    fn turns(&self) -> Vec<Turn> {
+        vec![Turn::all()]
+    }
+
+    /// Records one batch: what it leaves by [`Cx::output`]; in training its losses by [`Cx::loss`], those
+    /// of the turn that [`Cx::turn`] names. Every column is of one turn.
     ///
     /// # Errors
     /// Sizes that do not fit.
     fn record(&self, cx: &mut Cx<'_>) -> Result<()>;
+
+    /// Between epochs: what it changes of its learning rates, and what it keeps for that.
+    ///
+    /// # Errors
+    /// A group that it has not; what cannot be kept.
+    fn epoch_end(&self, end: &mut EpochEnd<'_>) -> Result<()> {
+        let _ = end;
+        Ok(())
+    }
 
     /// The pretrained encoder that it trains, where it has one.
     fn bert(&self) -> Option<&Bert> {
@@ -52,6 +69,36 @@ pub trait Recipe: Send + Sync {
     /// The labels that it makes for its parts, where it does.
     fn generated(&self) -> Option<GeneratedLabels> {
         None
+    }
+}
+
+/// One of the programs that a recipe makes of a training batch: forward, backward and the optimiser.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// What it is called.
+    pub name: String,
+    /// The optimiser groups that it moves, by name; all of them where nothing is said.
+    pub groups: Option<Vec<String>>,
+}
+
+impl Turn {
+    /// The only turn: it moves all groups.
+    pub fn all() -> Self {
+        Turn { name: "step".into(), groups: None }
+    }
+
+    /// A turn that moves these groups. Its losses must reach all of their parameters: one that no loss
+    /// reaches has no gradient, and momentum and decay are not to move it.
+    pub fn of<const N: usize>(name: impl Into<String>, groups: [&str; N]) -> Self {
+        Turn { name: name.into(), groups: Some(groups.map(String::from).into()) }
+    }
+
+    /// The names of its groups, of those there are.
+    pub(crate) fn moves<'a>(&'a self, all: impl Iterator<Item = &'a Group>) -> Vec<&'a str> {
+        match &self.groups {
+            Some(own) => own.iter().map(String::as_str).collect(),
+            None => all.map(|group| group.name.as_str()).collect(),
+        }
     }
 }
 
@@ -73,6 +120,23 @@ pub enum Begins {
     Zero,
     /// In each of its rows the targets of the training rows.
     Targets,
+    /// The identity; of a square matrix.
+    Identity,
+}
+
+impl StateSpec {
+    /// Its `words` before the first step, with the targets of the training rows.
+    pub(crate) fn first(&self, words: usize, targets: &[u32]) -> Vec<u32> {
+        match self.begins {
+            Begins::Zero => vec![0; words],
+            Begins::Targets => targets.repeat(words / targets.len().max(1)),
+            Begins::Identity => {
+                let side = self.shape.last().copied().unwrap_or(1);
+                let one = |at: usize| if at.is_multiple_of(side + 1) { 1.0_f32 } else { 0.0 };
+                (0..words).map(|at| one(at).to_bits()).collect()
+            }
+        }
+    }
 }
 
 /// A number of a line of the log.

@@ -10,6 +10,7 @@ use super::lf_dnn::{self, LfDnn};
 use super::lmf::{self, Lmf};
 use super::mfn::{self, Mfn};
 use super::misa::{self, Misa};
+use super::mla::{self, Mla};
 use super::model::Offered;
 use super::mult::{self, MulT};
 use super::overlay::nearest;
@@ -17,9 +18,11 @@ use super::recipe::Recipe;
 use super::self_mm::{self, SelfMm};
 use super::subnets::Parts;
 use super::tfn::{self, Tfn};
-use crate::data::{Modality, StreamSpec, TaskKind};
+use crate::data::task::NUMBER;
+use crate::data::{Modality, StreamSpec, Task, TaskKind};
 use crate::error::{Error, Result};
 use crate::nn::BertShape;
+use std::sync::LazyLock;
 
 /// A model of this crate.
 pub struct Entry {
@@ -222,6 +225,21 @@ pub static MODELS: &[Entry] = &[
         make: |config, offered| Ok(Box::new(Misa::new(config, offered)?)),
     },
     Entry {
+        name: "mla",
+        paper: "arXiv:2311.10707",
+        needs: "two or more streams of any name, and classes",
+        others: true,
+        tasks: &[TaskKind::Classes],
+        aligned: false,
+        bert: None,
+        tokens: false,
+        presets: mla::PRESETS,
+        preset: mla::preset,
+        check: mla::check,
+        about: |_, read| Ok(over("MLA", read)),
+        make: |config, offered| Ok(Box::new(Mla::new(config, offered)?)),
+    },
+    Entry {
         name: "almt",
         paper: "arXiv:2310.05804",
         needs: "text (for a BERT, or features), audio and vision",
@@ -316,11 +334,21 @@ impl Entry {
         };
         let streams: Vec<StreamSpec> =
             Modality::KNOWN.into_iter().enumerate().map(stream).collect();
-        let recipe = (self.make)(&config, Offered { bert, ..Offered::new(&streams) })?;
+        let offered = Offered { bert, task: self.easiest(), ..Offered::new(&streams) };
+        let recipe = (self.make)(&config, offered)?;
         let of_encoder = |name: &str| recipe.bert().is_some_and(|bert| bert.owns(name));
         let all = recipe.params(true, usize::MAX).into_iter();
         let trained = all.filter(|spec| !spec.frozen && !of_encoder(&spec.name));
         Ok(trained.map(|spec| spec.len()).sum())
+    }
+
+    /// A task that it can be taught: one number, or else two classes.
+    pub(crate) fn easiest(&self) -> &'static Task {
+        static TWO: LazyLock<Task> = LazyLock::new(|| Task {
+            kind: TaskKind::Classes,
+            names: ["no", "yes"].map(String::from).to_vec(),
+        });
+        if self.tasks.contains(&TaskKind::Regression) { &NUMBER } else { &TWO }
     }
 
     /// What a model of a configuration is, in a sentence or two, over the streams `read`.

@@ -100,6 +100,11 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
+    /// Encoders as MMSA has them.
+    pub(super) fn new(hidden: ByStream, text_out: usize, dropout: Dropouts) -> Self {
+        Sizes { hidden, text_out, dropout, mean: Mean::Padding, deviation: false, parts: None }
+    }
+
     /// Checks ranges.
     pub(super) fn check(&self) -> Result<()> {
         for (name, value) in self.hidden.list() {
@@ -210,6 +215,11 @@ impl Subnets {
         Ok(Subnets { all, heads: Some((heads, parts.weight)) })
     }
 
+    /// Which they are, in order.
+    pub(super) fn modalities(&self) -> Vec<Modality> {
+        self.all.iter().map(|s| s.modality).collect()
+    }
+
     /// Their names.
     pub(super) fn names(&self) -> Vec<&str> {
         self.all.iter().map(|s| s.name.as_str()).collect()
@@ -244,13 +254,24 @@ impl Subnets {
         let mut all = vec![Output::score("M", scores)];
         let parts = self.all.iter().filter(|_| self.heads.is_some());
         all.extend(parts.map(|s| Output::score(s.modality.short(), 1)));
-        let output = |s: &Subnet| Output::representation(format!("encoded {}", s.modality), s.out);
-        all.extend(self.all.iter().map(output));
+        all.extend(self.encoded());
         all.push(Output::representation("feature M", size));
         all
     }
 
+    /// The encodings as outputs.
+    pub(super) fn encoded(&self) -> impl Iterator<Item = Output> {
+        let output = |s: &Subnet| Output::representation(format!("encoded {}", s.modality), s.out);
+        self.all.iter().map(output)
+    }
+
     pub(super) fn params(&self) -> Vec<ParamSpec> {
+        let heads = self.heads.iter().flat_map(|(heads, _)| heads);
+        self.params_of_each().into_iter().flatten().chain(heads.flat_map(Head::specs)).collect()
+    }
+
+    /// Those of the encoders alone, one by one.
+    pub(super) fn params_of_each(&self) -> Vec<Vec<ParamSpec>> {
         let own = self.all.iter().map(|subnet| match &subnet.kind {
             Kind::Lstm(lstm) => lstm.specs(),
             Kind::Mean { hidden, deviation, .. } => {
@@ -264,37 +285,35 @@ impl Subnets {
                 specs
             }
         });
-        let heads = self.heads.iter().flat_map(|(heads, _)| heads);
-        own.flatten().chain(heads.flat_map(Head::specs)).collect()
+        own.collect()
     }
 
     /// Records all of them; they are outputs, too.
     pub(super) fn record(&self, cx: &mut Cx<'_>) -> Result<Vec<Var>> {
-        let mut all = Vec::new();
-        for (i, subnet) in self.all.iter().enumerate() {
-            let out = match &subnet.kind {
-                Kind::Mean { dropout, deviation, .. } => {
-                    subnet.mean(cx, i, *dropout, *deviation)?
-                }
-                Kind::Lstm(lstm) => {
-                    let stream = cx.stream(i)?;
-                    let lengths = cx.whole_lengths(stream)?;
-                    let train = cx.training();
-                    lstm.record(cx.tape, cx.params, stream.values, lengths, train)?
-                }
-            };
-            cx.output(&format!("encoded {}", subnet.modality), out)?;
-            if let Some(head) = self.heads.as_ref().map(|(heads, _)| &heads[i]) {
-                let train = cx.training();
-                let score = head.record(cx.tape, cx.params, &[out], train)?.scores;
-                cx.output(subnet.modality.short(), score)?;
-                if train {
-                    cx.unimodal_loss(subnet.modality, score)?;
-                }
+        (0..self.all.len()).map(|i| self.record_one(cx, i)).collect()
+    }
+
+    /// Records the `i`-th of them, which is an output, too, and its own head where it has one.
+    pub(super) fn record_one(&self, cx: &mut Cx<'_>, i: usize) -> Result<Var> {
+        let subnet = &self.all[i];
+        let train = cx.training();
+        let out = match &subnet.kind {
+            Kind::Mean { dropout, deviation, .. } => subnet.mean(cx, i, *dropout, *deviation)?,
+            Kind::Lstm(lstm) => {
+                let stream = cx.stream(i)?;
+                let lengths = cx.whole_lengths(stream)?;
+                lstm.record(cx.tape, cx.params, stream.values, lengths, train)?
             }
-            all.push(out);
+        };
+        cx.output(&format!("encoded {}", subnet.modality), out)?;
+        if let Some(head) = self.heads.as_ref().map(|(heads, _)| &heads[i]) {
+            let score = head.record(cx.tape, cx.params, &[out], train)?.scores;
+            cx.output(subnet.modality.short(), score)?;
+            if train {
+                cx.unimodal_loss(subnet.modality, score)?;
+            }
         }
-        Ok(all)
+        Ok(out)
     }
 }
 

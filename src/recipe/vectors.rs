@@ -20,13 +20,13 @@ use crate::plan::{Memory, Pool, Spaces};
 use crate::tape::{Tape, Var};
 
 /// Element k is `((a k² + b k + 3) mod 17 − 8) / 10`.
-fn q(a: usize, b: usize, len: usize) -> Vec<f32> {
+pub(super) fn q(a: usize, b: usize, len: usize) -> Vec<f32> {
     (0..len).map(|k| ((a * k * k + b * k + 3) % 17) as f32 / 10.0 - 0.8).collect()
 }
 
 /// What `record` makes of parameters of these values, and the gradients of its sum weighted by `by`.
 /// Parameters that no value is given for are 0, scales of norms 1.
-fn run(
+pub(super) fn run(
     specs: Vec<ParamSpec>,
     values: &[(&str, Vec<f32>)],
     by: &[f32],
@@ -69,7 +69,7 @@ fn run(
     (read(y), read(loss)[0], params.gradients(&gpu, &memory).unwrap())
 }
 
-fn close(what: &str, got: &[f32], want: &[f32]) {
+pub(super) fn close(what: &str, got: &[f32], want: &[f32]) {
     let scale = want.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
     assert_eq!(got.len(), want.len(), "{what}");
     for (got, want) in got.iter().zip(want) {
@@ -77,7 +77,7 @@ fn close(what: &str, got: &[f32], want: &[f32]) {
     }
 }
 
-fn free(name: &str, shape: &[usize]) -> ParamSpec {
+pub(super) fn free(name: &str, shape: &[usize]) -> ParamSpec {
     ParamSpec::new(name, shape, GROUP, Init::Zeros)
 }
 

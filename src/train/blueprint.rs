@@ -98,7 +98,8 @@ impl Blueprint {
     ) -> Result<Self> {
         let mut spaces = Spaces::new();
         let specs = model.params(train, Params::largest(caps.max_binding));
-        let params = Params::new(specs, &model.groups(), &mut spaces, caps.max_binding, train)?;
+        let groups = (&model.groups()[..], model.turns().len());
+        let params = Params::by_turns(specs, groups, &mut spaces, caps.max_binding, train)?;
         let block = spaces.declare("batch", model.layout(batch).words);
         // All scores of a split, and the representations of one batch: those are read in passes.
         let scores = data.most_rows() * table_width(model, Kind::Scores);
@@ -183,6 +184,8 @@ impl Blueprint {
 pub struct Outline {
     /// Every dispatch.
     pub plan: Plan,
+    /// The turns that they are of, in order: one for most models.
+    pub turns: Vec<String>,
     /// Scalar parameters.
     pub parameters: usize,
     /// Rows of its batch.
@@ -222,6 +225,7 @@ pub fn outline(config: &Config, data: &Path, encoder: &Path, caps: &Caps) -> Res
     };
     let rows = data.most_rows();
     Ok(Outline {
+        turns: model.turns().iter().map(|turn| turn.name.clone()).collect(),
         parameters: made.params.count(),
         checkpoint_saves,
         batch: config.train.batch_size.min(rows),

@@ -5,10 +5,11 @@ use crate::error::{Error, Result};
 use crate::files::{self, check_format, first_format, tensor_header, write_atomic_with};
 use crate::nn::Weights;
 use crate::plan::SpaceId;
-use crate::recipe::Config;
+use crate::recipe::{Config, Kept};
 use memmap2::Mmap;
 use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What a model file says of itself, in its header: all that is needed to run it.
@@ -122,8 +123,15 @@ pub(super) struct StateCard {
     pub epoch: usize,
     /// Micro-batches taken.
     pub step: u32,
-    /// Optimiser steps taken.
+    /// Batches after which the optimiser ran.
     pub updates: u32,
+    /// Steps of the parameter groups that have taken others than that: those that move in some turns of a
+    /// batch only, or in several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub group_steps: BTreeMap<String, u32>,
+    /// What the recipe has kept between epochs.
+    #[serde(default, skip_serializing_if = "Kept::is_empty")]
+    pub kept: Kept,
     /// SHA-256 of the data.
     pub data_sha256: String,
 }

@@ -174,6 +174,7 @@ fn one_epoch(
     let line = serde_json::to_value(&record)
         .map_err(|e| Error::checkpoint(files.at("epochs.jsonl"), e.to_string()))?;
     files.append("epochs.jsonl", &[line])?;
+    session.end_epoch(epoch, record.valid_loss)?;
     session.save_state(&files.state(), epoch)?;
     Ok(record)
 }

@@ -96,6 +96,16 @@ pub(super) fn check_schedule(model: &Model, data: &Dataset) -> Result<()> {
     let t = &model.config().train;
     let rows = data.split(SplitName::Train).map_or(0, |s| s.rows());
     let batches = rows.div_ceil(t.batch_size);
+    if model.turns().len() > 1 && t.accumulate > 1 {
+        let turns: Vec<&str> = model.turns().iter().map(|turn| turn.name.as_str()).collect();
+        return Err(Error::Config(format!(
+            "{} learns from a batch by turns ({}), each of which moves parameters, and train.accumulate = \
+             {} would have them wait: set train.accumulate=1 and a larger train.batch_size",
+            model.config().model.name,
+            turns.join(", then "),
+            t.accumulate
+        )));
+    }
     if batches < t.accumulate && !t.keep_tail {
         return Err(Error::Config(format!(
             "{rows} training rows make {batches} micro-batches, fewer than train.accumulate = {}: \

@@ -10,12 +10,12 @@ use crate::data::{
 use crate::error::{Error, Result};
 use crate::files::FORMAT;
 use crate::gpu::Gpu;
-use crate::nn::{Groups, Params, Weights};
+use crate::nn::{Group, Groups, Params, Weights};
 use crate::phase::Phase;
 use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Step};
-use crate::recipe::{Begins, Columns, Config, Model, OutputKind};
+use crate::recipe::{Columns, Config, EpochEnd, Kept, Model, OutputKind};
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -63,6 +63,8 @@ pub struct Session {
     pub(super) step: Step,
     pub(super) updates: u32,
     groups: Groups,
+    /// What the recipe keeps between epochs.
+    kept: Kept,
     columns: Arc<Columns>,
     /// Training statistics of the modalities that were asked for.
     pub(super) usual: HashMap<Modality, Arc<FeatureStats>>,
@@ -118,6 +120,7 @@ impl Session {
             step: Step { seed, ..Step::default() },
             updates: 0,
             groups,
+            kept: Kept::default(),
             columns,
             usual: HashMap::new(),
         };
@@ -242,10 +245,7 @@ impl Session {
         for spec in self.model.recipe().states(train.total) {
             let Some(state) = train.state(spec.name) else { continue };
             let words = self.made.spaces.words(state.space)?;
-            let begins = match spec.begins {
-                Begins::Zero => vec![0; words],
-                Begins::Targets => targets.repeat(words / targets.len().max(1)),
-            };
+            let begins = spec.first(words, targets);
             self.memory.write(&self.gpu, state.space, 0, &begins)?;
         }
         Ok(())
@@ -293,7 +293,16 @@ impl Session {
     pub(super) fn save_state(&self, path: &Path, epoch: usize) -> Result<()> {
         let data_sha256 = self.data.digest().to_string();
         let (step, updates) = (self.step.step, self.updates);
-        let card = StateCard { format: FORMAT, epoch, step, updates, data_sha256 };
+        let mut group_steps = BTreeMap::new();
+        for Group { name, .. } in self.groups.list() {
+            let taken = self.groups.steps(name)?;
+            if taken != updates {
+                group_steps.insert(name.clone(), taken);
+            }
+        }
+        let kept = self.kept.clone();
+        let card =
+            StateCard { format: FORMAT, epoch, step, updates, group_steps, kept, data_sha256 };
         save_state(path, &card, &self.state_spaces()?, |space, words| {
             self.memory.read(&self.gpu, space, 0, words)
         })
@@ -304,8 +313,32 @@ impl Session {
         state.each(&self.state_spaces()?, |space, words| {
             self.memory.write(&self.gpu, space, 0, words)
         })?;
-        (self.step.step, self.updates) = (state.card.step, state.card.updates);
-        Ok(())
+        let card = &state.card;
+        (self.step.step, self.updates) = (card.step, card.updates);
+        self.groups.set_all_steps(card.updates);
+        for (name, taken) in &card.group_steps {
+            self.groups.set_steps(name, *taken)?;
+        }
+        self.kept = card.kept.clone();
+        self.scale_rates()
+    }
+
+    /// Has the recipe end an epoch, from 1, of this validation loss.
+    pub(super) fn end_epoch(&mut self, epoch: usize, valid_loss: Option<f64>) -> Result<()> {
+        let mut end = EpochEnd::new(epoch, valid_loss, &mut self.kept);
+        self.model.recipe().epoch_end(&mut end)?;
+        self.scale_rates()
+    }
+
+    /// Sets the learning rates of groups to what the recipe has made of them between epochs.
+    fn scale_rates(&mut self) -> Result<()> {
+        for group in self.made.params.groups().list() {
+            if let Some(scale) = self.kept.rates.get(&group.name) {
+                self.groups.set_lr(&group.name, group.lr * scale)?;
+            }
+        }
+        let unknown = self.kept.rates.keys().find(|name| self.groups.get(name).is_err());
+        unknown.map_or(Ok(()), |name| self.groups.get(name).map(drop))
     }
 
     // ---- steps -------------------------------------------------------------------------------
@@ -383,6 +416,7 @@ impl Session {
             let in_group = i % t.accumulate + 1;
             let update = in_group == t.accumulate || (last && t.keep_tail);
             self.step.slot = ring.slot();
+            self.step.epoch_done = i as f32 / batches as f32;
             if update {
                 self.count_update()?;
                 self.step.grad_scale = if t.average { 1.0 / in_group as f32 } else { 1.0 };
@@ -409,11 +443,15 @@ impl Session {
         self.staged(kind, batch)?.replay(&self.gpu, &self.memory, update, clear, ring)
     }
 
-    /// The next step is an update: writes the settings of the parameter groups for it.
+    /// The next step is an update: writes the settings of the parameter groups for each of its turns.
     pub(super) fn count_update(&mut self) -> Result<()> {
         self.updates += 1;
-        self.groups.set_all_steps(self.updates);
-        self.groups.write(&self.gpu, &self.memory)
+        let all = self.groups.list().to_vec();
+        for (i, turn) in self.model.turns().iter().enumerate() {
+            self.groups.advance_only(&turn.moves(all.iter()))?;
+            self.groups.write_turn(&self.gpu, &self.memory, i)?;
+        }
+        Ok(())
     }
 
     /// Writes a batch and the step uniforms to where [`staged`](Self::staged) reads them.

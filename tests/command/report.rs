@@ -101,6 +101,32 @@ fn a_run_of_classes_as_a_page() {
             "{row}"
         );
     }
+
+    // A model that learns by turns is trained, scored head by head, shown and timed like any other.
+    let small = "--max-epochs 2 --quiet --set model.hidden=8 --set model.width=8";
+    place().ok(&format!("train --data kinds.safetensors --model mla --out turns {small}"));
+    let found = place().json("eval --model turns --json");
+    for head in ["fused", "audio", "vision", "text"] {
+        assert!(found["metrics"][head]["accuracy"].is_f64(), "no {head} in {found}");
+    }
+    place().ok("report turns --out turns.html");
+    let text = check(&read(&place().at("turns.html")));
+    holds(&text, &["MLA over text, audio, vision.", "Confusion of classes"]);
+    let plan = place().ok("inspect kinds.safetensors --plan --model mla");
+    holds(&plan, &["turns of a step, in this order: audio, vision, text"]);
+    let plan = place().json("inspect kinds.safetensors --plan --model mla --json");
+    assert_eq!(plan["turns"], serde_json::json!(["audio", "vision", "text"]));
+    let stages: Vec<&str> = plan["dispatches"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|dispatch| dispatch["stage"].as_str().unwrap())
+        .collect();
+    // Each of them goes forward, back, and on to the optimiser before the next begins.
+    let ends = stages.windows(2).filter(|w| w[0] == "update" && w[1] == "forward").count();
+    assert_eq!((ends, stages.last()), (2, Some(&"update")), "{stages:?}");
+    let timed = place().json("profile --data kinds.safetensors --model mla --steps 2 --json");
+    assert_eq!(timed["dispatches"], stages.len(), "{timed}");
 }
 
 #[test]

@@ -18,3 +18,4 @@ mod sizes;
 mod steps;
 mod streams;
 mod tape;
+mod turns;

@@ -190,6 +190,12 @@ pub fn settings(model: &str, golden: &Golden) -> Vec<String> {
             all.push(set("train.clip_value", "clip_at"));
             all
         }
+        "mla" => {
+            let mut all = hidden();
+            all.extend(same("model", &["text_out", "width"]));
+            all.push(set("sgd.momentum", "momentum"));
+            all
+        }
         "misa" => {
             let mut all = same("model", &["hidden", "heads", "inner"]);
             all.extend(
@@ -246,6 +252,36 @@ fn close_by_summary(what: &str, got: &[f32], want: &[f32], allowed: f64) {
     assert!(off <= allowed, "{what}: off by {off:e} of its norm, {allowed:e} is allowed");
 }
 
+/// The loss and the gradients of the first batch, left where they are by an optimiser that waits for a second.
+/// Turns wait for nothing: of them it is how far a rate of 1 moves each parameter.
+fn first_gradients(model: &str, golden: &Golden, data: &Arc<Dataset>) -> (Vec<f32>, Weights) {
+    let by_turns = golden.said["turns"].is_array();
+    let set = match by_turns {
+        true => ["train.lr=1", "train.decay=0", "sgd.momentum=0"].as_slice(),
+        false => &["train.accumulate=2", "train.keep_tail=false"],
+    };
+    let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+    let mut first = session(model, golden, data, &set);
+    let mut losses = Vec::new();
+    let batch = golden.said["batch"].as_u64().expect("a number") as u32;
+    first
+        .train_epoch(1, (0..batch).collect(), |record, _| {
+            losses.push(record.loss as f32);
+            Ok(())
+        })
+        .expect("a step");
+    if !by_turns {
+        return (losses, first.gradients().expect("gradients"));
+    }
+    let (before, after) = (golden.weights(), first.weights().expect("weights"));
+    let mut moved = Weights::default();
+    for (name, shape, values) in after.iter().filter(|(name, ..)| !name.contains("running_")) {
+        let from = before.get(name).expect("a parameter").1.iter();
+        moved.insert(name, shape.to_vec(), from.zip(values).map(|(b, a)| b - a).collect());
+    }
+    (losses, moved)
+}
+
 fn check(fixture: &str) {
     let golden = Golden::read(fixture);
     let model = golden.said["model"].as_str().expect("a name");
@@ -261,19 +297,8 @@ fn check(fixture: &str) {
     let scores = whole.predict(SplitName::Test).expect("scores").fused();
     close(&format!("{model}: scores"), &scores, &golden.file.f32("forward"), 1e-5);
 
-    // The gradients of the first batch, left where they are by an optimiser that waits for a second.
-    let waiting = ["train.accumulate=2".to_string(), "train.keep_tail=false".into()];
-    let mut first = session(model, &golden, &data, &waiting);
-    let mut losses = Vec::new();
-    let order: Vec<u32> = (0..batch as u32).collect();
-    first
-        .train_epoch(1, order, |record, _| {
-            losses.push(record.loss as f32);
-            Ok(())
-        })
-        .expect("a step");
+    let (losses, gradients) = first_gradients(model, &golden, &data);
     close(&format!("{model}: first loss"), &losses, &golden.file.f32("loss0"), 1e-5);
-    let gradients = first.gradients().expect("gradients");
     let (wanted, summaries) = (golden.file.under("grad."), golden.summaries("grad"));
     assert!(!wanted.is_empty());
     let trained = gradients.iter().count();
@@ -469,7 +494,38 @@ fn mult_takes_two_streams() {
     let scores = session.predict(SplitName::Test).expect("scores").fused();
     assert!(scores.iter().all(|score| score.is_finite()));
     let refused = made("A").err().expect("one stream is too few").to_string();
-    assert!(refused.contains("two streams or more"), "{refused}");
+    assert!(refused.contains("mult wants two streams or more"), "{refused}");
+}
+
+/// By turns through one head; `tests/fixtures/golden_mla.py` is its witness.
+#[test]
+fn mla_is_pytorchs() {
+    check("mla");
+    let golden = Golden::read("mla");
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = golden.data(folder.path(), &config("mla", &golden, &[]));
+    for (norm, losses, p) in
+        [("none", "losses", "state.P"), ("frobenius", "frobenius.losses", "frobenius.P")]
+    {
+        let set = [format!("model.p_norm={norm}"), "model.batch_entropy=true".into()];
+        let mut session = session("mla", &golden, &data, &set);
+        let said = session.predict(SplitName::Test).expect("scores");
+        assert_eq!(said.tasks, ["M", "A", "V", "T"]);
+        close("scores as released", &said.fused(), &golden.file.f32("forward.batch_entropy"), 1e-5);
+        for (i, letter) in said.tasks.iter().enumerate().skip(1) {
+            let want = golden.file.f32(&format!("out.{letter}"));
+            close(&format!("scores of {letter}"), &said.of(i), &want, 1e-5);
+        }
+        let mut records: Vec<StepRecord> = Vec::new();
+        for epoch in 1..=5 {
+            common::train_epoch(&mut session, epoch, (0..10).collect(), &mut records)
+                .expect("an epoch");
+        }
+        let got: Vec<f32> = records.iter().map(|record| record.loss as f32).collect();
+        close(&format!("losses, {norm}"), &got, &golden.file.f32(losses), 1e-4);
+        let got = session.state("P").expect("a state");
+        close(&format!("P, {norm}"), &got, &golden.file.f32(p), 1e-4);
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use modalign::train::{
     EpochRecord, Observer, RunOptions, Saved, StepRecord, evaluate_run, resume, train,
 };
 use modalign::{Error, Gpu};
-use safetensors::tensor::Dtype;
+use safetensors::tensor::{Dtype, SafeTensors};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -144,6 +144,109 @@ fn a_lost_device_in_any_epoch_costs_nothing() {
         resume(gpu(), &place.run(&name), None, None, &mut ()).unwrap_or_else(|e| panic!("{e}"));
         assert_equal_runs(&whole, &place.run(&name), &format!("killed at {at:?}"));
     }
+}
+
+/// A learning rate that falls by the validation loss, several turns with a projector, and labels and centres:
+/// whatever a model carries from step to step and from epoch to epoch is there again.
+#[test]
+fn no_model_loses_anything_to_a_lost_device() {
+    let place = Place::new();
+    let classes = place.run("classes.safetensors");
+    let mut file = TensorFile::read(&place.data);
+    for (split, rows) in ["train", "valid", "test"].into_iter().zip(Made::default().rows) {
+        file.tensors.remove(&format!("{split}.regression_labels"));
+        let labels: Vec<i32> = (0..rows as i32).map(|row| row % 3).collect();
+        file.put_i32(&format!("{split}.class_labels"), &[rows], &labels);
+    }
+    file.save(&classes);
+    let sequences = place.run("sequences.safetensors");
+    Made { text: Some((4, 12)), ..Made::default() }.tensors().save(&sequences);
+    let of = |model: &str, set: &[&str]| {
+        let first = ["train.batch_size=8", "train.max_epochs=4", "train.early_stop=0"];
+        let name = format!("model.name={model}");
+        let all = first.iter().chain(set).map(ToString::to_string).chain([name]);
+        Config::build("mosi", None, &all.collect::<Vec<_>>()).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let plateau = ["model.plateau.patience=0", "model.plateau.factor=0.5", "train.lr=0.2"];
+    let small = ["model.width=4", "model.heads=2", "model.layers=1", "model.kernel=2"];
+    let mult = [&plateau[..], &small, &["train.accumulate=1", "model.dropout=0.1"]].concat();
+    let mla = ["model.hidden=6", "model.width=8", "sgd.step_size=2", "train.lr=0.05"];
+    for (model, data, config) in [
+        ("mult", &sequences, of("mult", &mult)),
+        ("mla", &classes, of("mla", &mla)),
+        ("self_mm", &place.data, of("self_mm", &["model.dropout=0.05", "train.lr=3e-4"])),
+    ] {
+        let options = |name: &str| RunOptions {
+            data: data.clone(),
+            config: config.clone(),
+            ..place.options(&format!("{model}-{name}"), 4)
+        };
+        let whole = options("whole");
+        train(gpu(), &whole, &mut ()).unwrap_or_else(|e| panic!("{model}: {e}"));
+        for (i, at) in [(1, 2), (3, 3), (4, 1)].into_iter().enumerate() {
+            let killed = options(&format!("killed{i}"));
+            let doomed = open(None);
+            let mut killer = Killer { gpu: &doomed, at, epochs: 0 };
+            let error = train(&doomed, &killed, &mut killer).expect_err("killed");
+            assert!(matches!(error, Error::DeviceLost(_)), "{model} at {at:?}: {error}");
+            resume(gpu(), &killed.out, None, None, &mut ()).unwrap_or_else(|e| panic!("{e}"));
+            let state = "state/state.safetensors";
+            for name in
+                ["last.safetensors", "model.safetensors", "steps.jsonl", "epochs.jsonl", state]
+            {
+                let [x, y] =
+                    [&whole.out, &killed.out].map(|run| fs::read(run.join(name)).expect(name));
+                assert!(x == y, "{model} killed at {at:?}: {name} differs");
+            }
+        }
+        let bytes = fs::read(whole.out.join("state/state.safetensors")).expect("a state");
+        let (_, header) = SafeTensors::read_metadata(&bytes).expect("a header");
+        let card = &header.metadata().as_ref().expect("metadata")["modalign"];
+        let card: serde_json::Value = serde_json::from_str(card).expect("JSON");
+        match model {
+            // It has fallen, and is remembered.
+            "mult" => {
+                let rate = card["kept"]["rates"]["model"].as_f64().expect("a rate");
+                assert!(rate < 1.0, "{card}");
+                assert!(card["kept"]["numbers"]["plateau.best"].is_f64(), "{card}");
+                assert!(card["group_steps"].is_null(), "{card}");
+            }
+            // 26 rows are four batches an epoch, and the head moves three times in each.
+            "mla" => {
+                assert_eq!(card["updates"], 16);
+                assert_eq!(card["group_steps"], serde_json::json!({ "shared head": 48 }));
+                let rate = card["kept"]["rates"]["audio"].as_f64().expect("a rate");
+                assert!((rate - 0.01).abs() < 1e-15, "twice in four epochs: {card}");
+            }
+            // What every run had to say before there were turns and schedules, and nothing else.
+            _ => {
+                let keys: Vec<&String> = card.as_object().expect("an object").keys().collect();
+                assert_eq!(keys, ["format", "epoch", "step", "updates", "data_sha256"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn turns_do_not_wait_for_one_another() {
+    let place = Place::new();
+    let classes = place.run("classes.safetensors");
+    let mut file = TensorFile::read(&place.data);
+    for (split, rows) in ["train", "valid", "test"].into_iter().zip(Made::default().rows) {
+        file.tensors.remove(&format!("{split}.regression_labels"));
+        file.put_i32(&format!("{split}.class_labels"), &[rows], &vec![1; rows]);
+    }
+    file.save(&classes);
+    let set = ["model.name=mla", "train.accumulate=2"].map(String::from);
+    let config = Config::build("mosi", None, &set).expect("a configuration");
+    let options = RunOptions { data: classes, config, ..place.options("none", 1) };
+    let why = train(gpu(), &options, &mut ()).expect_err("refused").to_string();
+    assert!(
+        why.contains("mla learns from a batch by turns (audio, then vision, then text)"),
+        "{why}"
+    );
+    assert!(why.contains("set train.accumulate=1") && !why.contains('\n'), "{why}");
+    assert!(!options.out.exists(), "nothing half-written");
 }
 
 #[test]

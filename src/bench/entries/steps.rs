@@ -9,7 +9,7 @@ use crate::gpu::Caps;
 use crate::nn::{Bert, BertShape, Group, Init, LstmEncoder, ParamSpec, Params};
 use crate::ops::optim::Clip;
 use crate::ops::random;
-use crate::recipe::{Config, MODELS, Model, Offered, find};
+use crate::recipe::{Begins, Config, MODELS, Model, Offered, find};
 use crate::tape::Var;
 
 /// What they are asked for by.
@@ -200,12 +200,14 @@ pub(crate) fn model(caps: &Caps, sizes: ModelSizes) -> Result<Bed> {
     let stream = |(modality, (steps, dim))| StreamSpec { modality, steps, dim, lengths: steps > 1 };
     let length = streams[0].0;
     let streams: Vec<StreamSpec> = Modality::KNOWN.into_iter().zip(streams).map(stream).collect();
-    let offered = Offered { bert: inside.as_ref(), ..Offered::new(&streams) };
+    let task = find(sizes.model)?.easiest();
+    let offered = Offered { bert: inside.as_ref(), task, ..Offered::new(&streams) };
     let model = Model::new(&config, offered)?;
     let mut bed = Bed::new();
     let limit = Params::largest(caps.max_binding);
     let specs = model.params(true, limit);
-    let params = bed.parameters(specs, &model.groups(), caps.max_binding, 0.1)?;
+    let groups = (&model.groups()[..], model.turns().len());
+    let params = bed.parameters_by_turns(specs, groups, caps.max_binding, 0.1)?;
     let packed = packed_rows(vec![length; batch]);
     let tokens = model.reads().tokens(packed);
     let width = model.task().width();
@@ -235,6 +237,11 @@ pub(crate) fn model(caps: &Caps, sizes: ModelSizes) -> Result<Bed> {
         words[layout.rows_at + i] = (i * 7 % rows) as u32;
     }
     bed.set(block, words);
+    for spec in model.recipe().states(rows).iter().filter(|s| s.begins == Begins::Identity) {
+        if let Some(state) = spaces.state(spec.name) {
+            bed.set(state.space, spec.first(spec.shape.iter().product(), &[]));
+        }
+    }
     if let Some(labels) = spaces.state("labels") {
         let tasks = labels.shape.first().copied().unwrap_or(1);
         bed.set(labels.space, bits(random(9, rows)).repeat(tasks));
