@@ -398,6 +398,41 @@ impl Config {
         Ok(())
     }
 
+    /// As [`set_own`](Self::set_own), of a model whose settings are all in `[model]`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn set_model(&mut self, settings: &impl Serialize) -> Result<()> {
+        self.own = Table::new();
+        self.model.own = Table::try_from(settings).map_err(|e| Error::Config(e.to_string()))?;
+        Ok(())
+    }
+
+    /// The settings of a model that are all in `[model]`.
+    ///
+    /// # Errors
+    /// As [`settings`](Self::settings).
+    pub(super) fn model_settings<T: DeserializeOwned>(&self) -> Result<T> {
+        let own = Value::Table(self.model.own.clone());
+        own.try_into().map_err(|e: toml::de::Error| Error::Config(one_line(&e)))
+    }
+
+    /// How MMSA trains most of its models on the data set of a preset: features as they are, batches of so
+    /// many rows, and for each group a learning rate and a weight decay.
+    pub(super) fn as_mmsa<const N: usize>(
+        &mut self,
+        preset: &str,
+        batch: usize,
+        groups: [(&str, f64, f64); N],
+    ) {
+        if preset == "sims" {
+            self.sims();
+        }
+        (self.train.batch_size, self.train.normalize) = (batch, false);
+        self.train.lr = PartRates::of(groups.map(|(name, lr, _)| (name, lr)));
+        self.train.decay = PartRates::of(groups.map(|(name, _, decay)| (name, decay)));
+    }
+
     /// A model's own settings; see [`set_own`](Self::set_own).
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 //!
 //! It wants streams of equally many steps, as aligned data have, and reads their padding, too.
 
-use super::config::{Config, PartRates, at_least_one, fail, probability};
+use super::config::{Config, at_least_one, fail, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
@@ -21,13 +21,6 @@ use crate::tape::Var;
 use serde::{Deserialize, Serialize};
 
 /// The model's own settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    model: Own,
-}
-
-/// Sizes and dropout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Own {
@@ -48,18 +41,12 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
         "sims" => (32, 3, 0.5, 128, 5e-4, 1e-3),
         _ => (128, 4, 0.5, 32, 1e-3, 5e-3),
     };
-    if name == "sims" {
-        config.sims();
-    }
-    config.train.batch_size = batch;
-    config.train.normalize = false;
-    config.train.lr = PartRates::of([(GROUP, lr)]);
-    config.train.decay = PartRates::of([(GROUP, decay)]);
-    config.set_own(&Settings { model: Own { hidden, layers, dropout } })
+    config.as_mmsa(name, batch, [(GROUP, lr, decay)]);
+    config.set_model(&Own { hidden, layers, dropout })
 }
 
 pub(super) fn check(config: &Config) -> Result<()> {
-    let Settings { model } = config.settings()?;
+    let model: Own = config.model_settings()?;
     if !(1..=256).contains(&model.hidden) {
         return fail("model.hidden", "1 to 256");
     }
@@ -77,7 +64,7 @@ pub(super) struct EfLstm {
 
 impl EfLstm {
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
-        let (Settings { model }, letters) = (config.settings()?, &config.model.modalities);
+        let (model, letters) = (config.model_settings::<Own>()?, &config.model.modalities);
         let streams = offered.whole(config);
         let steps: Vec<usize> = streams.iter().map(|s| s.steps).collect();
         if steps.is_empty() || steps.iter().any(|s| *s != steps[0]) {

@@ -7,12 +7,12 @@
 //! MMSA's optimiser leaves out w and b by mistake; `model.freeze_fusion` does so, too. Of fewer
 //! modalities the product is of those.
 
-use super::config::{ByStream, Config, PartRates, at_least_one};
+use super::config::{ByStream, Config, at_least_one};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Recipe};
-use super::subnets::{Dropouts, GROUP, Mean, Parts, Sizes, Subnets};
+use super::subnets::{Dropouts, Encoders, GROUP, Subnets};
 use crate::data::Reads;
 use crate::error::{Error, Result};
 use crate::nn::{Group, Init, ParamSpec};
@@ -26,41 +26,14 @@ const FACTORS: &str = "factors";
 
 /// The model's own settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    model: Own,
-}
-
-/// Sizes and dropout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Own {
-    /// Hidden sizes of the encoders; audio's and vision's are those of their outputs, too.
-    hidden: ByStream,
-    /// Size of the text encoder's output.
-    text_out: usize,
+    /// Its encoders.
+    #[serde(flatten)]
+    encoders: Encoders,
     /// Rank of the factors.
     rank: usize,
-    /// Of the encoders.
-    dropout: Dropouts,
-    /// `padding` as MMSA has it, or `valid`: over which steps audio and vision are averaged.
-    #[serde(default)]
-    mean: Mean,
-    /// Read the deviation over those steps beside the mean; MMSA's models do not.
-    #[serde(default)]
-    deviation: bool,
-    /// Heads of the single modalities, in the multi-task model of this kind.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    parts: Option<Parts>,
     /// Leave the weights of the factors as they begin, as MMSA does.
     freeze_fusion: bool,
-}
-
-impl Own {
-    fn sizes(&self) -> Sizes {
-        let Own { hidden, text_out, dropout, mean, deviation, parts, .. } = *self;
-        Sizes { hidden, text_out, dropout, mean, deviation, parts }
-    }
 }
 
 pub(super) const PRESETS: &[&str] = &["mosi", "mosei", "sims"];
@@ -72,31 +45,16 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
         "sims" => (64, 16, 0.2, 4, 64, 2e-3, 5e-4, 5e-3),
         _ => (128, 16, 0.3, 3, 64, 1e-3, 1e-3, 5e-3),
     };
-    if name == "sims" {
-        config.sims();
-    }
-    config.train.batch_size = batch;
-    config.train.normalize = false;
-    config.train.lr = PartRates::of([(GROUP, lr), (FACTORS, factor_lr)]);
-    config.train.decay = PartRates::of([(GROUP, decay), (FACTORS, decay)]);
-    config.set_own(&Settings {
-        model: Own {
-            hidden: ByStream { text: hidden, audio, vision: hidden, other: hidden },
-            text_out: hidden / 2,
-            rank,
-            dropout: Dropouts::all(p),
-            mean: Mean::Padding,
-            deviation: false,
-            parts: None,
-            freeze_fusion: false,
-        },
-    })
+    config.as_mmsa(name, batch, [(GROUP, lr, decay), (FACTORS, factor_lr, decay)]);
+    let sizes = ByStream { text: hidden, audio, vision: hidden, other: hidden };
+    let encoders = Encoders::new(sizes, hidden / 2, Dropouts::all(p));
+    config.set_model(&Own { encoders, rank, freeze_fusion: false })
 }
 
 pub(super) fn check(config: &Config) -> Result<()> {
-    let Settings { model } = config.settings()?;
+    let model: Own = config.model_settings()?;
     at_least_one("model.rank", model.rank)?;
-    model.sizes().check()
+    model.encoders.check()
 }
 
 pub(super) struct Lmf {
@@ -109,8 +67,8 @@ pub(super) struct Lmf {
 
 impl Lmf {
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
-        let Settings { model: own } = config.settings()?;
-        let subnets = Subnets::new(config, &own.sizes(), offered)?;
+        let own: Own = config.model_settings()?;
+        let subnets = Subnets::new(config, &own.encoders, offered)?;
         Ok(Lmf { config: config.clone(), own, subnets, outputs: offered.task.outputs() })
     }
 

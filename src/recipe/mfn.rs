@@ -16,7 +16,7 @@
 //! memory's own: eight dispatches a step forward and ten backward, three more with dropout. A training
 //! step on MOSI is 1,240 dispatches, 1,050 of which are that walk.
 
-use super::config::{ByStream, Config, PartRates, at_least_one, fail, probability};
+use super::config::{ByStream, Config, at_least_one, fail, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::memory::scan;
@@ -33,13 +33,6 @@ use crate::tape::Var;
 use serde::{Deserialize, Serialize};
 
 /// The model's own settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    model: Own,
-}
-
-/// Sizes and dropout.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Own {
@@ -109,26 +102,18 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
         "sims" => (32, 1e-3, 0.0),
         _ => (128, 2e-3, 0.0),
     };
-    if name == "sims" {
-        config.sims();
-    }
-    config.train.batch_size = batch;
-    config.train.normalize = false;
-    config.train.lr = PartRates::of([(GROUP, lr)]);
-    config.train.decay = PartRates::of([(GROUP, decay)]);
-    config.set_own(&Settings {
-        model: Own {
-            hidden: ByStream { text, audio, vision, other: vision },
-            memory,
-            time: Time::Sequence,
-            inner: Networks::of(inner),
-            dropout: Networks::of(dropout),
-        },
+    config.as_mmsa(name, batch, [(GROUP, lr, decay)]);
+    config.set_model(&Own {
+        hidden: ByStream { text, audio, vision, other: vision },
+        memory,
+        time: Time::Sequence,
+        inner: Networks::of(inner),
+        dropout: Networks::of(dropout),
     })
 }
 
 pub(super) fn check(config: &Config) -> Result<()> {
-    let Settings { model } = config.settings()?;
+    let model: Own = config.model_settings()?;
     for (name, value) in model.hidden.list() {
         if !(1..=256).contains(&value) {
             return fail(&format!("model.hidden.{name}"), "1 to 256");
@@ -161,7 +146,7 @@ pub(super) struct Mfn {
 
 impl Mfn {
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
-        let (Settings { model: own }, letters) = (config.settings()?, &config.model.modalities);
+        let (own, letters) = (config.model_settings::<Own>()?, &config.model.modalities);
         let parts: Vec<Part> = offered
             .whole(config)
             .into_iter()

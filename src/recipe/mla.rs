@@ -27,7 +27,7 @@ use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Begins, Column, Columns, Counts, Output, Recipe, StateSpec, Turn};
-use super::subnets::{Dropouts, Sizes, Subnets};
+use super::subnets::{Dropouts, Encoders, Subnets};
 use crate::data::{Modality, Reads, TaskKind};
 use crate::error::{Error, Result};
 use crate::nn::{Group, ParamSpec, linear, linear_specs};
@@ -124,7 +124,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
     at_least_one("model.width", model.width)?;
     probability("sgd.momentum", sgd.momentum)?;
     not_negative("sgd.gamma", sgd.gamma)?;
-    Sizes::new(model.hidden, model.text_out, model.dropout).check()
+    Encoders::new(model.hidden, model.text_out, model.dropout).check()
 }
 
 pub(super) struct Mla {
@@ -145,7 +145,7 @@ impl Mla {
             )));
         }
         let Own { hidden, text_out, dropout, .. } = settings.model;
-        let subnets = Subnets::new(config, &Sizes::new(hidden, text_out, dropout), offered)?;
+        let subnets = Subnets::new(config, &Encoders::new(hidden, text_out, dropout), offered)?;
         let found = subnets.modalities().len();
         if found < 2 {
             return Err(Error::Config(format!(

@@ -88,21 +88,30 @@ pub enum Mean {
     Valid,
 }
 
-/// Sizes of the encoders.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Sizes {
+/// The encoders' settings, among those of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Encoders {
+    /// Hidden sizes; those of all but the text are those of their outputs, too.
     pub hidden: ByStream,
+    /// Size of the text encoder's output.
     pub text_out: usize,
+    /// Dropout.
     pub dropout: Dropouts,
+    /// `padding` as MMSA has it, or `valid`: over which steps all but the text is averaged.
+    #[serde(default)]
     pub mean: Mean,
+    /// Read the deviation over those steps beside the mean; MMSA's models do not.
+    #[serde(default)]
     pub deviation: bool,
+    /// Heads of the single modalities, in the multi-task model of a kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parts: Option<Parts>,
 }
 
-impl Sizes {
+impl Encoders {
     /// Encoders as MMSA has them.
     pub(super) fn new(hidden: ByStream, text_out: usize, dropout: Dropouts) -> Self {
-        Sizes { hidden, text_out, dropout, mean: Mean::Padding, deviation: false, parts: None }
+        Encoders { hidden, text_out, dropout, mean: Mean::Padding, deviation: false, parts: None }
     }
 
     /// Checks ranges.
@@ -152,7 +161,7 @@ pub(super) struct Subnets {
 impl Subnets {
     /// # Errors
     /// None of the modalities that are wanted.
-    pub(super) fn new(config: &Config, sizes: &Sizes, offered: Offered<'_>) -> Result<Self> {
+    pub(super) fn new(config: &Config, sizes: &Encoders, offered: Offered<'_>) -> Result<Self> {
         let mut streams = offered.whole(config);
         // MMSA's order, in which outputs are concatenated and multiplied.
         streams.sort_by_key(|s| match s.modality {

@@ -7,12 +7,12 @@
 //!
 //! Of fewer modalities the product is of those, and of others of theirs, too.
 
-use super::config::{ByStream, Config, PartRates, at_least_one, probability};
+use super::config::{ByStream, Config, at_least_one, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Columns, Output, Recipe};
-use super::subnets::{Dropouts, GROUP, Mean, Parts, Sizes, Subnets};
+use super::subnets::{Dropouts, Encoders, GROUP, Subnets};
 use crate::data::Reads;
 use crate::error::Result;
 use crate::nn::{Group, Head, ParamSpec};
@@ -22,41 +22,14 @@ use serde::{Deserialize, Serialize};
 
 /// The model's own settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    model: Own,
-}
-
-/// Sizes and dropout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Own {
-    /// Hidden sizes of the encoders; audio's and vision's are those of their outputs, too.
-    hidden: ByStream,
-    /// Size of the text encoder's output.
-    text_out: usize,
+    /// Its encoders.
+    #[serde(flatten)]
+    encoders: Encoders,
     /// Size of the fusion's layers.
     post_fusion: usize,
-    /// Of the encoders.
-    dropout: Dropouts,
-    /// `padding` as MMSA has it, or `valid`: over which steps audio and vision are averaged.
-    #[serde(default)]
-    mean: Mean,
-    /// Read the deviation over those steps beside the mean; MMSA's models do not.
-    #[serde(default)]
-    deviation: bool,
-    /// Heads of the single modalities, in the multi-task model of this kind.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    parts: Option<Parts>,
     /// Before the fusion's layers.
     post_dropout: f64,
-}
-
-impl Own {
-    fn sizes(&self) -> Sizes {
-        let Own { hidden, text_out, dropout, mean, deviation, parts, .. } = *self;
-        Sizes { hidden, text_out, dropout, mean, deviation, parts }
-    }
 }
 
 pub(super) const PRESETS: &[&str] = &["mosi", "mosei", "sims"];
@@ -68,32 +41,17 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
         "sims" => (32, 256, 32, 0.4, 0.4, 32, 5e-4),
         _ => (32, 32, 64, 0.3, 0.5, 32, 1e-3),
     };
-    if name == "sims" {
-        config.sims();
-    }
-    config.train.batch_size = batch;
-    config.train.normalize = false;
-    config.train.lr = PartRates::of([(GROUP, lr)]);
-    config.train.decay = PartRates::of([(GROUP, 0.0)]);
-    config.set_own(&Settings {
-        model: Own {
-            hidden: ByStream { text: 128, audio, vision: 128, other: 128 },
-            text_out,
-            post_fusion: post,
-            dropout: Dropouts::all(p),
-            mean: Mean::Padding,
-            deviation: false,
-            parts: None,
-            post_dropout,
-        },
-    })
+    config.as_mmsa(name, batch, [(GROUP, lr, 0.0)]);
+    let hidden = ByStream { text: 128, audio, vision: 128, other: 128 };
+    let encoders = Encoders::new(hidden, text_out, Dropouts::all(p));
+    config.set_model(&Own { encoders, post_fusion: post, post_dropout })
 }
 
 pub(super) fn check(config: &Config) -> Result<()> {
-    let Settings { model } = config.settings()?;
+    let model: Own = config.model_settings()?;
     at_least_one("model.post_fusion", model.post_fusion)?;
     probability("model.post_dropout", model.post_dropout)?;
-    model.sizes().check()
+    model.encoders.check()
 }
 
 pub(super) struct Tfn {
@@ -106,8 +64,8 @@ pub(super) struct Tfn {
 
 impl Tfn {
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
-        let Settings { model } = config.settings()?;
-        let subnets = Subnets::new(config, &model.sizes(), offered)?;
+        let model: Own = config.model_settings()?;
+        let subnets = Subnets::new(config, &model.encoders, offered)?;
         let inputs = subnets.sizes().iter().map(|size| size + 1).product();
         let fusion = Head {
             name: "post_fusion".into(),
