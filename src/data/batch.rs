@@ -188,7 +188,7 @@ impl Layout {
     }
 
     /// The same with room for the labels of each of these modalities.
-    fn and_unimodal(mut self, modalities: &[Modality]) -> Layout {
+    pub(crate) fn and_unimodal(mut self, modalities: &[Modality]) -> Layout {
         for modality in modalities {
             self.unimodal.push((*modality, self.words));
             self.words = (self.words + self.batch).next_multiple_of(64);

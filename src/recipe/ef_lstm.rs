@@ -78,7 +78,7 @@ impl EfLstm {
             // PyTorch's names are made from `lstm.`, not from MMSA's sub-network.
             name: String::new(),
             inputs,
-            pitch: inputs,
+            pitch: inputs.next_multiple_of(4),
             hidden: model.hidden,
             layers: model.layers,
             bidirectional: false,
@@ -136,6 +136,15 @@ impl Recipe for EfLstm {
         let first = first.ok_or_else(|| Error::shape("ef_lstm", "nothing to read"))?;
         let x = if parts.len() == 1 { parts[0] } else { cx.tape.concat(&parts)? };
         let x = batch_norm(cx, "norm", x, 1)?;
+        // Products of columns in fours have faster kernels. What is added is zero, and so are its weights.
+        let (more, steps) = (self.lstm.pitch - self.lstm.inputs, first.steps);
+        let x = if more == 0 {
+            x
+        } else {
+            let zeros = vec![0.0; cx.batch() * steps * more];
+            let zeros = cx.tape.constant("columns of zeros", &[cx.batch(), steps, more], &zeros)?;
+            cx.tape.concat(&[x, zeros])?
+        };
         let (lengths, train) = (cx.whole_lengths(first)?, cx.training());
         let input = self.lstm.rnn_input(cx.tape, cx.params, "lstm", (x, lengths), train)?;
         let h = cx.tape.lstms(&[input])?[0].last;

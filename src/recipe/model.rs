@@ -174,7 +174,8 @@ impl Model {
 
     /// The block of a batch of so many rows of whole streams, without tokens.
     pub fn whole_layout(&self, rows: usize) -> Layout {
-        Layout::with_targets(rows, &self.reads.streams, None, self.task().width())
+        let layout = Layout::with_targets(rows, &self.reads.streams, None, self.task().width());
+        layout.and_unimodal(&self.reads.unimodal)
     }
 
     /// Declares the buffers of training over `total` rows.
