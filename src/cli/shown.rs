@@ -2,7 +2,7 @@
 //! program: each must start as it is printed, and each file that it names must be there.
 
 use super::{Cli, EXAMPLES};
-use crate::recipe::Config;
+use crate::recipe::{Config, MODELS};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use std::path::Path;
@@ -85,8 +85,12 @@ fn wrong(command: &[String], whole: bool) -> Option<String> {
         Err(problem) if problem.use_stderr() => return Some(problem.to_string()),
         _ => {}
     }
+    // `--model` names a model as `--set` does, unless it is the place of a trained one.
+    let models = MODELS.iter().map(|entry| entry.name);
+    let model = |pair: &&[String]| pair[0] == "--model" && models.clone().any(|m| m == pair[1]);
+    let named = command.windows(2).find(model).map(|pair| format!("model.name={}", pair[1]));
     let settings = command.windows(2).filter(|pair| pair[0] == "--set").map(|pair| pair[1].clone());
-    let settings: Vec<String> = settings.collect();
+    let settings: Vec<String> = named.into_iter().chain(settings).collect();
     Config::build("mosi", None, &settings).err().map(|e| e.to_string())
 }
 
