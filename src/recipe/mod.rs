@@ -22,6 +22,7 @@ mod overlay;
 #[allow(clippy::module_inception, reason = "it is what the floor is about")]
 mod recipe;
 mod registry;
+mod sections;
 pub mod self_mm;
 mod subnets;
 mod tfn;
