@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use super::open_labels::in_range;
 use super::source::{Mapped, Source};
-use super::task::{Table, Task, TaskKind};
+use super::task::{self, Table, Task, TaskKind};
 use super::{Folded, Modality, SplitName, Tokenised, open};
 use crate::error::{Error, Result};
 use crate::nn::BertShape;
@@ -54,6 +55,36 @@ pub struct Text {
 }
 
 impl Dataset {
+    /// Splits of a source, of which nothing else is known yet.
+    pub(super) fn of(
+        source: Arc<dyn Source>,
+        splits: [Option<Split>; 3],
+        names: BTreeMap<String, Vec<String>>,
+    ) -> Dataset {
+        Dataset {
+            source,
+            splits,
+            metadata: BTreeMap::new(),
+            digest: OnceLock::new(),
+            text: None,
+            tokens_digest: None,
+            task: Task::default(),
+            task_note: None,
+            counts: Vec::new(),
+            names,
+            fold: None,
+        }
+    }
+
+    /// The same with the targets of its task: the one that is asked for, or that its rows show.
+    pub(super) fn of_task(self, options: &Options) -> Result<Dataset> {
+        let (task, note) = task::find(&self, options.task)?;
+        if task.one_number() {
+            in_range(&self, options.label_range)?;
+        }
+        Ok(Dataset { task_note: note, ..self.for_task(&task)? })
+    }
+
     /// Opens and checks `NAME.safetensors` (and `NAME.json` beside it, where there is one), with
     /// labels in [-3, 3].
     ///
@@ -459,8 +490,9 @@ impl<'a> Stream<'a> {
     /// All values of `row`, steps x dim, padding included; empty past the last row, and where
     /// [`values`](Self::values) fails.
     pub fn row(&self, row: usize) -> Vec<f32> {
-        // What a file holds of a row that lacks the modality can be looked at all the same.
-        let seen = Stream { missing: None, ..*self };
+        // What a file holds of a row that lacks the modality can be looked at all the same; of another source
+        // nobody asks for it.
+        let seen = Stream { missing: self.missing.filter(|_| !self.checked), ..*self };
         let mut values = seen.values(row).map(Cow::into_owned).unwrap_or_default();
         if !values.is_empty() {
             values.resize(self.steps * self.dim, 0.0);

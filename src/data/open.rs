@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::dataset::{Dataset, Features, Field, Options, Rows, Split, floats, ints};
-use super::open_labels::in_range;
 use super::side::{self, Side};
 use super::source::{Mapped, Source};
-use super::task::{self, Table, Task};
+use super::task::Table;
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};
 use crate::files;
@@ -51,24 +50,8 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
         *slot = part.map(|part| part.finish(&file));
     }
     side::attach(&side, &mut splits)?;
-    let data = Dataset {
-        source,
-        splits,
-        metadata,
-        digest: OnceLock::new(),
-        text: None,
-        tokens_digest: None,
-        task: Task::default(),
-        task_note: None,
-        counts: Vec::new(),
-        names: side.names(),
-        fold: None,
-    };
-    let (task, note) = task::find(&data, options.task)?;
-    if task.one_number() {
-        in_range(&data, options.label_range)?;
-    }
-    Ok(Dataset { task_note: note, ..data.for_task(&task)? })
+    let data = Dataset::of(source, splits, side.names());
+    Dataset { metadata, ..data }.of_task(options)
 }
 
 fn map(path: &Path) -> Result<Mmap> {

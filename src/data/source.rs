@@ -19,14 +19,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 use super::dataset::{Dataset, Features, Options, Split, floats};
-use super::open_labels::in_range;
-use super::task::{self, Table, Task};
+use super::task::Table;
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};
 use crate::files::{self, hex};
@@ -122,24 +121,8 @@ impl Dataset {
             _ => ("target_names", names.clone()),
         };
         let names = Some(&contents.names).filter(|names| !names.is_empty()).map(key);
-        let data = Dataset {
-            source,
-            splits,
-            metadata: BTreeMap::new(),
-            digest: OnceLock::new(),
-            text: None,
-            tokens_digest: None,
-            task: Task::default(),
-            task_note: None,
-            counts: Vec::new(),
-            names: names.into_iter().map(|(key, names)| (key.to_string(), names)).collect(),
-            fold: None,
-        };
-        let (task, note) = task::find(&data, options.task)?;
-        if task.one_number() {
-            in_range(&data, options.label_range)?;
-        }
-        Ok(Dataset { task_note: note, ..data.for_task(&task)? })
+        let names = names.into_iter().map(|(key, names)| (key.to_string(), names)).collect();
+        Dataset::of(source, splits, names).of_task(options)
     }
 }
 
@@ -176,12 +159,12 @@ impl SplitContents {
             }
         }
         let many = |found: usize, width: usize| found != rows * width || width == 0;
-        let wrong = match self.targets.as_ref()? {
+        let wrong = self.targets.as_ref().is_some_and(|targets| match targets {
             TargetValues::Number(v) => many(v.len(), 1) || v.iter().any(|x| !x.is_finite()),
             TargetValues::Numbers(v, k) => many(v.len(), *k) || v.iter().any(|x| !x.is_finite()),
             TargetValues::Classes(v) => many(v.len(), 1) || v.iter().any(|c| *c > 9999),
             TargetValues::Labels(v, k) => many(v.len(), *k) || v.iter().any(|x| *x > 1),
-        };
+        });
         let texts = [&self.ids, &self.texts].into_iter().flatten().any(|all| all.len() != rows);
         let said =
             format!("targets, ids and texts want one for each of {rows} rows, in their range");

@@ -17,7 +17,7 @@ use super::config::{Config, PartRates, at_least_one, fail};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Recipe};
+use super::recipe::{Output, Recipe};
 use super::subnets::GROUP;
 use crate::data::{Reads, StreamSpec};
 use crate::error::{Error, Result};
@@ -341,10 +341,6 @@ impl Recipe for Almt {
             group.schedule(schedule.clone())
         };
         vec![group(GROUP), group(BERT)]
-    }
-
-    fn columns(&self) -> Columns {
-        Columns::task()
     }
 
     fn outputs(&self) -> Vec<Output> {

@@ -12,12 +12,12 @@
 //! word by word, or streams that `model.pool` brings to so many steps, as MMSA does where a data set
 //! has no aligned file. Audio or vision alone leave the other's term of h away.
 
-use super::blocks::{BERT, inside_bert, new_linear, norm, norm_specs, pooled};
-use super::config::{Config, PartRates, fail, not_negative, probability};
+use super::blocks::{BERT, inside_bert, new_linear, norm, norm_specs, one_encoding, pooled};
+use super::config::{Config, fail, not_negative, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Recipe};
+use super::recipe::{Output, Recipe};
 use super::self_mm::reading;
 use super::subnets::GROUP;
 use crate::data::{Modality, Reads, StreamSpec};
@@ -26,13 +26,6 @@ use crate::nn::{Bert, Group, ParamSpec, linear};
 use crate::ops::Act;
 use crate::tape::Var;
 use serde::{Deserialize, Serialize};
-
-/// The model's own settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    model: Own,
-}
 
 /// What moves the vectors, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,18 +51,14 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
         _ => (2e-5, 0.3),
     };
     if name == "sims" {
-        config.sims();
         config.bert.max_tokens = 39;
     }
-    let train = &mut config.train;
-    (train.batch_size, train.normalize) = (32, false);
-    train.lr = PartRates::of([(GROUP, lr), (BERT, lr)]);
-    train.decay = PartRates::of([(GROUP, 0.0), (BERT, 0.0)]);
-    config.set_own(&Settings { model: Own { beta: 1.0, layer: 0, dropout, pool: name == "sims" } })
+    config.as_mmsa(name, 32, [(GROUP, lr, 0.0), (BERT, lr, 0.0)]);
+    config.set_model(&Own { beta: 1.0, layer: 0, dropout, pool: name == "sims" })
 }
 
 pub(super) fn check(config: &Config) -> Result<()> {
-    let Settings { model } = config.settings()?;
+    let model: Own = config.model_settings()?;
     not_negative("model.beta", model.beta)?;
     if model.beta > f64::from(f32::MAX) {
         return fail("model.beta", "a number that f32 holds");
@@ -102,7 +91,7 @@ pub(super) struct BertMag {
 
 impl BertMag {
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
-        let Settings { model: own } = config.settings()?;
+        let own: Own = config.model_settings()?;
         let (bert, streams) = inside_bert(config, offered, (BERT_PREFIX, own.layer))?;
         let bert = Box::new(Bert { groups: (BERT.into(), BERT.into()), ..bert });
         let steps = config.bert.max_tokens.min(bert.shape.positions);
@@ -212,17 +201,8 @@ impl Recipe for BertMag {
         [GROUP, BERT].map(|part| self.config.train.adam(part)).to_vec()
     }
 
-    fn columns(&self) -> Columns {
-        Columns::task()
-    }
-
     fn outputs(&self) -> Vec<Output> {
-        let h = self.bert.shape.hidden;
-        vec![
-            Output::score("M", self.outputs),
-            Output::representation("encoded all", h),
-            Output::representation("feature M", h),
-        ]
+        one_encoding(self.outputs, self.bert.shape.hidden)
     }
 
     fn record(&self, cx: &mut Cx<'_>) -> Result<()> {

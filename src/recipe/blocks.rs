@@ -4,6 +4,7 @@
 use super::config::{Config, TextEncoder};
 use super::cx::Cx;
 use super::model::Offered;
+use super::recipe::Output;
 use super::self_mm::pretrained;
 use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
@@ -44,6 +45,16 @@ pub(super) fn norm(cx: &mut Cx<'_>, name: &str, x: Var) -> Result<Var> {
     let x = cx.tape.mul(x, weight)?;
     let x = cx.tape.add(x, bias)?;
     cx.tape.reshape(x, &shape)
+}
+
+/// What a model leaves that encodes all streams as one: its scores, that encoding and the feature behind it,
+/// both of a `width`.
+pub(super) fn one_encoding(scores: usize, width: usize) -> Vec<Output> {
+    vec![
+        Output::score("M", scores),
+        Output::representation("encoded all", width),
+        Output::representation("feature M", width),
+    ]
 }
 
 /// The mean of squared differences of two tensors of one shape.

@@ -13,12 +13,12 @@
 //! than the attention kernels take: products and a softmax do their work here. The embeddings are not
 //! trained. Audio or vision alone leave the other out of `cat_connect`.
 
-use super::blocks::{BERT, inside_bert, new_linear};
+use super::blocks::{BERT, inside_bert, new_linear, one_encoding};
 use super::config::{Config, PartRates, fail};
 use super::cx::{Cx, StreamVars};
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Recipe};
+use super::recipe::{Output, Recipe};
 use super::self_mm::reading;
 use super::subnets::GROUP;
 use crate::data::{Modality, Reads, StreamSpec};
@@ -201,17 +201,8 @@ impl Recipe for Cenet {
         groups.collect()
     }
 
-    fn columns(&self) -> Columns {
-        Columns::task()
-    }
-
     fn outputs(&self) -> Vec<Output> {
-        let h = self.bert.shape.hidden;
-        vec![
-            Output::score("M", self.outputs),
-            Output::representation("encoded all", h),
-            Output::representation("feature M", h),
-        ]
+        one_encoding(self.outputs, self.bert.shape.hidden)
     }
 
     fn record(&self, cx: &mut Cx<'_>) -> Result<()> {

@@ -7,11 +7,12 @@
 //!
 //! It wants streams of equally many steps, as aligned data have, and reads their padding, too.
 
+use super::blocks::one_encoding;
 use super::config::{Config, at_least_one, fail, probability};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Recipe};
+use super::recipe::{Output, Recipe};
 use super::subnets::{GROUP, batch_norm, batch_norm_specs};
 use crate::data::{Reads, StreamSpec};
 use crate::error::{Error, Result};
@@ -113,17 +114,8 @@ impl Recipe for EfLstm {
         vec![self.config.train.adam(GROUP)]
     }
 
-    fn columns(&self) -> Columns {
-        Columns::task()
-    }
-
     fn outputs(&self) -> Vec<Output> {
-        let h = self.lstm.hidden;
-        vec![
-            Output::score("M", self.outputs),
-            Output::representation("encoded all", h),
-            Output::representation("feature M", h),
-        ]
+        one_encoding(self.outputs, self.lstm.hidden)
     }
 
     fn record(&self, cx: &mut Cx<'_>) -> Result<()> {

@@ -28,7 +28,7 @@ use super::crossmodal::{Encoder, placed};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
-use super::recipe::{Columns, Output, Recipe};
+use super::recipe::{Output, Recipe};
 use super::subnets::{GROUP, field_letter};
 use crate::data::{Modality, Reads, StreamSpec};
 use crate::error::{Error, Result};
@@ -284,10 +284,6 @@ impl Recipe for MulT {
 
     fn groups(&self) -> Vec<Group> {
         vec![self.config.train.adam(GROUP)]
-    }
-
-    fn columns(&self) -> Columns {
-        Columns::task()
     }
 
     fn outputs(&self) -> Vec<Output> {

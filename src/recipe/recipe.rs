@@ -28,8 +28,11 @@ pub trait Recipe: Send + Sync {
         Vec::new()
     }
 
-    /// The numbers of a line of the log, and which of them are the objective.
-    fn columns(&self) -> Columns;
+    /// The numbers of a line of the log, and which of them are the objective: the task's loss alone, where
+    /// nothing else is said.
+    fn columns(&self) -> Columns {
+        Columns::task()
+    }
 
     /// What a forward pass leaves of each row: scores first, then representations.
     fn outputs(&self) -> Vec<Output>;

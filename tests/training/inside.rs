@@ -169,15 +169,21 @@ fn what_they_cannot_use_is_said() {
     }
 }
 
+/// A model of its fixture's settings over its rows, which lie in the folder, before anything is begun.
+fn fresh(model: &str) -> (Golden, tempfile::TempDir, Session) {
+    let golden = Golden::read(model);
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(model, &golden, &[]);
+    let data = golden.data(folder.path(), &config);
+    let session = Session::new(gpu(), &config, data, None, true).expect("a session");
+    (golden, folder, session)
+}
+
 /// A checkpoint as MMSA saves one: every name behind `Model.`, with a pooler also where none is read.
 #[test]
 fn mmsa_s_weights_are_begun_with() {
     for model in BOTH {
-        let golden = Golden::read(model);
-        let folder = tempfile::tempdir().expect("a folder");
-        let config = config(model, &golden, &[]);
-        let data = golden.data(folder.path(), &config);
-        let session = Session::new(gpu(), &config, data, None, true).expect("a session");
+        let (golden, folder, session) = fresh(model);
         let path = folder.path().join("mmsa.safetensors");
         let all = golden.weights();
         all.clone().prefixed("Model.").save(&path, &[]).expect("saved");
@@ -206,11 +212,7 @@ fn mmsa_s_weights_are_begun_with() {
 #[test]
 fn new_parts_begin_small() {
     for model in BOTH {
-        let golden = Golden::read(model);
-        let folder = tempfile::tempdir().expect("a folder");
-        let config = config(model, &golden, &[]);
-        let data = golden.data(folder.path(), &config);
-        let session = Session::new(gpu(), &config, data, None, true).expect("a session");
+        let (golden, _folder, session) = fresh(model);
         let (begun, _) = initial_weights(&session, None).expect("weights");
         let own = golden.file.under("init.");
         assert!(own.len() >= 10, "{own:?}");

@@ -168,9 +168,10 @@ fn what_a_source_gives_is_checked_as_it_comes() {
     assert!(why.contains("train.") && why.contains("row 13, step 0, feature 1 is NaN"), "{why}");
 
     type Change = fn(&mut SplitContents);
-    let changes: [(Change, &str); 6] = [
+    let changes: [(Change, &str); 7] = [
         (|c| c.rows = 0, "0 rows"),
         (|c| c.ids = Some(vec!["a".into()]), "one for each of 20 rows"),
+        (|c| (c.targets, c.texts) = (None, Some(Vec::new())), "one for each of 20 rows"),
         (|c| c.targets = Some(TargetValues::Number(vec![f32::INFINITY; 20])), "in their range"),
         (|c| c.streams.values_mut().for_each(|s| s.dim = 0), "of 0 features"),
         (|c| c.streams.values_mut().for_each(|s| s.lengths = Some(vec![9; 20])), "outside 1..="),
