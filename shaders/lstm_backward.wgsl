@@ -13,9 +13,10 @@
 // Out   SEQ: dz in the place of the gates, zero beyond the length;
 //            state [batch, 2 hidden]: dh and dc on the way
 //
-// Geometry  as lstm_forward; TILED: an invocation owns a hidden unit, then a slice of W^T dz.
+// Geometry  as lstm_forward; TILED: an invocation owns a hidden unit, then a slice of W^T dz: of one
+//           unit, or of four neighbouring ones with QUADS, whose W is read in fours.
 // Numerics  f32, sums in order; |dh| and |dc| below 1e-30 are taken as zero.
-// Limits    256 invocations, hidden <= 256, 6 KiB of workgroup memory, 8 storage buffers.
+// Limits    256 invocations, hidden <= 256, 8 KiB of workgroup memory, 8 storage buffers.
 // Twin      ops::lstm::reference::backward
 #import activation
 #import lstm
@@ -28,7 +29,11 @@ alias T = f32;
 alias V = f32;
 #endif
 @group(0) @binding(0) var<storage, read_write> SEQ: array<T>;
+#if QUADS
+@group(0) @binding(1) var<storage, read> W: array<vec4<f32>>;
+#else
 @group(0) @binding(1) var<storage, read> W: array<T>;
+#endif
 @group(0) @binding(2) var<storage, read> LENGTHS: array<u32>;
 #if UP0
 @group(0) @binding(3) var<storage, read> UP0: array<T>;
@@ -93,7 +98,11 @@ fn upstream(r: u32, b: u32, t: u32, j: u32, last: bool) -> f32 {
 
 #if TILED
 var<workgroup> dz: array<f32, 1024>;
+#if QUADS
+var<workgroup> part: array<vec4<f32>, 256>;
+#else
 var<workgroup> part: array<f32, 256>;
+#endif
 
 @compute @workgroup_size(${WG})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
@@ -102,11 +111,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let b = place.y;
     let hidden = q.hidden;
     let length = min(LENGTHS[q.lengths + b], q.steps);
-    // Invocation (slice, k) sums a quarter (or so) of the rows of W for unit k.
-    let slices = ${WG}u / hidden;
-    let slice = id / hidden;
-    let k = id % hidden;
-    let rows = (4u * hidden + slices - 1u) / slices;
+    // Invocation (slice, k) sums a part of the rows of W, whole fours of them, for unit k or for quad k.
+#if QUADS
+    let width = hidden / 4u;
+#else
+    let width = hidden;
+#endif
+    let slices = ${WG}u / width;
+    let slice = id / width;
+    let k = id % width;
+    let rows = (hidden + slices - 1u) / slices * 4u;
     var dh = 0.0;
     var dc = 0.0;
     for (var back = 0u; back < length; back++) {
@@ -135,16 +149,28 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         }
         workgroupBarrier();
         if (slice < slices) {
+#if QUADS
+            var sum = vec4<f32>();
+            let w = q.w / 4u + k;
+#else
             var sum = 0.0;
-            for (var r = slice * rows; r < min((slice + 1u) * rows, 4u * hidden); r++) {
-                sum += dz[r] * W[q.w + r * hidden + k];
+            let w = q.w + k;
+#endif
+            for (var r = slice * rows; r < min((slice + 1u) * rows, 4u * hidden); r += 4u) {
+#for n in 0..4
+                sum += dz[r + ${n}u] * W[w + (r + ${n}u) * width];
+#endfor
             }
             part[id] = sum;
         }
         workgroupBarrier();
         if (id < hidden) {
             dh = 0.0;
-            for (var n = 0u; n < slices; n++) { dh += part[n * hidden + id]; }
+#if QUADS
+            for (var n = 0u; n < slices; n++) { dh += part[n * width + id / 4u][id % 4u]; }
+#else
+            for (var n = 0u; n < slices; n++) { dh += part[n * width + id]; }
+#endif
         }
     }
     if (id < hidden) {

@@ -13,13 +13,16 @@
 //               y       with Y[r]: [batch, steps, ldy] from y_at: h_t, zero beyond the length
 //               last    with LAST[r]: [batch, ld_last] from last_at: h after the last true step
 //
-// Geometry  TILED: a workgroup of WG owns a sample; an invocation owns rows of W (in registers
-//           where HID[r] says that one row fits) and one hidden unit; two barriers a step.
+// Geometry  TILED: a workgroup of WG owns a sample; an invocation owns a row of W, in registers, and
+//           one hidden unit; two barriers a step. Where HID[r] is 0 the rows do not fit: eight
+//           neighbours read a row of W together, so that what they read lies side by side, and
+//           add up what they found; 128 rows at a time, two barriers for these. QUADS: W in fours.
 //           LANES: a workgroup is one subgroup, a lane owns a sample; the lanes load W together
-//           and broadcast it; four hidden units at a time. No workgroup memory, no barrier.
+//           and broadcast it; four hidden units at a time. No workgroup memory, no barrier. HELD[r]
+//           quads of h are in registers: where that is not all, sums wait in the gates' place.
 //           neither: an invocation owns a sample; any hidden size.
 // Numerics  f32, sums over k in order, clamped activations.
-// Limits    256 invocations, hidden <= 256, 5 KiB of workgroup memory.
+// Limits    256 invocations, hidden <= 256, 10 KiB of workgroup memory.
 // Twin      ops::lstm::reference::forward
 #import activation
 #import lstm
@@ -30,7 +33,11 @@ alias T = Q;
 alias T = f32;
 #endif
 @group(0) @binding(0) var<storage, read_write> SEQ: array<T>;
+#if QUADS
+@group(0) @binding(1) var<storage, read> W: array<vec4<f32>>;
+#else
 @group(0) @binding(1) var<storage, read> W: array<T>;
+#endif
 @group(0) @binding(2) var<storage, read> BIAS: array<T>;
 @group(0) @binding(3) var<storage, read> LENGTHS: array<u32>;
 @group(0) @binding(14) var<uniform> P: Params;
@@ -38,6 +45,31 @@ alias T = f32;
 #if TILED
 var<workgroup> h: array<f32, 256>;
 var<workgroup> z: array<f32, 1024>;
+#if LARGE
+var<workgroup> part: array<f32, ${8 * 132}>;
+
+// Numbers k to k + 3 of a row of W, zero beyond its end.
+fn w_four(at: u32, row: u32, k: u32, hidden: u32) -> vec4<f32> {
+#if QUADS
+    let value = W[(at + row * hidden + min(k, hidden - 4u)) / 4u];
+    return select(vec4<f32>(), value, k < hidden);
+#else
+    let first = at + row * hidden;
+    let last = hidden - 1u;
+    let value = vec4<f32>(W[first + min(k, last)], W[first + min(k + 1u, last)], W[first + min(k + 2u, last)],
+        W[first + min(k + 3u, last)]);
+    return select(vec4<f32>(), value, vec4<u32>(k) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(hidden));
+#endif
+}
+#endif
+
+fn w_one(at: u32) -> f32 {
+#if QUADS
+    return W[at / 4u][at % 4u];
+#else
+    return W[at];
+#endif
+}
 
 @compute @workgroup_size(${WG})
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
@@ -53,10 +85,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         // This invocation's row of W stays in registers for the whole sequence.
         let row = q.w + min(id, ${4 * HID[r] - 1}u) * ${HID[r]}u;
 #for k in 0..HID[r]
-        let w${k} = W[row + ${k}u];
+        let w${k} = w_one(row + ${k}u);
 #endfor
 #endif
-        if (id < hidden) { h[id] = 0.0; }
+        h[id] = 0.0;
         workgroupBarrier();
         for (var s = 0u; s < length; s++) {
             let t = visit(s, length, q.reverse);
@@ -70,10 +102,28 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 z[id] = sum;
             }
 #else
-            for (var row = id; row < 4u * hidden; row += ${WG}u) {
-                var sum = SEQ[q.gates + step * 4u * hidden + row] + BIAS[q.bias + row];
-                for (var k = 0u; k < hidden; k++) { sum += W[q.w + row * hidden + k] * h[k]; }
-                z[row] = sum;
+            let lane = id % 8u;
+            for (var first = 0u; first < 4u * hidden; first += 128u) {
+                var given = 0.0;
+                let own = min(first + id, 4u * hidden - 1u);
+                if (id < 128u) { given = SEQ[q.gates + step * 4u * hidden + own] + BIAS[q.bias + own]; }
+                var sum = vec4<f32>();
+                for (var n = 0u; n < ${(LARGE[r] + 31) / 32}u; n++) {
+                    let k = n * 32u + lane * 4u;
+                    let state = vec4<f32>(h[k], h[k + 1u], h[k + 2u], h[k + 3u]);
+                    sum += vec4<f32>(
+#for i in 0..4
+                        dot(w_four(q.w, min(first + id / 8u + ${32 * i}u, 4u * hidden - 1u), k, hidden), state),
+#endfor
+                    );
+                }
+                for (var i = 0u; i < 4u; i++) { part[lane * 132u + id / 8u + 32u * i] = sum[i]; }
+                workgroupBarrier();
+                if (id < 128u && first + id < 4u * hidden) {
+                    for (var n = 0u; n < 8u; n++) { given += part[n * 132u + id]; }
+                    z[first + id] = given;
+                }
+                workgroupBarrier();
             }
 #endif
             workgroupBarrier();
@@ -137,22 +187,33 @@ fn run${r}(sample: u32, lane: u32) {
         if (live && s == 0u) {
             for (var j = 0u; j < quads; j++) { SEQ[prev + step * quads + j] = Q(); }
         }
-#for k in 0..HID[r] / 4
-        let h${k} = quad(SEQ[prev + step * quads + ${k}u]);
+#if HELD[r] < HID[r] / 4
+        for (var first = 0u; first < quads; first += ${HELD[r]}u) {
+#else
+        let first = 0u;
+        {
+#endif
+#for k in 0..HELD[r]
+        let h${k} = quad(SEQ[prev + step * quads + first + ${k}u]);
 #endfor
         for (var j = 0u; j < quads; j++) {
             let at = gates + step * 4u * quads + j;
-            // Four bias vectors, one for each gate, loaded by four lanes.
-            let bias = quad(BIAS[bias_at + j]);
 #for g in 0..4
-            var z${g} = quad(SEQ[at + ${g}u * quads]) + subgroupBroadcast(bias, ${g}u);
+            var z${g} = quad(SEQ[at + ${g}u * quads]);
 #endfor
+            if (first == 0u) {
+                // Four bias vectors, one for each gate, loaded by four lanes.
+                let bias = quad(BIAS[bias_at + j]);
+#for g in 0..4
+                z${g} += subgroupBroadcast(bias, ${g}u);
+#endfor
+            }
             // Sixteen rows of W (gate, unit) for each quad of k, some loaded by this lane.
 #for n in 0..(16 + LANES - 1) / LANES
             let row${n} = w_at + (((lane + ${n * LANES}u) % 16u) / 4u * ${HID[r]}u + j * 4u
-                + (lane + ${n * LANES}u) % 4u) * quads;
+                + (lane + ${n * LANES}u) % 4u) * quads + first;
 #endfor
-#for k in 0..HID[r] / 4
+#for k in 0..HELD[r]
             {
 #for n in 0..(16 + LANES - 1) / LANES
                 let w${n} = quad(W[row${n} + ${k}u]);
@@ -166,6 +227,16 @@ fn run${r}(sample: u32, lane: u32) {
 #endfor
             }
 #endfor
+#if HELD[r] < HID[r] / 4
+            if (first + ${HELD[r]}u < quads) {
+                if (live) {
+#for g in 0..4
+                    SEQ[at + ${g}u * quads] = pack(z${g});
+#endfor
+                }
+                continue;
+            }
+#endif
             if (live) {
                 let i = safe_sigmoid4(z0);
                 let f = safe_sigmoid4(z1);
@@ -193,6 +264,7 @@ fn run${r}(sample: u32, lane: u32) {
                 if (s + 1u == length) { SEQ[(q.last_at + b * q.ld_last) / 4u + j] = next; }
 #endif
             }
+        }
         }
     }
     if (sample < q.batch) {

@@ -58,8 +58,8 @@ pub static BACKWARD: Kernel = Kernel {
 
 /// Hidden sizes up to this one fit a workgroup.
 pub const MAX_HIDDEN: usize = 256;
-/// The wide forward keeps h in registers and is unrolled over it: beyond this many units its code
-/// grows past what a just-in-time compiler turns around quickly.
+/// The wide forward keeps h in registers and is unrolled over so many units at a time: with more its code
+/// would grow past what a just-in-time compiler turns around quickly. The tiled one keeps a row of W.
 const UNROLLED: usize = 64;
 /// Recurrences of one dispatch.
 const MOST: usize = 4;
@@ -71,6 +71,8 @@ const WORDS: usize = 16;
 const MOST_WORDS: usize = (128 << 20) / 4;
 
 const HID: [&str; MOST] = ["HID0", "HID1", "HID2", "HID3"];
+const HELD: [&str; MOST] = ["HELD0", "HELD1", "HELD2", "HELD3"];
+const LARGE: [&str; MOST] = ["LARGE0", "LARGE1", "LARGE2", "LARGE3"];
 const Y: [&str; MOST] = ["Y0", "Y1", "Y2", "Y3"];
 const LAST: [&str; MOST] = ["LAST0", "LAST1", "LAST2", "LAST3"];
 const DY: [&str; MOST] = ["DY0", "DY1", "DY2", "DY3"];

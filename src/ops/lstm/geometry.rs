@@ -1,6 +1,6 @@
 //! How a group of recurrences is launched, and what it moves.
 
-use super::{DLAST, DY, HID, LAST, MAX_HIDDEN, MOST, UNROLLED, WORDS, Y};
+use super::{DLAST, DY, HELD, HID, LARGE, LAST, UNROLLED, WORDS, Y};
 use crate::gpu::{Defines, Family};
 use crate::plan::Launch;
 
@@ -31,39 +31,56 @@ pub(super) fn from_above(words: &[u32], defines: &Defines, place: u32) -> u64 {
     .sum()
 }
 
+/// How many quads of a state the wide forward holds at a time: all of a small one, else as many as divide it.
+fn held(hidden: u32) -> u32 {
+    let quads = hidden / 4;
+    (1..=UNROLLED as u32 / 4).rev().find(|n| quads.is_multiple_of(*n)).unwrap_or(1)
+}
+
 pub(super) fn launch(family: Family, words: &[u32], forward: bool) -> Launch {
     let list: Vec<&[u32]> = words.chunks(WORDS).collect();
     let groups = |per: u32| Launch::of([list.iter().map(|q| q[0].div_ceil(per)).sum(), 1, 1]);
     let hidden = || list.iter().map(|q| q[2]);
     let lanes = family.lanes();
     let by_fours = list.iter().all(|q| [2, 8, 9, 10, 11].iter().all(|i| q[*i] % 4 == 0));
-    let limit = if forward { UNROLLED } else { MAX_HIDDEN } as u32;
-    let fits = by_fours && hidden().all(|h| h <= limit);
     let largest = hidden().max().unwrap_or(1);
-    let mut unrolled = [0; MOST];
     let wg = (4 * largest).next_multiple_of(64).min(256);
-    let (mut launch, per_step): (_, fn(u32, u32, bool) -> u32) = if lanes > 0 && fits {
-        unrolled.iter_mut().zip(hidden()).for_each(|(to, h)| *to = h);
+    let mut sizes = Vec::new();
+    let (mut launch, per_step): (_, fn(u32, u32, bool) -> u32) = if lanes > 0 && by_fours {
+        sizes.extend(HID.into_iter().zip(hidden()));
+        if forward {
+            sizes.extend(HELD.into_iter().zip(hidden().map(held)));
+        }
         let launch = groups(lanes).with("LANES", lanes).long();
         (launch, |h, _, forward| match (forward, h / 4) {
-            (true, quads) => quads,
+            (true, quads) => quads * (quads / held(h)),
             (false, quads) => quads + quads.div_ceil(4) * (h + 1),
         })
     } else if family.tiled() {
-        let registers = |h: u32| if forward && h <= UNROLLED as u32 { h } else { 0 };
-        unrolled.iter_mut().zip(hidden()).for_each(|(to, h)| *to = registers(h));
-        let launch = groups(1).with("TILED", 1).with("WG", wg);
-        (launch, |h, wg, forward| match (forward, wg / h) {
-            (true, _) if h <= UNROLLED as u32 => 0,
-            (true, _) => (4 * h).div_ceil(wg) * (h + 1),
-            (false, slices) => (4 * h).div_ceil(slices) + slices,
+        let mut launch = groups(1).with("TILED", 1).with("WG", wg);
+        if forward {
+            let small = |h: u32| h <= UNROLLED as u32;
+            sizes.extend(HID.into_iter().zip(hidden()).filter(|(_, h)| small(*h)));
+            sizes.extend(LARGE.into_iter().zip(hidden()).filter(|(_, h)| !small(*h)));
+            launch = launch.with("LARGE", u32::from(!small(largest)));
+        }
+        if hidden().all(|h| h % 4 == 0) {
+            launch = launch.with("QUADS", 1);
+        }
+        (launch, |h, wg, forward| match forward {
+            true if h <= UNROLLED as u32 => 0,
+            true => h.div_ceil(32) * (h.div_ceil(32) + 8),
+            false => {
+                let slices = wg / if h % 4 == 0 { h / 4 } else { h };
+                h.div_ceil(slices) + slices
+            }
         })
     } else {
         let per_step = |h: u32, _, forward| if forward { h * (h + 1) } else { h * (4 * h + 2) };
         (groups(8), per_step)
     };
     launch = launch.with("COUNT", list.len() as u32);
-    for (name, value) in HID.into_iter().zip(unrolled).filter(|(_, value)| *value > 0) {
+    for (name, value) in sizes {
         launch = launch.with(name, value);
     }
     let longest = list
