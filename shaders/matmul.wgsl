@@ -16,14 +16,14 @@
 // With BATCH there are `batch` products, one for each z: their A, B and C lie stride_a, stride_b and
 // stride_c numbers apart (0: they share one), and what is shaped as C or as A lies as it does.
 //
-// Geometry  TILED: a workgroup of 16x16 owns 16 RM x 64 of C through workgroup memory (a k-slice
-//           of 16); an invocation owns RM x 4.
+// Geometry  TILED: a workgroup of 16x16 owns 16 RM x 64 of C through workgroup memory (a slice of
+//           SLICE k); an invocation owns RM x 4, whose rows it takes WIDTH at a time.
 //           LANES: a workgroup is one subgroup and owns ROWS LANES x COLS of C (TA: ROWS is 4); a
 //           lane loads its own rows of A, the lanes load B together and broadcast it. No
 //           workgroup memory, no barrier. QUADS: C is stored by vectors of four columns.
 //           neither: an invocation owns 1 x 4 of C; any shape, any adapter.
 // Numerics  f32, each element summed over k in a fixed order, the same for all RM, ROWS and COLS.
-// Limits    256 invocations, 16 (16 RM + 66) x 4 bytes of workgroup memory: RM is at most 8.
+// Limits    256 invocations, SLICE (16 RM + 64) x 4 bytes of workgroup memory: 16 KiB at most.
 // Twin      ops::matmul::reference
 #import activation
 #import quad
@@ -224,32 +224,64 @@ fn store_sum(row: u32, z: u32, value: f32) {
 #endif
 
 #if TILED
-// One element of op(A) and op(B), zero outside.
+// One element of op(A) and op(B), zero beyond k_end. Rows and columns past the end repeat the last one, whose
+// copies are not stored: a branch around each load costs more than they do.
 fn load_a(row: u32, k: u32, k_end: u32) -> f32 {
-    if (row >= P.m || k >= k_end) { return 0.0; }
+    let r = min(row, P.m - 1u);
+    let within = min(k, P.k - 1u);
 #if TA
-    let at = a_first + k * P.lda + row;
+    let at = a_first + within * P.lda + r;
 #else
-    let at = a_first + row * P.lda + k;
+    let at = a_first + r * P.lda + within;
 #endif
 #if MASK
-    return A[at] * slope(MASK[at]);
+    return select(0.0, A[at] * slope(MASK[at]), k < k_end);
 #else
-    return A[at];
+    return select(0.0, A[at], k < k_end);
 #endif
 }
 
 fn load_b(k: u32, col: u32, k_end: u32) -> f32 {
-    if (col >= P.n || k >= k_end) { return 0.0; }
+    let c = min(col, P.n - 1u);
+    let within = min(k, P.k - 1u);
 #if TB
-    return b_one(b_first + col * P.ldb + k);
+    return select(0.0, b_one(b_first + c * P.ldb + within), k < k_end);
 #else
-    return b_one(b_first + k * P.ldb + col);
+    return select(0.0, b_one(b_first + within * P.ldb + c), k < k_end);
 #endif
 }
 
-var<workgroup> tile_a: array<f32, ${16 * (16 * RM + 1)}>;
-var<workgroup> tile_b: array<f32, ${16 * 65}>;
+// An invocation owns rows and columns that are 16 apart; four of them lie side by side in workgroup memory, so that
+// one load brings them.
+#if WIDTH == 1
+alias Rows = f32;
+#else
+alias Rows = vec${WIDTH}<f32>;
+#endif
+var<workgroup> tile_a: array<Rows, ${SLICE * 16 * RM / WIDTH}>;
+var<workgroup> tile_b: array<vec4<f32>, ${SLICE * 16}>;
+
+// Where the l-th of 16 lies in a row of workgroup memory: elsewhere for each k, so that neighbours that write the
+// same l of neighbouring k use different banks.
+fn turned(l: u32, k: u32) -> u32 {
+    return l ^ (k % 16u);
+}
+
+fn fetch_a(row: u32, k: u32, k_end: u32) -> Rows {
+    return Rows(
+#for r in 0..WIDTH
+        load_a(row + ${16 * r}u, k, k_end),
+#endfor
+    );
+}
+
+fn fetch_b(k: u32, col: u32, k_end: u32) -> vec4<f32> {
+    return vec4<f32>(
+#for q in 0..4
+        load_b(k, col + ${16 * q}u, k_end),
+#endfor
+    );
+}
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
@@ -260,47 +292,54 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let z = part_of(wid.z);
     let k_begin = z * P.chunk;
     let k_end = min(P.k, k_begin + P.chunk);
+    // What this invocation fetches of a slice: neighbours read neighbours.
+#if TA
+    let a_k = ty;
+    let a_row = tx;
+#else
+    let a_k = tx;
+    let a_row = ty;
+#endif
+#if TB
+    let b_k = tx;
+    let b_col = ty;
+#else
+    let b_k = ty;
+    let b_col = tx;
+#endif
 #for r in 0..RM
     var acc${r} = vec4<f32>();
     var sum${r} = 0.0;
 #endfor
-    for (var k0 = k_begin; k0 < k_end; k0 += 16u) {
-#for i in 0..RM
-        {
-#if TA
-            let kk = (id + ${i * 256}u) / ${16 * RM}u;
-            let mm = (id + ${i * 256}u) % ${16 * RM}u;
-#else
-            let kk = (id + ${i * 256}u) % 16u;
-            let mm = (id + ${i * 256}u) / 16u;
-#endif
-            tile_a[kk * ${16 * RM + 1}u + mm] = load_a(row0 + mm, k0 + kk, k_end);
-        }
+    for (var k0 = k_begin; k0 < k_end; k0 += ${SLICE}u) {
+#for j in 0..SLICE / 16
+#for i in 0..RM / WIDTH
+        let next_a${j}_${i} = fetch_a(row0 + a_row + ${64 * i}u, k0 + a_k + ${16 * j}u, k_end);
 #endfor
-#for i in 0..4
-        {
-#if TB
-            let kk = (id + ${i * 256}u) % 16u;
-            let nn = (id + ${i * 256}u) / 16u;
-#else
-            let kk = (id + ${i * 256}u) / 64u;
-            let nn = (id + ${i * 256}u) % 64u;
-#endif
-            tile_b[kk * 65u + nn] = load_b(k0 + kk, col0 + nn, k_end);
-        }
+        let next_b${j} = fetch_b(k0 + b_k + ${16 * j}u, col0 + b_col, k_end);
+#endfor
+#for j in 0..SLICE / 16
+#for i in 0..RM / WIDTH
+        tile_a[(a_k + ${16 * j}u) * ${16 * RM / WIDTH}u + ${16 * i}u + turned(a_row, a_k)] = next_a${j}_${i};
+#endfor
+        tile_b[(b_k + ${16 * j}u) * 16u + turned(b_col, b_k)] = next_b${j};
 #endfor
         workgroupBarrier();
-        for (var kk = 0u; kk < 16u; kk++) {
-            let at = kk * 65u + tx;
-            let b = vec4<f32>(tile_b[at], tile_b[at + 16u], tile_b[at + 32u], tile_b[at + 48u]);
+        for (var kk = 0u; kk < ${SLICE}u; kk++) {
+            let b = tile_b[kk * 16u + turned(tx, kk)];
+#for i in 0..RM / WIDTH
+            let a${i} = tile_a[kk * ${16 * RM / WIDTH}u + ${16 * i}u + turned(ty, kk)];
+#endfor
 #for r in 0..RM
-            {
-                let a = tile_a[kk * ${16 * RM + 1}u + ty + ${16 * r}u];
-                acc${r} += a * b;
-#if ROWSUM
-                sum${r} += a;
+#if WIDTH == 1
+            let a_one${r} = a${r};
+#else
+            let a_one${r} = a${r / WIDTH}[${r % WIDTH}];
 #endif
-            }
+            acc${r} += a_one${r} * b;
+#if ROWSUM
+            sum${r} += a_one${r};
+#endif
 #endfor
         }
         workgroupBarrier();

@@ -1,7 +1,7 @@
 // DA[r, i] (+)= sum over j of DY[r, i, j] B[r, j]
 // DB[r, j] (+)= sum over i of DY[r, i, j] A[r, i]
 //
-// In    DY [rows, p, q]
+// In    DY [rows, pitch], of whose rows the first p q numbers are [p, q]
 //       A  [rows, p], only with DB;  B [rows, q], only with DA
 // Out   DA [rows, p],  DB [rows, q], each optional and each with its own accumulate
 // Geometry  the first workgroups take DA, by shared/row.wgsl: a workgroup (TREE), a subgroup
@@ -13,7 +13,7 @@
 // Twin      ops::outer::reference::outer_backward
 #import row
 
-struct Params { rows: u32, p: u32, q: u32, accumulate_a: u32, accumulate_b: u32 }
+struct Params { rows: u32, p: u32, q: u32, accumulate_a: u32, accumulate_b: u32, wanted: u32, pitch: u32 }
 @group(0) @binding(0) var<storage, read> DY: array<T>;
 #if A
 @group(0) @binding(1) var<storage, read> A: array<f32>;
@@ -37,8 +37,10 @@ fn main(
 ) {
 #if VEC
     let q = P.q / 4u;
+    let pitch = P.pitch / 4u;
 #else
     let q = P.q;
+    let pitch = P.pitch;
 #endif
     let group = wid.y * count.x + wid.x;
 #if DA
@@ -51,7 +53,7 @@ fn main(
     if (group < row_groups) {
         let row = row_of(vec3<u32>(group, 0u, 0u), vec3<u32>(), id);
         let end = select(0u, q, row < sums);
-        let first = row * q;
+        let first = row / P.p * pitch + row % P.p * q;
         let b_first = row / P.p * q;
         var total = T();
         for (var j = row_start(id); j < end; j += STRIDE) {
@@ -72,7 +74,7 @@ fn main(
     let row = at / q;
     var total = T();
     for (var i = 0u; i < P.p; i++) {
-        total += DY[(row * P.p + i) * q + (at - row * q)] * A[row * P.p + i];
+        total += DY[row * pitch + i * q + (at - row * q)] * A[row * P.p + i];
     }
     DB[at] = total + select(T(), DB[at], P.accumulate_b != 0u);
 #endif

@@ -156,6 +156,10 @@ impl LstmEncoder {
     }
 }
 
+/// Widest input of a head that [`Tape::heads`] takes: its workgroups own samples, and of a batch there are too few of
+/// them to read a large weight quickly.
+const WIDEST: usize = 4096;
+
 /// A head: dropout, linear + ReLU (the feature F*), linear + ReLU, linear to the scores.
 #[derive(Clone, Debug)]
 pub struct Head {
@@ -185,7 +189,8 @@ impl Head {
         specs
     }
 
-    /// Records it over `parts` side by side, by [`Tape::heads`] where it gives a single score.
+    /// Records it over `parts` side by side, by [`Tape::heads`] where it gives a single score and its input is no wider
+    /// than that is made for.
     ///
     /// # Errors
     /// Parameters that `params` has not; parts of other sizes.
@@ -196,7 +201,7 @@ impl Head {
         parts: &[Var],
         train: bool,
     ) -> Result<Heads> {
-        if self.outputs == 1 {
+        if self.outputs == 1 && self.inputs.1 <= WIDEST {
             let head = self.vars(tape, params, train)?;
             return tape.heads(parts, &[head]);
         }

@@ -59,6 +59,9 @@ pub static FOLD: Kernel = Kernel {
 /// below, the larger ones gain less than they take to compile.
 const WORTH_TUNING: u64 = 1 << 25;
 
+/// Terms from which on a CPU adapter takes a sum in parts, and a layer leaves what follows a sum to others.
+const LONG_SUM: usize = 1 << 15;
+
 fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
     let [m, n, k, _, lda, ldb] = [0, 1, 2, 3, 4, 5].map(|i| words[i]);
     let (splits, chunk) = (words[7], words[8]);
@@ -69,11 +72,15 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
     let large = u64::from(batch) * u64::from(m) * u64::from(n) * u64::from(k) >= WORTH_TUNING;
     let launch = if family.tiled() {
         let tiled = |rm: u32| {
+            let slice = if rm <= 4 { 32 } else { 16 };
             Launch::of([n.div_ceil(64), m.div_ceil(16 * rm), layers])
                 .with("TILED", 1)
                 .with("RM", rm)
+                .with("WIDTH", rm.min(4))
+                // Slices of 32 fill what workgroup memory every adapter has.
+                .with("SLICE", slice)
                 .iterations(u64::from(chunk.min(k)) * 17 / 16)
-                .rounds(u64::from(chunk.min(k)).div_ceil(16))
+                .rounds(u64::from(chunk.min(k)).div_ceil(u64::from(slice)))
         };
         // Large tiles leave most of a GPU idle where there are few of them: smaller ones are tried there.
         let few = u64::from(n.div_ceil(64)) * u64::from(m.div_ceil(64)) < 96;
@@ -116,11 +123,14 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
 fn parts(family: Family, m: u32, n: u32, k: u32) -> u32 {
     // A few outputs with long sums leave most of a GPU idle. A CPU adapter has a thread for each
     // of a few workgroups, and a dispatch costs it as much as thousands of terms.
-    let longest = if family.tiled() { 2048 } else { 1 << 15 };
+    let longest = if family.tiled() { 2048 } else { LONG_SUM as u32 };
     if k < longest || u64::from(m) * u64::from(n) > 1 << 15 {
         return 1;
     }
-    (k / (longest / 4)).min(32)
+    // Up to two workgroups a processor of a large GPU, where outputs are very few.
+    let most =
+        if family.tiled() { (256 / (n.div_ceil(64) * m.div_ceil(32))).clamp(32, 128) } else { 32 };
+    (k / (longest / 4)).min(most)
 }
 
 /// The product in so many parts, and the fold that follows. Row sums lie behind each part.
@@ -249,6 +259,12 @@ impl Tape {
         if !matches!(act, Act::None | Act::Relu | Act::Tanh) {
             let pre = self.linear(x, w, b, Act::None)?;
             return self.activate(pre, act);
+        }
+        // So long a sum is taken in parts where its outputs are few, and what follows it can only come after them.
+        if k >= LONG_SUM && (b.is_some() || act != Act::None) {
+            let sums = self.linear(x, w, None, Act::None)?;
+            let y = if let Some(b) = b { self.add(sums, b)? } else { sums };
+            return if act == Act::None { Ok(y) } else { self.activate(y, act) };
         }
         let mut shape = self.shape(x).to_vec();
         match shape.last_mut() {

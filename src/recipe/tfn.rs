@@ -69,7 +69,10 @@ impl Tfn {
         let inputs = subnets.sizes().iter().map(|size| size + 1).product();
         let fusion = Head {
             name: "post_fusion".into(),
-            inputs: (inputs, inputs),
+            inputs: (
+                inputs,
+                if subnets.sizes().len() > 1 { inputs.next_multiple_of(4) } else { inputs },
+            ),
             size: model.post_fusion,
             outputs: offered.task.outputs(),
             dropout: model.post_dropout as f32,
@@ -106,11 +109,15 @@ impl Recipe for Tfn {
         let parts = self.subnets.record(cx)?;
         let with_one = |part: Var, cx: &mut Cx<'_>| cx.tape.prepend_one(part);
         let mut z = with_one(parts[0], cx)?;
-        for part in &parts[1..] {
+        for (i, part) in parts.iter().enumerate().skip(1) {
             let part = with_one(*part, cx)?;
-            let product = cx.tape.outer(z, part)?;
-            let width = cx.tape.len(product) / cx.batch();
-            z = cx.tape.reshape(product, &[cx.batch(), width])?;
+            if i + 1 == parts.len() {
+                z = cx.tape.outer_in_fours(z, part)?;
+            } else {
+                let product = cx.tape.outer(z, part)?;
+                let width = cx.tape.len(product) / cx.batch();
+                z = cx.tape.reshape(product, &[cx.batch(), width])?;
+            }
         }
         let train = cx.training();
         let heads = self.fusion.record(cx.tape, cx.params, &[z], train)?;
