@@ -104,12 +104,14 @@ class Modalign:
 class Torch:
     """A model with its batches."""
 
-    def __init__(self, name, modalign):
+    def __init__(self, name, modalign, device):
         torch.manual_seed(1111)
         file = modalign.data(FORMS[name])
         if name == "self_mm":
             self.self_mm(file)
             return
+        # Also what a model makes within a step, positions for instance, is to lie there.
+        torch.set_default_device(device)
         values, tokens = load_file(file), {}
         dims = {s: values[f"train.{s}"].shape[2] for s in STREAMS}
         steps = {s: values[f"train.{s}"].shape[1] for s in STREAMS}
@@ -120,6 +122,8 @@ class Torch:
         else:
             self.module = torch_models.MODELS[name](dims, steps)
         fields = {**{s: values[f"train.{s}"] for s in STREAMS}, "labels": values["train.regression_labels"], **tokens}
+        fields = {k: v.to(device) for k, v in fields.items()}
+        # Packing wants lengths on the host.
         fields |= {f"{s}_lengths": values[f"train.{s}_lengths"].long() for s in STREAMS}
         self.batches = [{k: v[i : i + BATCH] for k, v in fields.items()} for i in range(0, ROWS, BATCH)]
         trained = [p for p in self.module.parameters() if p.requires_grad]
@@ -176,9 +180,9 @@ def sentences(file, vocabulary):
     return {"ids": ids, "inside": ids != 0}
 
 
-def row(name, modalign):
+def row(name, modalign, device):
     """What can be said of a model without timing it."""
-    plan, model = modalign.plan(name), Torch(name, modalign)
+    plan, model = modalign.plan(name), Torch(name, modalign, device)
     trained, kept = model.counts()
     # Of a model inside a BERT the list of models counts what is not the BERT's, at another width.
     same = kept == plan["parameters"] and (name in torch_bert_models.MODELS or trained == modalign.trainable[name])
@@ -250,6 +254,7 @@ def main():
     parser.add_argument("--only", default="", help="models by name, with commas between")
     parser.add_argument("--turns", type=int, default=3, help="how often each side is timed")
     parser.add_argument("--seconds", type=float, default=5.0, help="about what the counted steps of a turn may take")
+    parser.add_argument("--device", default="cpu", help="PyTorch's device: cpu, or cuda for all but Self-MM")
     parser.add_argument("--threads", type=int, default=2, help="PyTorch's threads")
     parser.add_argument("--folder", type=Path, help="keep the data here, and use what is there")
     parser.add_argument("--check", action="store_true", help="count, and time nothing")
@@ -257,12 +262,16 @@ def main():
     parser.add_argument("--json", action="store_true", help="everything as JSON instead of a table")
     args = parser.parse_args()
     names = chosen([name for name in args.only.split(",") if name])
+    if args.device != "cpu":
+        # gpu.sh times Self-MM there. Both sides compute in full f32.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        names = [name for name in names if name != "self_mm"]
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         modalign = Modalign(args.modalign, folder)
-        pairs = [row(name, modalign) for name in names]
+        pairs = [row(name, modalign, args.device) for name in names]
         steps = {}
         for number in range(0 if args.check else args.turns):
             for r, model in pairs:
@@ -277,8 +286,9 @@ def main():
             for r in rows:
                 summary(r)
     known = next((r["profiles"][0] for r in rows if r["profiles"]), None)
+    card = None if args.device == "cpu" else torch.cuda.get_device_name()
     machine = {
-        "torch": torch.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count(),
+        "torch": torch.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "card": card,
         "processor": platform.processor() or platform.machine(),
         "adapter": known and known["adapter"], "driver": known and known["driver"],
     }  # fmt: skip
@@ -287,7 +297,8 @@ def main():
         return
     show(rows, args.markdown)
     where = f"modalign on {machine['adapter']}; " if known else ""
-    print(f"\n{where}PyTorch {machine['torch']} on the CPU, {machine['threads']} threads; batches of {BATCH}; "
+    there = card or f"the CPU, {machine['threads']} threads"
+    print(f"\n{where}PyTorch {machine['torch']} on {there}; batches of {BATCH}; "
           "ms are medians, ratios modalign's by PyTorch's.")  # fmt: skip
 
 

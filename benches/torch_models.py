@@ -271,7 +271,7 @@ class Misa(nn.Module):
         return torch.cat([first[0], second[0], first[1], second[1]], 1)
 
     def forward(self, batch):
-        inside = (torch.arange(batch["text"].shape[1]) < batch["text_lengths"][:, None]).float()
+        inside = (torch.arange(batch["text"].shape[1], device="cpu") < batch["text_lengths"][:, None]).to(batch["text"])
         u = {
             "t": (batch["text"] * inside[..., None]).sum(1) / inside.sum(1, keepdim=True),
             "v": self.summary("v", batch["vision"], batch["vision_lengths"]),

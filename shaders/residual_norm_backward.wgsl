@@ -12,7 +12,7 @@
 // Geometry  by shared/row.wgsl, but chunk rows, one after the other, for what is a row there. An
 //           invocation has the same columns in all of them, so it alone adds to its part of PART.
 // Numerics  f32, rows in order.
-// Limits    TREE <= 256 invocations, TREE * 4 bytes of workgroup memory.
+// Limits    TREE <= 256 invocations, TREE * 12 bytes of workgroup memory.
 // Twin      ops::norm::reference::residual_norm_backward
 #import row
 #import rng
@@ -56,6 +56,27 @@ fn dout(i: u32) -> T {
 #endif
 }
 
+// Two sums in the barriers of one, each as row_sum has it.
+#if TREE
+var<workgroup> pair_part: array<vec2<f32>, ${TREE}>;
+
+fn pair_sum(value: vec2<f32>, id: u32) -> vec2<f32> {
+    pair_part[id] = value;
+    for (var s = ${TREE / 2}u; s > 0u; s /= 2u) {
+        workgroupBarrier();
+        if (id < s) { pair_part[id] += pair_part[id + s]; }
+    }
+    workgroupBarrier();
+    let total = pair_part[0];
+    workgroupBarrier();
+    return total;
+}
+#else
+fn pair_sum(value: vec2<f32>, id: u32) -> vec2<f32> {
+    return vec2<f32>(row_sum(value.x, id), row_sum(value.y, id));
+}
+#endif
+
 @compute @workgroup_size(${WG})
 fn main(
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -93,12 +114,11 @@ fn main(
             PART[part + units + c] = select(PART[part + units + c], T(), turn == 0u) + d;
 #endif
         }
-        let mean_g = row_sum(flat_sum(sum_g), id) * share;
-        let mean_gh = row_sum(flat_sum(sum_gh), id) * share;
+        let means = pair_sum(vec2<f32>(flat_sum(sum_g), flat_sum(sum_gh)), id) * share;
         for (var c = row_start(id); c < end; c += STRIDE) {
             let i = first + c;
             let h = (Z[i] - mean) * rstd;
-            let dz = rstd * (GB[c] * dout(i) - mean_g - h * mean_gh);
+            let dz = rstd * (GB[c] * dout(i) - means.x - h * means.y);
 #if DX
             DX[i] = dz + select(T(), DX[i], P.add_x != 0u);
 #endif

@@ -1,10 +1,11 @@
 //! Persistent buffers (spaces) and the pool of scratch buffers that all plans of a model share.
 
 use super::Step;
+use super::staging::Staging;
 use crate::error::{Error, Result};
 use crate::gpu::{self, Gpu};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A persistent buffer that was declared. It is known among all declarations of the process, so
 /// that one of other [`Spaces`] is told apart and refused.
@@ -96,6 +97,7 @@ pub struct Memory {
     spaces: Spaces,
     buffers: Vec<wgpu::Buffer>,
     pub(super) step: wgpu::Buffer,
+    staging: Mutex<Staging>,
     gpu: u64,
     id: u64,
 }
@@ -156,7 +158,8 @@ impl Memory {
             .collect::<Result<_>>()?;
         let step = gpu::uniform_buffer(gpu, "step", bytemuck::cast_slice(&[Step::default()]))?;
         let (spaces, id) = (spaces.clone(), gpu::unique());
-        Ok(Memory { spaces, buffers, step, gpu: gpu.id(), id })
+        let staging = Mutex::new(Staging::new());
+        Ok(Memory { spaces, buffers, step, staging, gpu: gpu.id(), id })
     }
 
     /// The spaces as they were when this was allocated.
@@ -226,6 +229,25 @@ impl Memory {
         }
         let bytes = bytemuck::cast_slice(words);
         gpu.scoped(|| gpu.queue.write_buffer(buffer, offset as u64 * 4, bytes))
+    }
+
+    /// Writes words to the beginning of a space for the next [`replay`](super::Program::replay), once a step: no
+    /// memory is taken for it but in the first steps.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(crate) fn stage(&self, gpu: &Gpu, id: SpaceId, words: &[u32]) -> Result<()> {
+        self.on(gpu, "write")?;
+        let buffer = self.part("write", id, (0, words.len()), wgpu::BufferUsages::COPY_DST)?;
+        if words.is_empty() {
+            return Ok(());
+        }
+        self.staging.lock().unwrap_or_else(PoisonError::into_inner).write(gpu, buffer, words)
+    }
+
+    /// Records the copies of what was [staged](Self::stage), before anything that reads it.
+    pub(super) fn record_staged(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.staging.lock().unwrap_or_else(PoisonError::into_inner).record(encoder);
     }
 
     /// As [`write`](Self::write), of floats.

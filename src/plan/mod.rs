@@ -10,6 +10,7 @@ mod memory;
 mod profile;
 mod program;
 mod ring;
+mod staging;
 mod step;
 mod timing;
 mod tune;

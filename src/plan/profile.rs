@@ -34,10 +34,11 @@ impl Program {
     ) -> Result<Vec<DispatchTime>> {
         self.fits(gpu, memory)?;
         let clear = memory.cleared(clear)?;
-        if !clear.is_empty() {
-            gpu.run(|encoder| clear.iter().for_each(|b| encoder.clear_buffer(b, 0, None)))?;
-            gpu.wait()?;
-        }
+        gpu.run(|encoder| {
+            memory.record_staged(encoder);
+            clear.iter().for_each(|b| encoder.clear_buffer(b, 0, None));
+        })?;
+        gpu.wait()?;
         let all = self.dispatches.iter().enumerate();
         let which: Vec<usize> = all.filter(|(_, d)| update || !d.update).map(|(i, _)| i).collect();
         let times = self.each(gpu, clock, &which)?.into_iter();

@@ -219,6 +219,7 @@ impl Program {
         }
         gpu.scoped(|| {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            memory.record_staged(&mut encoder);
             self.encode_step(&mut encoder, &clear, update);
             if let Some(ring) = ring {
                 ring.step(memory, &mut encoder);
@@ -244,6 +245,7 @@ impl Program {
     ) -> Result<()> {
         self.fits(gpu, memory)?;
         let clear = memory.cleared(clear)?;
+        memory.record_staged(encoder);
         self.encode_step(encoder, &clear, update);
         Ok(())
     }

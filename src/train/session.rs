@@ -457,7 +457,7 @@ impl Session {
     /// Writes a batch and the step uniforms to where [`staged`](Self::staged) reads them.
     pub(super) fn stage(&mut self, kind: Kind, batch: &Batch) -> Result<()> {
         self.prepare(kind, &batch.layout.shape())?;
-        self.memory.write(&self.gpu, self.made.block, 0, &batch.words)?;
+        self.memory.stage(&self.gpu, self.made.block, &batch.words)?;
         self.memory.write_step(&self.gpu, &self.step)
     }
 
