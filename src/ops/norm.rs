@@ -49,7 +49,7 @@ pub static RESIDUAL_NORM_BACKWARD: Kernel = Kernel {
 };
 
 /// Rows of which the backward keeps one partial sum.
-const CHUNK: usize = 16;
+const CHUNK: usize = 8;
 
 fn backward_launch(family: Family, words: &[u32], _: &Defines) -> Launch {
     let [rows, cols, chunk] = [0, 1, 2].map(|i| words[i] as usize);
