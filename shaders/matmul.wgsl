@@ -21,6 +21,7 @@
 //           LANES: a workgroup is one subgroup and owns ROWS LANES x COLS of C (TA: ROWS is 4); a
 //           lane loads its own rows of A, the lanes load B together and broadcast it. No
 //           workgroup memory, no barrier. QUADS: C is stored by vectors of four columns.
+//           SINGLES: sides of A and B that are no whole vectors are loaded number by number.
 //           neither: an invocation owns 1 x 4 of C; any shape, any adapter.
 // Numerics  f32, each element summed over k in a fixed order, the same for all RM, ROWS and COLS.
 // Limits    256 invocations, SLICE (16 RM + 64) x 4 bytes of workgroup memory: 16 KiB at most.
@@ -42,7 +43,7 @@ alias E = vec4<f32>;
 #else
 alias E = f32;
 #endif
-#if LANES
+#if LANES && !SINGLES
 @group(0) @binding(0) var<storage, read> A: array<Q>;
 #if HALF
 @group(0) @binding(1) var<storage, read> B: array<H>;
@@ -61,7 +62,7 @@ alias E = f32;
 @group(0) @binding(2) var<storage, read> BIAS: array<E>;
 #endif
 #if MASK
-#if LANES
+#if LANES && !SINGLES
 @group(0) @binding(3) var<storage, read> MASK: array<Q>;
 #else
 @group(0) @binding(3) var<storage, read> MASK: array<f32>;
@@ -102,7 +103,28 @@ fn part_of(z: u32) -> u32 {
 #endif
 }
 
-#if LANES
+#if LANES && SINGLES
+// Of a row of A or B four neighbouring numbers from `at` on, which is the column-th of `end`: zero beyond it.
+fn a_four(at: u32, column: u32, end: u32) -> vec4<f32> {
+    let last = end - 1u - min(column, end - 1u);
+    let i = vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));
+    let value = vec4<f32>(A[i.x], A[i.y], A[i.z], A[i.w]);
+#if MASK
+    let slopes = slope4(vec4<f32>(MASK[i.x], MASK[i.y], MASK[i.z], MASK[i.w]));
+    return select(vec4<f32>(), value * slopes, vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(end));
+#else
+    return select(vec4<f32>(), value, vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(end));
+#endif
+}
+
+fn b_four(at: u32, column: u32, end: u32) -> vec4<f32> {
+    let last = end - 1u - min(column, end - 1u);
+    let i = vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));
+    let value = vec4<f32>(B[i.x], B[i.y], B[i.z], B[i.w]);
+    return select(vec4<f32>(), value, vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(end));
+}
+#endif
+#if LANES && !SINGLES
 // Four neighbouring numbers of B.
 fn b_quad(at: u32) -> vec4<f32> {
 #if HALF
@@ -111,7 +133,8 @@ fn b_quad(at: u32) -> vec4<f32> {
     return quad(B[at]);
 #endif
 }
-#else
+#endif
+#if !LANES
 // One number of B.
 fn b_one(at: u32) -> f32 {
 #if HALF
@@ -361,20 +384,34 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let row0 = wid.y * ${ROWS * LANES}u + lane;
     let col0 = wid.x * ${COLS}u;
     let z = part_of(wid.z);
+#if SINGLES
+    let lda = P.lda;
+    let ldb = P.ldb;
+#else
     let lda = P.lda / 4u;
     let ldb = P.ldb / 4u;
+#endif
 #for r in 0..ROWS
-    let at${r} = a_first / 4u + min(row0 + ${r * LANES}u, P.m - 1u) * lda;
+    let at${r} = a_first / ${4 - 3 * SINGLES}u + min(row0 + ${r * LANES}u, P.m - 1u) * lda;
 #endfor
     let k_begin = z * P.chunk / 4u;
-    let k_end = min(P.k, (z + 1u) * P.chunk) / 4u;
+    let k_end = (min(P.k, (z + 1u) * P.chunk) + 3u) / 4u;
     // Which of the COLS vectors of B that a step of four k needs this lane loads.
 #for j in 0..(COLS + LANES - 1) / LANES
+#if SINGLES
+#if TB
+    let b_at${j} = b_first + min(col0 + (lane + ${j * LANES}u) % ${COLS}u, P.n - 1u) * ldb;
+#else
+    let b_k${j} = ((lane + ${j * LANES}u) % ${COLS}u) / ${COLS / 4}u;
+    let b_col${j} = min(col0 + (lane + ${j * LANES}u) % ${COLS / 4}u * 4u, P.n - 1u);
+#endif
+#else
 #if TB
     let b_at${j} = b_first / 4u + min(col0 + (lane + ${j * LANES}u) % ${COLS}u, P.n - 1u) * ldb;
 #else
     let b_at${j} = b_first / 4u + ((lane + ${j * LANES}u) % ${COLS}u) / ${COLS / 4}u * ldb
         + min(col0 / 4u + (lane + ${j * LANES}u) % ${COLS / 4}u, P.n / 4u - 1u);
+#endif
 #endif
 #endfor
 #for r in 0..ROWS
@@ -385,19 +422,32 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #endfor
     for (var k = k_begin; k < k_end; k++) {
 #for r in 0..ROWS
+#if SINGLES
+        let a${r} = a_four(at${r} + k * 4u, k * 4u, P.k);
+#else
         var a${r} = quad(A[at${r} + k]);
 #if MASK
         a${r} *= slope4(quad(MASK[at${r} + k]));
+#endif
 #endif
 #if ROWSUM
         sum${r} += dot(a${r}, vec4<f32>(1.0));
 #endif
 #endfor
 #for j in 0..(COLS + LANES - 1) / LANES
+#if SINGLES
+#if TB
+        let b${j} = b_four(b_at${j} + k * 4u, k * 4u, P.k);
+#else
+        // Beyond the end of k it is A that is zero, and what is multiplied by it is there.
+        let b${j} = b_four(b_first + min(k * 4u + b_k${j}, P.k - 1u) * ldb + b_col${j}, b_col${j}, P.n);
+#endif
+#else
 #if TB
         let b${j} = b_quad(b_at${j} + k);
 #else
         let b${j} = b_quad(b_at${j} + k * 4u * ldb);
+#endif
 #endif
 #endfor
 #for q in 0..COLS / 4
@@ -453,16 +503,26 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row0 = wid.y * ${4 * LANES}u + lane * 4u;
     let col0 = wid.x * ${COLS}u;
+    let z = part_of(wid.z);
+#if SINGLES
+    let lda = P.lda;
+    let ldb = P.ldb;
+    let a_row = min(row0, P.m - 1u);
+#else
     let lda = P.lda / 4u;
     let ldb = P.ldb / 4u;
-    let z = part_of(wid.z);
     let a_col = a_first / 4u + min(row0, P.m - 4u) / 4u;
+#endif
     let k_begin = z * P.chunk;
     let k_end = min(P.k, k_begin + P.chunk);
     // Four k at a time: this lane loads some of the COLS vectors of B that they need.
 #for j in 0..(COLS + LANES - 1) / LANES
     let b_k${j} = ((lane + ${j * LANES}u) % ${COLS}u) / ${COLS / 4}u;
+#if SINGLES
+    let b_col${j} = min(col0 + (lane + ${j * LANES}u) % ${COLS / 4}u * 4u, P.n - 1u);
+#else
     let b_col${j} = b_first / 4u + min(col0 / 4u + (lane + ${j * LANES}u) % ${COLS / 4}u, P.n / 4u - 1u);
+#endif
 #endfor
 #for r in 0..4
 #for q in 0..COLS / 4
@@ -472,14 +532,23 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var sum = vec4<f32>();
     for (var k = k_begin; k < k_end; k += 4u) {
 #for j in 0..(COLS + LANES - 1) / LANES
+#if SINGLES
+        let b${j} = b_four(b_first + min(k + b_k${j}, P.k - 1u) * ldb + b_col${j}, b_col${j}, P.n);
+#else
         let b${j} = b_quad(min(k + b_k${j}, P.k - 1u) * ldb + b_col${j});
+#endif
 #endfor
 #for i in 0..4
         {
+#if SINGLES
+            let at = a_first + min(k + ${i}u, P.k - 1u) * lda + a_row;
+            let a = select(vec4<f32>(), a_four(at, a_row, P.m), k + ${i}u < k_end);
+#else
             let at = min(k + ${i}u, P.k - 1u) * lda + a_col;
             var a = select(vec4<f32>(), quad(A[at]), k + ${i}u < k_end);
 #if MASK
             a *= slope4(quad(MASK[at]));
+#endif
 #endif
 #if ROWSUM
             sum += a;

@@ -59,6 +59,9 @@ pub static FOLD: Kernel = Kernel {
 /// below, the larger ones gain less than they take to compile.
 const WORTH_TUNING: u64 = 1 << 25;
 
+/// The same from which on a product of sides that are no whole vectors goes by lanes all the same.
+const WORTH_LANES: u64 = 1 << 11;
+
 /// Terms from which on a CPU adapter takes a sum in parts, and a layer leaves what follows a sum to others.
 const LONG_SUM: usize = 1 << 15;
 
@@ -96,21 +99,27 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
         let along_b = if tb { k } else { n };
         let vectors = [along_a, along_b, lda, ldb, if ta { 4 } else { chunk }];
         let lanes = family.lanes();
-        let wide = |rows: u32, cols: u32| {
+        let lanes_of = |rows: u32, cols: u32| {
             let launch = Launch::of([n.div_ceil(cols), m.div_ceil(rows * lanes), layers])
                 .with("LANES", lanes)
                 .with("ROWS", rows)
                 .with("COLS", cols)
-                .long()
-                .iterations(u64::from(chunk.min(k)) / 4 + u64::from(rows * cols) + 4);
+                .iterations(u64::from(chunk.min(k)).div_ceil(4) + u64::from(rows * cols) + 4);
             // Whole vectors of C, too, where it is not in parts.
             if n % 4 == 0 && splits == 1 { launch.with("QUADS", 1) } else { launch }
         };
+        let wide = |rows: u32, cols: u32| lanes_of(rows, cols).long();
+        // Number by number it still beats an invocation for every four outputs, unless those are few.
+        let singles = |rows: u32, cols: u32| lanes_of(rows, cols).with("SINGLES", 1);
+        let work = u64::from(m) * u64::from(n) * u64::from(k);
+        let plain = lanes == 0 || on("HALF") || m < 8 || n < 8 || work < WORTH_LANES;
         match (lanes > 0 && vectors.iter().all(|v| v % 4 == 0), ta) {
             (true, true) if large => wide(4, 8).or(wide(4, 16)),
             (true, true) => wide(4, 8),
             (true, false) if large => wide(2, 16).or(wide(4, 16)),
             (true, false) => wide(2, 16),
+            (false, true) if !plain => singles(4, 8),
+            (false, false) if !plain => singles(2, 16),
             (false, _) => Launch::of([(m * n.div_ceil(4)).div_ceil(64), 1, layers])
                 .iterations(u64::from(chunk.min(k)) + 4),
         }
