@@ -156,6 +156,10 @@ impl ExperimentArgs {
         if let Some(data) = &self.data {
             plan.data.clone_from(data);
         }
+        if plan.data == Path::new("") {
+            let how = "names no data set: give --data FILE, or write data = \"FILE\" into it";
+            return Err(Error::Config(format!("{} {how}", self.plan.display())));
+        }
         if let Some(folds) = self.folds {
             plan.folds = Some(folds);
             if let (Some(_), false) = (named, self.plan.is_file()) {

@@ -30,7 +30,8 @@ pub struct Plan {
     /// What tables and pages call it; the file's name unless given.
     #[serde(default)]
     pub name: String,
-    /// The data set; from where the plan file lies.
+    /// The data set; from where the plan file lies. Empty in a plan of any.
+    #[serde(default)]
     pub data: PathBuf,
     /// The settings that all cells begin with, as `train --preset`.
     #[serde(default = "mosi")]
@@ -169,7 +170,7 @@ impl Plan {
         if plan.name.is_empty() {
             plan.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         }
-        if plan.data.is_relative() {
+        if plan.data.is_relative() && plan.data != Path::new("") {
             plan.data = path.parent().unwrap_or(Path::new("")).join(&plan.data);
         }
         Ok(plan)

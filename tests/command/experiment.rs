@@ -326,3 +326,24 @@ fn what_cannot_be_run_is_said_in_a_line() {
     place().ok("synth --out other.safetensors --train 128 --valid 32 --test 40 --seed 5");
     says("experiment other.toml --out other", 2, &["other data", "SHA-256"]);
 }
+
+#[test]
+fn the_plans_of_the_examples_are_read_over_any_data() {
+    let place = place();
+    place.ok("synth --quiet --out classes.safetensors --classes 3 --train 24 --valid 8 --test 8");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/models");
+    let mut plans = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let (text, path) = (std::fs::read_to_string(&path).unwrap(), path.display());
+        let data = if text.contains("\"classes\"") { "classes" } else { "small" };
+        let said = place.ok(&format!("experiment {path} --data {data}.safetensors --list"));
+        for name in text.lines().filter_map(|line| line.strip_prefix("name = ")) {
+            assert!(said.contains(name.trim_matches('"')), "{path} lists no {name}: {said}");
+        }
+        let without = place.run(&format!("experiment {path}"));
+        fails(without, 2, &["names no data set: give --data FILE"]);
+        plans += 1;
+    }
+    assert!(plans >= 4);
+}
