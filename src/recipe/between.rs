@@ -1,5 +1,6 @@
 //! What a recipe does between epochs: learning rates by what the validation rows say.
 
+use super::config::fail;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -108,6 +109,13 @@ const THRESHOLD: f64 = 1e-4;
 const LEAST: f64 = 1e-8;
 
 impl Plateau {
+    /// Checks its range, as `model.plateau`.
+    pub(super) fn check(&self) -> Result<()> {
+        let good = self.factor > 0.0 && self.factor <= 1.0;
+        let wanted = "a number above 0 and at most 1, which leaves it off";
+        if good { Ok(()) } else { fail("model.plateau.factor", wanted) }
+    }
+
     /// Takes an epoch's validation loss into account, for groups by name and the learning rate that each
     /// began with. Without validation rows nothing is known, and nothing changes.
     ///

@@ -329,6 +329,23 @@ pub(super) fn probability(key: &str, value: f64) -> Result<()> {
     if (0.0..1.0).contains(&value) { Ok(()) } else { fail(key, "a probability from 0 to below 1") }
 }
 
+/// The same of every number of a section, so that one added later is not left out.
+pub(super) fn probabilities(section: &str, values: &impl Serialize) -> Result<()> {
+    let table = Table::try_from(values).map_err(|e| Error::Config(e.to_string()))?;
+    table.iter().try_for_each(|(name, value)| {
+        value.as_float().map_or(Ok(()), |value| probability(&format!("{section}.{name}"), value))
+    })
+}
+
+/// Refuses 0 in every number of a section.
+pub(super) fn all_at_least_one(section: &str, values: &impl Serialize) -> Result<()> {
+    let table = Table::try_from(values).map_err(|e| Error::Config(e.to_string()))?;
+    table.iter().try_for_each(|(name, value)| match value.as_integer() {
+        Some(0) => at_least_one(&format!("{section}.{name}"), 0),
+        _ => Ok(()),
+    })
+}
+
 /// Refuses 0.
 pub(super) fn at_least_one(key: &str, value: usize) -> Result<()> {
     if value > 0 { Ok(()) } else { fail(key, "at least 1") }
@@ -377,6 +394,24 @@ mod tests {
         }
         let file = Config::build("mosi", Some("[train]\nsead = 3"), &[]).unwrap_err().to_string();
         assert!(file.contains("train.sead") && file.contains("train.seed"), "{file}");
+    }
+
+    #[test]
+    fn no_dropout_of_any_model_is_above_one() {
+        let mut seen = 0;
+        for model in MODELS {
+            let name = format!("model.name={}", model.name);
+            let own = with(&[&name]).unwrap().model.own;
+            let nested = own.get("dropout").and_then(Value::as_table).cloned().unwrap_or_default();
+            let nested = nested.keys().map(|key| format!("model.dropout.{key}"));
+            let own = own.iter().filter(|(key, value)| key.contains("dropout") && value.is_float());
+            for key in own.map(|(key, _)| format!("model.{key}")).chain(nested) {
+                let error = with(&[&name, &format!("{key}=1.5")]).unwrap_err().to_string();
+                assert!(error.contains(&key) && error.contains("probability"), "{name}: {error}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 40, "{seen}");
     }
 
     #[test]

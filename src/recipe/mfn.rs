@@ -16,7 +16,7 @@
 //! memory's own: eight dispatches a step forward and ten backward, three more with dropout. A training
 //! step on MOSI is 1,240 dispatches, 1,050 of which are that walk.
 
-use super::config::{ByStream, Config, at_least_one, fail, probability};
+use super::config::{ByStream, Config, all_at_least_one, at_least_one, fail, probabilities};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::memory::scan;
@@ -76,16 +76,6 @@ impl<T: Copy> Networks<T> {
     pub(super) fn of([att1, att2, gamma1, gamma2, out]: [T; 5]) -> Self {
         Networks { att1, att2, gamma1, gamma2, out }
     }
-
-    fn list(&self) -> [(&'static str, T); 5] {
-        [
-            ("att1", self.att1),
-            ("att2", self.att2),
-            ("gamma1", self.gamma1),
-            ("gamma2", self.gamma2),
-            ("out", self.out),
-        ]
-    }
 }
 
 pub(super) const PRESETS: &[&str] = &["mosi", "mosei", "sims"];
@@ -120,13 +110,8 @@ pub(super) fn check(config: &Config) -> Result<()> {
         }
     }
     at_least_one("model.memory", model.memory)?;
-    for (name, value) in model.inner.list() {
-        at_least_one(&format!("model.inner.{name}"), value)?;
-    }
-    for (name, value) in model.dropout.list() {
-        probability(&format!("model.dropout.{name}"), value)?;
-    }
-    Ok(())
+    all_at_least_one("model.inner", &model.inner)?;
+    probabilities("model.dropout", &model.dropout)
 }
 
 /// A stream with its LSTM.

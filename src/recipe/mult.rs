@@ -19,11 +19,10 @@
 //! and stays where it is without validation rows.
 //!
 //! What differs from MMSA: it clips what has accumulated after each micro-batch, here it is clipped once,
-//! before the step; keys and values of a stream drop the same elements of its embedding. A training step on
-//! MOSI is 1,184 dispatches.
+//! before the step; keys and values of a stream drop the same elements of its embedding.
 
 use super::between::{EpochEnd, Plateau};
-use super::config::{ByStream, Config, PartRates, at_least_one, fail, probability};
+use super::config::{ByStream, Config, all_at_least_one, fail, probabilities};
 use super::crossmodal::{Encoder, placed};
 use super::cx::Cx;
 use super::goal::Distance;
@@ -39,13 +38,6 @@ use crate::ops::conv::Conv1d;
 use serde::{Deserialize, Serialize};
 
 /// The model's own settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    model: Own,
-}
-
-/// Sizes and dropout.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Own {
@@ -92,19 +84,6 @@ struct Dropouts {
 }
 
 impl Dropouts {
-    fn list(&self) -> [(&'static str, f64); 8] {
-        [
-            ("attention_text", self.attention_text),
-            ("attention_audio", self.attention_audio),
-            ("attention_vision", self.attention_vision),
-            ("inner", self.inner),
-            ("embedding", self.embedding),
-            ("residual", self.residual),
-            ("text", self.text),
-            ("out", self.out),
-        ]
-    }
-
     /// Of attention to a modality.
     fn attention(&self, to: Modality) -> f64 {
         match to {
@@ -120,76 +99,51 @@ pub(super) const PRESETS: &[&str] = &["mosi", "mosei", "sims"];
 
 /// MMSA's settings.
 pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
-    let (width, heads, layers, taps, attention, [embedding, residual, text], batch, lr) = match name
-    {
-        "mosei" => (30, 6, 4, [5, 1, 3], [0.4, 0.0, 0.0], [0.0, 0.0, 0.3], 4, 5e-4),
-        "sims" => (50, 10, 2, [5, 1, 1], [0.2, 0.1, 0.0], [0.1, 0.2, 0.3], 16, 2e-3),
-        _ => (50, 10, 4, [5, 5, 5], [0.3, 0.2, 0.0], [0.2, 0.0, 0.5], 16, 2e-3),
+    let ([width, heads, layers], [taps, audio, vision], [attention_text, attention_audio]) =
+        match name {
+            "mosei" => ([30, 6, 4], [5, 1, 3], [0.4, 0.0]),
+            "sims" => ([50, 10, 2], [5, 1, 1], [0.2, 0.1]),
+            _ => ([50, 10, 4], [5, 5, 5], [0.3, 0.2]),
+        };
+    let ([embedding, residual, text, out], batch, lr, patience) = match name {
+        "mosei" => ([0.0, 0.0, 0.3, 0.5], 4, 5e-4, 20),
+        "sims" => ([0.1, 0.2, 0.3, 0.1], 16, 2e-3, 10),
+        _ => ([0.2, 0.0, 0.5, 0.5], 16, 2e-3, 5),
     };
-    let patience = match name {
-        "mosei" => 20,
-        "sims" => 10,
-        _ => 5,
-    };
-    if name == "sims" {
-        config.sims();
-    }
-    config.train.batch_size = batch;
-    config.train.accumulate = 8;
-    config.train.normalize = false;
-    config.train.clip_value = 0.6;
-    config.train.lr = PartRates::of([(GROUP, lr)]);
-    config.train.decay = PartRates::of([(GROUP, 0.0)]);
-    let [text_taps, audio, vision] = taps;
-    let [attention_text, attention_audio, attention_vision] = attention;
-    config.set_own(&Settings {
-        model: Own {
-            width,
-            heads,
-            layers,
-            kernel: ByStream { text: text_taps, audio, vision, other: vision },
-            positions: true,
-            plateau: Plateau { patience, factor: 0.1 },
-            dropout: Dropouts {
-                attention_text,
-                attention_audio,
-                attention_vision,
-                attention_other: attention_vision,
-                inner: 0.0,
-                embedding,
-                residual,
-                text,
-                out: if name == "sims" { 0.1 } else { 0.5 },
-            },
+    config.as_mmsa(name, batch, [(GROUP, lr, 0.0)]);
+    (config.train.accumulate, config.train.clip_value) = (8, 0.6);
+    let (attention_vision, attention_other, inner) = (0.0, 0.0, 0.0);
+    config.set_model(&Own {
+        width,
+        heads,
+        layers,
+        kernel: ByStream { text: taps, audio, vision, other: vision },
+        positions: true,
+        plateau: Plateau { patience, factor: 0.1 },
+        dropout: Dropouts {
+            attention_text,
+            attention_audio,
+            attention_vision,
+            attention_other,
+            inner,
+            embedding,
+            residual,
+            text,
+            out,
         },
     })
 }
 
 pub(super) fn check(config: &Config) -> Result<()> {
-    let Settings { model } = config.settings()?;
-    let k = model.kernel;
-    for (name, value) in [
-        ("width", model.width),
-        ("heads", model.heads),
-        ("layers", model.layers),
-        ("kernel.text", k.text),
-        ("kernel.audio", k.audio),
-        ("kernel.vision", k.vision),
-    ] {
-        at_least_one(&format!("model.{name}"), value)?;
-    }
+    let model: Own = config.model_settings()?;
+    all_at_least_one("model", &model)?;
+    all_at_least_one("model.kernel", &model.kernel)?;
     // A memory is up to twice as wide.
     if !model.width.is_multiple_of(model.heads) || 2 * model.width / model.heads > MAX_HEAD {
         return fail("model.heads", "a divisor of model.width, with heads of at most 64");
     }
-    let factor = model.plateau.factor;
-    if !(factor > 0.0 && factor <= 1.0) {
-        return fail("model.plateau.factor", "a number above 0 and at most 1, which leaves it off");
-    }
-    for (name, value) in model.dropout.list() {
-        probability(&format!("model.dropout.{name}"), value)?;
-    }
-    Ok(())
+    model.plateau.check()?;
+    probabilities("model.dropout", &model.dropout)
 }
 
 pub(super) struct MulT {
@@ -202,7 +156,7 @@ pub(super) struct MulT {
 
 impl MulT {
     pub(super) fn new(config: &Config, offered: Offered<'_>) -> Result<Self> {
-        let (Settings { model: own }, letters) = (config.settings()?, &config.model.modalities);
+        let (own, letters): (Own, _) = (config.model_settings()?, &config.model.modalities);
         let streams = offered.whole(config);
         if streams.len() < 2 {
             return Err(Error::Config(format!(
@@ -288,14 +242,10 @@ impl Recipe for MulT {
 
     fn outputs(&self) -> Vec<Output> {
         let (one, all) = self.widths();
-        let each = self
-            .streams
-            .iter()
-            .map(|s| Output::representation(format!("encoded {}", s.modality), one));
-        let mut outputs = vec![Output::score("M", self.outputs)];
-        outputs.extend(each);
-        outputs.push(Output::representation("feature M", all));
-        outputs
+        let said = self.streams.iter().map(|s| format!("encoded {}", s.modality));
+        let each = said.map(|name| Output::representation(name, one));
+        let score = std::iter::once(Output::score("M", self.outputs));
+        score.chain(each).chain([Output::representation("feature M", all)]).collect()
     }
 
     fn record(&self, cx: &mut Cx<'_>) -> Result<()> {

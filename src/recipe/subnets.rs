@@ -1,7 +1,9 @@
 //! The encoders that LF-DNN, TFN and LMF share, under MMSA's names: audio and vision as their mean over
 //! time, through BatchNorm and three layers; text through an LSTM that reads to the end of the padding.
 
-use super::config::{ByStream, Config, at_least_one, not_negative, probability};
+use super::config::{
+    ByStream, Config, all_at_least_one, at_least_one, not_negative, probabilities, probability,
+};
 use super::cx::Cx;
 use super::model::Offered;
 use super::recipe::{Column, Columns, Counts, Output};
@@ -116,16 +118,9 @@ impl Encoders {
 
     /// Checks ranges.
     pub(super) fn check(&self) -> Result<()> {
-        for (name, value) in self.hidden.list() {
-            at_least_one(&format!("model.hidden.{name}"), value)?;
-        }
+        all_at_least_one("model.hidden", &self.hidden)?;
         at_least_one("model.text_out", self.text_out)?;
-        let d = self.dropout;
-        for (name, value) in
-            [("text", d.text), ("audio", d.audio), ("vision", d.vision), ("other", d.other)]
-        {
-            probability(&format!("model.dropout.{name}"), value)?;
-        }
+        probabilities("model.dropout", &self.dropout)?;
         if let Some(parts) = &self.parts {
             at_least_one("model.parts.size", parts.size)?;
             probability("model.parts.dropout", parts.dropout)?;

@@ -15,110 +15,28 @@
 //! aligned; here each is read up to its own. Text features, where there is no BERT, take the place of its
 //! hidden states.
 
+mod encoders;
 mod losses;
+mod settings;
+
+pub(super) use settings::{PRESETS, check, preset};
 
 use super::blocks::{BERT, Text, all_three, norm, norm_specs, squared_error};
-use super::config::{Config, PartRates, Pooling, at_least_one, fail, not_negative, probability};
+use super::config::Config;
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Column, Columns, Counts, Output, Recipe};
-use super::self_mm::reading;
 use super::subnets::GROUP;
 use crate::data::{Reads, StreamSpec};
-use crate::error::{Error, Result};
-use crate::nn::{Bert, Group, Init, LstmEncoder, ParamSpec, linear, linear_specs};
+use crate::error::Result;
+use crate::nn::{Bert, Group, Init, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
 use crate::ops::attention::Asking;
 use crate::ops::batched::Transposed;
-use crate::ops::masked::Keep;
 use crate::tape::{Tape, Var};
 use losses::{centred, difference, moments, shared};
-use serde::{Deserialize, Serialize};
-
-/// The model's own settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    model: Own,
-    loss: Weights,
-}
-
-/// Sizes and dropout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Own {
-    /// Size of each of the vectors.
-    hidden: usize,
-    /// Heads of the attention.
-    heads: usize,
-    /// Size within its layer.
-    inner: usize,
-    /// Most units of a recurrence, which has as many as the modality has features.
-    units: usize,
-    dropout: Dropouts,
-}
-
-/// Dropout probabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Dropouts {
-    /// Between the two last layers.
-    fusion: f64,
-    /// In the attention's layer.
-    attention: f64,
-}
-
-/// Weights of the parts of the loss; that of the task is 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Weights {
-    diff: f64,
-    sim: f64,
-    recon: f64,
-}
-
-pub(super) const PRESETS: &[&str] = &["mosi", "mosei", "sims"];
-
-/// MMSA's settings.
-pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
-    let (batch, fusion, [diff, sim, recon], clip) = match name {
-        "mosei" => (64, 0.5, [0.3, 0.8, 1.0], 0.8),
-        "sims" => (64, 0.0, [0.3, 1.0, 0.8], 1.0),
-        _ => (16, 0.2, [0.1, 0.3, 1.0], 0.8),
-    };
-    if name == "sims" {
-        config.sims();
-    }
-    let train = &mut config.train;
-    (train.batch_size, train.accumulate, train.normalize) = (batch, 2, false);
-    train.clip_value = clip;
-    train.lr = PartRates::of([(GROUP, 1e-4), (BERT, 1e-4)]);
-    train.decay = PartRates::of([(GROUP, 0.0), (BERT, 0.0)]);
-    config.bert.pooling = Pooling::Mean;
-    let dropout = Dropouts { fusion, attention: 0.1 };
-    config.set_own(&Settings {
-        model: Own { hidden: 128, heads: 2, inner: 2048, units: 256, dropout },
-        loss: Weights { diff, sim, recon },
-    })
-}
-
-pub(super) fn check(config: &Config) -> Result<()> {
-    let Settings { model, loss } = config.settings()?;
-    at_least_one("model.hidden", model.hidden)?;
-    at_least_one("model.inner", model.inner)?;
-    if !(1..=256).contains(&model.units) {
-        return fail("model.units", "1 to 256");
-    }
-    if model.heads == 0 || !model.hidden.is_multiple_of(model.heads) {
-        return fail("model.heads", "a divisor of model.hidden");
-    }
-    probability("model.dropout.fusion", model.dropout.fusion)?;
-    probability("model.dropout.attention", model.dropout.attention)?;
-    not_negative("loss.diff", loss.diff)?;
-    not_negative("loss.sim", loss.sim)?;
-    not_negative("loss.recon", loss.recon)
-}
+use settings::{Own, Settings, Weights};
 
 /// Letters of the modalities in parameters' names, in the order of the stacks.
 const ORDER: [&str; 3] = ["t", "v", "a"];
@@ -164,81 +82,6 @@ impl Misa {
     /// Sizes of u_t, u_v and u_a.
     fn summaries(&self) -> [usize; 3] {
         [self.text.width(), 4 * self.units(0), 4 * self.units(1)]
-    }
-
-    /// The recurrences of vision or audio: over the features, and over the states of the first.
-    fn recurrences(&self, i: usize) -> [LstmEncoder; 2] {
-        let (hidden, spec) = (self.units(i), self.streams[i]);
-        [(spec.dim, spec.dim.next_multiple_of(4)), (2 * hidden, 2 * hidden)].map(
-            |(inputs, pitch)| LstmEncoder {
-                name: String::new(),
-                inputs,
-                pitch,
-                hidden,
-                layers: 1,
-                bidirectional: true,
-                out: hidden,
-                dropout: 0.0,
-                group: GROUP.into(),
-            },
-        )
-    }
-
-    /// u_t.
-    fn sentence(&self, cx: &mut Cx<'_>) -> Result<Var> {
-        if let Some(bert) = self.text.bert() {
-            let (tokens, train) = (cx.tokens()?, cx.training());
-            let how = reading(self.config.bert.pooling);
-            return bert.record(cx.tape, cx.params, &tokens, how, train);
-        }
-        let stream = cx.stream(0)?;
-        let lengths = match stream.lengths {
-            Some(lengths) => lengths,
-            None => cx.whole_lengths(stream)?,
-        };
-        // Equal scores of all steps that are there make equal shares of them.
-        let (n, steps) = (cx.batch(), stream.steps);
-        let equal = cx.tape.constant("equal", &[n, steps], &vec![0.0; n * steps])?;
-        let shares = cx.tape.masked_softmax(equal, Keep::Lengths(lengths))?;
-        let shares = cx.tape.reshape(shares, &[n, 1, steps])?;
-        let mean = cx.tape.bmm(shares, stream.values, Transposed::Neither)?;
-        let mean = cx.tape.reshape(mean, &[n, stream.width])?;
-        cx.without_padding(stream, mean)
-    }
-
-    /// u_v and u_a, whose recurrences run side by side.
-    fn sequences(&self, cx: &mut Cx<'_>) -> Result<[Var; 2]> {
-        let (n, train) = (cx.batch(), cx.training());
-        let first = usize::from(self.text.bert().is_none());
-        let (mut lengths, mut inputs) = (Vec::new(), Vec::new());
-        for (i, m) in ORDER[1..].iter().enumerate() {
-            let stream = cx.stream(first + i)?;
-            let own = stream.lengths.ok_or_else(|| Error::shape("misa", "no lengths"))?;
-            let rnn = format!("{m}rnn1");
-            let [encoder, _] = self.recurrences(i);
-            let input = encoder.rnn_input(cx.tape, cx.params, &rnn, (stream.values, own), train)?;
-            inputs.push(crate::ops::lstm::LstmInput { sequence: true, ..input });
-            lengths.push(own);
-        }
-        let lower = cx.tape.lstms(&inputs)?;
-        inputs.clear();
-        for (i, m) in ORDER[1..].iter().enumerate() {
-            let states = lower[i].sequence.ok_or_else(|| Error::shape("misa", "no sequence"))?;
-            let states = norm(cx, &format!("{m}layer_norm"), states)?;
-            let (rnn, [_, encoder]) = (format!("{m}rnn2"), self.recurrences(i));
-            let x = (states, lengths[i]);
-            inputs.push(encoder.rnn_input(cx.tape, cx.params, &rnn, x, train)?);
-        }
-        let upper = cx.tape.lstms(&inputs)?;
-        // Both recurrences forward, then both backward.
-        let mut both = |i: usize| {
-            let h = self.units(i);
-            let rows = [lower[i].last, upper[i].last].map(|x| cx.tape.reshape(x, &[2 * n, h]));
-            let [lower, upper] = rows;
-            let x = cx.tape.concat(&[lower?, upper?])?;
-            cx.tape.reshape(x, &[n, 4 * h])
-        };
-        Ok([both(0)?, both(1)?])
     }
 
     /// A layer of each modality's own over the stack `x [3, batch, hidden]`.

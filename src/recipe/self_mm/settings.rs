@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::recipe::config::{
-    BySense, Config, PartRates, at_least_one, fail, not_negative, probability,
+    BySense, Config, PartRates, at_least_one, fail, not_negative, probabilities,
 };
 use serde::{Deserialize, Serialize};
 
@@ -221,16 +221,7 @@ pub(in crate::recipe) fn check(config: &Config) -> Result<()> {
             return fail(key, "1 to 256");
         }
     }
-    let d = model.dropout;
-    for (key, value) in [
-        ("model.dropout.fusion", d.fusion),
-        ("model.dropout.text", d.text),
-        ("model.dropout.audio", d.audio),
-        ("model.dropout.vision", d.vision),
-        ("model.dropout.lstm", d.lstm),
-    ] {
-        probability(key, value)?;
-    }
+    probabilities("model.dropout", &model.dropout)?;
     not_negative("labels.clamp", labels.clamp)?;
     not_negative("align.margin", align.margin)?;
     let w = align.weight;
