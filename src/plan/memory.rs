@@ -236,6 +236,7 @@ impl Memory {
     ///
     /// # Errors
     /// As [`write`](Self::write).
+    #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training writes at every step"))]
     pub(crate) fn stage(&self, gpu: &Gpu, id: SpaceId, words: &[u32]) -> Result<()> {
         self.on(gpu, "write")?;
         let buffer = self.part("write", id, (0, words.len()), wgpu::BufferUsages::COPY_DST)?;

@@ -10,6 +10,7 @@ mod memory;
 mod profile;
 mod program;
 mod ring;
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training writes at every step"))]
 mod staging;
 mod step;
 mod timing;
