@@ -83,7 +83,8 @@ fn launch(family: Family, words: &[u32], defines: &Defines) -> Launch {
                 // Slices of 32 fill what workgroup memory every adapter has.
                 .with("SLICE", slice)
                 .iterations(u64::from(chunk.min(k)) * 17 / 16)
-                .rounds(u64::from(chunk.min(k)).div_ceil(u64::from(slice)))
+                // By sixteens whatever the slice: one of 32 was seen to take twice as long (benches/NOTES.md).
+                .rounds(u64::from(chunk.min(k)).div_ceil(16))
         };
         // Large tiles leave most of a GPU idle where there are few of them: smaller ones are tried there.
         let few = u64::from(n.div_ceil(64)) * u64::from(m.div_ceil(64)) < 96;
