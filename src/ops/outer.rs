@@ -83,7 +83,7 @@ impl Tape {
     /// Operands that are not matrices of equally many rows; a size of 0.
     pub fn outer(&mut self, a: Var, b: Var) -> Result<Var> {
         let (rows, p, q) = self.outer_shape(a, b)?;
-        self.outer_within(a, b, &[rows, p, q], p * q)
+        self.outer_within((a, b), (rows, p, q), &[rows, p, q])
     }
 
     /// The same as rows of whole fours, `[n, p q]` and up to three columns of zeros after it: what reads them in
@@ -94,7 +94,7 @@ impl Tape {
     pub fn outer_in_fours(&mut self, a: Var, b: Var) -> Result<Var> {
         let (rows, p, q) = self.outer_shape(a, b)?;
         let pitch = (p * q).next_multiple_of(4);
-        self.outer_within(a, b, &[rows, pitch], pitch)
+        self.outer_within((a, b), (rows, p, q), &[rows, pitch])
     }
 
     fn outer_shape(&self, a: Var, b: Var) -> Result<(usize, usize, usize)> {
@@ -107,9 +107,14 @@ impl Tape {
         }
     }
 
-    /// Of a valid pair, shaped so, its rows `pitch` numbers apart.
-    fn outer_within(&mut self, a: Var, b: Var, shape: &[usize], pitch: usize) -> Result<Var> {
-        let (rows, p, q) = self.outer_shape(a, b)?;
+    /// Of a pair of these sizes, in that shape.
+    fn outer_within(
+        &mut self,
+        (a, b): (Var, Var),
+        (rows, p, q): (usize, usize, usize),
+        shape: &[usize],
+    ) -> Result<Var> {
+        let pitch = shape[1..].iter().product();
         let y = self.output("outer", shape, &[a, b]);
         let words = sizes(&[rows * pitch, p, q, pitch]);
         let args = [Some(a), Some(b), Some(y)];
