@@ -104,24 +104,29 @@ fn part_of(z: u32) -> u32 {
 }
 
 #if LANES && SINGLES
-// Of a row of A or B four neighbouring numbers from `at` on, which is the column-th of `end`: zero beyond it.
-fn a_four(at: u32, column: u32, end: u32) -> vec4<f32> {
+// Four neighbouring numbers of a row of `end`, from the column-th on, which lies at `at`: where they lie, those
+// beyond the end where the last one does, and what counts of them.
+fn four_at(at: u32, column: u32, end: u32) -> vec4<u32> {
     let last = end - 1u - min(column, end - 1u);
-    let i = vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));
-    let value = vec4<f32>(A[i.x], A[i.y], A[i.z], A[i.w]);
-#if MASK
-    let slopes = slope4(vec4<f32>(MASK[i.x], MASK[i.y], MASK[i.z], MASK[i.w]));
-    return select(vec4<f32>(), value * slopes, vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(end));
-#else
+    return vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));
+}
+
+fn four_within(value: vec4<f32>, column: u32, end: u32) -> vec4<f32> {
     return select(vec4<f32>(), value, vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(end));
+}
+
+fn a_four(at: u32, column: u32, end: u32) -> vec4<f32> {
+    let i = four_at(at, column, end);
+    var value = vec4<f32>(A[i.x], A[i.y], A[i.z], A[i.w]);
+#if MASK
+    value *= slope4(vec4<f32>(MASK[i.x], MASK[i.y], MASK[i.z], MASK[i.w]));
 #endif
+    return four_within(value, column, end);
 }
 
 fn b_four(at: u32, column: u32, end: u32) -> vec4<f32> {
-    let last = end - 1u - min(column, end - 1u);
-    let i = vec4<u32>(at) + min(vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(last));
-    let value = vec4<f32>(B[i.x], B[i.y], B[i.z], B[i.w]);
-    return select(vec4<f32>(), value, vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(end));
+    let i = four_at(at, column, end);
+    return four_within(vec4<f32>(B[i.x], B[i.y], B[i.z], B[i.w]), column, end);
 }
 #endif
 #if LANES && !SINGLES
