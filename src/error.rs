@@ -94,6 +94,36 @@ pub enum Error {
         /// Which loss, parameter or output is not finite.
         what: String,
     },
+    /// A folder that another process trains into.
+    #[error(
+        "{} is in use{}: wait until it is done, or give another folder",
+        path.display(),
+        by.map_or_else(|| " by another process".to_string(), |pid| format!(" by process {pid}"))
+    )]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+        /// The other process, where it is known.
+        by: Option<u32>,
+    },
+    /// A run that was asked to stop. All of it is on disk.
+    #[error(
+        "{} stopped {}; go on with: modalign train --resume {}",
+        run.display(),
+        match batch {
+            0 => format!("after epoch {epoch}"),
+            batch => format!("in epoch {}, after batch {batch}", epoch + 1),
+        },
+        run.display()
+    )]
+    Interrupted {
+        /// Its folder.
+        run: PathBuf,
+        /// Whole epochs that are done.
+        epoch: usize,
+        /// Micro-batches of the next one that are done.
+        batch: usize,
+    },
     /// A configuration that cannot be used.
     #[error("configuration: {0}")]
     Config(String),

@@ -7,6 +7,7 @@ use super::train::{Entries, metrics_table};
 use super::{Global, output, run_folder};
 use crate::data::{SynthConfig, SynthStream, synth};
 use crate::error::{Error, Result};
+use crate::files::Claim;
 use crate::gpu::Gpu;
 use crate::recipe::Config;
 use crate::report::charts::{Line, Lines};
@@ -119,12 +120,16 @@ fn config(variant: &Variant, seed: u64, changed: &[String]) -> Result<Config> {
 /// Makes the data, trains, probes, and says what the numbers show.
 pub(super) fn run(args: &DemoArgs, global: &Global) -> Result<()> {
     let began = Instant::now();
-    let folder =
-        args.keep.clone().unwrap_or_else(|| run_folder::untaken(Path::new("runs").join("demo")));
-    run_folder::free(&folder)?;
+    let claim = match &args.keep {
+        Some(folder) => {
+            run_folder::free(folder)?;
+            Claim::take(folder)?
+        }
+        None => Claim::fresh(&Path::new("runs").join("demo"))?,
+    };
+    let folder = claim.path().to_path_buf();
     let gpu = global.gpu()?;
     let file = folder.join("synth.safetensors");
-    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     let data = data();
     synth::write(&data, &file)?;
     global.note(&format!(

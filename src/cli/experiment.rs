@@ -258,9 +258,13 @@ fn train(experiment: &Experiment, shard: Shard, global: &Global) -> Result<Vec<(
                 global.note(&format!("{label} {line}{rest}"));
             }
             // Without the device or the disk no other run would do better.
-            Err(why @ (Error::DeviceLost(_) | Error::Io { .. } | Error::NoAdapter(_))) => {
-                return Err(why);
-            }
+            Err(
+                why @ (Error::DeviceLost(_)
+                | Error::Io { .. }
+                | Error::NoAdapter(_)
+                | Error::Busy { .. }
+                | Error::Interrupted { .. }),
+            ) => return Err(why),
             Err(why) => {
                 log::warn!("{}: {why}", run.folder.display());
                 failed.push(((*run).clone(), why));

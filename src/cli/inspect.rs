@@ -105,7 +105,7 @@ fn show_keys(config: &Config, global: &Global) -> Result<()> {
 }
 
 fn show_run(run: &Path, config: &Config, global: &Global) -> Result<()> {
-    let epochs = run_folder::epochs(run);
+    let epochs = run_folder::epochs(run)?;
     let best = epochs.iter().rev().find(|r| r.best);
     let card = run_folder::json(run, "run.json")?;
     // A run that has not ended has no metrics yet.

@@ -29,6 +29,7 @@ mod run_folder;
 mod selftest;
 #[cfg(test)]
 mod shown;
+mod signals;
 mod synth;
 mod train;
 
@@ -64,10 +65,13 @@ Examples:
 Environment:
   WGPU_BACKEND       vulkan, metal or dx12: which to look for adapters in
   WGPU_ADAPTER_NAME  part of an adapter's name (--adapter goes before it)
+  MODALIGN_TIMEOUT   seconds after which a step, or a disk, is taken to hang (600)
   NO_COLOR           set to anything: no colours
   RUST_LOG           log filters, instead of -v
 
-Exit status: 0, or 2 for a command or configuration that cannot be used, or 1 for any other error.
+Exit status: 0, or 2 for a command or configuration that cannot be used (a folder that another run
+is in, too), or 1 for any other error. Ctrl-C (130), a request to end (143) or a terminal that goes
+away (129) let a run finish its step and save; twice ends it at once.
 `modalign VERB --help` has more on each.";
 
 #[derive(Parser)]
@@ -176,6 +180,7 @@ pub fn run_from(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     start_log(&cli.global);
+    signals::begin();
     // The last resort: a bug still ends in one line.
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(String::new, ToString::to_string);
@@ -195,7 +200,11 @@ pub fn run_from(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Ok(Err(error)) => {
             complain(&advised(&error));
-            ExitCode::from(if matches!(error, Error::Config(_)) { 2 } else { 1 })
+            match error {
+                Error::Interrupted { .. } => signals::exit_code(),
+                Error::Config(_) | Error::Busy { .. } => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
         }
         Err(_) => ExitCode::FAILURE,
     }

@@ -1,5 +1,6 @@
 //! Watching a run: a bar on a terminal, a line for each epoch, and the curves in the run folder.
 
+use super::signals::{self, Watched};
 use super::{Global, curves, output, run_folder};
 use crate::data::Task;
 use crate::train::{EpochRecord, Observer, Session, StepRecord};
@@ -22,6 +23,8 @@ pub(super) struct Progress {
     epoch_began: Instant,
     loss: f64,
     history: Vec<EpochRecord>,
+    /// From the first step on there is something to save.
+    watched: Option<Watched>,
 }
 
 impl Progress {
@@ -43,6 +46,7 @@ impl Progress {
             epoch_began: Instant::now(),
             loss: 0.0,
             history: Vec::new(),
+            watched: None,
         }
     }
 
@@ -72,9 +76,15 @@ fn told(task: &Task) -> String {
 }
 
 impl Observer for Progress {
+    fn stop(&mut self) -> bool {
+        signals::pending().is_some()
+    }
+
     fn begin(&mut self, session: &mut Session, first_epoch: usize) {
+        self.watched.get_or_insert_with(Watched::begin);
         self.epochs = session.model().config().train.max_epochs;
-        self.history = run_folder::epochs(&self.run);
+        // What is no log any more was said when the run was taken up.
+        self.history = run_folder::epochs(&self.run).unwrap_or_default();
         self.epoch_began = Instant::now();
         if !self.introduce {
             return;
@@ -110,7 +120,7 @@ impl Observer for Progress {
             self.say(&format!("{run}: going on with epoch {first_epoch}"));
         } else if self.terminal {
             self.say(&format!(
-                "Ctrl-C stops at any time; go on later with: modalign train --resume {run}"
+                "Ctrl-C stops after the step and saves it; go on later with: modalign train --resume {run}"
             ));
         }
     }

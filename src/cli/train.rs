@@ -5,6 +5,7 @@ use super::progress::Progress;
 use super::{Global, output, run_folder};
 use crate::data::{Task, TaskKind};
 use crate::error::Result;
+use crate::files::Claim;
 use crate::train::metrics::Metrics;
 use crate::train::{self, Outcome, RunOptions};
 use clap::Args;
@@ -72,12 +73,12 @@ pub(super) struct TrainArgs {
 pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     let (folder, outcome) = match (&args.resume, &args.data) {
         (Some(folder), data) => {
-            // A folder that is no run is said so before a device is opened.
-            run_folder::config(folder)?;
+            // A folder that is no run, or that another process has, is said so before a device is opened.
+            let claim = run_folder::claim_run(folder)?;
             let gpu = global.gpu()?;
             let mut progress = Progress::new(global, folder);
             let max = args.max_epochs.map(|n| n as usize);
-            let outcome = train::resume(&gpu, folder, data.as_deref(), max, &mut progress)?;
+            let outcome = train::resume_in(&gpu, &claim, data.as_deref(), max, &mut progress)?;
             progress.into_history();
             gpu.save_pipeline_cache();
             (folder.clone(), outcome)
@@ -93,7 +94,7 @@ fn begin(args: &TrainArgs, data: PathBuf, global: &Global) -> Result<(PathBuf, O
         args.max_epochs.map(|n| format!("train.max_epochs={n}")),
     ];
     let config = args.config.build(&last.into_iter().flatten().collect::<Vec<_>>())?;
-    let out = args.out.clone().unwrap_or_else(|| {
+    let name = || {
         let stem = data.file_stem().unwrap_or_default().to_string_lossy();
         // Runs of the first model were named before there were others.
         let model = match config.model.name.as_str() {
@@ -101,14 +102,18 @@ fn begin(args: &TrainArgs, data: PathBuf, global: &Global) -> Result<(PathBuf, O
             other => format!("{other}-"),
         };
         let name = format!("{stem}-{model}{}-{}", config.preset, config.train.seed);
-        run_folder::untaken(Path::new("runs").join(name))
-    });
-    run_folder::free_for_run(&out)?;
+        Path::new("runs").join(name)
+    };
+    let claim = match &args.out {
+        Some(out) => run_folder::claim_for_run(out)?,
+        None => Claim::fresh(&name())?,
+    };
+    let out = claim.path().to_path_buf();
     let gpu = global.gpu()?;
     let mut progress = Progress::new(global, &out);
     let init = args.init.clone();
     let options = RunOptions { data, out: out.clone(), config, init, fold: None };
-    let outcome = train::train(&gpu, &options, &mut progress)?;
+    let outcome = train::train_in(&gpu, &claim, &options, &mut progress)?;
     progress.into_history();
     gpu.save_pipeline_cache();
     Ok((out, outcome))

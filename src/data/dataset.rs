@@ -177,6 +177,16 @@ impl Dataset {
         self.metadata.get(key).map(String::as_str)
     }
 
+    /// Whether the file that it was opened from is still there as it was. Rows that were read into memory are
+    /// sound whatever became of it; a run, which may be taken up again, wants the file.
+    ///
+    /// # Errors
+    /// [`crate::Error::Data`]: removed, replaced, cut short or written to.
+    pub fn unchanged(&self) -> Result<()> {
+        let file = self.splits().find_map(|split| split.file.as_ref());
+        file.map_or_else(|| self.source.unchanged(), |file| file.map.unchanged())
+    }
+
     /// The file, or what another source is called.
     pub fn path(&self) -> &Path {
         self.source.path()

@@ -1,8 +1,10 @@
 //! Batches filled by a thread of their own, two ahead of the device.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::batch::{BatchShape, Layout, Reads, fill, readable_stream};
 use super::normalize::Standardise;
@@ -48,6 +50,9 @@ pub struct Loader {
     filled: Option<Receiver<Result<Batch>>>,
     thread: Option<JoinHandle<()>>,
     left: usize,
+    path: PathBuf,
+    /// How long a batch may take.
+    patience: Duration,
 }
 
 impl Loader {
@@ -87,6 +92,7 @@ impl Loader {
         }
 
         let left = order.len().div_ceil(batch);
+        let path = data.path().to_path_buf();
         let (send, filled) = sync_channel(AHEAD);
         let (home, idle) = sync_channel(IDLE);
         let work = Work { data, split, order, batch, reads, standardise, home, idle };
@@ -94,7 +100,8 @@ impl Loader {
             .name("modalign-loader".into())
             .spawn(move || work.run(&send))
             .map_err(|e| Error::Config(format!("no thread for the loader: {e}")))?;
-        Ok(Loader { filled: Some(filled), thread: Some(thread), left })
+        let patience = crate::gpu::patience();
+        Ok(Loader { filled: Some(filled), thread: Some(thread), left, path, patience })
     }
 }
 
@@ -105,8 +112,23 @@ impl Iterator for Loader {
         if self.left == 0 {
             return None;
         }
-        let next = self.filled.as_ref()?.recv().unwrap_or_else(|_| {
-            Err(Error::Config("the loader thread ended early; please report this".into()))
+        let next = self.filled.as_ref()?.recv_timeout(self.patience);
+        let next = next.unwrap_or_else(|why| {
+            Err(match why {
+                RecvTimeoutError::Timeout => {
+                    let seconds = self.patience.as_secs_f64();
+                    // It cannot be stopped, and must not be waited for.
+                    self.thread = None;
+                    let detail = format!(
+                        "does not answer: no rows came of it for {seconds:.0} s. What was done is kept: go on \
+                         when it is there again (MODALIGN_TIMEOUT says how long to wait)"
+                    );
+                    Error::data(&self.path, detail)
+                }
+                RecvTimeoutError::Disconnected => {
+                    Error::Config("the loader thread ended early; please report this".into())
+                }
+            })
         });
         self.left = if next.is_ok() { self.left - 1 } else { 0 };
         Some(next)
@@ -153,8 +175,12 @@ impl Work {
                 layout = Arc::new(Layout::of(&shape, &self.reads, width));
             }
             let mut words = self.idle.try_recv().unwrap_or_default();
-            let filled =
-                fill(split, tokens, rows, &layout, self.standardise.as_deref(), &mut words);
+            let standardise = self.standardise.as_deref();
+            let filled = split
+                .source
+                .unchanged()
+                .and_then(|()| fill(split, tokens, rows, &layout, standardise, &mut words))
+                .and_then(|()| split.source.unchanged());
             let failed = filled.is_err();
             let batch =
                 filled.map(|()| Batch { layout: layout.clone(), words, home: self.home.clone() });
@@ -170,15 +196,17 @@ mod tests {
     use std::collections::HashSet;
 
     use super::super::testkit::TensorFile;
-    use super::super::{Modality, StreamSpec, shuffled};
+    use super::super::{Memory, Modality, Options, Row, StreamSpec, Target, shuffled};
     use super::*;
 
     fn data(rows: usize) -> Arc<Dataset> {
-        let file = TensorFile::new()
-            .f32("train.audio", &[rows, 2, 3], (0..rows * 6).map(|i| i as f32))
-            .f32("train.regression_labels", &[rows], (0..rows).map(|i| i as f32 / rows as f32))
-            .save();
-        Arc::new(Dataset::open(file.path()).unwrap())
+        let mut all = Memory::new("rows", &[(Modality::Audio, 3)]);
+        for i in 0..rows {
+            let streams = vec![(i * 6..i * 6 + 6).map(|x| x as f32).collect()];
+            let target = Some(Target::Number(i as f32 / rows as f32));
+            all.push(SplitName::Train, Row { streams, target, ..Row::default() }).unwrap();
+        }
+        Arc::new(all.dataset(&Options::default()).unwrap())
     }
 
     fn specs() -> Vec<StreamSpec> {

@@ -9,6 +9,7 @@
 //! 1, several labels a row), `factor_*` (rows x k, f32; from the generator).
 
 pub mod batch;
+mod bytes;
 pub mod dataset;
 pub mod folds;
 pub mod groups;

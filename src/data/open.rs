@@ -1,24 +1,22 @@
 //! Opening a data set: the header, then every row once, streaming over the map.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
+use super::bytes::FileBytes;
 use super::dataset::{Dataset, Features, Field, Options, Rows, Split, floats, ints};
 use super::side::{self, Side};
 use super::source::{Mapped, Source};
 use super::task::Table;
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};
-use crate::files;
 
 pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
-    let map = map(path)?;
+    let map = FileBytes::open(path)?;
     let (header, info) = SafeTensors::read_metadata(&map).map_err(|e| unreadable(path, &map, e))?;
     let metadata = info.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     let side = Side::read(path)?;
@@ -43,7 +41,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
     checker.same_shapes(&parts)?;
 
     let places = parts.iter().flatten().flat_map(Part::places).collect();
-    let file = Arc::new(Mapped { path: path.into(), map, places });
+    let file = Arc::new(Mapped { map, places });
     let source: Arc<dyn Source> = file.clone();
     let mut splits = [None, None, None];
     for (slot, part) in splits.iter_mut().zip(parts) {
@@ -52,17 +50,6 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
     side::attach(&side, &mut splits)?;
     let data = Dataset::of(source, splits, side.names());
     Dataset { metadata, ..data }.of_task(options)
-}
-
-fn map(path: &Path) -> Result<Mmap> {
-    let about = std::fs::metadata(path).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => Error::data(path, "there is no such file; check the path"),
-        _ => Error::io("read", path)(e),
-    })?;
-    if !about.is_file() {
-        return Err(Error::data(path, "not a regular file; give the .safetensors file itself"));
-    }
-    files::map(path)
 }
 
 /// Says whether a file is cut short or another kind of file altogether.

@@ -21,9 +21,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
+use super::bytes::FileBytes;
 use super::dataset::{Dataset, Features, Options, Split, floats};
 use super::task::Table;
 use super::{Modality, SplitName};
@@ -46,6 +46,14 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// # Errors
     /// Whatever keeps it from giving them; training ends with it.
     fn values(&self, split: SplitName, modality: Modality, row: usize) -> Result<Cow<'_, [f32]>>;
+
+    /// Whether the rows that it gives are those that it had at first. Asked before and after each batch.
+    ///
+    /// # Errors
+    /// What became of them; training ends with it.
+    fn unchanged(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a [`Source`] has, known before any row is asked for.
@@ -196,18 +204,21 @@ impl SplitContents {
     }
 }
 
-/// A data set's file in memory's address space; all of its values were checked when it was opened.
+/// A data set's file; all of its values were checked when it was opened.
 #[derive(Debug)]
 pub(super) struct Mapped {
-    pub(super) path: PathBuf,
-    pub(super) map: Mmap,
+    pub(super) map: FileBytes,
     /// Where the rows of a stream begin, and bytes of each.
     pub(super) places: BTreeMap<(SplitName, Modality), (usize, usize)>,
 }
 
 impl Source for Mapped {
     fn path(&self) -> &Path {
-        &self.path
+        self.map.path()
+    }
+
+    fn unchanged(&self) -> Result<()> {
+        if self.map.exposed() { self.map.unchanged() } else { Ok(()) }
     }
 
     fn digest(&self) -> String {
@@ -220,7 +231,7 @@ impl Source for Mapped {
             self.map.get(start..start + row_bytes)
         });
         let bytes = bytes.ok_or_else(|| {
-            Error::data(&self.path, format!("{split}.{modality} has no row {row}"))
+            Error::data(self.path(), format!("{split}.{modality} has no row {row}"))
         })?;
         // Files need not be aligned, and are little-endian wherever they are read.
         match bytemuck::try_cast_slice(bytes) {

@@ -4,7 +4,7 @@
 use super::record::{ByScore, entries};
 use crate::data::{Dataset, Group, Targets, Task, TaskKind};
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::files::{sha256_hex, write_atomic};
 use crate::train::metrics::{Convention, Metrics};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -76,8 +76,8 @@ impl Whole {
         .collect()
     }
 
-    /// Writes what a run in `folder` predicts of its test rows.
-    pub(super) fn write(&self, folder: &Path, rows: &[usize], predicted: &[f32]) -> Result<()> {
+    /// Writes what a run in `folder` predicts of its test rows; gives the file's SHA-256.
+    pub(super) fn write(&self, folder: &Path, rows: &[usize], predicted: &[f32]) -> Result<String> {
         let path = folder.join(PREDICTIONS);
         let n = self.task.outputs();
         if rows.len() * n != predicted.len() {
@@ -94,27 +94,31 @@ impl Whole {
             out.write_record(line).map_err(|e| failed(e.to_string()))?;
         }
         let bytes = out.into_inner().map_err(|e| failed(e.to_string()))?;
-        write_atomic(&path, &bytes)
+        write_atomic(&path, &bytes)?;
+        Ok(sha256_hex(&bytes))
     }
 
     /// The scores of all rows at once, each as the run predicts it that tested on it: `folders` are of
-    /// all folds of one seed.
+    /// all folds of one seed, with the SHA-256 of what they predict where it is known.
     ///
     /// # Errors
     /// [`Error::Checkpoint`]: predictions that are missing or of other rows.
     pub(super) fn pooled(
         &self,
-        folders: &[PathBuf],
+        folders: &[(PathBuf, Option<String>)],
         convention: Convention,
     ) -> Result<ByScore<f64>> {
         let (n, mut all) = (self.task.outputs(), vec![None; self.rows()]);
-        for folder in folders {
+        for (folder, sum) in folders {
             let path = folder.join(PREDICTIONS);
             let bad = |what: String| {
                 let detail = format!("{what}: remove the run's folder, and it is trained again");
                 Error::checkpoint(&path, detail)
             };
             let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+            if sum.as_ref().is_some_and(|sum| *sum != sha256_hex(&text)) {
+                return Err(bad("is not what the run wrote (another SHA-256)".into()));
+            }
             for line in csv::Reader::from_reader(text.as_slice()).records() {
                 let line = line.map_err(|e| bad(format!("no table of predictions ({e})")))?;
                 let number = |column: usize| line.get(column).unwrap_or_default();
@@ -132,7 +136,7 @@ impl Whole {
         let predicted: Option<Vec<Vec<f32>>> = all.iter().cloned().collect();
         let Some(predicted) = predicted else {
             let row = all.iter().position(Option::is_none).unwrap_or(0);
-            let path = folders.first().map(|f| f.join(PREDICTIONS)).unwrap_or_default();
+            let path = folders.first().map(|(f, _)| f.join(PREDICTIONS)).unwrap_or_default();
             let detail = format!(
                 "neither it nor those of the seed's other folds hold row {row}: remove these runs' \
                  folders, and they are trained again"
@@ -159,38 +163,43 @@ mod tests {
     fn what_folds_predict_together_is_scored_at_once() {
         let place = tempfile::tempdir().unwrap();
         let whole = whole();
-        let folders: Vec<PathBuf> = (0..3).map(|k| place.path().join(k.to_string())).collect();
+        let mut folders: Vec<(PathBuf, Option<String>)> =
+            (0..3).map(|k| (place.path().join(k.to_string()), None)).collect();
         // Values that need all their digits.
         let predicted: Vec<f32> = (0..9).map(|i| (i as f32).sin() / 3.0).collect();
-        for (k, folder) in folders.iter().enumerate() {
-            std::fs::create_dir(folder).unwrap();
+        for (k, (folder, sum)) in folders.iter_mut().enumerate() {
+            std::fs::create_dir(&*folder).unwrap();
             let rows: Vec<usize> = (0..9).filter(|row| row % 3 == k).collect();
             let own: Vec<f32> = rows.iter().map(|row| predicted[*row]).collect();
-            whole.write(folder, &rows, &own).unwrap();
+            *sum = Some(whole.write(folder, &rows, &own).unwrap());
             assert!(whole.write(folder, &rows, &own[1..]).is_err());
         }
         let found = whole.pooled(&folders, Convention::Mosi).unwrap();
         let targets = Targets { words: &whole.words, width: 1 };
         let wanted = Metrics::of(&whole.task, &predicted, targets, Convention::Mosi).unwrap();
         assert_eq!(found, entries(Some(&wanted)));
-        let text = std::fs::read_to_string(folders[1].join(PREDICTIONS)).unwrap();
+        let text = std::fs::read_to_string(folders[1].0.join(PREDICTIONS)).unwrap();
         assert!(
             text.starts_with("row,id,label,prediction\n1,\"clip, \"\"1\"\"\",-0.75,"),
             "{text}"
         );
 
-        let says = |folders: &[PathBuf], words: &[&str]| {
+        type Folders = [(PathBuf, Option<String>)];
+        let says = |folders: &Folders, words: &[&str]| {
             let why = whole.pooled(folders, Convention::Mosi).unwrap_err().to_string();
             words.iter().for_each(|word| assert!(why.contains(word), "no {word} in {why}"));
         };
         says(&folders[..2], &["row 2", "remove"]);
         says(&[&folders[..], &folders[..1]].concat(), &["row '0'", "remove"]);
-        std::fs::write(folders[2].join(PREDICTIONS), "row,id,label,prediction\n9,x,0,0.5\n")
-            .unwrap();
+        let last = folders[2].0.join(PREDICTIONS);
+        std::fs::write(&last, "row,id,label,prediction\n9,x,0,0.5\n").unwrap();
+        says(&folders, &["another SHA-256", "remove"]);
+        // As an earlier version left it.
+        folders[2].1 = None;
         says(&folders, &["row '9'"]);
-        std::fs::write(folders[2].join(PREDICTIONS), "row,id,label,prediction\n2,x\n").unwrap();
+        std::fs::write(&last, "row,id,label,prediction\n2,x\n").unwrap();
         says(&folders, &["no table"]);
-        std::fs::remove_file(folders[2].join(PREDICTIONS)).unwrap();
+        std::fs::remove_file(&last).unwrap();
         says(&folders, &["cannot read", "predictions.csv"]);
     }
 }

@@ -51,6 +51,9 @@ pub struct RunRecord {
     /// SHA-256 of the pretrained text encoder that it began with, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder_sha256: Option<String>,
+    /// SHA-256 of what it predicts of its fold's test rows, `predictions.csv`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predictions_sha256: Option<String>,
     /// What its representations carry of the factors that made the data, where those are known.
     pub probes: Option<Carried>,
     /// Scores on damaged test rows.

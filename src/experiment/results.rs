@@ -10,11 +10,12 @@ use super::stats::{Comparison, Summary, holm};
 use super::tables::{difference, probability};
 use crate::data::{Damage, Modality, Perturbation};
 use crate::error::{Error, Result};
+use crate::files::read_json;
 use crate::train::carried::Carried;
 use crate::train::metrics::{Convention, smaller_is_better};
 use indexmap::{IndexMap, IndexSet};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// Means with one modality damaged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +114,11 @@ pub struct Results {
     pub published: Vec<Published>,
 }
 
+/// Whether a path leads nowhere but deeper.
+fn within(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
 impl Results {
     /// Of the finished runs of a plan: `runs` are by cell.
     pub(super) fn gather(plan: &Plan, cells: &[Cell], runs: Vec<CellRuns>, about: About) -> Self {
@@ -169,9 +175,13 @@ impl Results {
     /// Missing, of another form, or without a finished run.
     pub fn read(folder: &Path) -> Result<Results> {
         let path = folder.join("results.json");
-        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let results: Results = serde_json::from_str(&text)
+        let results: Results = serde_json::from_str(&read_json(&path)?)
             .map_err(|e| Error::checkpoint(&path, format!("no results of an experiment ({e})")))?;
+        let mut runs = results.cells.iter().flat_map(|cell| &cell.runs);
+        if let Some(out) = runs.find(|run| !within(Path::new(&run.run))) {
+            let detail = format!("names a run outside of its folder ('{}')", out.run);
+            return Err(Error::checkpoint(&path, detail));
+        }
         match results.cells.is_empty() {
             true => Err(Error::checkpoint(&path, "holds no cell: no run has finished yet")),
             false => Ok(results),
@@ -435,6 +445,7 @@ pub(super) mod tests {
                     version: "0".into(),
                     data_sha256: String::new(),
                     encoder_sha256: None,
+                    predictions_sha256: None,
                     probes: None,
                     robustness: None,
                 };

@@ -8,13 +8,13 @@ use super::results::{About, CellRuns, Results};
 use super::tables;
 use crate::data::{Dataset, Folds, Modality, Perturbation, SplitName};
 use crate::error::{Error, Result};
-use crate::files::{map, sha256_hex, write_atomic};
+use crate::files::{Claim, map, read_json, sha256_hex, write_atomic, write_sealed_json};
 use crate::gpu::Gpu;
 use crate::recipe::TextEncoder;
 use crate::train::carried::carried;
 use crate::train::folder;
 use crate::train::{
-    Observer, Outcome, RunOptions, Saved, fits, open_file, open_saved, resume, train,
+    Observer, Outcome, RunOptions, Saved, fits, open_file, open_saved, resume_in, train_in,
 };
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -220,13 +220,12 @@ impl Experiment {
             )));
         }
         let path = run.folder.join(RECORD);
-        let record = match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str::<RunRecord>(&text).map_err(|e| {
-                Error::checkpoint(&path, format!("no record of a run ({e}): remove it"))
-            })?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Progress::Begun),
-            Err(e) => return Err(Error::io("read", &path)(e)),
-        };
+        if !path.exists() {
+            return Ok(Progress::Begun);
+        }
+        let record = serde_json::from_str::<RunRecord>(&read_json(&path)?).map_err(|e| {
+            Error::checkpoint(&path, format!("no record of a run ({e}): remove it"))
+        })?;
         if record.data_sha256 != self.data.digest() {
             return Err(Error::Config(format!(
                 "{} was trained on other data than {} is now (another SHA-256): remove that folder, \
@@ -252,28 +251,29 @@ impl Experiment {
     /// Trains a run to its end and measures it; one that was begun goes on where it stopped.
     ///
     /// # Errors
-    /// Those of [`train`] and [`resume`]; whatever was complete stays.
+    /// Those of [`train_in`] and [`resume_in`]; [`Busy`](Error::Busy) where another process trains it. Whatever
+    /// was complete stays.
     pub fn train(&self, gpu: &Gpu, run: &Run, observer: &mut dyn Observer) -> Result<RunRecord> {
+        // Before anything is looked at: another process may be about to train it.
+        let claim = Claim::take(&run.folder)?;
         let mut record = match self.progress(run)? {
             Progress::Finished(record) => return Ok(*record),
             Progress::Unmeasured(record) => *record,
             Progress::Begun => {
                 let data = Some(self.plan.data.as_path());
-                self.record(gpu, run, resume(gpu, &run.folder, data, None, observer)?)?
+                self.record(gpu, run, resume_in(gpu, &claim, data, None, observer)?)?
             }
             Progress::New => {
-                let folder = run.folder.parent().unwrap_or(&self.out);
-                std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
                 let config = self.plan.config(&run.cell, run.seed)?;
                 let (data, out) = (self.plan.data.clone(), run.folder.clone());
                 let fold = self.folds_of(run).map(|(folds, part)| folds.folded(part).fold);
                 let options = RunOptions { data, out, config, init: None, fold };
-                self.record(gpu, run, train(gpu, &options, observer)?)?
+                self.record(gpu, run, train_in(gpu, &claim, &options, observer)?)?
             }
         };
         self.measure(gpu, run, &mut record)?;
         let path = run.folder.join(RECORD);
-        write_atomic(&path, &json(&record, &path)?)?;
+        write_sealed_json(&path, &record)?;
         // All that --resume needs, and by far the largest part of a run; it will not go on.
         let _ = std::fs::remove_dir_all(run.folder.join("state"));
         Ok(record)
@@ -282,9 +282,9 @@ impl Experiment {
     /// What training says of a run; what it predicts of its fold's test rows goes into a file.
     fn record(&self, gpu: &Gpu, run: &Run, outcome: Outcome) -> Result<RunRecord> {
         let rows = self.folds_of(run).map(|(folds, part)| folds.rows(part));
-        if let Some([_, _, test]) = &rows {
-            Whole::of(&self.data).write(&run.folder, test, &outcome.test_scores)?;
-        }
+        let predicted = rows.as_ref().map(|[_, _, test]| {
+            Whole::of(&self.data).write(&run.folder, test, &outcome.test_scores)
+        });
         Ok(RunRecord {
             cell: run.cell.name.clone(),
             seed: run.seed,
@@ -300,6 +300,7 @@ impl Experiment {
             version: env!("CARGO_PKG_VERSION").into(),
             data_sha256: self.data.digest().to_string(),
             encoder_sha256: self.encoder.clone(),
+            predictions_sha256: predicted.transpose()?,
             probes: None,
             robustness: None,
         })
@@ -371,7 +372,8 @@ impl Experiment {
         let mut all = Vec::new();
         for seed in self.plan.seeds.list() {
             let own = runs.iter().filter(|r| r.record.seed == seed);
-            let folders: Vec<PathBuf> = own.map(|r| self.out.join(&r.run)).collect();
+            let folders: Vec<_> =
+                own.map(|r| (self.out.join(&r.run), r.record.predictions_sha256.clone())).collect();
             if folders.len() == of {
                 let convention = self.plan.config(cell, seed)?.data.convention;
                 all.push(whole.pooled(&folders, convention)?);
@@ -399,7 +401,7 @@ impl Experiment {
     pub fn write(&self, results: &Results) -> Result<()> {
         self.begin()?;
         let path = self.out.join("results.json");
-        write_atomic(&path, &json(results, &path)?)?;
+        write_sealed_json(&path, results)?;
         for (name, text) in [
             ("results.csv", tables::csv(results)?),
             ("runs.csv", tables::runs_csv(results)?),
@@ -440,12 +442,6 @@ fn encoder_sha256(folder: &Path) -> Result<String> {
         all += &sha256_hex(&map(&path)?);
     }
     Ok(sha256_hex(all.as_bytes()))
-}
-
-fn json(value: &impl serde::Serialize, path: &Path) -> Result<Vec<u8>> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::io("write", path)(std::io::Error::other(e)))?;
-    Ok(format!("{text}\n").into_bytes())
 }
 
 #[cfg(test)]

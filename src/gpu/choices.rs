@@ -50,7 +50,7 @@ impl Choices {
 
     /// What the file holds; nothing where there is none, or none that can be used.
     fn read(&self) -> BTreeMap<String, usize> {
-        let bytes = self.path.as_ref().and_then(|path| std::fs::read(path).ok());
+        let bytes = self.path.as_ref().and_then(|path| crate::files::kept(path));
         bytes
             .and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok())
             .filter(|file| file.adapter == self.adapter && file.driver == self.driver)

@@ -86,6 +86,14 @@ impl Faults {
     pub(super) fn wait(&self, device: &wgpu::Device, how: wgpu::PollType) -> Result<()> {
         let blocks = !matches!(how, wgpu::PollType::Poll);
         let failed = self.poll(device, how)?;
+        if matches!(failed, Some(wgpu::PollError::Timeout)) {
+            let seconds = super::patience().as_secs_f64();
+            self.set_lost(format!(
+                "it does not answer: a step has not ended in {seconds:.0} s, which MODALIGN_TIMEOUT says"
+            ));
+            // Dropping it would wait for the step.
+            std::mem::forget(device.clone());
+        }
         self.check(device)?;
         if blocks && self.foreign {
             self.lost(device)?;

@@ -22,7 +22,8 @@ use crate::error::Result;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 /// An open device with its queue, its capabilities and its compiled pipelines. A clone is another
 /// handle of the same one, so that whatever runs on it can be kept beside it.
@@ -58,6 +59,17 @@ struct Shared {
 pub(crate) fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// How long something that should answer may take, a step or a batch of rows: ten minutes, or as many
+/// seconds as `MODALIGN_TIMEOUT` says.
+pub(crate) fn patience() -> Duration {
+    static SECONDS: OnceLock<f64> = OnceLock::new();
+    let seconds = SECONDS.get_or_init(|| {
+        let given = std::env::var("MODALIGN_TIMEOUT").ok().and_then(|text| text.parse().ok());
+        given.filter(|seconds| (0.001..1e9).contains(seconds)).unwrap_or(600.0)
+    });
+    Duration::from_secs_f64(*seconds)
 }
 
 impl Gpu {
@@ -177,7 +189,9 @@ impl Gpu {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn wait(&self) -> Result<()> {
-        self.shared.faults.wait(&self.device, wgpu::PollType::wait_indefinitely())
+        let timeout = Some(patience());
+        let all = wgpu::PollType::Wait { submission_index: None, timeout };
+        self.shared.faults.wait(&self.device, all)
     }
 
     /// Waits until a callback of submitted work has run. Where threads share a device, the one
@@ -210,7 +224,8 @@ impl Gpu {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn wait_for(&self, index: wgpu::SubmissionIndex) -> Result<()> {
-        let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
+        let timeout = Some(patience());
+        let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout };
         self.shared.faults.wait(&self.device, wait)
     }
 

@@ -146,8 +146,7 @@ impl Gpu {
     pub fn save_pipeline_cache(&self) {
         let Some((cache, path)) = &self.shared.cache else { return };
         let Some(data) = cache.get_data() else { return };
-        let known = std::fs::metadata(path).map_or(0, |m| m.len());
-        if known == data.len() as u64 {
+        if crate::files::kept(path).is_some_and(|known| known.len() == data.len()) {
             return;
         }
         crate::files::keep(path, &data, "pipeline cache");
@@ -165,9 +164,9 @@ pub(super) fn open_cache(
     let name = wgpu::util::pipeline_cache_key(info)?;
     let path =
         crate::files::cache_folder()?.join(format!("{name}_{}.bin", env!("CARGO_PKG_VERSION")));
-    let data = std::fs::read(&path).ok();
-    // SAFETY: the file was written by `save_pipeline_cache` from this driver's own data, and
-    // `fallback` makes the driver start empty when its header does not match.
+    let data = crate::files::kept(&path);
+    // SAFETY: the file was written by `save_pipeline_cache` from this driver's own data, in a folder that
+    // only this user writes to, and is as it was written; `fallback` makes the driver start empty when its header does not match.
     let cache = unsafe {
         device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor {
             label: Some("modalign"),

@@ -3,7 +3,7 @@
 
 use super::{BindingKind, Defines, Gpu, PipelineKey, read_words, storage_buffer};
 use crate::error::Result;
-use crate::files::{cache_folder, fingerprint, keep};
+use crate::files::{cache_folder, fingerprint, keep, kept};
 use std::path::{Path, PathBuf};
 
 /// Side of the doubly nested loop: beyond every limit seen.
@@ -51,7 +51,7 @@ fn kept_in(gpu: &Gpu) -> Option<PathBuf> {
 
 /// A kept answer; none where there is none that can be read.
 fn recall(path: &Path) -> Option<Option<u64>> {
-    match std::fs::read_to_string(path).ok()?.trim() {
+    match std::str::from_utf8(&kept(path)?).ok()?.trim() {
         "none" => Some(None),
         limit => limit.parse().ok().map(Some),
     }

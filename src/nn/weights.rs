@@ -77,7 +77,10 @@ impl Weights {
     /// [`Checkpoint`](Error::Checkpoint): missing, truncated, not safetensors, other floats.
     pub fn load(path: &Path) -> Result<Self> {
         // Mapped, so that half floats, twice as large in memory, are all that is held.
-        Self::parse(&files::map(path)?, path)
+        let bytes = files::map(path)?;
+        #[cfg(feature = "train")]
+        files::seal_of_tensors(path, &bytes)?;
+        Self::parse(&bytes, path)
     }
 
     /// The same of a file's contents; `path` names them in errors.
@@ -120,6 +123,23 @@ impl Weights {
             weights.insert(&new, view.shape().to_vec(), values);
         }
         Ok(weights)
+    }
+
+    /// The same with a digest of its own contents; gives that of the values.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io) naming the file.
+    #[cfg(feature = "train")]
+    pub(crate) fn save_sealed(&self, path: &Path, notes: &[(&str, String)]) -> Result<String> {
+        let entries = self.iter().map(|(n, s, v)| (n, "F32", s.to_vec(), 4 * v.len() as u64));
+        files::write_sealed(path, notes, entries, |out| {
+            self.iter().try_for_each(|(_, _, values)| {
+                values.chunks(1 << 12).try_for_each(|part| {
+                    let bytes: Vec<u8> = part.iter().flat_map(|x| x.to_le_bytes()).collect();
+                    out.write_all(&bytes)
+                })
+            })
+        })
     }
 
     /// Writes a safetensors file, whole or not at all.

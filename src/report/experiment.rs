@@ -7,6 +7,7 @@ use super::page::{Grid, HALF, Part, Section, both, facts, figure, legend, size};
 use super::run::Run;
 use super::run_page::LEAST;
 use super::theme::{Ink, SERIES};
+use crate::error::Result;
 use crate::experiment::stats::Summary;
 use crate::experiment::{CellResult, PRIVATE, Results, SHARED, tables};
 use crate::train::carried::Carried;
@@ -17,7 +18,10 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Its own sections; those of its runs come after them.
-pub fn part(results: &Results, at: &Path) -> Part {
+///
+/// # Errors
+/// A run's log that is not as it was written.
+pub fn part(results: &Results, at: &Path) -> Result<Part> {
     let mut sections = vec![Section::new("table", "All cells", table(results))];
     let forests = forests(results);
     if !forests.is_empty() {
@@ -41,11 +45,11 @@ pub fn part(results: &Results, at: &Path) -> Part {
     ] {
         sections.extend(grid.map(|g| Section::new(id, title, words(&g))));
     }
-    sections.extend(validation(results, at));
+    sections.extend(validation(results, at)?);
     sections.extend(probes(results));
     sections.extend(robustness(results));
     sections.push(Section::new("repeat", "To repeat this", repeat(results, at)));
-    Part { id: "experiment".into(), title: title(results), lead: lead(results), sections }
+    Ok(Part { id: "experiment".into(), title: title(results), lead: lead(results), sections })
 }
 
 /// One of the experiment's own tables, its title as a sentence.
@@ -302,12 +306,14 @@ fn names(results: &Results) -> Markup {
 }
 
 /// The first of the validation scores (of numbers the MAE) by epoch, the mean over a cell's runs for as long as all of them went on.
-fn validation(results: &Results, at: &Path) -> Option<Section> {
+fn validation(results: &Results, at: &Path) -> Result<Option<Section>> {
     let mut lines: Vec<Line> = Vec::new();
     let mut score = "score";
     for (i, cell) in results.cells.iter().enumerate() {
         let histories = cell.runs.iter().map(|r| folder::epochs(&at.join(&r.run)));
         let runs: Vec<Vec<f64>> = histories
+            .collect::<Result<Vec<_>>>()?
+            .iter()
             .inspect(|h| score = curves::valid_name(h).unwrap_or(score))
             .map(|h| h.iter().map_while(|r| Some(r.valid.as_ref()?.heads().first()?.1)).collect())
             .filter(|h: &Vec<f64>| !h.is_empty())
@@ -327,7 +333,7 @@ fn validation(results: &Results, at: &Path) -> Option<Section> {
     // What stands out is drawn over the rest.
     lines.sort_by_key(|l| l.thick);
     if lines.is_empty() {
-        return None;
+        return Ok(None);
     }
     let y = format!("validation {score}");
     let chart = Lines { lines, x: String::new(), y, diagonal: false, near: true };
@@ -338,11 +344,11 @@ fn validation(results: &Results, at: &Path) -> Option<Section> {
     let note =
         format!("Means over {}, for as long as every run of a cell went on.", results.over());
     let numbers = curves::numbers(&chart, "epoch");
-    Some(Section::new(
+    Ok(Some(Section::new(
         "validation",
         "Validation by epoch",
         figure(&format!("Validation {score}"), &note, body, &numbers),
-    ))
+    )))
 }
 
 /// For each representation, the bars of all cells.
@@ -516,5 +522,5 @@ fn repeat(results: &Results, at: &Path) -> Markup {
 /// The first run of a cell, if it can still be read.
 pub fn first_run(cell: &CellResult, at: &Path) -> Option<Run> {
     let first = cell.runs.iter().min_by_key(|r| r.record.pair())?;
-    Run::read(&at.join(&first.run)).ok()
+    Run::read(&at.join(&first.run)).inspect_err(|why| log::warn!("left out: {why}")).ok()
 }

@@ -95,7 +95,7 @@ pub fn build(targets: &[PathBuf], open: &dyn Fn() -> Result<Gpu>) -> Result<Made
         _ => "Report",
     };
     for (i, (path, results)) in experiments.iter().enumerate() {
-        parts.extend(of_experiment(&mut place, results, path, i + 1));
+        parts.extend(of_experiment(&mut place, results, path, i + 1)?);
     }
     let named = names(runs);
     if named.len() > 1 {
@@ -121,8 +121,13 @@ pub fn build(targets: &[PathBuf], open: &dyn Fn() -> Result<Gpu>) -> Result<Made
 }
 
 /// An experiment, the first run of its best cell, and that of the reference in short.
-fn of_experiment(place: &mut Place, results: &Results, at: &Path, number: usize) -> Vec<Part> {
-    let mut own = experiment::part(results, at);
+fn of_experiment(
+    place: &mut Place,
+    results: &Results,
+    at: &Path,
+    number: usize,
+) -> Result<Vec<Part>> {
+    let mut own = experiment::part(results, at)?;
     if number > 1 {
         own.id = format!("{}{number}", own.id);
     }
@@ -138,7 +143,7 @@ fn of_experiment(place: &mut Place, results: &Results, at: &Path, number: usize)
         let title = format!("Reference: {}, {}", cell.cell, run.place());
         parts.push(run_page::part(&run, None, &format!("{id}-reference"), title));
     }
-    parts
+    Ok(parts)
 }
 
 /// Runs under names that tell them apart: the folder's, with the one it lies in where two are equal.

@@ -39,7 +39,7 @@ impl Run {
     /// # Errors
     /// No run there; a run in which no epoch has ended.
     pub fn read(path: &Path) -> Result<Run> {
-        let history = folder::epochs(path);
+        let history = folder::epochs(path)?;
         let config = folder::config(path)?;
         let modalities = modalities(path, &config);
         let run = Run {
@@ -53,7 +53,7 @@ impl Run {
                 false => Value::Null,
             },
             history,
-            labels: folder::labels(path),
+            labels: folder::labels(path)?,
         };
         if run.history.is_empty() {
             let detail = "no epoch has ended: there is nothing to report yet";

@@ -1,8 +1,9 @@
 //! Files of a run that can be loaded again: the model with its card, and the full state.
 
+use super::run_files::{Head, Place};
 use crate::data::{Folded, Modality, Standardise, StreamSpec, Task};
 use crate::error::{Error, Result};
-use crate::files::{self, check_format, first_format, tensor_header, write_atomic_with};
+use crate::files::{self, check_format, first_format, seal_of_tensors, write_sealed};
 use crate::nn::Weights;
 use crate::plan::SpaceId;
 use crate::recipe::{Config, Kept};
@@ -68,6 +69,9 @@ pub struct Saved {
     pub card: ModelCard,
     /// Its parameters.
     pub weights: Weights,
+    /// SHA-256 of the parameters' values as the file holds them; nothing of a file of an earlier version, which
+    /// says none that it could be checked against.
+    pub sha256: Option<String>,
 }
 
 impl Saved {
@@ -86,6 +90,7 @@ impl Saved {
         }
         let path = if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() };
         let map = files::map(&path)?;
+        let sha256 = seal_of_tensors(&path, &map)?;
         let weights = Weights::parse(&map, &path)?;
         let card: ModelCard = metadata(&map, &path)?.ok_or_else(|| {
             let why = "has no model card: it was not written by modalign; \
@@ -93,14 +98,26 @@ impl Saved {
             Error::checkpoint(&path, why)
         })?;
         check_format(&path, card.format)?;
-        Ok(Saved { path, card, weights })
+        sealed(&path, card.format, sha256.as_ref())?;
+        Ok(Saved { path, card, weights, sha256 })
     }
 
-    /// Writes a model file, whole or not at all.
-    pub fn save(path: &Path, card: &ModelCard, weights: &Weights) -> Result<()> {
+    /// Writes a model file, whole or not at all; gives the SHA-256 of the values.
+    ///
+    /// # Errors
+    /// [`Io`](Error::Io) naming the file.
+    pub fn save(path: &Path, card: &ModelCard, weights: &Weights) -> Result<String> {
         let text =
             serde_json::to_string(card).map_err(|e| Error::checkpoint(path, e.to_string()))?;
-        weights.save(path, &[(KEY, text)])
+        weights.save_sealed(path, &[(KEY, text)])
+    }
+}
+
+/// Since files have digests of their contents they all have them.
+fn sealed(path: &Path, format: u32, seal: Option<&String>) -> Result<()> {
+    match format >= 4 && seal.is_none() {
+        false => Ok(()),
+        true => Err(Error::checkpoint(path, "its digest is gone: it is damaged, or was edited")),
     }
 }
 
@@ -121,6 +138,9 @@ pub(super) struct StateCard {
     pub format: u32,
     /// Epochs completed.
     pub epoch: usize,
+    /// Micro-batches of the next one that are done.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub batch: usize,
     /// Micro-batches taken.
     pub step: u32,
     /// Batches after which the optimiser ran.
@@ -134,6 +154,23 @@ pub(super) struct StateCard {
     pub kept: Kept,
     /// SHA-256 of the data.
     pub data_sha256: String,
+    /// The heads of the logs that it stands on, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub heads: BTreeMap<String, Head>,
+    /// SHA-256 of the best model's values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+impl StateCard {
+    /// How far the run was.
+    pub(super) fn place(&self) -> Place {
+        Place { epoch: self.epoch, batch: self.batch }
+    }
 }
 
 /// Writes a state, whole or not at all. `read` gives the words of a buffer of `buffers` when its
@@ -150,10 +187,8 @@ pub(super) fn save_state(
     let text = serde_json::to_string(card).map_err(|e| Error::checkpoint(path, e.to_string()))?;
     let tensors =
         buffers.iter().map(|(name, _, n)| (name.as_str(), "U32", vec![*n], 4 * *n as u64));
-    let header = tensor_header(&[(KEY, text)], tensors);
     let mut failed = None;
-    let written = write_atomic_with(path, |out| {
-        out.write_all(&header)?;
+    let written = write_sealed(path, &[(KEY, text)], tensors, |out| {
         for (_, space, words) in buffers {
             let data = read(*space, *words).map_err(|error| {
                 failed = Some(error);
@@ -163,7 +198,7 @@ pub(super) fn save_state(
         }
         Ok(())
     });
-    failed.map_or(written, Err)
+    failed.map_or(written.map(drop), Err)
 }
 
 /// A state on disk.
@@ -180,9 +215,11 @@ impl State {
     /// Missing, damaged, or no state.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let map = files::map(path)?;
+        let seal = seal_of_tensors(path, &map)?;
         let card: StateCard = metadata(&map, path)?
             .ok_or_else(|| Error::checkpoint(path, "it is no state of a modalign run"))?;
         check_format(path, card.format)?;
+        sealed(path, card.format, seal.as_ref())?;
         Ok(State { card, path: path.into(), map })
     }
 

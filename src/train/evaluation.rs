@@ -2,6 +2,7 @@
 
 use super::blueprint::{available, offer};
 use super::checkpoint::{CardStream, Saved};
+use super::folder;
 use super::metrics::Metrics;
 use super::opened::{in_kept_fold, open_file};
 use super::session::{Predictions, Session};
@@ -55,6 +56,9 @@ fn any_task(saved: &Saved) -> Config {
 pub fn open_saved_on(gpu: &Gpu, saved: &Saved, data: Dataset) -> Result<Session> {
     let card = &saved.card;
     let encoder = text::encoder_of(&saved.path);
+    if let Some(run) = saved.path.parent().filter(|run| run.join("run.json").exists()) {
+        text::check_kept(&encoder, &folder::card(run)?.encoder)?;
+    }
     let data = text::with_text(gpu, data, &any_task(saved), &encoder).map(Arc::new)?;
     // A digest of gigabytes takes long, and no other model wants it here.
     let kept = card.fold.as_ref().filter(|_| data.digest() == card.data_sha256);

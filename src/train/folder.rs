@@ -5,7 +5,7 @@ use super::history::EpochRecord;
 use super::run_files::RunCard;
 use crate::data::Folded;
 use crate::error::{Error, Result};
-use crate::files::{check_format, is_leftover};
+use crate::files::{Claim, LOCK, check_format, is_leftover, read_json, sha256_hex};
 use crate::recipe::Config;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -17,8 +17,8 @@ pub fn is_run(path: &Path) -> bool {
     path.join("config.toml").is_file()
 }
 
-/// The first file of a folder by name, other than those `beside` and what a kill left of a write; none
-/// where there is no other, or no folder.
+/// The first file of a folder by name, other than those `beside`, a run's lock and what a kill left of a
+/// write; none where there is no other, or no folder.
 ///
 /// # Errors
 /// A path that is no folder, or cannot be read.
@@ -38,7 +38,7 @@ pub fn first_in(path: &Path, beside: &[&str]) -> Result<Option<String>> {
         let name = entry.map_err(Error::io("read", path))?.file_name();
         names.push(name.to_string_lossy().into_owned());
     }
-    names.retain(|n| !is_leftover(n) && !beside.contains(&n.as_str()));
+    names.retain(|n| n != LOCK && !is_leftover(n) && !beside.contains(&n.as_str()));
     Ok(names.into_iter().min())
 }
 
@@ -69,11 +69,35 @@ pub fn free_for_run(path: &Path) -> Result<()> {
             path.display()
         )));
     }
-    let begun = std::fs::read_to_string(path.join("run.json"));
+    let begun = read_json(&path.join("run.json"));
     match begun.is_ok_and(|text| serde_json::from_str::<RunCard>(&text).is_ok()) {
         true => Ok(()),
         false => free(path),
     }
+}
+
+/// Takes a folder for a new run: absent or empty, as [`free_for_run`] has it.
+///
+/// # Errors
+/// As [`free_for_run`]; [`Busy`](Error::Busy) where a run is being trained there.
+pub fn claim_for_run(path: &Path) -> Result<Claim> {
+    // Somebody else's folder is refused without a trace; one that a run has had may have it still.
+    if !path.join(LOCK).exists() {
+        free_for_run(path)?;
+    }
+    let claim = Claim::take(path)?;
+    free_for_run(path)?;
+    Ok(claim)
+}
+
+/// Takes a folder that holds a run.
+///
+/// # Errors
+/// No run there; [`Busy`](Error::Busy) where it is being trained.
+pub fn claim_run(path: &Path) -> Result<Claim> {
+    // A folder that is no run is not written to.
+    config(path)?;
+    Claim::take(path)
 }
 
 /// The resolved configuration of a run.
@@ -89,10 +113,10 @@ pub fn config(run: &Path) -> Result<Config> {
 /// One of a run's JSON files.
 ///
 /// # Errors
-/// Missing, or no JSON.
+/// Missing, no JSON, or other bytes than were written.
 pub fn json(run: &Path, name: &str) -> Result<Value> {
     let path = run.join(name);
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let text = read_json(&path)?;
     serde_json::from_str(&text).map_err(|e| Error::checkpoint(&path, format!("no JSON ({e})")))
 }
 
@@ -106,34 +130,59 @@ pub fn data(run: &Path) -> Result<PathBuf> {
     path.ok_or_else(|| Error::checkpoint(run.join("run.json"), "does not name its data"))
 }
 
+/// What a run says of itself.
+///
+/// # Errors
+/// Missing, damaged, or of a later version.
+pub(super) fn card(run: &Path) -> Result<RunCard> {
+    let path = run.join("run.json");
+    let text = read_json(&path)?;
+    let card: RunCard = serde_json::from_str(&text)
+        .map_err(|e| Error::checkpoint(&path, format!("no card of a run ({e})")))?;
+    check_format(&path, card.format)?;
+    Ok(card)
+}
+
 /// The digest of the data that a run was trained on, and the fold of them, if it was one.
 ///
 /// # Errors
 /// A `run.json` that is missing or is none.
 pub fn trained_on(run: &Path) -> Result<(String, Option<Folded>)> {
-    let path = run.join("run.json");
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let card: RunCard = serde_json::from_str(&text)
-        .map_err(|e| Error::checkpoint(&path, format!("no card of a run ({e})")))?;
-    check_format(&path, card.format)?;
+    let card = card(run)?;
     Ok((card.data_sha256, card.fold))
 }
 
 /// The epochs written so far.
-pub fn epochs(run: &Path) -> Vec<EpochRecord> {
+///
+/// # Errors
+/// Of a run that has ended, a log that is not as it was written.
+pub fn epochs(run: &Path) -> Result<Vec<EpochRecord>> {
     lines(run, "epochs.jsonl")
 }
 
 /// What became of the generated labels, epoch by epoch; empty without label generation.
-pub fn labels(run: &Path) -> Vec<LabelRecord> {
+///
+/// # Errors
+/// As [`epochs`].
+pub fn labels(run: &Path) -> Result<Vec<LabelRecord>> {
     lines(run, "labels.jsonl")
 }
 
 /// The lines of a log; an incomplete last one, of a run that is being written or was killed, does
 /// not count.
-fn lines<T: DeserializeOwned>(run: &Path, name: &str) -> Vec<T> {
-    let text = std::fs::read_to_string(run.join(name)).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+fn lines<T: DeserializeOwned>(run: &Path, name: &str) -> Result<Vec<T>> {
+    let path = run.join(name);
+    // One that is not there shows by itself.
+    let Ok(bytes) = std::fs::read(&path) else { return Ok(Vec::new()) };
+    let ended = run.join("metrics.json").exists().then(|| json(run, "metrics.json")).transpose()?;
+    let sum = ended.as_ref().and_then(|ended| ended["files"][name].as_str());
+    if sum.is_some_and(|sum| sum != sha256_hex(&bytes)) {
+        let detail = "is not what the run wrote (another SHA-256 than in metrics.json): it is damaged, or was \
+                      edited; put back a copy";
+        return Err(Error::checkpoint(&path, detail));
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 #[cfg(test)]
@@ -150,7 +199,7 @@ mod tests {
         fs::create_dir(at("empty")).unwrap();
         free_for_run(&at("empty")).unwrap();
         // What a kill left of the very first write.
-        fs::write(at("empty/.run.json.a1b2.tmp"), "{").unwrap();
+        fs::write(at("empty/.run.json.12-3.tmp"), "{").unwrap();
         free_for_run(&at("empty")).unwrap();
 
         fs::create_dir(at("encoder")).unwrap();

@@ -1,7 +1,7 @@
 //! What is written down about a run: a line for each micro-batch, a line for each epoch.
 
 use super::metrics::Metrics;
-use crate::recipe::Columns;
+use crate::recipe::{Column, Columns};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -25,6 +25,19 @@ impl StepRecord {
     pub(super) fn new(epoch: usize, batch: usize, row: &[f32], columns: &Arc<Columns>) -> Self {
         let values = row[..columns.list().len()].to_vec();
         StepRecord { epoch, batch, loss: columns.total(row), values, columns: columns.clone() }
+    }
+
+    /// From a line of `steps.jsonl`, as [`to_json`](Self::to_json) wrote it; none where it is no such line.
+    pub(super) fn from_json(line: &Value, columns: &Arc<Columns>) -> Option<Self> {
+        let count = |key: &str| line[key].as_u64().map(|n| n as usize);
+        let value = |column: &Column| line[&column.name].as_f64().map(|v| v as f32);
+        Some(StepRecord {
+            epoch: count("epoch")?,
+            batch: count("batch")?,
+            loss: line["loss"].as_f64()?,
+            values: columns.list().iter().map(value).collect::<Option<_>>()?,
+            columns: columns.clone(),
+        })
     }
 
     /// A part by its name in the logs: `M`, `align_ta`.
@@ -109,7 +122,7 @@ impl EpochRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{Column, Counts};
+    use crate::recipe::Counts;
 
     fn step(batch: usize, m: f32, ta: f32, norm: f32) -> StepRecord {
         let column = |name: &str, what: &str, counts| Column {
@@ -132,6 +145,16 @@ mod tests {
         let parts: Vec<(&str, f64)> =
             record.parts.iter().map(|(k, v)| (k.as_str(), v.as_f64().unwrap())).collect();
         assert_eq!(parts, [("M", 1.5), ("align_ta", 1.0), ("norm_t", 3.5)]);
+    }
+
+    #[test]
+    fn a_line_is_read_back_to_the_last_bit() {
+        let made = step(7, 0.1, f32::MIN_POSITIVE, 1.0 / 3.0);
+        let text = made.to_json().to_string();
+        let line = serde_json::from_str(&text).unwrap();
+        assert_eq!(StepRecord::from_json(&line, &made.columns), Some(made));
+        let other = Arc::new(Columns::new(Vec::new()));
+        assert_eq!(StepRecord::from_json(&json!({ "epoch": 1 }), &other), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A run from its first file to its last: begun in a folder of its own, or taken up where it stopped.
 
-use super::checkpoint::State;
-use super::epochs::continue_run;
+use super::checkpoint::{State, StateCard};
+use super::epochs::{Done, continue_run};
 use super::folder;
 use super::history::{EpochRecord, StepRecord};
 use super::initial::begin;
@@ -12,10 +12,11 @@ use super::session::Session;
 use super::text;
 use crate::data::{Dataset, Fold};
 use crate::error::{Error, Result};
-use crate::files::{FORMAT, check_format, remove_leftovers, write_atomic};
+use crate::files::{Claim, FORMAT, map, remove_leftovers, sha256_hex};
 use crate::gpu::Gpu;
 use crate::recipe::Config;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -60,6 +61,9 @@ pub struct Outcome {
     pub adapter: String,
     /// Scalar parameters.
     pub parameters: usize,
+    /// SHA-256 of what the run has left, by the names of the files; of tensors that of their values.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
 }
 
 /// Watches a run; every method may be left out.
@@ -70,6 +74,11 @@ pub trait Observer {
     fn step(&mut self, _record: &StepRecord, _done: usize, _total: usize) {}
     /// An epoch ended.
     fn epoch(&mut self, _record: &EpochRecord) {}
+    /// Whether the run is to stop. It is asked after each update: what is done then goes to disk, so that the
+    /// run can be resumed from there, and the call ends with [`Interrupted`](Error::Interrupted).
+    fn stop(&mut self) -> bool {
+        false
+    }
 }
 
 /// Watches nothing.
@@ -81,8 +90,20 @@ impl Observer for () {}
 /// Bad data, configuration or weights; a run folder that is in use; a full disk; a lost device.
 /// Whatever was complete stays in the folder and can be resumed.
 pub fn train(gpu: &Gpu, options: &RunOptions, observer: &mut dyn Observer) -> Result<Outcome> {
-    folder::free_for_run(&options.out)?;
-    train_on(gpu, open_file(&options.data, &options.config)?, options, observer)
+    train_in(gpu, &folder::claim_for_run(&options.out)?, options, observer)
+}
+
+/// The same in a folder that was [claimed](folder::claim_for_run), which goes before `options.out`.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_in(
+    gpu: &Gpu,
+    claim: &Claim,
+    options: &RunOptions,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    begin_run(gpu, open_file(&options.data, &options.config)?, claim, options, observer)
 }
 
 /// The same over rows from anywhere, as a [`Source`](crate::data::Source) has them; `options.data` is what the
@@ -96,7 +117,18 @@ pub fn train_on(
     options: &RunOptions,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    let files = Files { root: options.out.clone() };
+    begin_run(gpu, data, &folder::claim_for_run(&options.out)?, options, observer)
+}
+
+fn begin_run(
+    gpu: &Gpu,
+    data: Dataset,
+    claim: &Claim,
+    options: &RunOptions,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    folder::free_for_run(claim.path())?;
+    let files = Files::of(claim);
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let mut options = options.clone();
     if !options.config.bert.path.is_empty() {
@@ -105,7 +137,6 @@ pub fn train_on(
         options.config.bert.path = path.to_string_lossy().into_owned();
     }
     let options = &options;
-    folder::free_for_run(&options.out)?;
     let encoder = Path::new(&options.config.bert.path);
     let data = text::with_text(gpu, data, &options.config, encoder).map(Arc::new)?;
     let data = in_fold(data, options.fold.as_ref())?;
@@ -113,6 +144,7 @@ pub fn train_on(
     let standardise = statistics(&data, &options.config)?;
     let mut session = Session::new(gpu, &options.config, data.clone(), standardise, true)?;
     begin(&mut session, options.init.as_deref())?;
+    let init_sha256 = options.init.as_deref().map(sha256_of).transpose()?;
     let card = RunCard {
         format: FORMAT,
         data: absolute(&options.data),
@@ -120,19 +152,20 @@ pub fn train_on(
         tokens_sha256: data.tokens_digest().map(str::to_string),
         fold: data.fold().cloned(),
         init: options.init.as_ref().map(absolute),
+        init_sha256,
         adapter: gpu.caps().name.clone(),
         driver: gpu.caps().driver.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
+        settings: options.config.keys()?.into_iter().collect(),
+        encoder: text::kept_files(encoder, &options.config)?,
     };
     // The card comes first and the configuration last: a folder with the one and not the other is
     // a run that was killed as it began, and may be begun again.
-    std::fs::create_dir_all(&files.root).map_err(Error::io("create", &files.root))?;
     files.write_json("run.json", &card)?;
-    std::fs::create_dir_all(files.root.join("state"))
-        .map_err(Error::io("create", files.root.join("state")))?;
-    text::keep(encoder, &files.root, &options.config)?;
-    write_atomic(files.at("config.toml"), options.config.to_toml()?.as_bytes())?;
-    continue_run(&mut session, &files, 0, observer)
+    files.folder("state")?;
+    text::keep(encoder, &files, &options.config)?;
+    files.write("config.toml", &options.config.to_toml()?)?;
+    continue_run(&mut session, &files, Done::default(), observer)
 }
 
 /// Continues a run as if it had never stopped. `data` replaces the recorded path, `max_epochs`
@@ -147,7 +180,21 @@ pub fn resume(
     max_epochs: Option<usize>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    let kept = Kept::read(run, max_epochs)?;
+    resume_in(gpu, &folder::claim_run(run)?, data, max_epochs, observer)
+}
+
+/// The same in a folder that was [claimed](folder::claim_run).
+///
+/// # Errors
+/// As [`resume`].
+pub fn resume_in(
+    gpu: &Gpu,
+    claim: &Claim,
+    data: Option<&Path>,
+    max_epochs: Option<usize>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let kept = Kept::read(claim, max_epochs)?;
     let data = open_file(data.unwrap_or(&kept.card.data), &kept.config)?;
     kept.go_on(gpu, data, observer)
 }
@@ -163,25 +210,21 @@ pub fn resume_on(
     max_epochs: Option<usize>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    Kept::read(run, max_epochs)?.go_on(gpu, data, observer)
+    Kept::read(&folder::claim_run(run)?, max_epochs)?.go_on(gpu, data, observer)
 }
 
 /// What a run's folder says of the run.
-struct Kept {
-    files: Files,
+struct Kept<'a> {
+    files: Files<'a>,
     config: Config,
     card: RunCard,
     /// Whether its end has been moved.
     moved: bool,
 }
 
-impl Kept {
-    fn read(run: &Path, max_epochs: Option<usize>) -> Result<Kept> {
-        let files = Files { root: run.to_path_buf() };
-        let read = |name: &str| {
-            let path = files.at(name);
-            std::fs::read_to_string(&path).map_err(Error::io("read", path))
-        };
+impl<'a> Kept<'a> {
+    fn read(claim: &'a Claim, max_epochs: Option<usize>) -> Result<Self> {
+        let files = Files::of(claim);
         if !files.state().exists() && files.at("metrics.json").exists() {
             return Err(Error::checkpoint(
                 files.state(),
@@ -189,20 +232,20 @@ impl Kept {
              one, or begin one with this one's --init model.safetensors",
             ));
         }
-        let mut config = Config::build("mosi", Some(&read("config.toml")?), &[])?;
+        let mut config = folder::config(files.root())?;
+        let card = folder::card(files.root())?;
+        card.check_settings(files.root(), &config)?;
         if let Some(max) = max_epochs {
             config.train.max_epochs = max;
             config.validate()?;
         }
-        let card: RunCard = serde_json::from_str(&read("run.json")?)
-            .map_err(|e| Error::checkpoint(files.at("run.json"), e.to_string()))?;
-        check_format(&files.at("run.json"), card.format)?;
         Ok(Kept { files, config, card, moved: max_epochs.is_some() })
     }
 
     fn go_on(self, gpu: &Gpu, data: Dataset, observer: &mut dyn Observer) -> Result<Outcome> {
         let Kept { files, config, card, moved } = self;
-        let encoder = text::encoder_of(&files.root);
+        let encoder = text::encoder_of(files.root());
+        text::check_kept(&encoder, &card.encoder)?;
         let data = text::with_text(gpu, data, &config, &encoder).map(Arc::new)?;
         if data.digest() != card.data_sha256 {
             return Err(Error::data(
@@ -219,17 +262,30 @@ impl Kept {
         }
         let data = in_kept_fold(data, card.fold.as_ref())?;
         for folder in ["", "state", "bert"] {
-            remove_leftovers(files.root.join(folder));
+            remove_leftovers(files.at(folder), files.claim().since());
         }
         let standardise = statistics(&data, &config)?;
         let mut session = Session::new(gpu, &config, data, standardise, true)?;
-        let done = if files.state().exists() {
-            let state = State::open(&files.state())?;
-            session.restore(&state)?;
-            state.card.epoch
-        } else {
-            begin(&mut session, card.init.as_deref())?;
-            0
+        let done = match files.state().exists() {
+            true => {
+                let state = State::open(&files.state())?;
+                session.restore(&state)?;
+                let StateCard { format, heads, model, .. } = &state.card;
+                // Earlier versions wrote nothing of what a state stands on.
+                let heads = (*format >= 4).then(|| heads.clone());
+                Done { place: state.card.place(), heads, model: model.clone() }
+            }
+            false => {
+                begin_again(&files)?;
+                if let (Some(init), Some(sum)) = (&card.init, &card.init_sha256)
+                    && sha256_of(init)? != *sum
+                {
+                    let detail = "is not what the run began with (another SHA-256): put that back";
+                    return Err(Error::checkpoint(init, detail));
+                }
+                begin(&mut session, card.init.as_deref())?;
+                Done::default()
+            }
         };
         if card.adapter != gpu.caps().name || card.driver != gpu.caps().driver {
             log::warn!(
@@ -241,8 +297,29 @@ impl Kept {
             );
         }
         if moved {
-            write_atomic(files.at("config.toml"), config.to_toml()?.as_bytes())?;
+            files.write("config.toml", &config.to_toml()?)?;
         }
         continue_run(&mut session, &files, done, observer)
     }
+}
+
+/// Allows a run without a state to begin anew, and says so: only where nothing but its first epoch is lost.
+fn begin_again(files: &Files<'_>) -> Result<()> {
+    let epochs = folder::epochs(files.root())?.len();
+    if epochs > 1 {
+        return Err(Error::checkpoint(
+            files.state(),
+            format!(
+                "is gone, and {epochs} epochs are done: put back a copy, or begin a new run with this one's \
+                 --init model.safetensors. {}",
+                files.what_is_left()
+            ),
+        ));
+    }
+    log::warn!("{}: it was stopped in its first epoch, and begins anew", files.root().display());
+    Ok(())
+}
+
+fn sha256_of(path: &Path) -> Result<String> {
+    Ok(sha256_hex(&map(path)?))
 }

@@ -28,7 +28,9 @@ pub use evaluation::{evaluate_run, open_saved, open_saved_on, score};
 pub use generated::{BINS, LabelRecord, TaskLabels};
 pub use history::{EpochRecord, StepRecord};
 pub use initial::initial_weights;
-pub use lifecycle::{Observer, Outcome, RunOptions, resume, resume_on, train, train_on};
+pub use lifecycle::{
+    Observer, Outcome, RunOptions, resume, resume_in, resume_on, train, train_in, train_on,
+};
 pub use opened::{open_data, open_file};
 pub use profile::{By, Profile, Profiled, Row, profile};
 pub use robust::NOISE;

@@ -4,6 +4,7 @@ use super::blueprint::{Blueprint, Kind, available, full_batch, offer, order, tab
 use super::checkpoint::{State, StateCard, save_state};
 use super::history::StepRecord;
 use super::limits::check_weights;
+use super::run_files::{Head, Place};
 use crate::data::{
     Batch, BatchShape, Dataset, FeatureStats, Loader, Modality, SplitName, Standardise,
 };
@@ -44,6 +45,15 @@ impl Predictions {
         let first: usize = self.sizes[..i].iter().sum();
         self.scores.iter().flat_map(|row| row[first..][..self.sizes[i]].iter().copied()).collect()
     }
+}
+
+/// What a state is of no use without.
+#[derive(Default)]
+pub(super) struct StandsOn {
+    /// The heads of the logs.
+    pub(super) heads: BTreeMap<String, Head>,
+    /// SHA-256 of the best model's values.
+    pub(super) model: Option<String>,
 }
 
 /// Learned representations of a split: name, size, row-major values.
@@ -152,6 +162,11 @@ impl Session {
         &self.model
     }
 
+    /// What a micro-batch's losses are called.
+    pub(super) fn columns(&self) -> &Arc<Columns> {
+        &self.columns
+    }
+
     /// The name of the adapter it runs on.
     pub fn adapter(&self) -> &str {
         &self.gpu.caps().name
@@ -199,7 +214,7 @@ impl Session {
         self.made.spaces.bytes() + scratch
     }
 
-    fn batch_size(&self) -> usize {
+    pub(super) fn batch_size(&self) -> usize {
         let rows = self.data.most_rows();
         self.model.config().train.batch_size.min(rows)
     }
@@ -290,7 +305,7 @@ impl Session {
     }
 
     /// Saves everything on the device that the next step depends on.
-    pub(super) fn save_state(&self, path: &Path, epoch: usize) -> Result<()> {
+    pub(super) fn save_state(&self, path: &Path, at: Place, stands_on: StandsOn) -> Result<()> {
         let data_sha256 = self.data.digest().to_string();
         let (step, updates) = (self.step.step, self.updates);
         let mut group_steps = BTreeMap::new();
@@ -301,8 +316,20 @@ impl Session {
             }
         }
         let kept = self.kept.clone();
-        let card =
-            StateCard { format: FORMAT, epoch, step, updates, group_steps, kept, data_sha256 };
+        let Place { epoch, batch } = at;
+        let StandsOn { heads, model } = stands_on;
+        let card = StateCard {
+            format: FORMAT,
+            epoch,
+            batch,
+            step,
+            updates,
+            group_steps,
+            kept,
+            data_sha256,
+            heads,
+            model,
+        };
         save_state(path, &card, &self.state_spaces()?, |space, words| {
             self.memory.read(&self.gpu, space, 0, words)
         })
@@ -365,11 +392,23 @@ impl Session {
         &mut self,
         epoch: usize,
         order: Vec<u32>,
-        mut report: impl FnMut(StepRecord, usize) -> Result<()>,
+        report: impl FnMut(StepRecord, usize) -> Result<()>,
     ) -> Result<()> {
+        self.train_part(epoch, (order, 0), || false, report).map(drop)
+    }
+
+    /// The same from a micro-batch of the order on, until the first update after which `stop` says so; gives
+    /// the number of micro-batches of the epoch that are done.
+    pub(super) fn train_part(
+        &mut self,
+        epoch: usize,
+        order: (Vec<u32>, usize),
+        mut stop: impl FnMut() -> bool,
+        mut report: impl FnMut(StepRecord, usize) -> Result<()>,
+    ) -> Result<usize> {
         let untrained = || Error::Config("this session was not made for training".into());
         let mut ring = self.ring.take().ok_or_else(untrained)?;
-        let result = self.epoch_steps(epoch, order, &mut ring, &mut report);
+        let result = self.epoch_steps(epoch, order, &mut ring, (&mut stop, &mut report));
         if result.is_err() {
             // Rows that nobody took would come up in the next epoch.
             let train = self.made.train.as_ref().ok_or_else(untrained)?;
@@ -386,15 +425,19 @@ impl Session {
     fn epoch_steps(
         &mut self,
         epoch: usize,
-        order: Vec<u32>,
+        (order, from): (Vec<u32>, usize),
         ring: &mut Ring,
-        report: &mut impl FnMut(StepRecord, usize) -> Result<()>,
-    ) -> Result<()> {
+        (stop, report): (
+            &mut impl FnMut() -> bool,
+            &mut impl FnMut(StepRecord, usize) -> Result<()>,
+        ),
+    ) -> Result<usize> {
         let t = self.model.config().train.clone();
         let total = order.len();
         let batches = total.div_ceil(self.batch_size());
         let mut flying: VecDeque<wgpu::SubmissionIndex> = VecDeque::new();
-        let mut reported = 0;
+        let mut reported = from;
+        let mut taken = from;
         let batch_size = self.batch_size();
         let columns = self.columns.clone();
         let mut first = (self.step.step == 0).then(Phase::begin);
@@ -410,7 +453,8 @@ impl Session {
             Ok::<(), Error>(())
         };
         self.step.epoch = epoch as u32;
-        for (i, batch) in self.loader(SplitName::Train, order)?.enumerate() {
+        let left = order[(from * batch_size).min(total)..].to_vec();
+        for (i, batch) in (from..).zip(self.loader(SplitName::Train, left)?) {
             let batch = batch?;
             let last = i + 1 == batches;
             let in_group = i % t.accumulate + 1;
@@ -422,13 +466,19 @@ impl Session {
                 self.step.grad_scale = if t.average { 1.0 / in_group as f32 } else { 1.0 };
             }
             // What an incomplete group left behind is dropped here.
-            let clear = if i == 0 { self.made.params.grad_spaces() } else { Vec::new() };
+            let clear = if i == from { self.made.params.grad_spaces() } else { Vec::new() };
             flying.push_back(self.submit(Kind::Train, &batch, update, &clear, Some(&mut *ring))?);
             self.step.step += 1;
             self.keep_up(&mut flying)?;
             emit(ring.drain(&self.gpu)?)?;
+            taken = i + 1;
+            // Between updates gradients are on their way, which no state holds.
+            if update && stop() {
+                break;
+            }
         }
-        emit(ring.finish(&self.gpu, &self.memory)?)
+        emit(ring.finish(&self.gpu, &self.memory)?)?;
+        Ok(taken)
     }
 
     fn submit(

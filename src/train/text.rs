@@ -5,11 +5,12 @@
 use super::checkpoint::Saved;
 use super::folder;
 use super::limits::check_weights;
+use super::run_files::Files;
 use crate::data::{
     Dataset, Layout, Loader, Modality, Reads, SplitName, Text, TokenSpec, Tokenised, Tokenizer,
 };
 use crate::error::{Error, Result};
-use crate::files::{cache_folder, sha256_hex, write_atomic};
+use crate::files::{cache_folder, map, seal_of_tensors, sha256_hex, write_atomic};
 use crate::gpu::Gpu;
 use crate::nn::{Bert, BertShape, Freeze, Params, Pretrained, TokenVars, Weights, save_tensors};
 use crate::plan::{Memory, Pool, Program, Spaces, Step};
@@ -18,7 +19,7 @@ use crate::recipe::{
 };
 use crate::tape::Tape;
 use safetensors::tensor::Dtype;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -89,19 +90,52 @@ pub(super) fn with_text(
     let digest = tokens.digest.clone();
     // A few sentences that somebody typed are not worth keeping.
     let few = data.splits().map(|s| s.rows()).sum::<usize>() <= FEW;
-    let folder = few.then(tempfile::tempdir).transpose();
-    let folder = folder.map_err(Error::io("create", "a temporary folder"))?;
-    let path = match &folder {
-        Some(folder) => folder.path().join("features.safetensors"),
-        None => cached(&tokens, config, &encoder)?,
-    };
-    let data = if path.exists() {
-        log::info!("text features of {} are in {}", data.path().display(), path.display());
-        data
-    } else {
-        compute(gpu, data, tokens, config, &encoder, &path)?
-    };
+    let path = if few { None } else { cached(&tokens, config, &encoder)? };
+    if let Some(features) = path.as_deref().and_then(known) {
+        log::info!(
+            "text features of {} are in {}",
+            data.path().display(),
+            features.path().display()
+        );
+        return data.with_features(&features, digest);
+    }
+    let data = Arc::new(data.with_text(Text { tokens, shape: encoder.config }));
+    let made = features(gpu, &data, config, &encoder)?;
+    let data = Arc::into_inner(data)
+        .ok_or_else(|| Error::Config("the data is still being read; please report this".into()))?;
+    if let Some(features) = path.as_deref().and_then(|path| keep_features(&made, path)) {
+        return data.with_features(&features, digest);
+    }
+    let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
+    let path = folder.path().join("features.safetensors");
+    made.save_sealed(&path, &[])?;
     data.with_features(&Dataset::open(&path)?, digest)
+}
+
+/// Features that were computed before; nothing where there are none, or other bytes than were written.
+fn known(path: &Path) -> Option<Dataset> {
+    if !path.exists() {
+        return None;
+    }
+    let sealed = map(path).and_then(|map| seal_of_tensors(path, &map));
+    if let Ok(Some(_)) = sealed
+        && let Ok(features) = Dataset::open(path)
+    {
+        return Some(features);
+    }
+    log::warn!("{} is damaged: the text features are computed again", path.display());
+    None
+}
+
+/// Keeps features for the next time, and opens what was kept. Nothing where they cannot be kept: that costs
+/// the next time, and no result.
+fn keep_features(made: &Weights, path: &Path) -> Option<Dataset> {
+    let folder = path.parent().unwrap_or(path);
+    let kept = std::fs::create_dir_all(folder)
+        .map_err(Error::io("create", folder))
+        .and_then(|()| made.save_sealed(path, &[]))
+        .and_then(|_| Dataset::open(path));
+    kept.inspect_err(|why| log::warn!("the text features are not kept: {why}")).ok()
 }
 
 /// What a plan needs to know of the text, without computing anything of it: the data with its
@@ -120,25 +154,6 @@ pub(super) fn outlined(
     }
     let tokens = tokenise(&data, config, &encoder)?;
     Ok((data.with_text(Text { tokens, shape: encoder.config }), None))
-}
-
-/// Writes the features of the data's text to `path`, and gives the data back.
-fn compute(
-    gpu: &Gpu,
-    data: Dataset,
-    tokens: Tokenised,
-    config: &Config,
-    encoder: &Pretrained,
-    path: &Path,
-) -> Result<Dataset> {
-    let data = Arc::new(data.with_text(Text { tokens, shape: encoder.config }));
-    let features = features(gpu, &data, config, encoder)?;
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    }
-    features.save(path, &[])?;
-    Arc::into_inner(data)
-        .ok_or_else(|| Error::Config("the data is still being read; please report this".into()))
 }
 
 fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tokenised> {
@@ -175,9 +190,9 @@ fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tok
     Ok(tokens)
 }
 
-/// Where the features of these tokens are kept. The same weights under another config.json, with
+/// Where the features of these tokens are kept, if there is such a place. The same weights under another config.json, with
 /// other heads say, are another encoder.
-fn cached(tokens: &Tokenised, config: &Config, encoder: &Pretrained) -> Result<PathBuf> {
+fn cached(tokens: &Tokenised, config: &Config, encoder: &Pretrained) -> Result<Option<PathBuf>> {
     let half = if config.bert.half { " f16" } else { "" };
     let about = format!(
         "{} {:?} {} {:?} {}{half}",
@@ -187,8 +202,8 @@ fn cached(tokens: &Tokenised, config: &Config, encoder: &Pretrained) -> Result<P
         config.bert.pooling,
         env!("CARGO_PKG_VERSION")
     );
-    let folder = cache_folder().unwrap_or_else(std::env::temp_dir).join("text");
-    Ok(folder.join(format!("{}.safetensors", &sha256_hex(about.as_bytes())[..32])))
+    let name = format!("{}.safetensors", &sha256_hex(about.as_bytes())[..32]);
+    Ok(cache_folder().map(|folder| folder.join("text").join(name)))
 }
 
 /// SHA-256 of an encoder's weights.
@@ -267,24 +282,54 @@ fn features(
 ///
 /// # Errors
 /// Files that cannot be read or written.
-pub(super) fn keep(encoder: &Path, run: &Path, config: &Config) -> Result<()> {
+pub(super) fn keep(encoder: &Path, run: &Files<'_>, config: &Config) -> Result<()> {
     if !wanted(config) {
         return Ok(());
     }
-    let to = run.join("bert");
-    std::fs::create_dir_all(&to).map_err(Error::io("create", &to))?;
+    run.folder("bert")?;
     let source = Pretrained::open(encoder)?;
-    let trained = trained(config, &source.config);
-    let weights = (!trained).then_some("model.safetensors");
-    for name in FILES.into_iter().chain(weights) {
-        let (from, to) = (encoder.join(name), to.join(name));
-        if from.exists() {
-            let bytes = std::fs::read(&from).map_err(Error::io("read", &from))?;
-            write_atomic(&to, &bytes)?;
-        }
+    for name in to_keep(encoder, config, &source) {
+        let (from, to) = (encoder.join(name), run.own(&format!("bert/{name}"))?);
+        let bytes = std::fs::read(&from).map_err(Error::io("read", &from))?;
+        write_atomic(&to, &bytes)?;
     }
-    if trained {
-        source.pooler()?.save(&to.join(EXTRAS), &[])?;
+    if trained(config, &source.config) {
+        source.pooler()?.save_sealed(&run.own(&format!("bert/{EXTRAS}"))?, &[])?;
+    }
+    Ok(())
+}
+
+/// The files of an encoder that a run keeps as they are.
+fn to_keep(encoder: &Path, config: &Config, source: &Pretrained) -> Vec<&'static str> {
+    let weights = (!trained(config, &source.config)).then_some("model.safetensors");
+    FILES.into_iter().chain(weights).filter(|name| encoder.join(name).exists()).collect()
+}
+
+/// SHA-256 of the files that [`keep`] puts into a run, by name.
+///
+/// # Errors
+/// Files that cannot be read.
+pub(super) fn kept_files(encoder: &Path, config: &Config) -> Result<BTreeMap<String, String>> {
+    if !wanted(config) {
+        return Ok(BTreeMap::new());
+    }
+    let source = Pretrained::open(encoder)?;
+    let sum = |name: &str| Ok((name.to_string(), sha256_hex(&map(&encoder.join(name))?)));
+    to_keep(encoder, config, &source).into_iter().map(sum).collect()
+}
+
+/// Holds a run's encoder against what the run kept of it.
+///
+/// # Errors
+/// [`Checkpoint`](Error::Checkpoint): a file that is gone, or another one.
+pub(super) fn check_kept(encoder: &Path, sums: &BTreeMap<String, String>) -> Result<()> {
+    for (name, sum) in sums {
+        let path = encoder.join(name);
+        if sha256_hex(&map(&path)?) != *sum {
+            let detail = "is not what the run kept (another SHA-256): it is damaged, or was edited; put back \
+                          a copy";
+            return Err(Error::checkpoint(&path, detail));
+        }
     }
     Ok(())
 }

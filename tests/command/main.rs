@@ -19,3 +19,4 @@ mod profile;
 mod readme;
 mod report;
 mod selftest;
+mod trust;

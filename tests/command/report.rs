@@ -7,7 +7,7 @@ mod place;
 use crate::common::TensorFile;
 use crate::ran;
 use html::check;
-use place::{experiment, page, place, plain, read, trained};
+use place::{experiment, page, place, plain, read, trained, unsealed};
 use ran::{SMALL, fails};
 use serde_json::Value;
 use std::fs;
@@ -190,8 +190,9 @@ fn what_a_run_has_not_is_said() {
     for name in ["config.toml", "run.json", "metrics.json", "epochs.jsonl", "model.safetensors"] {
         fs::copy(place().at(trained()).join(name), gone.join(name)).unwrap();
     }
-    let card = read(&gone.join("run.json")).replace("small.safetensors", "nowhere.safetensors");
-    fs::write(gone.join("run.json"), card).unwrap();
+    let mut card: Value = serde_json::from_str(&read(&gone.join("run.json"))).unwrap();
+    card["data"] = "nowhere.safetensors".into();
+    unsealed(&gone.join("run.json"), card);
     let ran = place().run("report gone --out gone.html --json");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let said: Value = serde_json::from_str(&ran.out).unwrap();
@@ -263,12 +264,9 @@ fn an_experiment_as_a_page() {
     // The best is marked only where the test says so.
     let dull = place().at("dull");
     fs::create_dir_all(&dull).unwrap();
-    let results = read(&place().at("grid/results.json"));
-    fs::write(
-        dull.join("results.json"),
-        results.replace("\"significant\":true", "\"significant\":false"),
-    )
-    .unwrap();
+    let mut results: Value = serde_json::from_str(&read(&place().at("grid/results.json"))).unwrap();
+    results["best"]["significant"] = false.into();
+    unsealed(&dull.join("results.json"), results);
     let html = read(&page("dull.html", "dull"));
     holds(&check(&html), &["cannot be told from the reference"]);
     assert!(!html.contains("class=\"mark\""));

@@ -218,10 +218,13 @@ fn no_model_loses_anything_to_a_lost_device() {
                 let rate = card["kept"]["rates"]["audio"].as_f64().expect("a rate");
                 assert!((rate - 0.01).abs() < 1e-15, "twice in four epochs: {card}");
             }
-            // What every run had to say before there were turns and schedules, and nothing else.
+            // What every run has to say, and nothing else.
             _ => {
                 let keys: Vec<&String> = card.as_object().expect("an object").keys().collect();
-                assert_eq!(keys, ["format", "epoch", "step", "updates", "data_sha256"]);
+                assert_eq!(
+                    keys,
+                    ["format", "epoch", "step", "updates", "data_sha256", "heads", "model"]
+                );
             }
         }
     }

@@ -77,9 +77,15 @@ pub fn experiment() -> &'static str {
         results["cells"][1]["cell"] = HOSTILE_CELL.into();
         results["best"]["cell"] = HOSTILE_CELL.into();
         results["best"]["significant"] = true.into();
-        fs::write(path, results.to_string()).unwrap();
+        unsealed(&path, results);
     });
     "grid"
+}
+
+/// Writes an object as it would be without a digest of its own contents, which no longer holds.
+pub fn unsealed(path: &Path, mut value: Value) {
+    value.as_object_mut().unwrap().remove("sha256");
+    fs::write(path, value.to_string()).unwrap();
 }
 
 /// A page of these, by its path.

@@ -3,14 +3,28 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
+#[cfg(feature = "train")]
+mod claim;
+#[cfg(feature = "train")]
+mod seal;
+
+#[cfg(feature = "train")]
+pub use claim::Claim;
+#[cfg(feature = "train")]
+pub(crate) use claim::LOCK;
+#[cfg(feature = "train")]
+pub(crate) use seal::{read_json, seal_of_tensors, write_sealed, write_sealed_json};
+
 /// The format of what a run leaves. 1: before files said it, of Self-MM alone. 2: of any model. 3: of a
-/// fold, too, which an earlier reader would take for the file's own splits.
-pub const FORMAT: u32 = 3;
+/// fold, too, which an earlier reader would take for the file's own splits. 4: with digests of their own
+/// contents, and states in the middle of an epoch.
+pub const FORMAT: u32 = 4;
 
 /// What a file is of that does not say its format.
 #[cfg(feature = "train")]
@@ -50,16 +64,26 @@ pub fn write_atomic_with(
 ) -> Result<()> {
     let path = path.as_ref();
     let failed = |source| Error::Io { action: "write", path: path.into(), source };
-    if path.is_dir() {
-        return Err(failed(io::Error::other("it is a folder")));
-    }
-    if path.exists() && !path.is_file() {
+    if path.exists() && !path.is_file() && !path.is_dir() {
         // A device or a pipe, /dev/stdout say: not to be replaced by a file.
         return std::fs::OpenOptions::new()
             .write(true)
             .open(path)
             .and_then(|mut out| write(&mut out))
             .map_err(failed);
+    }
+    write_regular(path, |file| {
+        let mut buffered = BufWriter::with_capacity(1 << 16, file);
+        write(&mut buffered)?;
+        buffered.flush()
+    })
+}
+
+/// The same of a regular file alone, as which `write` gets it.
+fn write_regular(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+    let failed = |source| Error::Io { action: "write", path: path.into(), source };
+    if path.is_dir() {
+        return Err(failed(io::Error::other("it is a folder")));
     }
     // What a link points to is replaced, not the link.
     let target = match path.is_symlink() {
@@ -76,9 +100,7 @@ pub fn write_atomic_with(
 
     // The file disappears by itself on every early return below.
     let mut temporary = Temporary::new(&folder, &name.to_string_lossy()).map_err(failed)?;
-    let mut buffered = BufWriter::with_capacity(1 << 16, &mut temporary.file);
-    write(&mut buffered).and_then(|()| buffered.flush()).map_err(failed)?;
-    drop(buffered);
+    write(&mut temporary.file).map_err(failed)?;
     // Without this, a crash soon after the rename could leave an empty file under the final name.
     temporary.file.sync_all().map_err(failed)?;
     temporary.persist(&target).map_err(failed)?;
@@ -122,17 +144,27 @@ pub(crate) fn map(path: &Path) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
 }
 
-/// Whether a file's name is that of what [`write_atomic`] writes before it renames.
+/// Whether a file's name is that of what [`write_atomic`] writes before it renames:
+/// `.NAME.PROCESS-NUMBER.tmp`.
 pub(crate) fn is_leftover(name: &str) -> bool {
-    name.starts_with('.') && name.ends_with(".tmp")
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let inner = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
+    let parts = inner.and_then(|inner| inner.rsplit_once('.'));
+    parts.is_some_and(|(own, made)| {
+        let by =
+            made.split_once('-').is_some_and(|(process, number)| digits(process) && digits(number));
+        !own.is_empty() && by
+    })
 }
 
-/// Removes what [`write_atomic`] could not when it was killed in the middle of a write. Only for a
-/// folder that nobody else is writing to.
-pub fn remove_leftovers(folder: impl AsRef<Path>) {
+/// Removes what [`write_atomic`] could not when it was killed in the middle of a write: files of such names
+/// that were last written to before `since`. Only for a folder that nobody else is writing to.
+pub fn remove_leftovers(folder: impl AsRef<Path>, since: SystemTime) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        if is_leftover(&entry.file_name().to_string_lossy()) {
+        let about = entry.metadata().ok().filter(|about| about.is_file());
+        let old = about.and_then(|about| about.modified().ok()).is_some_and(|time| time < since);
+        if old && is_leftover(&entry.file_name().to_string_lossy()) {
             // A leftover does no harm but taking up room.
             let _ = std::fs::remove_file(entry.path());
         }
@@ -145,19 +177,70 @@ pub(crate) fn keep(path: &Path, bytes: &[u8], what: &str) {
     if let Some(folder) = path.parent() {
         let _ = std::fs::create_dir_all(folder);
     }
-    if let Err(why) = write_atomic(path, bytes) {
+    let sum = fingerprint(bytes);
+    let written = write_atomic_with(path, |out| {
+        out.write_all(sum.as_bytes())?;
+        out.write_all(bytes)
+    });
+    if let Err(why) = written {
         log::debug!("{what} not kept: {why}");
     }
 }
 
+/// Reads what [`keep`] wrote; nothing where it is not there, or not as it was written.
+pub(crate) fn kept(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = std::fs::read(path).ok()?;
+    let found = bytes.get(..16)?.to_vec();
+    bytes.drain(..16);
+    if fingerprint(&bytes).as_bytes() == found {
+        return Some(bytes);
+    }
+    log::debug!("{} is damaged: made again", path.display());
+    None
+}
+
 /// Where what can be computed again is kept: `modalign` under `$XDG_CACHE_HOME` or the platform's
-/// equivalent.
+/// equivalent. None where there is no such place, or others than the user can write to it: what they put
+/// there would run here.
 pub(crate) fn cache_folder() -> Option<PathBuf> {
     let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    var("XDG_CACHE_HOME")
+    let folder = var("XDG_CACHE_HOME")
         .or_else(|| var("LOCALAPPDATA"))
         .or_else(|| var("HOME").map(|home| home.join(".cache")))
-        .map(|folder| folder.join("modalign"))
+        .map(|folder| folder.join("modalign"))?;
+    match ours_alone(&folder) {
+        true => Some(folder),
+        false => {
+            static SAID: std::sync::Once = std::sync::Once::new();
+            SAID.call_once(|| {
+                let folder = folder.display();
+                log::warn!(
+                    "{folder} is not used as a cache: others can write to it (chmod go-w {folder})"
+                );
+            });
+            None
+        }
+    }
+}
+
+/// Whether nobody but this user writes to a folder, which is made where it is not there.
+#[cfg(unix)]
+fn ours_alone(folder: &Path) -> bool {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    if !folder.exists() {
+        let parent = folder.parent().unwrap_or(folder);
+        let _ = std::fs::create_dir_all(parent);
+        let _ = std::fs::DirBuilder::new().mode(0o700).create(folder);
+    }
+    // What cannot be looked at cannot be read either, and does no harm.
+    let Ok(about) = std::fs::metadata(folder) else { return true };
+    let me = std::fs::metadata("/proc/self").map_or(about.uid(), |own| own.uid());
+    (about.uid() == me || about.uid() == 0) && about.mode() & 0o022 == 0
+}
+
+#[cfg(not(unix))]
+fn ours_alone(_folder: &Path) -> bool {
+    true
 }
 
 /// 64 bits of FNV-1a as 16 hexadecimal digits: the name of a file that is about `bytes`, where
@@ -288,9 +371,17 @@ mod tests {
         let mut killed = Temporary::new(folder.path(), "a.bin").unwrap();
         killed.kept = true;
         assert!(killed.path.exists());
-        remove_leftovers(folder.path());
-        assert_eq!(names(folder.path()), ["a.bin"]);
-        remove_leftovers(folder.path().join("nowhere"));
+        let users = ["notes.tmp", ".notes.tmp", ".a.bin.x-1.tmp", ".7-1.tmp"];
+        users.iter().for_each(|name| std::fs::write(folder.path().join(name), "").unwrap());
+        // One that is being written now is somebody's.
+        remove_leftovers(folder.path(), SystemTime::UNIX_EPOCH);
+        assert!(killed.path.exists());
+        let soon = SystemTime::now() + std::time::Duration::from_secs(1);
+        remove_leftovers(folder.path(), soon);
+        let kept = names(folder.path());
+        assert!(!killed.path.exists() && users.iter().all(|name| kept.contains(&name.to_string())));
+        assert_eq!(kept.len(), users.len() + 1);
+        remove_leftovers(folder.path().join("nowhere"), soon);
     }
 
     #[cfg(target_os = "linux")]
@@ -344,6 +435,39 @@ mod tests {
     fn a_fingerprint_is_fnv_1a() {
         assert_eq!(fingerprint(b""), "cbf29ce484222325");
         assert_eq!(fingerprint(b"a"), "af63dc4c8601ec8c");
+    }
+
+    #[test]
+    fn a_damaged_cache_is_no_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/a.bin");
+        keep(&path, b"words", "a test");
+        assert_eq!(kept(&path).unwrap(), b"words");
+        let bytes = std::fs::read(&path).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut other = bytes.clone();
+            other[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, other).unwrap();
+            assert_eq!(kept(&path), None, "bit {bit}");
+        }
+        std::fs::write(&path, b"short").unwrap();
+        assert_eq!(kept(&path), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_cache_that_others_write_to_is_none() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("new/modalign");
+        assert!(ours_alone(&folder) && folder.is_dir());
+        let mode = |mode: u32| {
+            std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for (bits, alone) in [(0o755, true), (0o775, false), (0o777, false), (0o1777, false)] {
+            mode(bits);
+            assert_eq!(ours_alone(&folder), alone, "{bits:o}");
+        }
     }
 
     #[cfg(feature = "data")]
