@@ -1,6 +1,6 @@
 //! `modalign bench KERNEL --with FILE`: a kernel of one's own, checked, then timed beside ours.
 
-use super::{Global, bench, bench_table, output};
+use super::{Global, bench, bench_table, child, output};
 use crate::bench::{Bench, Choice, Mismatch, Own, Report, Tried, Variant};
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
@@ -46,6 +46,7 @@ pub(super) fn run(job: &Job, file: &Path, save: Option<&Path>, global: &Global) 
     let bar = bench::bar(job.choices.len(), global);
     for choice in job.choices {
         bar.set_message(choice.entry.shape.clone());
+        child::beat();
         bench.compare(choice, &variants)?;
         bar.inc(1);
     }
@@ -94,6 +95,7 @@ fn families(job: &Job) -> Vec<Family> {
 fn check(job: &Job, own: &Own, global: &Global) -> Result<Tried> {
     let bar = bench::bar((job.kernel.cases)().len(), global);
     let tried = own.check(job.gpu, job.kernel, |case, _| {
+        child::beat();
         bar.set_message(format!("checking {case}"));
         bar.inc(1);
     });

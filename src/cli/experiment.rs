@@ -1,11 +1,13 @@
 //! `modalign experiment`: a grid of runs, and the tables that come of it.
 
 use super::progress::Progress;
+use super::train::OnLost;
 use super::{Global, output, run_folder};
 use crate::data::Group;
 use crate::error::{Error, Result, nearest};
 use crate::experiment::{self, Experiment, Plan, Preset, Results, Run, Seeds, Shard, tables};
 use crate::gpu::Gpu;
+use crate::train::through_losses;
 use clap::Args;
 use comfy_table::{Attribute, Table};
 use serde_json::{Value, json};
@@ -107,6 +109,9 @@ pub(super) struct ExperimentArgs {
     /// Change a setting of every cell
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     settings: Vec<String>,
+    /// When the GPU is lost (a driver's reset, say), end, or open it again and go on
+    #[arg(long, value_name = "WHAT", default_value = "stop")]
+    on_lost: OnLost,
     /// Do the k-th of n parts
     #[arg(long, value_name = "K/N")]
     shard: Option<Shard>,
@@ -199,7 +204,10 @@ pub(super) fn run(args: &ExperimentArgs, global: &Global) -> Result<()> {
     if args.list {
         return list(&experiment, shard, global);
     }
-    let failed = if args.collect { Vec::new() } else { train(&experiment, shard, global)? };
+    let failed = match args.collect {
+        true => Vec::new(),
+        false => train(&experiment, shard, args.on_lost, global)?,
+    };
     let results = experiment.gather()?;
     if results.finished_runs > 0 {
         experiment.write(&results)?;
@@ -218,7 +226,12 @@ pub(super) fn run(args: &ExperimentArgs, global: &Global) -> Result<()> {
 
 /// Trains a shard's runs that are not finished. Those that fail for reasons of their own, as a rate
 /// that is too high, are given back; the others go on.
-fn train(experiment: &Experiment, shard: Shard, global: &Global) -> Result<Vec<(Run, Error)>> {
+fn train(
+    experiment: &Experiment,
+    shard: Shard,
+    on_lost: OnLost,
+    global: &Global,
+) -> Result<Vec<(Run, Error)>> {
     let runs = experiment.runs(shard);
     let mut left = Vec::new();
     for run in &runs {
@@ -238,7 +251,7 @@ fn train(experiment: &Experiment, shard: Shard, global: &Global) -> Result<Vec<(
         return Ok(Vec::new());
     }
     experiment.begin()?;
-    let gpu = global.gpu()?;
+    let mut gpu = global.gpu()?;
     let width = experiment.cells().iter().map(|c| c.name.len()).max().unwrap_or(0);
     let digits = runs.len().to_string().len();
     let (began, mut failed) = (Instant::now(), Vec::new());
@@ -251,7 +264,21 @@ fn train(experiment: &Experiment, shard: Shard, global: &Global) -> Result<Vec<(
         };
         let (of, seed) = (runs.len(), run.seed);
         let label = format!("[{at:>digits$}/{of}] {name:<width$} seed {seed} {fold}");
-        match one(&gpu, experiment, run, &label, global) {
+        let trained = match on_lost {
+            OnLost::Stop => one(&gpu, experiment, run, &label, global),
+            OnLost::Resume => through_losses(
+                &run.folder,
+                || {
+                    if gpu.check().is_err() {
+                        gpu = global.gpu()?;
+                    }
+                    Ok(gpu.clone())
+                },
+                |gpu, _| one(gpu, experiment, run, &label, global),
+                |why| global.note(&format!("the GPU was lost ({why}): it is opened again")),
+            ),
+        };
+        match trained {
             Ok(line) => {
                 let each = began.elapsed().as_secs_f64() / (i + 1) as f64;
                 let rest = minutes(each * (left.len() - i - 1) as f64);

@@ -4,6 +4,7 @@ use super::{Global, output};
 use crate::data::survey::{StreamSurvey, Survey, not_numbers, ranges};
 use crate::data::{Dataset, Split, TaskKind};
 use crate::error::{Error, Result};
+use crate::train::LARGE;
 use serde_json::{Value, json};
 
 /// What is wrong with a file that cannot be opened: all values that are no numbers, where those
@@ -35,11 +36,22 @@ fn beyond(data: &Dataset, range: f64) -> Option<String> {
     })
 }
 
+/// Numbers out of all proportion, which standardising flattens the rest for, or training overflows by.
+fn outsized(data: &Dataset) -> Vec<String> {
+    let told = |(_, place, value): (_, String, f32)| {
+        format!(
+            "{place} goes up to {value:e}: look at that row; where it is no measurement, set it to 0"
+        )
+    };
+    data.outsized(LARGE).into_iter().map(told).collect()
+}
+
 /// Prints parts, shapes, lengths, how the labels are spread, and what looks wrong.
 pub(super) fn show_data(data: &Dataset, range: f64, global: &Global) -> Result<()> {
     let survey = Survey::of(data)?;
     let suspicions = survey.suspicions.iter().map(ToString::to_string);
-    let warnings: Vec<String> = beyond(data, range).into_iter().chain(suspicions).collect();
+    let warnings: Vec<String> =
+        beyond(data, range).into_iter().chain(outsized(data)).chain(suspicions).collect();
     if global.json {
         let splits: serde_json::Map<String, Value> =
             data.splits().map(|s| (s.name().name().into(), split_json(s, &survey))).collect();

@@ -7,6 +7,7 @@
 mod bench;
 mod bench_own;
 mod bench_table;
+mod child;
 mod config_args;
 mod curves;
 mod demo;
@@ -162,6 +163,7 @@ enum Verb {
 
 /// Parses the command line, runs the verb, reports its error, and gives the exit status.
 pub fn run() -> ExitCode {
+    child::is_program();
     run_from(std::env::args_os())
 }
 
@@ -235,8 +237,13 @@ impl Verb {
 
 /// `error: …`, always one line; a closed stderr is no reason to fail.
 fn complain(message: &str) {
+    const MOST: usize = 2000;
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    let _ = writeln!(std::io::stderr(), "error: {line}");
+    let mut shown: String = line.chars().take(MOST).collect();
+    if shown.len() < line.len() {
+        shown += " …";
+    }
+    let _ = writeln!(std::io::stderr(), "error: {}", output::escaped(&shown));
 }
 
 /// An error, with what the command line has to offer against it where the error does not say so: the
@@ -292,9 +299,10 @@ fn start_log(global: &Global) {
             };
             if record.level() >= log::Level::Debug {
                 let ms = began.elapsed().as_secs_f64() * 1e3;
-                return writeln!(out, "{level}: {ms:7.1} ms  {}", record.args());
+                let text = record.args().to_string();
+                return writeln!(out, "{level}: {ms:7.1} ms  {}", output::escaped(&text));
             }
-            writeln!(out, "{level}: {}", record.args())
+            writeln!(out, "{level}: {}", output::escaped(&record.args().to_string()))
         })
         .try_init();
     // Only a second logger in one process can fail this, and then that one serves.

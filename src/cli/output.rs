@@ -6,6 +6,7 @@ use comfy_table::{
     Attribute, Cell, CellAlignment, ContentArrangement, Table, TableComponent, presets,
 };
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
@@ -20,7 +21,23 @@ pub(super) fn print(text: &str) -> Result<()> {
 
 /// Writes a line to stderr, where nobody may be listening.
 pub(super) fn note(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    show(&escaped(line));
+}
+
+/// The same of text that is made for a terminal, a table say.
+pub(super) fn show(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Text with its control characters written out: names come from files of others, and a terminal does what
+/// they say.
+pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| c.is_control() && c != '\n';
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let one = |c: char| if acts(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(one).collect())
 }
 
 /// Prints one JSON object.
@@ -72,7 +89,7 @@ pub(super) fn table<S: Into<String>>(
     table
         .set_header(header.into_iter().map(|h| Cell::new(h.into()).add_attribute(Attribute::Bold)));
     rows.into_iter().for_each(|row| {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| escaped(cell)));
     });
     for column in table.column_iter_mut().skip(right) {
         column.set_cell_alignment(CellAlignment::Right);

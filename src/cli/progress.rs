@@ -3,6 +3,7 @@
 use super::signals::{self, Watched};
 use super::{Global, curves, output, run_folder};
 use crate::data::Task;
+use crate::plan::Written;
 use crate::train::{EpochRecord, Observer, Session, StepRecord};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -25,12 +26,18 @@ pub(super) struct Progress {
     history: Vec<EpochRecord>,
     /// From the first step on there is something to save.
     watched: Option<Watched>,
+    debug: bool,
 }
 
 impl Progress {
     /// Watches a training run and says what it is about.
     pub(super) fn new(global: &Global, run: &Path) -> Self {
         Progress { introduce: !global.quiet, ..Self::brief(global, run, "") }
+    }
+
+    /// Shows what kernels wrote where numbers are not finite.
+    pub(super) fn debugging(self, wanted: bool) -> Self {
+        Progress { debug: wanted, ..self }
     }
 
     /// Watches without an introduction.
@@ -47,6 +54,7 @@ impl Progress {
             loss: 0.0,
             history: Vec::new(),
             watched: None,
+            debug: false,
         }
     }
 
@@ -76,6 +84,44 @@ fn told(task: &Task) -> String {
 }
 
 impl Observer for Progress {
+    fn debug_numerics(&self) -> bool {
+        self.debug
+    }
+
+    fn traced(&mut self, written: &[(usize, Written)]) {
+        let number = |x: f32| if x.is_finite() { format!("{x:.3e}") } else { "-".into() };
+        let rows = written.iter().map(|(batch, w)| {
+            let shape: Vec<String> = w.shape.iter().map(ToString::to_string).collect();
+            vec![
+                batch.to_string(),
+                w.dispatch.to_string(),
+                w.kernel.to_string(),
+                w.tensor.clone(),
+                shape.join("x"),
+                number(w.least),
+                number(w.most),
+                format!("{:.3e}", w.mean),
+                w.not_finite.to_string(),
+            ]
+        });
+        let header = [
+            "batch",
+            "dispatch",
+            "kernel",
+            "tensor",
+            "shape",
+            "least",
+            "most",
+            "mean |x|",
+            "not finite",
+        ];
+        let table = output::table(header, 5, rows).to_string();
+        match &self.bar {
+            Some(bar) => bar.suspend(|| output::show(&table)),
+            None => output::show(&table),
+        }
+    }
+
     fn stop(&mut self) -> bool {
         signals::pending().is_some()
     }

@@ -6,9 +6,10 @@ use super::{Global, output, run_folder};
 use crate::data::{Task, TaskKind};
 use crate::error::Result;
 use crate::files::Claim;
+use crate::gpu::Gpu;
 use crate::train::metrics::Metrics;
 use crate::train::{self, Outcome, RunOptions};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use comfy_table::Table;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -64,31 +65,69 @@ pub(super) struct TrainArgs {
     /// Of initial parameters, order and dropout (train.seed)
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
+    /// When the GPU is lost (a driver's reset, say), end, or open it again and go on
+    #[arg(long, value_name = "WHAT", default_value = "stop")]
+    on_lost: OnLost,
+    /// Where the numbers overflow or become NaN, show what each kernel of those steps wrote
+    #[arg(long)]
+    debug_numerics: bool,
     /// Stop after this many epochs at the latest (train.max_epochs)
     #[arg(long, value_name = "N")]
     max_epochs: Option<u32>,
 }
 
+/// What becomes of a run whose device is lost.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnLost {
+    /// It ends; train --resume goes on.
+    Stop,
+    /// The adapter is opened again, and it goes on.
+    Resume,
+}
+
 /// Trains, and prints what came of it.
 pub(super) fn run(args: &TrainArgs, global: &Global) -> Result<()> {
-    let (folder, outcome) = match (&args.resume, &args.data) {
+    let max = args.max_epochs.map(|n| n as usize);
+    let (claim, outcome) = match (&args.resume, &args.data) {
         (Some(folder), data) => {
             // A folder that is no run, or that another process has, is said so before a device is opened.
             let claim = run_folder::claim_run(folder)?;
-            let gpu = global.gpu()?;
-            let mut progress = Progress::new(global, folder);
-            let max = args.max_epochs.map(|n| n as usize);
-            let outcome = train::resume_in(&gpu, &claim, data.as_deref(), max, &mut progress)?;
-            progress.into_history();
-            gpu.save_pipeline_cache();
-            (folder.clone(), outcome)
+            let outcome = on_devices(args, &claim, global, |gpu, progress, _| {
+                train::resume_in(gpu, &claim, data.as_deref(), max, progress)
+            })?;
+            (claim, outcome)
         }
         (None, data) => begin(args, data.clone().unwrap_or_default(), global)?,
     };
-    report(&folder, &outcome, global)
+    report(claim.path(), &outcome, global)
 }
 
-fn begin(args: &TrainArgs, data: PathBuf, global: &Global) -> Result<(PathBuf, Outcome)> {
+/// Trains on an adapter, and where that is wanted on another one when it is lost.
+fn on_devices(
+    args: &TrainArgs,
+    claim: &Claim,
+    global: &Global,
+    attempt: impl Fn(&Gpu, &mut Progress, bool) -> Result<Outcome>,
+) -> Result<Outcome> {
+    let once = |gpu: &Gpu, begun: bool| {
+        let mut progress = Progress::new(global, claim.path()).debugging(args.debug_numerics);
+        let outcome = attempt(gpu, &mut progress, begun)?;
+        progress.into_history();
+        gpu.save_pipeline_cache();
+        Ok(outcome)
+    };
+    match args.on_lost {
+        OnLost::Stop => once(&global.gpu()?, args.resume.is_some()),
+        OnLost::Resume => train::through_losses(
+            claim.path(),
+            || global.gpu(),
+            once,
+            |why| global.note(&format!("the GPU was lost ({why}): it is opened again")),
+        ),
+    }
+}
+
+fn begin(args: &TrainArgs, data: PathBuf, global: &Global) -> Result<(Claim, Outcome)> {
     let last = [
         args.seed.map(|s| format!("train.seed={s}")),
         args.max_epochs.map(|n| format!("train.max_epochs={n}")),
@@ -108,15 +147,13 @@ fn begin(args: &TrainArgs, data: PathBuf, global: &Global) -> Result<(PathBuf, O
         Some(out) => run_folder::claim_for_run(out)?,
         None => Claim::fresh(&name())?,
     };
-    let out = claim.path().to_path_buf();
-    let gpu = global.gpu()?;
-    let mut progress = Progress::new(global, &out);
-    let init = args.init.clone();
-    let options = RunOptions { data, out: out.clone(), config, init, fold: None };
-    let outcome = train::train_in(&gpu, &claim, &options, &mut progress)?;
-    progress.into_history();
-    gpu.save_pipeline_cache();
-    Ok((out, outcome))
+    let (out, init) = (claim.path().to_path_buf(), args.init.clone());
+    let options = RunOptions { data, out, config, init, fold: None };
+    let outcome = on_devices(args, &claim, global, |gpu, progress, begun| match begun {
+        true => train::resume_in(gpu, &claim, None, None, progress),
+        false => train::train_in(gpu, &claim, &options, progress),
+    })?;
+    Ok((claim, outcome))
 }
 
 fn report(folder: &Path, outcome: &Outcome, global: &Global) -> Result<()> {

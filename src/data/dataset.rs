@@ -177,6 +177,21 @@ impl Dataset {
         self.metadata.get(key).map(String::as_str)
     }
 
+    /// Of each stream whose numbers are out of all proportion the largest, beyond `limit` on either side:
+    /// where it is in the file, and the value. Squares of numbers beyond 1e19 are beyond f32.
+    pub fn outsized(&self, limit: f32) -> Vec<(Modality, String, f32)> {
+        let mut all: Vec<(Modality, String, f32)> = Vec::new();
+        for split in self.splits() {
+            for (modality, features) in &split.streams {
+                let Some((value, (from, row))) = features.largest else { continue };
+                if value.abs() > limit {
+                    all.push((*modality, format!("{from}.{modality}, row {row}"), value));
+                }
+            }
+        }
+        all
+    }
+
     /// Whether the file that it was opened from is still there as it was. Rows that were read into memory are
     /// sound whatever became of it; a run, which may be taken up again, wants the file.
     ///
@@ -238,6 +253,9 @@ pub(super) struct Features {
     pub(super) lengths: Option<Vec<u32>>,
     /// Which of its source's rows each one is, in a fold; without it the split's own, in order.
     pub(super) from: Option<Vec<(SplitName, u32)>>,
+    /// The value that is the farthest from 0, and the row of the source that has it, where that was looked
+    /// for.
+    pub(super) largest: Option<(f32, (SplitName, u32))>,
 }
 
 /// Where a tensor lies in the map.
@@ -249,6 +267,8 @@ pub(super) struct Field {
     pub(super) shape: Vec<usize>,
     /// Valid steps per row, each in 1..=steps.
     pub(super) lengths: Option<Vec<u32>>,
+    /// The value of a stream that is the farthest from 0, and its row.
+    pub(super) largest: Option<(f32, u32)>,
 }
 
 /// Where the rows of a tensor begin, in bytes from the start of the map.

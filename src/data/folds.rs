@@ -280,7 +280,10 @@ fn features(rows: &[At<'_>], modality: Modality) -> Option<Features> {
         lengths.extend(own.lengths.as_ref().and_then(|l| l.get(at.row)));
     }
     let lengths = (!lengths.is_empty()).then_some(lengths);
-    Some(Features { steps, dim, lengths, from: Some(from) })
+    let own = |at: &At<'_>| at.split.streams.get(&modality)?.largest;
+    let inside = rows.iter().filter_map(own).filter(|(_, row)| from.contains(row));
+    let largest = inside.max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()));
+    Some(Features { steps, dim, lengths, from: Some(from), largest })
 }
 
 /// A field of these rows; none where one of them lacks it, or has it in another shape.
@@ -294,7 +297,7 @@ fn gathered<'a>(rows: &[At<'a>], field: impl Fn(&'a Split) -> Option<&'a Field>)
     }
     shape[0] = rows.len();
     let lengths = (!lengths.is_empty()).then_some(lengths);
-    Some(Field { rows: Rows::Each(starts), shape, lengths })
+    Some(Field { rows: Rows::Each(starts), shape, lengths, largest: None })
 }
 
 /// The rows of a table of several values each, where all have them.

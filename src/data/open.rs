@@ -103,7 +103,8 @@ impl Part {
     fn finish(self, file: &Arc<Mapped>) -> Split {
         let features = |(modality, field): (Modality, Field)| {
             let (steps, dim) = (field.shape[1], field.shape[2]);
-            (modality, Features { steps, dim, lengths: field.lengths, from: None })
+            let largest = field.largest.map(|(value, row)| (value, (self.name, row)));
+            (modality, Features { steps, dim, lengths: field.lengths, from: None, largest })
         };
         Split {
             file: Some(file.clone()),
@@ -258,7 +259,7 @@ impl Checker<'_> {
         }
         let (start, end) = info.data_offsets;
         let run = Rows::Run { first: self.data + start, row_bytes: (end - start) / found };
-        Ok(Some(Field { rows: run, shape: info.shape.clone(), lengths: None }))
+        Ok(Some(Field { rows: run, shape: info.shape.clone(), lengths: None, largest: None }))
     }
 
     pub(super) fn bytes(&self, field: &Field) -> &[u8] {
@@ -272,7 +273,7 @@ impl Checker<'_> {
         let Some(mut field) = self.field(tensor, Dtype::F32, &axes, rows)? else {
             return Ok(None);
         };
-        self.all_finite(tensor, &field)?;
+        field.largest = self.all_finite(tensor, &field)?;
         let steps = field.shape[1];
         let name = format!("{tensor}_lengths");
         if let Some(lengths) = self.field(&name, Dtype::I32, &["rows"], rows)? {
@@ -326,14 +327,19 @@ impl Checker<'_> {
         Ok(Some(field))
     }
 
-    /// Checks every value of a tensor, in one pass over the map that copies nothing.
-    fn all_finite(&self, tensor: &str, field: &Field) -> Result<()> {
+    /// Checks every value of a tensor, in one pass over the map that copies nothing; gives the one that is
+    /// the farthest from 0, and its row.
+    fn all_finite(&self, tensor: &str, field: &Field) -> Result<Option<(f32, u32)>> {
         const EXPONENT: u32 = 0x7f80_0000;
+        let mut largest = (0, 0);
         for (row, bytes) in self.bytes(field).chunks_exact(field.row_bytes()).enumerate() {
             // No early exit inside a row, so that the compiler can vectorise the test.
-            let bad =
-                floats(bytes).fold(false, |bad, x| bad | (x.to_bits() & EXPONENT == EXPONENT));
-            if !bad {
+            // As integers the bits without the sign are in the order of the magnitudes.
+            let most = floats(bytes).fold(0, |most, x| most.max(x.to_bits() & !(1 << 31)));
+            if most < EXPONENT {
+                if most > largest.0 {
+                    largest = (most, row as u32);
+                }
                 continue;
             }
             let Some((at, value)) = floats(bytes).enumerate().find(|(_, x)| !x.is_finite()) else {
@@ -348,7 +354,7 @@ impl Checker<'_> {
                  nothing was measured) and write the file again"
             )));
         }
-        Ok(())
+        Ok(Some((f32::from_bits(largest.0), largest.1)))
     }
 
     /// Training, choosing and testing need the same inputs.

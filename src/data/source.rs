@@ -183,7 +183,16 @@ impl SplitContents {
         let mut missing = BTreeMap::new();
         let streams = self.streams.into_iter().map(|(modality, s)| {
             missing.extend(s.missing.map(|rows| (modality, rows)));
-            (modality, Features { steps: s.steps, dim: s.dim, lengths: s.lengths, from: None })
+            (
+                modality,
+                Features {
+                    steps: s.steps,
+                    dim: s.dim,
+                    lengths: s.lengths,
+                    from: None,
+                    largest: None,
+                },
+            )
         });
         let streams = streams.collect();
         let mut split = Split::of(name, self.rows, source.clone());

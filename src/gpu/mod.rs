@@ -169,6 +169,9 @@ impl Gpu {
 
     /// Submits commands, or returns what the device has against them.
     pub(crate) fn submit(&self, commands: wgpu::CommandBuffer) -> Result<wgpu::SubmissionIndex> {
+        if fault::to_be_lost() {
+            self.destroy();
+        }
         self.scoped(|| self.queue.submit([commands]))
     }
 

@@ -14,6 +14,7 @@ mod ring;
 mod staging;
 mod step;
 mod timing;
+mod trace;
 mod tune;
 
 pub use half::{fits_half, pack_halves, unpack_halves};
@@ -29,6 +30,7 @@ pub use program::Program;
 pub use ring::Ring;
 pub use step::Step;
 pub use timing::{Clock, Replays, Times};
+pub use trace::Written;
 
 use crate::gpu::Defines;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -22,7 +22,7 @@ pub(super) struct Ready {
 pub struct Program {
     pub(super) dispatches: Vec<Ready>,
     plan: Plan,
-    slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot>,
     constants: wgpu::Buffer,
     id: u64,
     /// The device and the memory that it was prepared with.
@@ -287,6 +287,15 @@ impl Program {
             "replay",
             "this program is of another Gpu; use the one it is prepared on",
         ))
+    }
+
+    /// The part of a buffer where a tensor is.
+    pub(super) fn resource_of<'a>(
+        &'a self,
+        memory: &'a Memory,
+        tensor: TensorId,
+    ) -> Result<wgpu::BindingResource<'a>> {
+        self.plan.resource(tensor, memory, &self.slots, &self.constants)
     }
 
     fn encode_step(

@@ -1,7 +1,7 @@
 //! The buffers and plans of a session before anything is allocated: what is checked against an
 //! adapter, and what `inspect` prints.
 
-use super::limits::{check_batch, check_schedule, check_task, check_unimodal};
+use super::limits::{check_batch, check_schedule, check_task, check_unimodal, check_values};
 use super::opened::open_file;
 use super::text::outlined;
 use crate::data::{BatchShape, Dataset, Layout, Modality, SplitName, StreamSpec, shuffled};
@@ -128,6 +128,7 @@ impl Blueprint {
         if train {
             check_schedule(model, data)?;
             check_task(model, data)?;
+            check_values(model, data)?;
         }
         let rows = data.most_rows();
         let batch = model.config().train.batch_size.min(rows);

@@ -11,8 +11,9 @@ use super::generated::LabelRecord;
 use super::history::{EpochRecord, StepRecord};
 use super::lifecycle::{Observer, Outcome};
 use super::metrics::smaller_is_better;
+use super::numerics::{Looked, first_wrong, look};
 use super::run_files::{Files, Head, LOGS, Place, STATE};
-use super::session::{Session, StandsOn};
+use super::session::{Part, Session, StandsOn};
 use crate::data::{SplitName, Targets};
 use crate::error::{Error, Result};
 use crate::files::FORMAT;
@@ -22,8 +23,11 @@ use serde::Serialize;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What a diverged epoch may have taken that is repeated to find where it went wrong.
+const AT_MOST: Duration = Duration::from_secs(60);
 
 /// What an earlier call has left of a run.
 #[derive(Default)]
@@ -33,6 +37,8 @@ pub(super) struct Done {
     pub(super) heads: Option<BTreeMap<String, Head>>,
     /// SHA-256 of the best model's values, likewise.
     pub(super) model: Option<String>,
+    /// The weights that the run began with.
+    pub(super) init: Option<PathBuf>,
 }
 
 pub(super) fn continue_run(
@@ -123,6 +129,8 @@ struct Run<'a> {
     steps: Vec<StepRecord>,
     /// SHA-256 of the best model's values so far.
     model: Option<String>,
+    /// The weights that it began with.
+    init: Option<PathBuf>,
 }
 
 impl<'a> Run<'a> {
@@ -156,7 +164,7 @@ impl<'a> Run<'a> {
                 format!("does not hold a line for each of the {batch} batches that are done");
             return Err(wrong("steps.jsonl", detail));
         }
-        Ok(Run { files, history, steps, model: done.model })
+        Ok(Run { files, history, steps, model: done.model, init: done.init })
     }
 
     fn interrupted(&self, batch: usize) -> Error {
@@ -188,7 +196,9 @@ impl<'a> Run<'a> {
         let from = steps.len();
         let stop = || observer.borrow_mut().stop();
         let batches = total.div_ceil(session.batch_size());
-        let trained = session.train_part(epoch, (order, from), stop, |record, done| {
+        let began = Instant::now();
+        let part = Part { order, from, until: None };
+        let trained = session.train_part(epoch, part, stop, |record, done| {
             let what = record.not_finite();
             let batch = Some(record.batch);
             observer.borrow_mut().step(&record, done, total);
@@ -200,7 +210,14 @@ impl<'a> Run<'a> {
             let lines: Vec<Value> = steps[from..].iter().map(StepRecord::to_json).collect();
             self.files.append("steps.jsonl", &lines)?;
         }
-        let batch = trained?;
+        let batch = match trained {
+            Err(Error::Diverged { batch: Some(batch), what, .. }) => {
+                let spent = began.elapsed();
+                let what = self.explained(session, (epoch, batch), what, spent, observer);
+                return Err(Error::Diverged { epoch, batch: Some(batch), what });
+            }
+            other => other?,
+        };
         // What is about to be kept was made of these rows.
         session.data().unchanged()?;
         if batch < batches {
@@ -208,6 +225,38 @@ impl<'a> Run<'a> {
             return Err(self.interrupted(batch));
         }
         self.end_epoch(session, EpochRecord::means(epoch, &steps))
+    }
+
+    /// What is wrong, with what was the first to be, where finding that out takes no longer than a minute or
+    /// was asked for.
+    fn explained(
+        &self,
+        session: &mut Session,
+        (epoch, batch): (usize, usize),
+        what: String,
+        spent: Duration,
+        observer: &RefCell<&mut dyn Observer>,
+    ) -> String {
+        let asked = observer.borrow().debug_numerics();
+        if spent > AT_MOST && !asked {
+            return format!("{what} (train --resume RUN --debug-numerics says where it began)");
+        }
+        let begins = (self.files.state(), self.init.clone());
+        let looked = look(session, (&begins.0, begins.1.as_deref()), (epoch, batch));
+        match looked {
+            Ok(looked) => {
+                let first = first_wrong(&looked, session.batch_size());
+                if asked {
+                    observer.borrow_mut().traced(&Looked::table(looked));
+                }
+                first.map_or(what.clone(), |first| format!("{what}; {first}"))
+            }
+            // What is known is said all the same.
+            Err(why) => {
+                log::warn!("where it began is not known: {why}");
+                what
+            }
+        }
     }
 
     /// What is left to do of an epoch when all of its steps are taken.

@@ -14,6 +14,7 @@ use crate::data::{Dataset, Fold};
 use crate::error::{Error, Result};
 use crate::files::{Claim, FORMAT, map, remove_leftovers, sha256_hex};
 use crate::gpu::Gpu;
+use crate::plan::Written;
 use crate::recipe::Config;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -74,6 +75,13 @@ pub trait Observer {
     fn step(&mut self, _record: &StepRecord, _done: usize, _total: usize) {}
     /// An epoch ended.
     fn epoch(&mut self, _record: &EpochRecord) {}
+    /// Whether [`traced`](Self::traced) is wanted, however long it takes.
+    fn debug_numerics(&self) -> bool {
+        false
+    }
+    /// What the kernels of the steps wrote after which the numbers left the range of floats, each with the
+    /// micro-batch that it is of.
+    fn traced(&mut self, _written: &[(usize, Written)]) {}
     /// Whether the run is to stop. It is asked after each update: what is done then goes to disk, so that the
     /// run can be resumed from there, and the call ends with [`Interrupted`](Error::Interrupted).
     fn stop(&mut self) -> bool {
@@ -165,7 +173,8 @@ fn begin_run(
     files.folder("state")?;
     text::keep(encoder, &files, &options.config)?;
     files.write("config.toml", &options.config.to_toml()?)?;
-    continue_run(&mut session, &files, Done::default(), observer)
+    let done = Done { init: card.init, ..Done::default() };
+    continue_run(&mut session, &files, done, observer)
 }
 
 /// Continues a run as if it had never stopped. `data` replaces the recorded path, `max_epochs`
@@ -273,7 +282,12 @@ impl<'a> Kept<'a> {
                 let StateCard { format, heads, model, .. } = &state.card;
                 // Earlier versions wrote nothing of what a state stands on.
                 let heads = (*format >= 4).then(|| heads.clone());
-                Done { place: state.card.place(), heads, model: model.clone() }
+                Done {
+                    place: state.card.place(),
+                    heads,
+                    model: model.clone(),
+                    init: card.init.clone(),
+                }
             }
             false => {
                 begin_again(&files)?;
@@ -284,7 +298,7 @@ impl<'a> Kept<'a> {
                     return Err(Error::checkpoint(init, detail));
                 }
                 begin(&mut session, card.init.as_deref())?;
-                Done::default()
+                Done { init: card.init.clone(), ..Done::default() }
             }
         };
         if card.adapter != gpu.caps().name || card.driver != gpu.caps().driver {

@@ -46,6 +46,31 @@ fn largest_batch(too_large: usize, fits: impl Fn(usize) -> bool) -> usize {
     low
 }
 
+/// What is said of numbers that are larger than any measurement.
+pub const LARGE: f32 = 1e9;
+/// Where squares are beyond f32, as the first sums over a row's numbers are.
+const OVERFLOWS: f32 = 1e18;
+
+/// Refuses rows that no training step survives, and points at those that few do.
+pub(super) fn check_values(model: &Model, data: &Dataset) -> Result<()> {
+    let standardised = |m: Modality| model.config().train.normalize && m != Modality::Text;
+    let read = model.reads().modalities();
+    for (modality, place, value) in data.outsized(LARGE) {
+        if standardised(modality) || !read.contains(&modality) {
+            continue;
+        }
+        if value.abs() > OVERFLOWS {
+            let detail = format!(
+                "{place} goes up to {value:e}, which overflows in the first step: set it to 0 where it is no \
+                 measurement, leave the row out, or rescale the feature"
+            );
+            return Err(Error::data(data.path(), detail));
+        }
+        log::warn!("{place} goes up to {value:e}: the training may diverge by that row alone");
+    }
+    Ok(())
+}
+
 /// Settings that are of other tasks than the model's.
 pub(super) fn check_task(model: &Model, data: &Dataset) -> Result<()> {
     let (config, task) = (model.config(), model.task());

@@ -12,7 +12,9 @@ mod history;
 mod initial;
 mod lifecycle;
 mod limits;
+mod lost;
 pub mod metrics;
+mod numerics;
 mod opened;
 pub mod probe;
 mod profile;
@@ -31,6 +33,8 @@ pub use initial::initial_weights;
 pub use lifecycle::{
     Observer, Outcome, RunOptions, resume, resume_in, resume_on, train, train_in, train_on,
 };
+pub use limits::LARGE;
+pub use lost::through_losses;
 pub use opened::{open_data, open_file};
 pub use profile::{By, Profile, Profiled, Row, profile};
 pub use robust::NOISE;

@@ -13,10 +13,11 @@ use crate::files::FORMAT;
 use crate::gpu::Gpu;
 use crate::nn::{Group, Groups, Params, Weights};
 use crate::phase::Phase;
-use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Step};
+use crate::plan::{Memory, Plan, Pool, Program, Ring, SpaceId, Step, Written};
 use crate::recipe::{Columns, Config, EpochEnd, Kept, Model, OutputKind};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +46,16 @@ impl Predictions {
         let first: usize = self.sizes[..i].iter().sum();
         self.scores.iter().flat_map(|row| row[first..][..self.sizes[i]].iter().copied()).collect()
     }
+}
+
+/// Some micro-batches of an epoch.
+pub(super) struct Part {
+    /// The rows of the whole epoch, in order.
+    pub(super) order: Vec<u32>,
+    /// The first micro-batch, from 0.
+    pub(super) from: usize,
+    /// The one before which to end; none for the epoch's last one.
+    pub(super) until: Option<usize>,
 }
 
 /// What a state is of no use without.
@@ -394,21 +405,21 @@ impl Session {
         order: Vec<u32>,
         report: impl FnMut(StepRecord, usize) -> Result<()>,
     ) -> Result<()> {
-        self.train_part(epoch, (order, 0), || false, report).map(drop)
+        self.train_part(epoch, Part { order, from: 0, until: None }, || false, report).map(drop)
     }
 
-    /// The same from a micro-batch of the order on, until the first update after which `stop` says so; gives
-    /// the number of micro-batches of the epoch that are done.
+    /// The same of some of its micro-batches, until the first update after which `stop` says so; gives the
+    /// number of micro-batches of the epoch that are done.
     pub(super) fn train_part(
         &mut self,
         epoch: usize,
-        order: (Vec<u32>, usize),
+        part: Part,
         mut stop: impl FnMut() -> bool,
         mut report: impl FnMut(StepRecord, usize) -> Result<()>,
     ) -> Result<usize> {
         let untrained = || Error::Config("this session was not made for training".into());
         let mut ring = self.ring.take().ok_or_else(untrained)?;
-        let result = self.epoch_steps(epoch, order, &mut ring, (&mut stop, &mut report));
+        let result = self.epoch_steps(epoch, part, &mut ring, (&mut stop, &mut report));
         if result.is_err() {
             // Rows that nobody took would come up in the next epoch.
             let train = self.made.train.as_ref().ok_or_else(untrained)?;
@@ -425,14 +436,13 @@ impl Session {
     fn epoch_steps(
         &mut self,
         epoch: usize,
-        (order, from): (Vec<u32>, usize),
+        Part { order, from, until }: Part,
         ring: &mut Ring,
         (stop, report): (
             &mut impl FnMut() -> bool,
             &mut impl FnMut(StepRecord, usize) -> Result<()>,
         ),
     ) -> Result<usize> {
-        let t = self.model.config().train.clone();
         let total = order.len();
         let batches = total.div_ceil(self.batch_size());
         let mut flying: VecDeque<wgpu::SubmissionIndex> = VecDeque::new();
@@ -453,18 +463,12 @@ impl Session {
             Ok::<(), Error>(())
         };
         self.step.epoch = epoch as u32;
-        let left = order[(from * batch_size).min(total)..].to_vec();
+        let end = until.map_or(total, |until| (until * batch_size).min(total));
+        let left = order[(from * batch_size).min(end)..end].to_vec();
         for (i, batch) in (from..).zip(self.loader(SplitName::Train, left)?) {
             let batch = batch?;
-            let last = i + 1 == batches;
-            let in_group = i % t.accumulate + 1;
-            let update = in_group == t.accumulate || (last && t.keep_tail);
             self.step.slot = ring.slot();
-            self.step.epoch_done = i as f32 / batches as f32;
-            if update {
-                self.count_update()?;
-                self.step.grad_scale = if t.average { 1.0 / in_group as f32 } else { 1.0 };
-            }
+            let update = self.begin_step(i, batches)?;
             // What an incomplete group left behind is dropped here.
             let clear = if i == from { self.made.params.grad_spaces() } else { Vec::new() };
             flying.push_back(self.submit(Kind::Train, &batch, update, &clear, Some(&mut *ring))?);
@@ -479,6 +483,56 @@ impl Session {
         }
         emit(ring.finish(&self.gpu, &self.memory)?)?;
         Ok(taken)
+    }
+
+    /// Sets what the `i`-th micro-batch of an epoch, from 0, depends on; says whether an update follows it.
+    fn begin_step(&mut self, i: usize, batches: usize) -> Result<bool> {
+        let t = &self.model.config().train;
+        let (accumulate, average) = (t.accumulate, t.average);
+        let in_group = i % accumulate + 1;
+        let update = in_group == accumulate || (i + 1 == batches && t.keep_tail);
+        self.step.epoch_done = i as f32 / batches as f32;
+        if update {
+            self.count_update()?;
+            self.step.grad_scale = if average { 1.0 / in_group as f32 } else { 1.0 };
+        }
+        Ok(update)
+    }
+
+    /// Takes some steps of an epoch a dispatch at a time, and shows what each of them wrote.
+    pub(super) fn trace_part(
+        &mut self,
+        epoch: usize,
+        order: Vec<u32>,
+        which: Range<usize>,
+        mut see: impl FnMut(usize, &Batch, Vec<Written>),
+    ) -> Result<()> {
+        let batches = order.len().div_ceil(self.batch_size());
+        let rows = |batch: usize| (batch * self.batch_size()).min(order.len());
+        let some = order[rows(which.start)..rows(which.end)].to_vec();
+        self.step.epoch = epoch as u32;
+        for (i, batch) in which.zip(self.loader(SplitName::Train, some)?) {
+            let batch = batch?;
+            let update = self.begin_step(i, batches)?;
+            let clear = if i == 0 { self.made.params.grad_spaces() } else { Vec::new() };
+            self.step.slot = 0;
+            self.stage(Kind::Train, &batch)?;
+            let program = self.staged(Kind::Train, &batch)?;
+            let written = program.trace(&self.gpu, &self.memory, update, &clear)?;
+            self.step.step += 1;
+            see(i + 1, &batch, written);
+        }
+        Ok(())
+    }
+
+    /// As it was before its parameters had any values.
+    pub(super) fn restart(&mut self) -> Result<()> {
+        let all: Vec<SpaceId> = self.made.spaces.ids().collect();
+        self.memory.clear(&self.gpu, &all)?;
+        (self.step.step, self.updates) = (0, 0);
+        self.groups.set_all_steps(0);
+        self.kept = Kept::default();
+        Ok(())
     }
 
     fn submit(

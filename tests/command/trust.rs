@@ -446,3 +446,106 @@ fn caches_cost_time_and_never_results() {
         assert_eq!(before, after, "a folder that others write to was used");
     }
 }
+
+#[test]
+fn a_lost_device_is_opened_again() {
+    let whole = results(&place().at("whole"));
+    for turn in 0..times(2) {
+        let _ = fs::remove_dir_all(place().at("lossy"));
+        // Of more than forty submissions.
+        let (first, second) = (drawn(turn, 20), 20 + drawn(turn + 7, 20));
+        let line = "train --data small.safetensors --out lossy --max-epochs 4";
+        let mut command = place().command(&format!("{line} --on-lost resume"));
+        command.env("MODALIGN_TEST_LOSE", format!("{first},{second}"));
+        let ran: Ran = command.output().unwrap().into();
+        assert_eq!(ran.code, Some(0), "lost at {first} and {second}: {}", ran.err);
+        assert_eq!(ran.err.matches("it is opened again").count(), 2, "{}", ran.err);
+        assert!(results(&place().at("lossy")) == whole, "lost at {first} and {second}");
+    }
+    let _ = fs::remove_dir_all(place().at("lossy"));
+    let mut command =
+        place().command("train --data small.safetensors --out lossy --max-epochs 4 --quiet");
+    let ran: Ran = command.env("MODALIGN_TEST_LOSE", "30").output().unwrap().into();
+    fails(ran, 1, &["the GPU was lost", "train --resume"]);
+    place().ok("train --resume lossy --on-lost resume --quiet");
+    assert!(results(&place().at("lossy")) == whole);
+}
+
+#[test]
+fn where_numbers_went_wrong_is_found() {
+    let line = "train --data small.safetensors --set train.lr=1e6 --max-epochs 3 --quiet";
+    let ran = place().run(&format!("{line} --out diverged"));
+    fails(
+        ran,
+        1,
+        &["diverged in epoch 1, batch ", "the first to go is what kernel ", " writes into '"],
+    );
+    let ran = place().run(&format!("{line} --out diverged-too --debug-numerics"));
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    for word in ["not finite", "heads_forward", "adam", "mean |x|"] {
+        assert!(ran.err.contains(word), "no '{word}' in {}", ran.err);
+    }
+}
+
+#[test]
+fn texts_that_hang_or_overflow_end_in_a_line() {
+    let own = place().ok("bench softmax --source");
+    let main = own.find("fn main").unwrap();
+    let body = main + own[main..].find(") {").unwrap() + 3;
+    let loops: String =
+        (0..4).map(|k| format!("for (var i{k} = 0u; i{k} < 4000000000u; i{k} += 1u) {{")).collect();
+    let spin = format!(
+        "var spin = P.cols; {loops} spin = spin * 1664525u + 1013904223u; }}}}}}}} if (spin == 3u) {{ return; }}"
+    );
+    let hostile = [
+        ("endless", format!("{}{spin}{}", &own[..body], &own[body..]), "does not end"),
+        (
+            "chain",
+            format!("{own}\nfn f(x: f32) -> f32 {{ return x{}; }}\n", "+x".repeat(200_000)),
+            "",
+        ),
+        (
+            "braces",
+            format!("{own}\nfn f() {{ {}{} }}\n", "{".repeat(50_000), "}".repeat(50_000)),
+            "",
+        ),
+    ];
+    for (name, text, word) in hostile {
+        fs::write(place().at(&format!("{name}.wgsl")), text).unwrap();
+        let mut command =
+            place().command(&format!("bench softmax --with {name}.wgsl --seconds 0.01 --quiet"));
+        let ran: Ran = command.env("MODALIGN_TIMEOUT", "2").output().unwrap().into();
+        assert_eq!(ran.code, Some(1), "{name}: {}", ran.err);
+        let errors: Vec<&str> =
+            ran.err.lines().filter(|l| l.starts_with("error: shader")).collect();
+        assert!(errors.len() == 1 && errors[0].contains(word), "{name}: {}", ran.err);
+    }
+}
+
+#[test]
+fn a_row_that_must_overflow_is_named_before_the_first_step() {
+    let bytes = fs::read(place().at("small.safetensors")).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let text = &header["train.text"];
+    let number = |v: &Value| v.as_u64().unwrap() as usize;
+    let width: usize = text["shape"].as_array().unwrap()[1..].iter().map(number).product();
+    let at = 8 + length + number(&text["data_offsets"][0]) + 7 * width * 4;
+    for value in [1e20_f32, 1e10] {
+        let mut other = bytes.clone();
+        other[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        fs::write(place().at("huge.safetensors"), other).unwrap();
+        let shown = place().ok("inspect huge.safetensors");
+        assert!(shown.contains("train.text, row 7 goes up to"), "{shown}");
+        let _ = fs::remove_dir_all(place().at("huge"));
+        let ran = place().run("train --data huge.safetensors --out huge --max-epochs 1");
+        assert!(ran.err.contains("train.text, row 7"), "{}", ran.err);
+        if value > 1e18 {
+            assert_eq!(ran.code, Some(1), "{}", ran.err);
+            assert!(ran.err.contains("overflows in the first step"), "{}", ran.err);
+            assert!(!place().at("huge").exists());
+        } else {
+            assert!(ran.err.contains("may diverge by that row alone"), "{}", ran.err);
+        }
+    }
+}
