@@ -65,7 +65,8 @@ impl Faults {
     /// The loss of the device, where it was lost; for the paths of other errors.
     pub(super) fn lost(&self, device: &wgpu::Device) -> Result<()> {
         self.poll(device, wgpu::PollType::Poll)?;
-        if self.foreign && self.lost.get().is_none() && !alive(device) {
+        // While work is in flight the callback of a loss is late, and that of a host's device is the host's.
+        if self.lost.get().is_none() && !alive(device) {
             self.set_lost("it makes no more buffers".into());
         }
         self.known()
@@ -99,7 +100,10 @@ impl Faults {
         if blocks && self.foreign {
             self.lost(device)?;
         }
-        failed.map_or(Ok(()), |e| Err(Error::Gpu(e.to_string())))
+        let Some(why) = failed else { return Ok(()) };
+        // What was submitted to a lost device has no place in its queue.
+        self.lost(device)?;
+        Err(Error::Gpu(why.to_string()))
     }
 
     /// Runs `body` and returns what the device had to say against it.
