@@ -57,6 +57,13 @@ impl Own {
     /// # Errors
     /// [`Io`](Error::Io) naming it.
     pub fn read(path: &Path) -> Result<Self> {
+        /// Bytes of a text, at most.
+        const LONGEST: u64 = 1 << 20;
+        let bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+        if bytes > LONGEST {
+            let message = format!("{bytes} bytes are more than the {LONGEST} that a text may have");
+            return Err(Error::Shader { name: path.display().to_string(), message });
+        }
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         Ok(Own::new(path.display().to_string(), &text))
     }

@@ -1,6 +1,7 @@
 //! Opening a data set: the header, then every row once, streaming over the map.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,8 +17,10 @@ use super::{Modality, SplitName};
 use crate::error::{Error, Result};
 
 pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
+    peek(path)?;
     let map = FileBytes::open(path)?;
-    let (header, info) = SafeTensors::read_metadata(&map).map_err(|e| unreadable(path, &map, e))?;
+    let (header, info) = SafeTensors::read_metadata(&map)
+        .map_err(|e| unreadable(path, (&map, map.len() as u64), e))?;
     let metadata = info.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     let side = Side::read(path)?;
     let checker = Checker {
@@ -52,11 +55,29 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
     Dataset { metadata, ..data }.of_task(options)
 }
 
+/// Looks at the first bytes of a file: another one than a data set need not be read whole to say so.
+fn peek(path: &Path) -> Result<()> {
+    let about = std::fs::metadata(path).ok().filter(|about| about.is_file());
+    let Some(size) = about.map(|about| about.len()).filter(|size| *size > 1 << 20) else {
+        return Ok(());
+    };
+    let mut first = [0; 9];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut first));
+    read.map_err(Error::io("read", path))?;
+    let header = u64::from_le_bytes(first[..8].try_into().unwrap_or_default());
+    match first[8] == b'{' && header <= MOST_HEADER && header + 8 <= size {
+        true => Ok(()),
+        false => Err(unreadable(path, (&first, size), SafeTensorError::InvalidHeaderLength)),
+    }
+}
+
+/// Bytes of a header, at most: as the format has it.
+const MOST_HEADER: u64 = 100_000_000;
+
 /// Says whether a file is cut short or another kind of file altogether.
-fn unreadable(path: &Path, map: &[u8], error: SafeTensorError) -> Error {
+fn unreadable(path: &Path, (map, size): (&[u8], u64), error: SafeTensorError) -> Error {
     let header = map.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
-    let looks_right = header.is_some_and(|n| n < 100_000_000) && map.get(8) == Some(&b'{');
-    let size = map.len();
+    let looks_right = header.is_some_and(|n| n <= MOST_HEADER) && map.get(8) == Some(&b'{');
     let detail = match error {
         _ if size == 0 => "the file is empty; write or copy it again".into(),
         SafeTensorError::InvalidHeaderLength if looks_right => {

@@ -195,8 +195,27 @@ impl Settings {
     }
 }
 
+/// How many times longer a text may become by what a tokenizer replaces.
+const MOST_GROWTH: usize = 64;
+
+/// The same of a normalizer of a tokenizer.json, for each character in the worst case.
+fn growth(normalizer: &Value) -> usize {
+    let all = normalizer["normalizers"].as_array();
+    let inner = all.into_iter().flatten().map(growth).fold(1, usize::saturating_mul);
+    let written =
+        ["content", "prepend"].map(|key| normalizer[key].as_str().map_or(1, str::len).max(1));
+    written.into_iter().fold(inner, usize::saturating_mul)
+}
+
 fn from_json(path: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let growth = serde_json::from_slice(&bytes).map_or(1, |all: Value| growth(&all["normalizer"]));
+    if growth > MOST_GROWTH {
+        let detail = format!(
+            "its replacements may make a text more than {MOST_GROWTH} times as long; use the tokenizer of a BERT"
+        );
+        return Err(Error::data(path, detail));
+    }
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
         let reason = e.to_string().replace('\n', " ");
         let advice = "copy it again, or remove it if there is a vocab.txt";

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::recipe::{Config, nearest, value_of};
 use crate::train::metrics::NAMES;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use toml::{Table, Value};
 
 /// A plan file.
@@ -110,7 +110,20 @@ impl Default for Seeds {
     }
 }
 
+/// Seeds of a plan, at most.
+const MOST_SEEDS: u64 = 10_000;
+/// Cells, likewise.
+const MOST_CELLS: usize = 1000;
+
 impl Seeds {
+    /// How many.
+    fn count(&self) -> u64 {
+        match self {
+            Seeds::Count(n) => *n,
+            Seeds::List(all) => all.len() as u64,
+        }
+    }
+
     /// All of them.
     pub fn list(&self) -> Vec<u64> {
         match self {
@@ -264,6 +277,14 @@ impl Plan {
     /// that no configuration has, a reference that is none of them.
     pub fn all_cells(&self, has: &[Modality]) -> Result<Vec<Cell>> {
         let fail = |why: String| Err(Error::Config(why));
+        let mut parts = Path::new(&self.name).components();
+        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+        if !plain && !self.name.is_empty() {
+            return fail(format!("name: '{}' is to be a folder's too: want no path", self.name));
+        }
+        if self.seeds.count() > MOST_SEEDS {
+            return fail(format!("seeds: {} are more than {MOST_SEEDS}", self.seeds.count()));
+        }
         let seeds = self.seeds.list();
         if seeds.is_empty() {
             return fail("seeds: want at least one".into());
@@ -289,11 +310,20 @@ impl Plan {
         };
         if !self.grid.is_empty() {
             let start = if cells.is_empty() { vec![Cell::new("", &[])] } else { cells };
-            cells = product(start, &flat(&self.grid))?;
+            let axes = flat(&self.grid);
+            let sizes = axes.iter().map(|(_, v)| v.as_array().map_or(1, Vec::len));
+            let all = sizes.fold(start.len(), usize::saturating_mul);
+            if all > MOST_CELLS {
+                return fail(format!("grid: {all} cells are more than {MOST_CELLS}"));
+            }
+            cells = product(start, &axes)?;
         }
         for own in &self.own {
             let settings = flat(&own.set).into_iter().map(|(key, value)| format!("{key}={value}"));
             cells.push(Cell { settings: settings.collect(), ..Cell::new(&*own.name, &[]) });
+        }
+        if cells.len() > MOST_CELLS {
+            return fail(format!("{} cells are more than {MOST_CELLS}", cells.len()));
         }
         if cells.is_empty() {
             let known = Preset::ALL.map(Preset::name).join(", ");

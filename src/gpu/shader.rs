@@ -64,6 +64,8 @@ pub fn expand_lines(source: &str, defines: &Defines) -> Result<(String, Vec<Orig
         shared: None,
         out: String::new(),
         origins: Vec::new(),
+        turns: 0,
+        depth: 0,
     };
     let lines: Vec<&str> = source.lines().collect();
     state.block(&lines, 0)?;
@@ -91,6 +93,9 @@ fn variables<'a>(names: impl IntoIterator<Item = (&'a str, i64)>) -> BTreeMap<St
 }
 
 fn value(text: &str, tokens: &[String], vars: &BTreeMap<String, i64>) -> Result<i64, String> {
+    if tokens.len() > MOST_WORDS {
+        return Err(format!("an expression of more than {MOST_WORDS} words"));
+    }
     let mut parser = Parser { tokens, at: 0, vars };
     let value = parser.expression(0)?;
     if parser.at < tokens.len() {
@@ -106,10 +111,33 @@ struct Expander {
     shared: Option<&'static str>,
     out: String,
     origins: Vec<Origin>,
+    /// Turns of loops so far.
+    turns: usize,
+    /// Blocks that are being read.
+    depth: usize,
 }
+
+/// What a text may become, in bytes.
+const LONGEST: usize = 4 << 20;
+/// Turns of all loops of a text.
+const MOST_TURNS: usize = 100_000;
+/// Blocks within blocks.
+const DEEPEST: usize = 64;
+/// Words of an expression.
+const MOST_WORDS: usize = 256;
 
 impl Expander {
     fn block(&mut self, lines: &[&str], first: usize) -> Result<(), String> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(format!("line {first}: more than {DEEPEST} blocks within one another"));
+        }
+        let done = self.inside(lines, first);
+        self.depth -= 1;
+        done
+    }
+
+    fn inside(&mut self, lines: &[&str], first: usize) -> Result<(), String> {
         let mut i = 0;
         while i < lines.len() {
             let at = |message: String| format!("line {}: {message}", first + i + 1);
@@ -149,6 +177,10 @@ impl Expander {
                 let name = name.trim().to_string();
                 let outer = self.vars.get(&name).copied();
                 for value in from..to {
+                    self.turns += 1;
+                    if self.turns > MOST_TURNS {
+                        return Err(at(format!("#for: more than {MOST_TURNS} turns in all")));
+                    }
                     self.vars.insert(name.clone(), value);
                     self.block(&lines[i + 1..end], first + i + 1)?;
                 }
@@ -167,6 +199,9 @@ impl Expander {
     }
 
     fn line(&mut self, mut line: &str) -> Result<(), String> {
+        if self.out.len() + line.len() > LONGEST {
+            return Err(format!("the text becomes longer than {} MiB", LONGEST >> 20));
+        }
         while let Some(start) = line.find("${") {
             let end = line[start..].find('}').ok_or("'${' without '}'")? + start;
             self.out.push_str(&line[..start]);
@@ -261,9 +296,9 @@ impl Parser<'_> {
                 ">=" => i64::from(left >= right),
                 "<" => i64::from(left < right),
                 ">" => i64::from(left > right),
-                "+" => left + right,
-                "-" => left - right,
-                "*" => left * right,
+                "+" => left.checked_add(right).ok_or("a number beyond 64 bits")?,
+                "-" => left.checked_sub(right).ok_or("a number beyond 64 bits")?,
+                "*" => left.checked_mul(right).ok_or("a number beyond 64 bits")?,
                 "/" => left.checked_div(right).ok_or("division by zero")?,
                 _ => left.checked_rem(right).ok_or("division by zero")?,
             };
@@ -352,6 +387,21 @@ mod tests {
         assert!(evaluate("n / m", names).unwrap_err().contains("'m'"));
         assert!(evaluate("n 2", names).is_err() && evaluate("", names).is_err());
         assert!(evaluate("n / (WG - 64)", names).unwrap_err().contains("zero"));
+    }
+
+    #[test]
+    fn what_would_not_end_is_refused_by_its_limit() {
+        let fails = |text: &str| expand(text, &Defines::new()).unwrap_err();
+        let endless = "#for i in 0..4294967295\n#endfor";
+        assert!(fails(endless).contains("100000 turns"));
+        let nested = "#for i in 0..60\n".repeat(5) + "x\n" + &"#endfor\n".repeat(5);
+        assert!(fails(&nested).contains("100000 turns"));
+        let long = format!("#for i in 0..99999\n{}\n#endfor", "x".repeat(100));
+        assert!(fails(&long).contains("4 MiB"));
+        let deep = "#if 1\n".repeat(100) + &"#endif\n".repeat(100);
+        assert!(fails(&deep).contains("64 blocks"));
+        assert!(fails(&format!("${{{}}}", "(".repeat(9999))).contains("256 words"));
+        assert!(fails("${9223372036854775807 + 1}").contains("64 bits"));
     }
 
     #[test]

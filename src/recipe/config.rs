@@ -240,6 +240,29 @@ impl Config {
         Ok(format!("format = {FORMAT}\n{text}"))
     }
 
+    /// Refuses sizes that no model of today has, before anything is made of them.
+    fn check_sizes(&self) -> Result<()> {
+        const WIDEST: i64 = 65_536;
+        const DEEPEST: i64 = 1024;
+        for (key, value) in self.keys()? {
+            let Ok(value) = value.parse::<i64>() else { continue };
+            let most = if key.ends_with("layers") { DEEPEST } else { WIDEST };
+            let sized = !["train.", "data.", "preset"].iter().any(|other| key.starts_with(other));
+            if sized && value > most {
+                return Err(Error::Config(format!("{key} = {value}: want at most {most}")));
+            }
+        }
+        for (key, value) in [
+            ("train.batch_size", self.train.batch_size),
+            ("train.accumulate", self.train.accumulate),
+        ] {
+            if value > 1 << 24 {
+                return fail(key, "at most 16777216");
+            }
+        }
+        Ok(())
+    }
+
     /// Checks ranges.
     ///
     /// # Errors
@@ -255,6 +278,7 @@ impl Config {
                 return fail(key, "at least 1");
             }
         }
+        self.check_sizes()?;
         probability("task.label_smoothing", self.task.label_smoothing)?;
         let wanted = match self.model.wanted() {
             Ok(wanted) => wanted.unwrap_or_default(),

@@ -2,7 +2,10 @@
 
 use super::frame::{Picture, Size};
 use super::theme::{Ink, variables};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use sha2::{Digest, Sha256};
 
 /// Widths of pictures in CSS pixels: across the page, on a phone, and two or three side by side.
 pub const WIDE: f64 = 850.0;
@@ -50,7 +53,36 @@ pub struct Page {
     pub parts: Vec<Part>,
 }
 
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
+const SCRIPT: &str = include_str!("script.js");
+
+/// What a browser may take of a page: this style and this script, by their hashes, and nothing else.
+fn policy(style: &str) -> String {
+    let hash = |text: &str| STANDARD.encode(Sha256::digest(text));
+    let (style, script) = (hash(style), hash(SCRIPT));
+    format!("default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'")
+}
+
+/// Takes the styles that elements have of their own out of a text, which no hash of the page's style covers:
+/// each becomes a rule, for the attribute that stands in its place.
+fn outlined(html: &str) -> (String, String) {
+    const OWN: &str = " style=\"";
+    let (mut kept, mut rules) = (String::with_capacity(html.len()), String::new());
+    let mut all: Vec<&str> = Vec::new();
+    let mut rest = html;
+    while let Some((before, after)) = rest.split_once(OWN) {
+        let (style, next) = after.split_once('"').unwrap_or((after, ""));
+        let at = all.iter().position(|known| *known == style).unwrap_or_else(|| {
+            all.push(style);
+            rules +=
+                &format!("[data-s=\"{}\"]{{{}}}", all.len() - 1, style.replace("&quot;", "\""));
+            all.len() - 1
+        });
+        kept += before;
+        kept += &format!(" data-s=\"{at}\"");
+        rest = next;
+    }
+    (kept + rest, rules)
+}
 
 impl Page {
     /// As HTML.
@@ -63,32 +95,40 @@ impl Page {
              :root[data-theme=light]{{color-scheme:light}}}}\n{}",
             include_str!("style.css")
         );
+        let (body, rules) = outlined(&self.body().into_string());
+        let style = format!("{style}{rules}");
         html! {
             (DOCTYPE)
             html lang="en" {
                 head {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta http-equiv="Content-Security-Policy" content=(POLICY);
+                    meta http-equiv="Content-Security-Policy" content=(policy(&style));
                     meta name="generator" content={ "modalign " (env!("CARGO_PKG_VERSION")) };
                     title { (title) " · modalign" }
-                    style { (PreEscaped(style)) }
+                    style { (PreEscaped(&style)) }
                 }
                 body id="top" {
-                    a class="skip" href="#content" { "To the content" }
-                    div class="layout" {
-                        nav aria-label="Contents" { div { (self.contents()) button id="theme" type="button" hidden {} } }
-                        main id="content" {
-                            @for (i, part) in self.parts.iter().enumerate() { (self.part(i, part)) }
-                            footer { "Made by modalign " (env!("CARGO_PKG_VERSION")) ". Everything here is in this one file." }
-                        }
-                    }
-                    div id="tip" role="status" {}
-                    script { (PreEscaped(include_str!("script.js"))) }
+                    (PreEscaped(body))
+                    script { (PreEscaped(SCRIPT)) }
                 }
             }
         }
         .into_string()
+    }
+
+    fn body(&self) -> Markup {
+        html! {
+            a class="skip" href="#content" { "To the content" }
+            div class="layout" {
+                nav aria-label="Contents" { div { (self.contents()) button id="theme" type="button" hidden {} } }
+                main id="content" {
+                    @for (i, part) in self.parts.iter().enumerate() { (self.part(i, part)) }
+                    footer { "Made by modalign " (env!("CARGO_PKG_VERSION")) ". Everything here is in this one file." }
+                }
+            }
+            div id="tip" role="status" {}
+        }
     }
 
     fn contents(&self) -> Markup {
@@ -220,4 +260,18 @@ pub fn facts(rows: &[(&str, Markup)]) -> Markup {
 /// A sentence that says why something is not here.
 pub fn absent(why: &str) -> Markup {
     html! { p class="note" { (why) } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_styles_become_rules() {
+        let html = "<i style=\"color:red\">a</i><b class=\"x\" style=\"top:1px\"></b><u style=\"color:red\">";
+        let (kept, rules) = outlined(html);
+        assert_eq!(kept, "<i data-s=\"0\">a</i><b class=\"x\" data-s=\"1\"></b><u data-s=\"0\">");
+        assert_eq!(rules, "[data-s=\"0\"]{color:red}[data-s=\"1\"]{top:1px}");
+        assert!(policy("").contains("sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="));
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
@@ -129,6 +129,9 @@ impl Store {
             },
             Store::Folder(folder) => {
                 let (file, columns) = split_columns(name);
+                if !within(file) {
+                    return Err(Fault::new("it leads out of the folder that is imported"));
+                }
                 let path = folder.join(file);
                 if !path.is_file() {
                     return Err(Fault::new("there is no such file in the folder"));
@@ -156,6 +159,9 @@ impl Store {
             return Err(Fault::new("{id} is for folders: an archive has no file for each sample"));
         };
         let (file, columns) = split_columns(name);
+        if !within(file) {
+            return Err(Fault::new("it leads out of the folder that is imported").within(name));
+        }
         let path = folder.join(file);
         let part = match kind_of(file)? {
             FileKind::Npy => Part::Npy { path, start: 0, bytes: 0 },
@@ -163,6 +169,12 @@ impl Store {
         };
         part.array().map_err(|fault| fault.within(name))
     }
+}
+
+/// Whether a path leads nowhere but deeper.
+fn within(path: &str) -> bool {
+    let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    Path::new(path).components().all(inside) && !path.contains('\\')
 }
 
 /// The values of a sample, in a file of their own.
