@@ -8,6 +8,7 @@ mod fault;
 mod pipeline;
 mod probe;
 mod shader;
+mod simulated;
 
 pub use adapter::{AdapterSummary, GpuOptions, list_adapters};
 pub(crate) use buffer::{Answer, stored, uniform_buffer};
@@ -17,6 +18,7 @@ pub use choices::Choices;
 pub use fault::Faults;
 pub use pipeline::{BindingKind, Pipeline, PipelineKey};
 pub use shader::{Defines, Origin, evaluate, expand, expand_lines};
+pub use simulated::Simulated;
 
 use crate::error::Result;
 use std::collections::HashMap;

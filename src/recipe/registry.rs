@@ -297,7 +297,18 @@ impl Entry {
         if bert.is_some() {
             config.model.text_encoder = TextEncoder::Bert;
         }
-        // Steps of text, audio and vision in unaligned files, and features.
+        let streams = self.shapes(preset);
+        let offered = Offered { bert, task: self.easiest(), ..Offered::new(&streams) };
+        let recipe = (self.make)(&config, offered)?;
+        let of_encoder = |name: &str| recipe.bert().is_some_and(|bert| bert.owns(name));
+        let all = recipe.params(true, usize::MAX).into_iter();
+        let trained = all.filter(|spec| !spec.frozen && !of_encoder(&spec.name));
+        Ok(trained.map(|spec| spec.len()).sum())
+    }
+
+    /// Streams of the data set that a preset is for, as MMSA's files have them: unaligned, but for a model that
+    /// wants equally many steps.
+    pub fn shapes(&self, preset: &str) -> Vec<StreamSpec> {
         let (steps, dims) = match preset {
             "mosei" => ([50, 500, 375], [768, 74, 35]),
             "sims" => ([39, 400, 55], [768, 33, 709]),
@@ -310,14 +321,7 @@ impl Entry {
             dim: dims[i],
             lengths: i > 0,
         };
-        let streams: Vec<StreamSpec> =
-            Modality::KNOWN.into_iter().enumerate().map(stream).collect();
-        let offered = Offered { bert, task: self.easiest(), ..Offered::new(&streams) };
-        let recipe = (self.make)(&config, offered)?;
-        let of_encoder = |name: &str| recipe.bert().is_some_and(|bert| bert.owns(name));
-        let all = recipe.params(true, usize::MAX).into_iter();
-        let trained = all.filter(|spec| !spec.frozen && !of_encoder(&spec.name));
-        Ok(trained.map(|spec| spec.len()).sum())
+        Modality::KNOWN.into_iter().enumerate().map(stream).collect()
     }
 
     /// A task that it can be taught: one number, or else two classes.

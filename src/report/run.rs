@@ -41,7 +41,7 @@ impl Run {
     pub fn read(path: &Path) -> Result<Run> {
         let history = folder::epochs(path)?;
         let config = folder::config(path)?;
-        let modalities = modalities(path, &config);
+        let modalities = modalities(path, &config)?;
         let run = Run {
             modalities,
             folder: path.to_path_buf(),
@@ -97,13 +97,19 @@ impl Run {
 }
 
 /// What a run's model reads: what its data had, of what was wanted.
-fn modalities(path: &Path, config: &Config) -> Vec<Modality> {
-    let Ok(saved) = Saved::load(path) else { return Vec::new() };
+///
+/// # Errors
+/// A model that is there and cannot be read: what the page says of the run hangs on it.
+fn modalities(path: &Path, config: &Config) -> Result<Vec<Modality>> {
+    if !path.join("model.safetensors").exists() {
+        return Ok(Vec::new());
+    }
+    let saved = Saved::load(path)?;
     // A text that comes as tokens is no stream.
     let tokens = config.model.text_encoder == TextEncoder::Bert && config.bert.finetune;
     let streams = saved.card.streams.iter().map(|s| s.modality);
     let all: BTreeSet<Modality> = streams.chain(tokens.then_some(Modality::Text)).collect();
-    all.into_iter().filter(|m| config.model.wants(*m)).collect()
+    Ok(all.into_iter().filter(|m| config.model.wants(*m)).collect())
 }
 
 /// The last words of a path that tell it from others.

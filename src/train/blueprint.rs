@@ -206,9 +206,18 @@ pub struct Outline {
 /// As [`Session::new`](super::Session::new), and bad data.
 pub fn outline(config: &Config, data: &Path, encoder: &Path, caps: &Caps) -> Result<Outline> {
     let (data, streams) = offered(config, data, encoder)?;
-    let data = &data;
+    outline_over(config, &data, &streams, caps)
+}
+
+/// The same over data that are open, with these streams.
+pub(super) fn outline_over(
+    config: &Config,
+    data: &Dataset,
+    streams: &[StreamSpec],
+    caps: &Caps,
+) -> Result<Outline> {
     let fitted = |config: &Config| {
-        let model = Model::new(config, offer(&streams, data))?;
+        let model = Model::new(config, offer(streams, data))?;
         let (made, plan) = Blueprint::fitting(&model, data, caps, true)?;
         let bytes = plan.total_bytes(&made.spaces);
         Ok::<_, Error>((model, made, plan, bytes))

@@ -22,6 +22,7 @@ mod robust;
 mod run_files;
 mod scorer;
 mod session;
+mod simulated;
 mod text;
 
 pub use blueprint::{Outline, TypicalStep, fits, outline, typical_step};
@@ -40,4 +41,5 @@ pub use profile::{By, Profile, Profiled, Row, profile};
 pub use robust::NOISE;
 pub use scorer::{Scorer, Scoring};
 pub use session::{Predictions, Representations, Session};
+pub use simulated::outline_of_shapes;
 pub use text::{encoder_of, export, sentences};

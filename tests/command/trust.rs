@@ -232,7 +232,10 @@ fn a_flipped_bit_never_makes_other_results() {
         &said,
     );
     flipped(
-        ("whole", &["metrics.json", "epochs.jsonl", "labels.jsonl", "run.json"]),
+        (
+            "whole",
+            &["metrics.json", "epochs.jsonl", "labels.jsonl", "run.json", "model.safetensors"],
+        ),
         "report bits --out bits.html --quiet",
         (&mut seen, &mut same),
         &page,
