@@ -167,6 +167,10 @@ impl Error {
     }
 }
 
+/// The name of threads whose panics are told as errors by whoever waits for them, and otherwise not at all.
+#[cfg(feature = "data")]
+pub(crate) const CONTAINED: &str = "contained";
+
 /// The candidate most like `name`, for "did you mean".
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
     let wanted = name.to_lowercase();

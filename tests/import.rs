@@ -2,6 +2,8 @@
 
 #[path = "import/bombs.rs"]
 mod bombs;
+#[path = "import/fuzzed.rs"]
+mod fuzzed;
 #[path = "import/hostile.rs"]
 mod hostile;
 #[path = "import/leaks.rs"]
@@ -14,6 +16,8 @@ mod others;
 mod place;
 #[path = "import/round_trip.rs"]
 mod round_trip;
+#[path = "fuzz/targets.rs"]
+mod targets;
 
 /// Counts what each thread holds.
 #[global_allocator]

@@ -185,6 +185,9 @@ pub fn run_from(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     signals::begin();
     // The last resort: a bug still ends in one line.
     std::panic::set_hook(Box::new(|info| {
+        if std::thread::current().name() == Some(crate::error::CONTAINED) {
+            return;
+        }
         let place = info.location().map_or_else(String::new, ToString::to_string);
         let what = info.payload();
         let what = what

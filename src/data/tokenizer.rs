@@ -77,7 +77,10 @@ impl Tokenizer {
 
     /// An empty text has to come out as `[CLS] [SEP]`: the model reads position 0.
     fn check_ends(&self, [cls, sep, _]: [u32; 3]) -> Result<()> {
-        let empty = self.pieces("", usize::MAX)?;
+        let empty = contained(|| self.pieces("", usize::MAX)).unwrap_or_else(|| {
+            let detail = "its parts do not go together; use the tokenizer of a BERT";
+            Err(Error::data(&self.path, detail))
+        })?;
         if empty == [cls, sep] {
             return Ok(());
         }
@@ -195,6 +198,14 @@ impl Settings {
     }
 }
 
+/// What `body` gives, or nothing where it panics: the library counts on files that its own tools wrote.
+fn contained<T: Send>(body: impl FnOnce() -> T + Send) -> Option<T> {
+    thread::scope(|scope| {
+        let name = crate::error::CONTAINED.to_string();
+        thread::Builder::new().name(name).spawn_scoped(scope, body).ok()?.join().ok()
+    })
+}
+
 /// How many times longer a text may become by what a tokenizer replaces.
 const MOST_GROWTH: usize = 64;
 
@@ -207,20 +218,41 @@ fn growth(normalizer: &Value) -> usize {
     written.into_iter().fold(inner, usize::saturating_mul)
 }
 
+/// A special token of a template, or of one of several, that is not among those it explains: the library counts
+/// on it.
+fn unknown_special(processor: &Value) -> Option<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let inner = list(&processor["processors"]);
+    let own = [list(&processor["single"]), list(&processor["pair"])].concat();
+    let named = own.iter().filter_map(|piece| piece["SpecialToken"]["id"].as_str());
+    let known = &processor["special_tokens"];
+    let found = named.into_iter().find(|id| known.get(id).is_none()).map(String::from);
+    found.or_else(|| inner.iter().find_map(unknown_special))
+}
+
 fn from_json(path: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let growth = serde_json::from_slice(&bytes).map_or(1, |all: Value| growth(&all["normalizer"]));
-    if growth > MOST_GROWTH {
+    let all: Value = serde_json::from_slice(&bytes).map_err(|e| {
+        Error::data(path, format!("not the description of a tokenizer ({e}); copy it again"))
+    })?;
+    if let Some(token) = unknown_special(&all["post_processor"]) {
+        let detail =
+            format!("its post_processor names '{token}', which it does not explain; copy it again");
+        return Err(Error::data(path, detail));
+    }
+    if growth(&all["normalizer"]) > MOST_GROWTH {
         let detail = format!(
             "its replacements may make a text more than {MOST_GROWTH} times as long; use the tokenizer of a BERT"
         );
         return Err(Error::data(path, detail));
     }
-    let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
-        let reason = e.to_string().replace('\n', " ");
-        let advice = "copy it again, or remove it if there is a vocab.txt";
-        Error::data(path, format!("not the description of a tokenizer ({reason}); {advice}"))
-    })?;
+    let mut inner = contained(|| tokenizers::Tokenizer::from_bytes(bytes))
+        .unwrap_or_else(|| Err("it is not put together as one".into()))
+        .map_err(|e| {
+            let reason = e.to_string().replace('\n', " ");
+            let advice = "copy it again, or remove it if there is a vocab.txt";
+            Error::data(path, format!("not the description of a tokenizer ({reason}); {advice}"))
+        })?;
     if !matches!(inner.get_model(), ModelWrapper::WordPiece(_)) {
         let detail = "its model is not WordPiece; use the tokenizer of a BERT";
         return Err(Error::data(path, detail));

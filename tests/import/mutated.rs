@@ -14,7 +14,7 @@ use crate::place::{convert, fixture, folder, pickles};
 const FILES: u64 = 10_000;
 
 /// A small generator of its own: the same files on every platform.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -30,7 +30,7 @@ impl Dice {
 }
 
 /// Changes a file in one to four places; `tokens` are pieces that its format reads.
-fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice, tokens: &[&[u8]]) {
+pub fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice, tokens: &[&[u8]]) {
     for _ in 0..=dice.below(4) {
         let at = dice.below(bytes.len());
         match dice.below(9) {
@@ -197,15 +197,45 @@ const TOKENS: [&[u8]; 14] = [
     b"\"train.audio\":",
 ];
 
-#[test]
-fn ten_thousand_data_sets() {
-    let folder = folder();
-    let path = folder.path().join("base.safetensors");
+pub fn small_set(path: &Path) {
     let mut config = SynthConfig { train: 6, valid: 3, test: 3, ..SynthConfig::default() };
     (config.audio.steps, config.audio.min_steps) = (4, 2);
     (config.vision.steps, config.vision.min_steps) = (3, 1);
     (config.text.dim, config.audio.dim, config.vision.dim) = (4, 3, 3);
-    synth::write(&config, &path).unwrap();
+    synth::write(&config, path).unwrap();
+}
+
+/// With a digest of its own contents.
+pub fn small_model(path: &Path) {
+    let (card, weights) = model();
+    Saved::save(path, &card, &weights).unwrap();
+}
+
+fn model() -> (ModelCard, Weights) {
+    let mut weights = Weights::default();
+    weights.insert("audio_model.rnn.weight_ih_l0", vec![8, 3], vec![0.5; 24]);
+    weights.insert("audio_model.rnn.bias_ih_l0", vec![8], vec![-0.5; 8]);
+    weights.insert("Model.post_fusion_layer_1.weight", vec![2, 2], vec![1.0; 4]);
+    let stream = CardStream { modality: modalign::data::Modality::Audio, steps: 4, dim: 3 };
+    let card = ModelCard {
+        task: Default::default(),
+        format: 1,
+        version: "0.1.0".into(),
+        config: Config::preset("self_mm", "mosi").unwrap(),
+        streams: vec![stream],
+        standardise: None,
+        data_sha256: "0".repeat(64),
+        fold: None,
+        epoch: 3,
+    };
+    (card, weights)
+}
+
+#[test]
+fn ten_thousand_data_sets() {
+    let folder = folder();
+    let path = folder.path().join("base.safetensors");
+    small_set(&path);
     let imported = folder.path().join("imported.safetensors");
     convert(&pickles()[0], &imported).unwrap();
     let bases = [std::fs::read(&path).unwrap(), std::fs::read(&imported).unwrap()];
@@ -226,23 +256,9 @@ fn ten_thousand_data_sets() {
 fn ten_thousand_models() {
     let folder = folder();
     let path = folder.path().join("base.safetensors");
-    let mut weights = Weights::default();
-    weights.insert("audio_model.rnn.weight_ih_l0", vec![8, 3], vec![0.5; 24]);
-    weights.insert("audio_model.rnn.bias_ih_l0", vec![8], vec![-0.5; 8]);
-    weights.insert("Model.post_fusion_layer_1.weight", vec![2, 2], vec![1.0; 4]);
-    let stream = CardStream { modality: modalign::data::Modality::Audio, steps: 4, dim: 3 };
-    let card = ModelCard {
-        task: Default::default(),
-        format: 1,
-        version: "0.1.0".into(),
-        config: Config::preset("self_mm", "mosi").unwrap(),
-        streams: vec![stream],
-        standardise: None,
-        data_sha256: "0".repeat(64),
-        fold: None,
-        epoch: 3,
-    };
-    Saved::save(&path, &card, &weights).unwrap();
+    let (card, weights) = model();
+    // As an earlier version wrote it: a digest would stop nearly all of them before anything is read.
+    weights.save(&path, &[("modalign", serde_json::to_string(&card).unwrap())]).unwrap();
     let bases = [std::fs::read(&path).unwrap()];
     let taken = hammer(&bases, &TOKENS, 2_000_000, |path| {
         let _ = Weights::load(path);
