@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The name of the lock's file.
 pub(crate) const LOCK: &str = ".lock";
@@ -131,10 +131,19 @@ fn make(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn busy(root: PathBuf, file: &mut File) -> Error {
-    let mut text = String::new();
-    // Where a lock keeps others from reading, too, it is not known whose it is.
-    let _ = file.read_to_string(&mut text);
-    Error::Busy { path: root, by: text.trim().parse().ok() }
+    let mut by = None;
+    // Whoever has just taken it is about to sign. Where a lock keeps others from reading, too, it is not known
+    // whose it is.
+    for _ in 0..40 {
+        let mut text = String::new();
+        let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
+        by = text.trim().parse().ok();
+        if by.is_some() || read.is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Error::Busy { path: root, by }
 }
 
 #[cfg(unix)]

@@ -157,6 +157,29 @@ pub(crate) fn is_leftover(name: &str) -> bool {
     })
 }
 
+/// Removes what writers of `path` left that were killed: those whose process is no more, or where that cannot
+/// be asked, whose file is older than a day.
+#[cfg(feature = "import")]
+pub(crate) fn remove_leftovers_of(path: &Path) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let Ok(entries) = std::fs::read_dir(folder_of(path)) else { return };
+    let day = SystemTime::now() - std::time::Duration::from_secs(24 * 3600);
+    for entry in entries.flatten() {
+        let own = entry.file_name().to_string_lossy().into_owned();
+        let process = own.strip_prefix(&format!(".{name}.")).filter(|_| is_leftover(&own));
+        let Some(process) = process.and_then(|rest| rest.split('-').next()) else { continue };
+        let gone = match Path::new("/proc/self").exists() {
+            true => !Path::new("/proc").join(process).exists(),
+            false => {
+                entry.metadata().and_then(|about| about.modified()).is_ok_and(|time| time < day)
+            }
+        };
+        if gone && std::fs::remove_file(entry.path()).is_ok() {
+            log::info!("{} is removed: a write that was killed left it", entry.path().display());
+        }
+    }
+}
+
 /// Removes what [`write_atomic`] could not when it was killed in the middle of a write: files of such names
 /// that were last written to before `since`. Only for a folder that nobody else is writing to.
 pub fn remove_leftovers(folder: impl AsRef<Path>, since: SystemTime) {
@@ -435,6 +458,22 @@ mod tests {
     fn a_fingerprint_is_fnv_1a() {
         assert_eq!(fingerprint(b""), "cbf29ce484222325");
         assert_eq!(fingerprint(b"a"), "af63dc4c8601ec8c");
+    }
+
+    #[cfg(all(target_os = "linux", feature = "import"))]
+    #[test]
+    fn what_a_killed_writer_left_is_removed_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = std::process::id();
+        let all = [
+            ".a.bin.4194305-1.tmp".to_string(),
+            format!(".a.bin.{own}-1.tmp"),
+            ".b.bin.4194305-1.tmp".into(),
+        ];
+        all.iter().for_each(|name| std::fs::write(folder.path().join(name), "").unwrap());
+        remove_leftovers_of(&folder.path().join("a.bin"));
+        // No process has a number beyond the largest; that of another file, and of a living one, stay.
+        assert_eq!(names(folder.path()), [all[1].as_str(), all[2].as_str()]);
     }
 
     #[test]

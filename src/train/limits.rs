@@ -54,7 +54,8 @@ const OVERFLOWS: f32 = 1e18;
 /// Refuses rows that no training step survives, and points at those that few do.
 pub(super) fn check_values(model: &Model, data: &Dataset) -> Result<()> {
     let standardised = |m: Modality| model.config().train.normalize && m != Modality::Text;
-    let read = model.reads().modalities();
+    // Not a text that is read as tokens.
+    let read: Vec<Modality> = model.streams().iter().map(|s| s.modality).collect();
     for (modality, place, value) in data.outsized(LARGE) {
         if standardised(modality) || !read.contains(&modality) {
             continue;

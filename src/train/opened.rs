@@ -2,12 +2,13 @@
 
 use super::text;
 use crate::data::{Dataset, Fold, Folded, Modality, Options, SplitName, Standardise};
-use crate::error::Result;
-use crate::gpu::Gpu;
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, patience};
 use crate::phase::Phase;
 use crate::recipe::Config;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 
 /// Opens a data set as it is, with labels in the range that a configuration has.
 ///
@@ -17,9 +18,36 @@ pub fn open_file(path: &Path, config: &Config) -> Result<Dataset> {
     let phase = Phase::begin();
     let options =
         Options { label_range: config.data.label_range as f32, task: config.task.kind.kind() };
-    let data = Dataset::open_with(path, &options)?;
+    let data = in_time(path, options)?;
     phase.end(format_args!("{} opened and checked", path.display()));
     Ok(data)
+}
+
+/// Opens a file on a thread of its own, since a disk that does not answer cannot be waited for twice.
+fn in_time(path: &Path, options: Options) -> Result<Dataset> {
+    let (send, opened) = std::sync::mpsc::channel();
+    let (own, patience) = (path.to_path_buf(), patience());
+    std::thread::Builder::new()
+        .name("modalign-open".into())
+        .spawn(move || {
+            // Whoever asked may have given up.
+            let _ = send.send(Dataset::open_with(own, &options));
+        })
+        .map_err(|e| Error::Config(format!("no thread to read with: {e}")))?;
+    opened.recv_timeout(patience).unwrap_or_else(|why| {
+        Err(match why {
+            RecvTimeoutError::Timeout => Error::data(
+                path,
+                format!(
+                    "does not answer: it is not open after {:.0} s (MODALIGN_TIMEOUT says how long to wait)",
+                    patience.as_secs_f64()
+                ),
+            ),
+            RecvTimeoutError::Disconnected => {
+                Error::data(path, "made its reader stop; please report the file")
+            }
+        })
+    })
 }
 
 /// Opens a data set for a configuration: with its text as tokens or features, where that goes

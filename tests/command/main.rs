@@ -19,4 +19,5 @@ mod profile;
 mod readme;
 mod report;
 mod selftest;
+mod supply;
 mod trust;

@@ -99,6 +99,8 @@ pub struct TensorReport {
 /// [`Error::Io`] where a file cannot be read or written.
 pub fn import(source: &Path, out: &Path, options: &Options, progress: Progress) -> Result<Report> {
     check_paths(source, out)?;
+    files::remove_leftovers_of(out);
+    files::remove_leftovers_of(&out.with_extension("json"));
     let fail = |fault: Fault| fault.of(source);
     let opened = Opened::new(source)?;
     let mut budget = opened.budget();

@@ -1,0 +1,137 @@
+//! What the program is made of, and what it may do: licences, unsafe code, calls to the network.
+
+use crate::ran::{Place, SMALL};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Licences that ask for no more than to be named.
+const ALLOWED: [&str; 12] = [
+    "0BSD",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
+/// Whether an SPDX expression can be met by the allowed licences alone.
+fn allowed(expression: &str) -> bool {
+    let plain = expression.replace('/', " OR ").replace(['(', ')'], " ");
+    let all_of = |part: &str| {
+        part.split(" OR ")
+            .any(|one| ALLOWED.contains(&one.split(" WITH ").next().unwrap_or("").trim()))
+    };
+    plain.split(" AND ").all(all_of)
+}
+
+#[test]
+fn every_crate_has_a_licence_that_allows_it() {
+    let compiler = Command::new("rustc").arg("-vV").output().unwrap().stdout;
+    let compiler = String::from_utf8(compiler).unwrap();
+    let host = compiler.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let out = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["--filter-platform", host])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let all: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let packages = all["packages"].as_array().unwrap();
+    assert!(packages.len() > 100);
+    for package in packages {
+        let licence = package["license"].as_str().unwrap_or_default();
+        assert!(allowed(licence), "{}: '{licence}'", package["name"]);
+    }
+    assert!(!allowed("GPL-3.0") && !allowed("MIT AND GPL-2.0") && !allowed(""));
+}
+
+/// Blocks of unsafe code by file, as CONTRIBUTING lists them.
+#[test]
+fn unsafe_code_is_where_it_is_listed() {
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let blocks = text.lines().filter(|line| {
+                    let code = line.split("//").next().unwrap_or_default();
+                    code.contains("unsafe {")
+                        || code.contains("unsafe fn")
+                        || code.contains("unsafe impl")
+                });
+                let (count, name) = (blocks.count(), path.strip_prefix(root()).unwrap());
+                if count > 0 {
+                    found.insert(name.to_string_lossy().replace('\\', "/"), count);
+                    let explained = text.matches("SAFETY:").count();
+                    assert!(
+                        explained >= count,
+                        "{}: {explained} of {count} explained",
+                        name.display()
+                    );
+                }
+            }
+        }
+    }
+    let text = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    let section = text.split("## Unsafe code").nth(1).unwrap().split("\n## ").next().unwrap();
+    let listed: BTreeMap<String, usize> = section
+        .lines()
+        .filter_map(|line| {
+            let (file, rest) = line.strip_prefix("- `")?.split_once("` (")?;
+            Some((file.to_string(), rest.split(')').next()?.parse().ok()?))
+        })
+        .collect();
+    assert_eq!(found, listed, "CONTRIBUTING, Unsafe code");
+}
+
+/// Under a tracer, where there is one.
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_calls_the_network() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!("skipped: there is no strace");
+        return;
+    }
+    let place = Place::fresh("network");
+    place.ok(SMALL);
+    for (i, line) in [
+        "train --data small.safetensors --out run --max-epochs 1 --quiet",
+        "report run --out run.html --quiet",
+        "inspect small.safetensors",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let log = place.at(&format!("calls{i}"));
+        let plain = place.command(line);
+        let mut traced = Command::new("strace");
+        traced.args(["-f", "-e", "trace=socket,connect", "-o"]).arg(&log);
+        traced.arg(plain.get_program()).args(plain.get_args()).current_dir(place.root());
+        let out = traced.output().unwrap();
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        if !out.status.success() && !text.contains("exited with") {
+            println!("skipped: nothing can be traced here");
+            return;
+        }
+        let calls: Vec<&str> = text.lines().filter(|l| l.contains("AF_INET")).collect();
+        assert!(calls.is_empty(), "{line}: {calls:?}");
+    }
+}
