@@ -24,6 +24,7 @@ pub mod perturb;
 pub(crate) mod ridge;
 mod side;
 pub mod source;
+pub mod stream;
 pub mod survey;
 pub mod synth;
 pub mod task;
@@ -38,7 +39,7 @@ pub use batch::{
     BatchShape, Layout, Reads, Sample, StreamLayout, StreamSpec, TokenSpec, bucket, fill,
     fill_samples, shape_of, shuffled,
 };
-pub use dataset::{Dataset, Options, Split, Stream, Text, TextBert};
+pub use dataset::{Dataset, Options, Split, Text};
 pub use folds::{FEWEST_FOLDS, Fold, Folded, Folds};
 pub use groups::Group;
 pub use loader::{Batch, Loader};
@@ -48,6 +49,7 @@ pub use perturb::{Damage, Perturbation};
 pub use source::{
     Contents, Memory, Row, Source, SplitContents, StreamContents, Target, TargetValues,
 };
+pub use stream::{Stream, TextBert};
 pub use synth::{SynthConfig, SynthStream, SynthTarget};
 pub use task::{Targets, Task, TaskKind};
 pub use tokenizer::Tokenizer;

@@ -9,9 +9,10 @@ use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::bytes::FileBytes;
-use super::dataset::{Dataset, Features, Field, Options, Rows, Split, floats, ints};
+use super::dataset::{Dataset, Features, Field, Options, Rows, Split};
 use super::side::{self, Side};
 use super::source::{Mapped, Source};
+use super::stream::{floats, ints};
 use super::task::Table;
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};

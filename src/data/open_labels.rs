@@ -3,8 +3,9 @@
 
 use safetensors::Dtype;
 
-use super::dataset::{Dataset, floats, ints};
+use super::dataset::Dataset;
 use super::open::Checker;
+use super::stream::{floats, ints};
 use super::task::Table;
 use crate::error::{Error, Result};
 

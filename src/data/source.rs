@@ -24,7 +24,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::bytes::FileBytes;
-use super::dataset::{Dataset, Features, Options, Split, floats};
+use super::dataset::{Dataset, Features, Options, Split};
+use super::stream::floats;
 use super::task::Table;
 use super::{Modality, SplitName};
 use crate::error::{Error, Result};

@@ -3,7 +3,8 @@
 use sha2::{Digest, Sha256};
 
 use super::SplitName;
-use super::dataset::{Dataset, Split, TextBert};
+use super::dataset::{Dataset, Split};
+use super::stream::TextBert;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::files::hex;

@@ -23,6 +23,7 @@ mod run_files;
 mod scorer;
 mod session;
 mod simulated;
+mod steps;
 mod text;
 
 pub use blueprint::{Outline, TypicalStep, fits, outline, typical_step};

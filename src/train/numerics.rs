@@ -6,7 +6,8 @@
 
 use super::checkpoint::State;
 use super::initial::begin;
-use super::session::{Part, Session};
+use super::session::Session;
+use super::steps::Part;
 use crate::data::Batch;
 use crate::error::Result;
 use crate::plan::Written;

@@ -10,7 +10,8 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 
-use super::dataset::{Dataset, Split, Stream, floats};
+use super::dataset::{Dataset, Split};
+use super::stream::{Stream, floats};
 use super::{Modality, SplitName};
 use crate::error::Result;
 
