@@ -9,7 +9,7 @@ use super::source::{Mapped, Source};
 use super::stream::{Stream, TextBert, floats, part};
 use super::task::{self, Table, Task, TaskKind};
 use super::{Folded, Modality, SplitName, Tokenised, open};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::BertShape;
 
 /// What [`Dataset::open_with`] accepts.
@@ -139,7 +139,7 @@ impl Dataset {
             let field = fitting.and_then(|o| o.streams.get(&Modality::Text).cloned());
             let Some(field) = field else {
                 let detail = "its text features are not of this data set; remove it";
-                return Err(Error::data(features.path(), detail));
+                return Err(crate::Error::data(features.path(), detail));
             };
             own.streams.insert(Modality::Text, field);
             own.text_source = features.source.clone();
