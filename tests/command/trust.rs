@@ -373,8 +373,9 @@ fn a_run_that_is_asked_to_stop_saves_its_step() {
             let log = place().at("asked/epochs.jsonl");
             until("no epoch", || lines(&log) > turn % 2);
             std::thread::sleep(Duration::from_millis((turn as u64 * 7) % 90));
-            let sent = std::process::Command::new("kill")
-                .args([format!("-{signal}"), child.id().to_string()])
+            // The shell's own, which every system has.
+            let sent = std::process::Command::new("sh")
+                .args(["-c", &format!("kill -{signal} {}", child.id())])
                 .status();
             assert!(sent.unwrap().success());
             fails(end(child), code, &["stopped", "train --resume asked"]);
