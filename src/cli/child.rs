@@ -2,6 +2,7 @@
 //! once more for that, and watches.
 
 use crate::error::{Error, Result};
+use crate::gpu::given_patience;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Names the file that the child writes to as it gets on, and by that tells it that it is one.
 const BEAT: &str = "MODALIGN_CHILD";
 /// How long nothing may come of it, where `MODALIGN_TIMEOUT` says nothing else.
-const PATIENCE: &str = "60";
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Set where this is the program itself, and not a host of its command line.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -49,18 +50,18 @@ pub(super) fn run(what: &Path) -> Result<()> {
     let program = PROGRAM.get().cloned().unwrap_or_default();
     let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
     let beats = folder.path().join("beat");
-    let patience = std::env::var("MODALIGN_TIMEOUT").unwrap_or_else(|_| PATIENCE.into());
-    let seconds = patience.parse().ok().filter(|s| (0.001..1e9).contains(s)).unwrap_or(60.0);
+    let patience = given_patience().unwrap_or(PATIENCE);
+    let seconds = patience.as_secs_f64();
     let mut child = Command::new(&program)
         .args(std::env::args_os().skip(1))
         .env(BEAT, &beats)
-        .env("MODALIGN_TIMEOUT", &patience)
+        .env("MODALIGN_TIMEOUT", seconds.to_string())
         .spawn()
         .map_err(Error::io("run", &program))?;
     let fail = |message: String| Err(Error::Shader { name: what.display().to_string(), message });
     let (mut last, mut since) = (String::new(), Instant::now());
     // The child itself gives up after that time, and can say more of it.
-    let most = Duration::from_secs_f64(seconds) + Duration::from_secs(2);
+    let most = patience + Duration::from_secs(2);
     loop {
         let ended = child.try_wait().map_err(Error::io("wait for", &program))?;
         if let Some(status) = ended {

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use memmap2::Mmap;
 
 use crate::error::{Error, Result};
+use crate::files::file_id;
 
 /// Files up to so many bytes are held: what others do to them then changes nothing here. Larger ones are
 /// mapped, so that a set may be larger than the memory.
@@ -127,14 +128,7 @@ struct Stamp {
 
 impl Stamp {
     fn of(about: &Metadata) -> Stamp {
-        #[cfg(unix)]
-        let file = {
-            use std::os::unix::fs::MetadataExt;
-            (about.dev(), about.ino())
-        };
-        #[cfg(not(unix))]
-        let file = (0, 0);
-        Stamp { file, bytes: about.len(), written: about.modified().ok() }
+        Stamp { file: file_id(about), bytes: about.len(), written: about.modified().ok() }
     }
 
     fn changed(&self, path: &Path) -> Error {

@@ -10,12 +10,12 @@ use super::stats::{Comparison, Summary, holm};
 use super::tables::{difference, probability};
 use crate::data::{Damage, Modality, Perturbation};
 use crate::error::{Error, Result};
-use crate::files::read_json;
+use crate::files::{leads_deeper, read_json};
 use crate::train::carried::Carried;
 use crate::train::metrics::{Convention, smaller_is_better};
 use indexmap::{IndexMap, IndexSet};
 use serde::{Deserialize, Serialize};
-use std::path::{Component, Path};
+use std::path::Path;
 
 /// Means with one modality damaged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,11 +114,6 @@ pub struct Results {
     pub published: Vec<Published>,
 }
 
-/// Whether a path leads nowhere but deeper.
-fn within(path: &Path) -> bool {
-    path.components().all(|part| matches!(part, Component::Normal(_)))
-}
-
 impl Results {
     /// Of the finished runs of a plan: `runs` are by cell.
     pub(super) fn gather(plan: &Plan, cells: &[Cell], runs: Vec<CellRuns>, about: About) -> Self {
@@ -178,7 +173,7 @@ impl Results {
         let results: Results = serde_json::from_str(&read_json(&path)?)
             .map_err(|e| Error::checkpoint(&path, format!("no results of an experiment ({e})")))?;
         let mut runs = results.cells.iter().flat_map(|cell| &cell.runs);
-        if let Some(out) = runs.find(|run| !within(Path::new(&run.run))) {
+        if let Some(out) = runs.find(|run| !leads_deeper(Path::new(&run.run))) {
             let detail = format!("names a run outside of its folder ('{}')", out.run);
             return Err(Error::checkpoint(&path, detail));
         }

@@ -8,7 +8,7 @@ use super::results::{About, CellRuns, Results};
 use super::tables;
 use crate::data::{Dataset, Folds, Modality, Perturbation, SplitName};
 use crate::error::{Error, Result};
-use crate::files::{Claim, map, read_json, sha256_hex, write_atomic, write_sealed_json};
+use crate::files::{Claim, read_json, sha256_hex, sha256_of, write_atomic, write_sealed_json};
 use crate::gpu::Gpu;
 use crate::recipe::TextEncoder;
 use crate::train::carried::carried;
@@ -438,8 +438,7 @@ fn check_folder(out: &Path) -> Result<()> {
 fn encoder_sha256(folder: &Path) -> Result<String> {
     let mut all = String::new();
     for name in ["config.json", "model.safetensors"] {
-        let path = folder.join(name);
-        all += &sha256_hex(&map(&path)?);
+        all += &sha256_of(&folder.join(name))?;
     }
     Ok(sha256_hex(all.as_bytes()))
 }

@@ -3,7 +3,7 @@
 //! The lock is the operating system's, on a file `.lock` in the folder that says whose it is. A process that
 //! is killed leaves that file behind, but no lock.
 
-use super::is_leftover;
+use super::{file_id, is_leftover};
 use crate::error::{Error, Result};
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -146,19 +146,12 @@ fn busy(root: PathBuf, file: &mut File) -> Error {
     Error::Busy { path: root, by }
 }
 
-#[cfg(unix)]
+/// Whether a file is still the one at a path.
 fn same_file(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let key = |about: std::fs::Metadata| (about.dev(), about.ino());
     match (file.metadata(), std::fs::metadata(path)) {
-        (Ok(own), Ok(there)) => key(own) == key(there),
+        (Ok(own), Ok(there)) => file_id(&own) == file_id(&there),
         _ => false,
     }
-}
-
-#[cfg(not(unix))]
-fn same_file(_file: &File, path: &Path) -> bool {
-    path.exists()
 }
 
 impl Drop for Claim {

@@ -144,6 +144,27 @@ pub(crate) fn map(path: &Path) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
 }
 
+/// What tells a file from another on its system: device and number, where there are such.
+#[cfg(feature = "data")]
+pub(crate) fn file_id(about: &std::fs::Metadata) -> (u64, u64) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (about.dev(), about.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = about;
+        (0, 0)
+    }
+}
+
+/// Whether a path leads nowhere but deeper.
+#[cfg(any(feature = "import", feature = "experiment"))]
+pub(crate) fn leads_deeper(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
 /// Whether a file's name is that of what [`write_atomic`] writes before it renames:
 /// `.NAME.PROCESS-NUMBER.tmp`.
 pub(crate) fn is_leftover(name: &str) -> bool {
@@ -280,6 +301,15 @@ pub(crate) fn fingerprint(bytes: &[u8]) -> String {
 pub fn sha256_hex(bytes: &[u8]) -> String {
     use sha2::Digest;
     hex(&sha2::Sha256::digest(bytes))
+}
+
+/// The same of a file's contents.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`.
+#[cfg(feature = "train")]
+pub(crate) fn sha256_of(path: &Path) -> Result<String> {
+    Ok(sha256_hex(&map(path)?))
 }
 
 /// Bytes as lower-case hexadecimal digits.

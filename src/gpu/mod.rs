@@ -66,12 +66,16 @@ pub(crate) fn unique() -> u64 {
 /// How long something that should answer may take, a step or a batch of rows: ten minutes, or as many
 /// seconds as `MODALIGN_TIMEOUT` says.
 pub(crate) fn patience() -> Duration {
-    static SECONDS: OnceLock<f64> = OnceLock::new();
-    let seconds = SECONDS.get_or_init(|| {
-        let given = std::env::var("MODALIGN_TIMEOUT").ok().and_then(|text| text.parse().ok());
-        given.filter(|seconds| (0.001..1e9).contains(seconds)).unwrap_or(600.0)
-    });
-    Duration::from_secs_f64(*seconds)
+    given_patience().unwrap_or(Duration::from_secs(600))
+}
+
+/// What `MODALIGN_TIMEOUT` says of it.
+pub(crate) fn given_patience() -> Option<Duration> {
+    static GIVEN: OnceLock<Option<Duration>> = OnceLock::new();
+    *GIVEN.get_or_init(|| {
+        let seconds = std::env::var("MODALIGN_TIMEOUT").ok()?.parse().ok();
+        seconds.filter(|s| (0.001..1e9).contains(s)).map(Duration::from_secs_f64)
+    })
 }
 
 impl Gpu {

@@ -12,7 +12,7 @@ use super::session::Session;
 use super::text;
 use crate::data::{Dataset, Fold};
 use crate::error::{Error, Result};
-use crate::files::{Claim, FORMAT, map, remove_leftovers, sha256_hex};
+use crate::files::{Claim, FORMAT, remove_leftovers, sha256_of};
 use crate::gpu::Gpu;
 use crate::plan::Written;
 use crate::recipe::Config;
@@ -332,8 +332,4 @@ fn begin_again(files: &Files<'_>) -> Result<()> {
     }
     log::warn!("{}: it was stopped in its first epoch, and begins anew", files.root().display());
     Ok(())
-}
-
-fn sha256_of(path: &Path) -> Result<String> {
-    Ok(sha256_hex(&map(path)?))
 }

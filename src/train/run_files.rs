@@ -246,8 +246,7 @@ impl<'a> Files<'a> {
 
     /// In words, which of a run's results are there.
     pub(super) fn what_is_left(&self) -> String {
-        let names =
-            ["state/state.safetensors", "model.safetensors", "last.safetensors", "epochs.jsonl"];
+        let names = [STATE, "model.safetensors", "last.safetensors", "epochs.jsonl"];
         let there: Vec<&str> = names.into_iter().filter(|name| self.at(name).is_file()).collect();
         match there.is_empty() {
             true => "Nothing else of it is left".into(),

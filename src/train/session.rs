@@ -74,7 +74,7 @@ pub struct Session {
     groups: Groups,
     /// What the recipe keeps between epochs.
     kept: Kept,
-    pub(super) columns: Arc<Columns>,
+    columns: Arc<Columns>,
     /// Training statistics of the modalities that were asked for.
     pub(super) usual: HashMap<Modality, Arc<FeatureStats>>,
 }

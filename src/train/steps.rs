@@ -48,7 +48,7 @@ impl Session {
             // Rows that nobody took would come up in the next epoch.
             let train = self.made.train.as_ref().ok_or_else(untrained)?;
             if let Ok(fresh) =
-                Ring::new(&self.gpu, train.ring, train.ring_rows, self.columns.width())
+                Ring::new(&self.gpu, train.ring, train.ring_rows, self.columns().width())
             {
                 ring = fresh;
             }
@@ -73,7 +73,7 @@ impl Session {
         let mut reported = from;
         let mut taken = from;
         let batch_size = self.batch_size();
-        let columns = self.columns.clone();
+        let columns = self.columns().clone();
         let mut first = (self.step.step == 0).then(Phase::begin);
         let mut emit = |rows: Vec<Vec<f32>>| {
             if let Some(phase) = first.take_if(|_| !rows.is_empty()) {

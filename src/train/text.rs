@@ -10,7 +10,7 @@ use crate::data::{
     Dataset, Layout, Loader, Modality, Reads, SplitName, Text, TokenSpec, Tokenised, Tokenizer,
 };
 use crate::error::{Error, Result};
-use crate::files::{cache_folder, map, seal_of_tensors, sha256_hex, write_atomic};
+use crate::files::{cache_folder, map, seal_of_tensors, sha256_hex, sha256_of, write_atomic};
 use crate::gpu::Gpu;
 use crate::nn::{Bert, BertShape, Freeze, Params, Pretrained, TokenVars, Weights, save_tensors};
 use crate::plan::{Memory, Pool, Program, Spaces, Step};
@@ -209,8 +209,7 @@ fn cached(tokens: &Tokenised, config: &Config, encoder: &Pretrained) -> Result<O
 /// SHA-256 of an encoder's weights.
 fn digest(encoder: &Pretrained) -> Result<String> {
     encoder.check_weights_file()?;
-    let path = encoder.weights_path();
-    Ok(sha256_hex(&std::fs::read(&path).map_err(Error::io("read", &path))?))
+    sha256_of(&encoder.weights_path())
 }
 
 /// What the encoder makes of every row: `{split}.text [rows, 1, hidden]`.
@@ -314,7 +313,7 @@ pub(super) fn kept_files(encoder: &Path, config: &Config) -> Result<BTreeMap<Str
         return Ok(BTreeMap::new());
     }
     let source = Pretrained::open(encoder)?;
-    let sum = |name: &str| Ok((name.to_string(), sha256_hex(&map(&encoder.join(name))?)));
+    let sum = |name: &str| Ok((name.to_string(), sha256_of(&encoder.join(name))?));
     to_keep(encoder, config, &source).into_iter().map(sum).collect()
 }
 
@@ -325,7 +324,7 @@ pub(super) fn kept_files(encoder: &Path, config: &Config) -> Result<BTreeMap<Str
 pub(super) fn check_kept(encoder: &Path, sums: &BTreeMap<String, String>) -> Result<()> {
     for (name, sum) in sums {
         let path = encoder.join(name);
-        if sha256_hex(&map(&path)?) != *sum {
+        if sha256_of(&path)? != *sum {
             let detail = "is not what the run kept (another SHA-256): it is damaged, or was edited; put back \
                           a copy";
             return Err(Error::checkpoint(&path, detail));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::Mmap;
@@ -171,10 +171,9 @@ impl Store {
     }
 }
 
-/// Whether a path leads nowhere but deeper.
+/// Whether a file of a folder is in it, as any system reads its name.
 fn within(path: &str) -> bool {
-    let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-    Path::new(path).components().all(inside) && !path.contains('\\')
+    files::leads_deeper(Path::new(path.trim_start_matches("./"))) && !path.contains('\\')
 }
 
 /// The values of a sample, in a file of their own.
