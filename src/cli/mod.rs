@@ -16,6 +16,7 @@ mod devices;
 mod eval;
 mod experiment;
 mod export;
+mod fatal;
 mod features;
 mod import;
 mod inspect;
@@ -38,6 +39,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Gpu, GpuOptions};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::ffi::OsString;
+use std::io::ErrorKind as Kind;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -164,6 +166,10 @@ enum Verb {
 /// Parses the command line, runs the verb, reports its error, and gives the exit status.
 pub fn run() -> ExitCode {
     child::is_program();
+    // Whoever watches a child tells of its end.
+    if child::wanted() {
+        fatal::begin();
+    }
     run_from(std::env::args_os())
 }
 
@@ -195,14 +201,17 @@ pub fn run_from(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             .map(ToString::to_string)
             .or_else(|| what.downcast_ref::<String>().cloned())
             .unwrap_or_default();
-        complain(&format!("this is a bug in modalign ({place}): {what}"));
+        // The standard library's word where the system gives no more of them.
+        let told = match what.starts_with("failed to spawn thread") {
+            true => format!("{what}{}", fatal::little_memory().unwrap_or_default()),
+            false => format!("this is a bug in modalign ({place}): {what}"),
+        };
+        complain(&told);
     }));
     match std::panic::catch_unwind(|| cli.verb.run(&cli.global)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         // `modalign ... | head` has read enough.
-        Ok(Err(Error::Io { source, .. })) if source.kind() == std::io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
-        }
+        Ok(Err(Error::Io { source, .. })) if source.kind() == Kind::BrokenPipe => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             complain(&advised(&error));
             match error {
@@ -255,6 +264,12 @@ fn advised(error: &Error) -> String {
     let text = error.to_string();
     match error {
         Error::DeviceLost(_) => format!("{text}: train --resume RUN"),
+        Error::NoAdapter(_) => text + &fatal::little_memory().unwrap_or_default(),
+        Error::Io { source, .. }
+            if matches!(source.kind(), Kind::WouldBlock | Kind::OutOfMemory) =>
+        {
+            text + &fatal::little_memory().unwrap_or_default()
+        }
         Error::OutOfMemory { .. } | Error::TooLarge { .. }
             if !text.contains("train.batch_size") =>
         {

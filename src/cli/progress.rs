@@ -1,7 +1,7 @@
 //! Watching a run: a bar on a terminal, a line for each epoch, and the curves in the run folder.
 
 use super::signals::{self, Watched};
-use super::{Global, curves, output, run_folder};
+use super::{Global, curves, fatal, output, run_folder};
 use crate::data::Task;
 use crate::plan::Written;
 use crate::train::{EpochRecord, Observer, Session, StepRecord};
@@ -128,6 +128,7 @@ impl Observer for Progress {
 
     fn begin(&mut self, session: &mut Session, first_epoch: usize) {
         self.watched.get_or_insert_with(Watched::begin);
+        fatal::keeps(&self.run);
         self.epochs = session.model().config().train.max_epochs;
         // What is no log any more was said when the run was taken up.
         self.history = run_folder::epochs(&self.run).unwrap_or_default();

@@ -99,7 +99,7 @@ impl Loader {
         let thread = std::thread::Builder::new()
             .name("modalign-loader".into())
             .spawn(move || work.run(&send))
-            .map_err(|e| Error::Config(format!("no thread for the loader: {e}")))?;
+            .map_err(Error::io("start a thread to read", &path))?;
         let patience = crate::gpu::patience();
         Ok(Loader { filled: Some(filled), thread: Some(thread), left, path, patience })
     }

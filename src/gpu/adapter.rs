@@ -159,9 +159,15 @@ pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
     let wanted = wanted_name(&options.adapter);
     let adapter = found.iter().find(|a| matches(a, &wanted)).ok_or_else(|| {
         Error::NoAdapter(match (&wanted, found.is_empty()) {
-            (_, true) => "install a Vulkan driver (on Debian or Ubuntu: mesa-vulkan-drivers), \
-                          or check WGPU_BACKEND"
-                .into(),
+            (_, true) => match std::env::var("WGPU_BACKEND") {
+                // OpenGL is not among them: its compute shaders lack most of what the kernels are written in.
+                Ok(only) => format!(
+                    "WGPU_BACKEND is '{only}', and of that none is here; modalign runs on vulkan, metal and dx12"
+                ),
+                Err(_) => {
+                    "install a Vulkan driver (on Debian or Ubuntu: mesa-vulkan-drivers)".into()
+                }
+            },
             (Some(w), false) => {
                 let names: Vec<_> = found.iter().map(|a| a.get_info().name).collect();
                 format!("none is named like '{w}'; there is: {}", names.join(", "))

@@ -136,6 +136,7 @@ fn begin_run(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     folder::free_for_run(claim.path())?;
+    remove_leftovers(claim.path(), claim.since());
     let files = Files::of(claim);
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let mut options = options.clone();

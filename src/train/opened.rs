@@ -33,7 +33,7 @@ fn in_time(path: &Path, options: Options) -> Result<Dataset> {
             // Whoever asked may have given up.
             let _ = send.send(Dataset::open_with(own, &options));
         })
-        .map_err(|e| Error::Config(format!("no thread to read with: {e}")))?;
+        .map_err(Error::io("start a thread to read", path))?;
     opened.recv_timeout(patience).unwrap_or_else(|why| {
         Err(match why {
             RecvTimeoutError::Timeout => Error::data(

@@ -59,6 +59,43 @@ fn every_crate_has_a_licence_that_allows_it() {
     assert!(!allowed("GPL-3.0") && !allowed("MIT AND GPL-2.0") && !allowed(""));
 }
 
+/// What `cargo deny` is told, which has the advisories besides.
+#[test]
+fn the_same_licences_are_allowed_to_cargo_deny() {
+    let text = fs::read_to_string(root().join("deny.toml")).unwrap();
+    let told: toml::Table = text.parse().unwrap();
+    let listed: Vec<&str> = told["licenses"]["allow"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one.as_str())
+        .filter(|one| !one.contains(" WITH "))
+        .collect();
+    assert_eq!(listed, ALLOWED);
+}
+
+/// What crates.io takes, with what docs.rs needs to show all of it.
+#[test]
+fn the_package_is_whole_and_small() {
+    let listed = Command::new(env!("CARGO"))
+        .args(["package", "--list", "--allow-dirty", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let files: Vec<&str> = listed.lines().collect();
+    for needed in ["LICENSE", "README.md", "src/lib.rs", "shaders/matmul.wgsl", "Cargo.lock"] {
+        assert!(files.contains(&needed), "{needed}");
+    }
+    let sizes = files.iter().filter_map(|file| fs::metadata(root().join(file)).ok());
+    let bytes: u64 = sizes.map(|about| about.len()).sum();
+    assert!(bytes < 10 << 20, "{bytes} bytes, before they are compressed");
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    assert_eq!(manifest["package"]["metadata"]["docs"]["rs"]["all-features"].as_bool(), Some(true));
+}
+
 /// Blocks of unsafe code by file, as CONTRIBUTING lists them.
 #[test]
 fn unsafe_code_is_where_it_is_listed() {

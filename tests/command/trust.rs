@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often each kind is tried.
-fn times(usual: usize) -> usize {
+pub fn times(usual: usize) -> usize {
     std::env::var("TRUST").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
 
@@ -32,7 +32,7 @@ fn place() -> &'static Place {
 }
 
 /// All that a run comes to, by file; what tells one call from another is left out.
-fn results(run: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn results(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let names = ["last.safetensors", "labels.safetensors", "steps.jsonl", "epochs.jsonl"];
     let mut all: BTreeMap<String, Vec<u8>> =
         names.iter().map(|name| (name.to_string(), fs::read(run.join(name)).unwrap())).collect();
@@ -166,7 +166,7 @@ fn a_run_that_is_refused_leaves_nothing() {
 }
 
 /// A number from a few others, the same in every run.
-fn drawn(seed: usize, below: usize) -> usize {
+pub fn drawn(seed: usize, below: usize) -> usize {
     let mut x = (seed as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x ^= x >> 29;
     x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);

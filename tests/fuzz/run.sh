@@ -5,6 +5,6 @@ set -eu
 cd "$(dirname "$0")/../.."
 name=$1
 seconds=${2:-1200}
-mkdir -p "tests/fuzz/corpus/$name"
+FUZZ_SEEDS=$PWD/tests/fuzz/corpus cargo test --quiet --test import fuzzed::what_is_sound >&2
 FUZZ=$name cargo +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none any "tests/fuzz/corpus/$name" -- \
     -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=20 -max_len=65536

@@ -82,6 +82,18 @@ const TOKENS: [&[u8]; 14] = [
     b"\xff\xfe",
 ];
 
+/// What the fuzzer begins with, where `FUZZ_SEEDS` names a folder for it.
+#[test]
+fn what_is_sound_is_written_for_the_fuzzer() {
+    let Some(to) = std::env::var_os("FUZZ_SEEDS").map(std::path::PathBuf::from) else { return };
+    for (name, _) in TARGETS {
+        std::fs::create_dir_all(to.join(name)).unwrap();
+        for (i, bytes) in sound(name).iter().enumerate() {
+            std::fs::write(to.join(name).join(format!("sound-{i}")), bytes).unwrap();
+        }
+    }
+}
+
 #[test]
 fn mutants_of_every_target_are_taken_or_refused() {
     for (name, target) in TARGETS {
