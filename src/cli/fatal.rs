@@ -1,9 +1,12 @@
 //! The end that no error tells: a driver that aborts or reads where nothing is, an allocation that fails. The
 //! program cannot go on after it, but it can still say what that was and what is kept.
 
+use crate::gpu::given_patience;
 use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 /// What is said when it comes, ready before it comes: a handler may not allocate.
 static SAID: AtomicPtr<String> = AtomicPtr::new(ptr::null_mut());
@@ -44,6 +47,32 @@ fn prepare(kept: &str) {
     );
     // The one before it is not given back: a handler may be reading it. There is one for each run.
     SAID.store(Box::into_raw(Box::new(text)), Ordering::SeqCst);
+}
+
+/// Does what calls the driver and comes to an end in seconds, or not at all: a driver that has too little memory
+/// may wait for itself. Then the program says so and ends.
+pub(super) fn within_patience<T>(work: impl FnOnce() -> T) -> T {
+    const USUAL: Duration = Duration::from_secs(60);
+    /// A machine that is busy opens a driver slowly, whatever was asked for.
+    const LEAST: Duration = Duration::from_secs(10);
+    let patience = given_patience().unwrap_or(USUAL).max(LEAST);
+    let (done, wait) = channel::<()>();
+    let watch = move || {
+        if wait.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            super::complain(&format!(
+                "the graphics driver does not answer: no device is open after {:.0} s{}",
+                patience.as_secs_f64(),
+                little_memory().unwrap_or_default()
+            ));
+            // What runs at a usual end would wait for the driver, too.
+            signal_hook::low_level::exit(1);
+        }
+    };
+    // Where no thread can be had, nobody watches.
+    let _ = std::thread::Builder::new().name("modalign-watch".into()).spawn(watch);
+    let result = work();
+    drop(done);
+    result
 }
 
 /// What to add to an error that may come of a limited address space, where there is such a limit.

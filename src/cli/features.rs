@@ -5,8 +5,8 @@ use super::{Global, output};
 use crate::data::SplitName;
 use crate::error::{Error, Result};
 use crate::features::{
-    COLUMNS, Clip, Collection, Extractor, Features, Label, RATE, Recording, column_names,
-    read_labels,
+    COLUMNS, Clip, Collection, ENDINGS, Extractor, Features, Label, RATE, Recording, clip_id,
+    column_names, read_labels,
 };
 use crate::files::write_atomic_with;
 use crate::gpu::Gpu;
@@ -23,24 +23,26 @@ use std::time::Instant;
 #[command(after_help = "\
 The features are those of the SIMS data sets, as librosa computes them: 33 numbers for every 512
 samples at 22,050 Hz. Column 0 is the zero-crossing rate, 1 to 20 are MFCC (HTK mel scale), 21 to
-32 the chroma of a constant-Q transform. Wav files of any rate and number of channels are resampled
-and averaged on the way. A folder stands for the wav files in it.
+32 the chroma of a constant-Q transform. Wav, FLAC, Ogg and MP3 files of any rate and number of channels are
+resampled and averaged on the way. A folder stands for the recordings in it.
 
 FILE.csv and FILE.npy hold one recording, a row for each step. NAME.safetensors is a data set as
 train, eval and predict read it: test.audio (rows x steps x 33, zeros after a recording's end) and
-test.audio_lengths; NAME.json beside it has the ids, which are the files' names without .wav.
+test.audio_lengths; NAME.json beside it has the ids, which are the files' names without ending.
 
 A table of labels has the columns id and label, and perhaps split and text; with it every recording
-must have a line. A model that reads audio alone is trained with --set model.modalities=A.
+must have a line. MMSA-FET's layout is read as it is: recordings as FOLDER/VIDEO/CLIP.wav, whose ids
+are VIDEO$_$CLIP, and its label.csv with video_id, clip_id, text, label and mode. A model that reads audio alone is trained with --set model.modalities=A.
 
 Examples:
   modalign features talk.wav --out talk.csv
   modalign features new/ --out new.safetensors
   modalign predict --model runs/mine-sims-1111 --data new.safetensors
   modalign features clips/ --labels labels.csv --out mine.safetensors
+  modalign features Raw/ --labels label.csv --out fet.safetensors
   modalign train --data mine.safetensors --preset sims --set model.modalities=A")]
 pub(super) struct FeaturesArgs {
-    /// Wav files, and folders of them
+    /// Recordings (wav, flac, ogg, mp3), and folders of them
     #[arg(required = true, value_name = "AUDIO")]
     audio: Vec<PathBuf>,
     /// The file to write: NAME.safetensors, or FILE.csv or FILE.npy for one recording
@@ -136,15 +138,20 @@ impl FeaturesArgs {
         let mut paths = Vec::new();
         for given in &self.audio {
             match given.is_dir() {
-                true => paths.extend(wavs_in(given)?),
-                false => paths.push(given.clone()),
+                true => paths.extend(recordings_in(given)?),
+                false => paths.push((given.clone(), stem(given))),
             }
         }
-        let mut labels = self.labels.as_ref().map(read_labels).transpose()?;
+        let table = self.labels.as_ref().map(read_labels).transpose()?;
+        if let (Some(table), Some(path)) = (&table, &self.labels)
+            && !table.unread.is_empty()
+        {
+            log::warn!("{}: {} not read", path.display(), table.unread.join(", "));
+        }
+        let mut labels = table.map(|table| table.rows);
         let mut seen = BTreeSet::new();
         let mut wanted = Vec::with_capacity(paths.len());
-        for path in paths {
-            let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        for (path, id) in paths {
             if !seen.insert(id.clone()) {
                 return Err(Error::Config(format!(
                     "{}: another recording is called '{id}', too; rename one",
@@ -264,21 +271,45 @@ impl FeaturesArgs {
     }
 }
 
-/// The wav files of a folder, by name.
-fn wavs_in(folder: &Path) -> Result<Vec<PathBuf>> {
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The recordings of a folder with their ids, by name; where it has none itself, those of the folders in it,
+/// each of which stands for a video.
+fn recordings_in(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let (own, folders) = listed(folder)?;
+    let mut found: Vec<_> = own.into_iter().map(|path| (path.clone(), stem(&path))).collect();
+    if found.is_empty() {
+        for video in folders {
+            let name = video.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let clips = listed(&video)?.0;
+            found
+                .extend(clips.into_iter().map(|path| (path.clone(), clip_id(&name, &stem(&path)))));
+        }
+    }
+    match found.is_empty() {
+        true => Err(Error::data(folder, "there is no recording in it: wav, flac, ogg or mp3")),
+        false => Ok(found),
+    }
+}
+
+/// The recordings and the folders in a folder, each by name.
+fn listed(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?;
-    let mut found = Vec::new();
+    let (mut found, mut folders) = (Vec::new(), Vec::new());
     for entry in entries {
         let path = entry.map_err(Error::io("read", folder))?.path();
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("wav")) {
+        let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
+        if path.is_dir() {
+            folders.push(path);
+        } else if ENDINGS.iter().any(|known| ending == *known) {
             found.push(path);
         }
     }
-    if found.is_empty() {
-        return Err(Error::data(folder, "there is no .wav file in it"));
-    }
     found.sort();
-    Ok(found)
+    folders.sort();
+    Ok((found, folders))
 }
 
 /// A header, and a line for each step.

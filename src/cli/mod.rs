@@ -116,7 +116,7 @@ impl Global {
 
     /// Opens the adapter.
     fn gpu(&self) -> Result<Gpu> {
-        Gpu::with(&self.gpu_options())
+        fatal::within_patience(|| Gpu::with(&self.gpu_options()))
     }
 
     /// A line on stderr, unless quiet.

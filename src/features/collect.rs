@@ -1,7 +1,7 @@
 //! Recordings as a data set: features side by side, padded at the end, with labels where there are
 //! any.
 
-use super::{COLUMNS, Features, HOP, RATE};
+use super::{COLUMNS, Features, HOP, Label, RATE};
 use crate::data::SplitName;
 use crate::error::{Error, Result};
 use crate::files;
@@ -9,17 +9,6 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, json};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-
-/// What a table says about a recording.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Label {
-    /// The sentiment.
-    pub value: f32,
-    /// The part it belongs to, where the table says so.
-    pub split: Option<SplitName>,
-    /// What is said, where the table says so.
-    pub text: Option<String>,
-}
 
 /// One recording of a data set.
 #[derive(Clone, Debug)]
@@ -132,54 +121,4 @@ impl Collection {
         files::write_atomic(path, &written)?;
         files::write_atomic(path.with_extension("json"), json!(side).to_string().as_bytes())
     }
-}
-
-/// Reads a table `id,label[,split][,text]` of recordings; its first line names the columns, others
-/// than these are left alone.
-///
-/// # Errors
-/// [`Error::Io`] and, naming the line, [`Error::Data`].
-pub fn read_labels(path: impl AsRef<Path>) -> Result<BTreeMap<String, Label>> {
-    let path = path.as_ref();
-    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    let mut reader =
-        csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(std::io::BufReader::new(file));
-    let bad = |line: u64, what: String| Error::data(path, format!("line {line}: {what}"));
-    let unreadable = |e: csv::Error| {
-        let line = e.position().map_or(1, csv::Position::line);
-        bad(line, format!("{e}; mend the table"))
-    };
-    let header = reader.headers().map_err(unreadable)?.clone();
-    let column = |name: &str| header.iter().position(|h| h.trim_start_matches('\u{feff}') == name);
-    let (Some(id), Some(label)) = (column("id"), column("label")) else {
-        let found = header.iter().collect::<Vec<_>>().join(", ");
-        let detail = format!("columns {found}: wanted id and label, and perhaps split and text");
-        return Err(bad(1, detail));
-    };
-    let (split, text) = (column("split"), column("text"));
-    let mut rows = BTreeMap::new();
-    for record in reader.records() {
-        let record = record.map_err(unreadable)?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let field = |at: Option<usize>| at.and_then(|i| record.get(i)).filter(|f| !f.is_empty());
-        let name = field(Some(id)).ok_or_else(|| bad(line, "no id".into()))?;
-        let value = field(Some(label)).and_then(|l| l.parse::<f32>().ok());
-        let value = value.filter(|v| v.is_finite()).ok_or_else(|| {
-            bad(line, format!("'{}' is no label", field(Some(label)).unwrap_or_default()))
-        })?;
-        let split = match field(split) {
-            None => None,
-            Some(given) => {
-                let found = SplitName::ALL.into_iter().find(|s| s.name() == given);
-                Some(found.ok_or_else(|| {
-                    bad(line, format!("split '{given}': want train, valid or test"))
-                })?)
-            }
-        };
-        let label = Label { value, split, text: field(text).map(Into::into) };
-        if rows.insert(name.to_string(), label).is_some() {
-            return Err(bad(line, format!("'{name}' comes a second time")));
-        }
-    }
-    Ok(rows)
 }

@@ -8,18 +8,22 @@
 
 mod block;
 mod collect;
+mod compressed;
 mod extract;
+mod labels;
 mod resample;
 mod signal;
+mod sound;
 mod tables;
 mod tuning;
 mod wav;
 
-pub use collect::{Clip, Collection, Label, read_labels};
+pub use collect::{Clip, Collection};
 pub use extract::{Extractor, Features};
+pub use labels::{Label, Labels, clip_id, read_labels};
 pub use resample::Resampler;
 pub use signal::{Memory, Recording, Signal};
-pub use wav::Wav;
+pub use sound::{ENDINGS, Sound};
 
 /// Samples a second that features are made of.
 pub const RATE: u32 = 22_050;

@@ -1,6 +1,6 @@
 //! Another rate: a thin layer over `rubato`'s synchronous resampler, which takes the delay away.
 
-use super::Wav;
+use super::Sound;
 use crate::error::{Error, Result};
 use rubato::audioadapter_buffers::direct::SequentialSlice;
 use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
@@ -59,9 +59,9 @@ impl Resampler {
     /// The next samples of a file at the new rate; past the file's end it is silent.
     ///
     /// # Errors
-    /// Those of [`Wav::read`].
-    pub fn read(&mut self, wav: &mut Wav, to: &mut [f32]) -> Result<()> {
-        self.read_from(to, |input| wav.read(input))
+    /// Those of [`Sound::read`].
+    pub fn read(&mut self, sound: &mut Sound, to: &mut [f32]) -> Result<()> {
+        self.read_from(to, |input| sound.read(input))
     }
 
     /// As [`read`](Self::read), from any source that fills a buffer and gives how much it filled.

@@ -1,6 +1,6 @@
 //! Where samples come from, at the features' rate and one after the other.
 
-use super::{RATE, Resampler, Wav};
+use super::{RATE, Resampler, Sound};
 use crate::error::Result;
 use std::path::Path;
 
@@ -57,9 +57,9 @@ impl Signal for Memory<'_> {
     }
 }
 
-/// A wav file, its channels averaged, resampled where it has another rate.
+/// A file of sound, its channels averaged, resampled where it has another rate.
 pub struct Recording {
-    wav: Wav,
+    sound: Sound,
     resampler: Option<Resampler>,
     len: usize,
 }
@@ -68,23 +68,23 @@ impl Recording {
     /// Opens a file.
     ///
     /// # Errors
-    /// Those of [`Wav::open`] and [`Resampler::new`].
+    /// Those of [`Sound::open`] and [`Resampler::new`].
     pub fn open(path: impl AsRef<Path>) -> Result<Recording> {
-        let wav = Wav::open(path)?;
-        let resampler = match wav.rate() {
+        let sound = Sound::open(path)?;
+        let resampler = match sound.rate() {
             RATE => None,
             rate => Some(Resampler::new(rate, RATE)?),
         };
         let len = match &resampler {
-            Some(_) => Resampler::output_len(wav.len(), wav.rate(), RATE),
-            None => wav.len(),
+            Some(_) => Resampler::output_len(sound.len(), sound.rate(), RATE),
+            None => sound.len(),
         };
-        Ok(Recording { wav, resampler, len })
+        Ok(Recording { sound, resampler, len })
     }
 
     /// The file.
-    pub fn wav(&self) -> &Wav {
-        &self.wav
+    pub fn sound(&self) -> &Sound {
+        &self.sound
     }
 }
 
@@ -95,16 +95,16 @@ impl Signal for Recording {
 
     fn read(&mut self, to: &mut [f32]) -> Result<()> {
         match &mut self.resampler {
-            Some(resampler) => resampler.read(&mut self.wav, to),
+            Some(resampler) => resampler.read(&mut self.sound, to),
             None => {
-                self.wav.read(to)?;
+                self.sound.read(to)?;
                 Ok(())
             }
         }
     }
 
     fn rewind(&mut self) -> Result<()> {
-        *self = Recording::open(self.wav.path())?;
+        *self = Recording::open(self.sound.path())?;
         Ok(())
     }
 }

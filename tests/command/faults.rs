@@ -158,6 +158,8 @@ fn little_memory_ends_in_a_sentence() {
         let mut limited = Command::new("sh");
         let script = format!("ulimit -v {} && exec \"$0\" \"$@\"", mib << 10);
         limited.args(["-c", &script]).arg(plain.get_program()).args(plain.get_args());
+        // Where the driver waits for itself, that is told after this time.
+        limited.env("MODALIGN_TIMEOUT", "10");
         let ran: Ran = limited.current_dir(place.root()).output().unwrap().into();
         match ran.code {
             Some(0) => {

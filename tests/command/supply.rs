@@ -11,8 +11,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Licences that ask for no more than to be named.
-const ALLOWED: [&str; 12] = [
+/// Licences that ask for no more than to be named, or for nothing of a program that uses them as they are.
+const ALLOWED: [&str; 13] = [
     "0BSD",
     "Apache-2.0",
     "BSD-2-Clause",
@@ -22,6 +22,8 @@ const ALLOWED: [&str; 12] = [
     "ISC",
     "MIT",
     "MIT-0",
+    // Of the decoders of sound: their own files stay under it, which are used as they are.
+    "MPL-2.0",
     "Unicode-3.0",
     "Unlicense",
     "Zlib",

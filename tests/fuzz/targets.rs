@@ -4,7 +4,7 @@
 use modalign::data::import::{Options, import};
 use modalign::data::{Dataset, Tokenizer};
 use modalign::experiment::{Plan, Results};
-use modalign::features::{Wav, read_labels};
+use modalign::features::{Sound, read_labels};
 use modalign::gpu::expand;
 use modalign::nn::{Pretrained, Weights};
 use modalign::recipe::Config;
@@ -120,7 +120,12 @@ fn arrays(at: &Path, bytes: &[u8]) -> bool {
 }
 
 fn recording(at: &Path, bytes: &[u8]) -> bool {
-    Wav::open(put(at, "in.wav", bytes)).is_ok()
+    Sound::open(put(at, "in.wav", bytes))
+        .and_then(|mut sound| {
+            let mut some = [0.0; 4096];
+            sound.read(&mut some)
+        })
+        .is_ok()
 }
 
 fn shader(_: &Path, bytes: &[u8]) -> bool {

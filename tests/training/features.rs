@@ -3,6 +3,7 @@
 
 use crate::{common, ran};
 use modalign::Result;
+use modalign::data::SplitName;
 use modalign::features::{
     COLUMNS, Collection, Extractor, Features, HOP, Memory, RATE, Recording, Signal, read_labels,
 };
@@ -275,11 +276,15 @@ fn bad_files_end_in_one_sentence() {
     let float = |x: f32| wav(3, 1, RATE, 32, &x.to_le_bytes(), 4);
     let cases: [(&str, Vec<u8>, &str); 12] = [
         ("empty", vec![], "empty"),
-        ("not a wav", b"ID3 this is music, but not of this kind".to_vec(), "not a wav file"),
+        (
+            "not a wav",
+            b"ID3 this is music, but not of this kind".to_vec(),
+            "not a FLAC, Ogg or MP3 file",
+        ),
         ("a stub", b"RIFF".to_vec(), "cut short"),
         ("cut", good[..2000].to_vec(), "cut short"),
         ("no sample", wav(1, 1, RATE, 16, &[], 0), "no sample"),
-        ("4 GB said", wav(1, 1, RATE, 16, &[0; 64], u32::MAX - 1), "cut short"),
+        ("4 GB said", wav(1, 1, RATE, 16, &[0; 64], 1 << 30), "cut short"),
         ("a rate of 1", wav(1, 1, 1, 16, &[0; 64], 64), "samples a second"),
         ("no rate", wav(1, 1, 0, 16, &[0; 64], 64), "samples a second"),
         ("12 bits", wav(1, 1, RATE, 12, &[0; 64], 64), "convert it"),
@@ -318,21 +323,49 @@ fn tables_of_labels_are_read_and_checked() {
     };
     let labels =
         read("id,speaker,label,split,text\na,x,-0.5,train,\"yes, well\"\nb,y,1,,\n").unwrap();
+    assert_eq!(labels.unread, ["speaker"]);
+    let labels = labels.rows;
     assert_eq!((labels["a"].value, labels["b"].value), (-0.5, 1.0));
     assert_eq!(labels["a"].text.as_deref(), Some("yes, well"));
     assert_eq!((labels["b"].split, labels["b"].text.as_deref()), (None, None));
     for (text, wanted) in [
-        ("name,label\na,1\n", "wanted id and label"),
+        ("name,label\na,1\n", "wanted id (or video_id and clip_id) and label"),
         ("id,label\na,good\n", "line 2: 'good' is no label"),
         ("id,label\na,1\na,2\n", "line 3: 'a' comes a second time"),
-        ("id,label,split\na,1,dev\n", "line 2: split 'dev'"),
+        ("id,label,split\na,1,some\n", "line 2: split 'some'"),
         ("id,label\na,1,2,3\n", "line 2"),
         ("id,label\n,1\n", "line 2: no id"),
         ("id,label\na,inf\n", "no label"),
+        // A fault is in the line that an editor shows, also where lines end as Windows has it.
+        ("id,label\r\na,1\r\nb,2\r\nc,no\r\n", "line 4: 'no'"),
     ] {
-        let error = read(text).unwrap_err();
+        let error = read(text).map(|_| ()).unwrap_err();
         assert!(error.contains(wanted) && error.contains("labels.csv"), "{error}");
     }
+}
+
+#[test]
+fn tables_of_mmsa_are_read_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("label.csv");
+    let read = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        read_labels(&path).unwrap()
+    };
+    let table = read(
+        "\u{feff}video_id,clip_id,text,label,label_T,annotation,mode\r\n\
+         video_0001,0001,我很喜欢,-1,-1,Negative,train\r\nvideo_0001,0002.WAV,b,0.4,0.4,Positive,valid\r\n",
+    );
+    assert_eq!(table.unread, ["label_T", "annotation"]);
+    let ids: Vec<&str> = table.rows.keys().map(String::as_str).collect();
+    assert_eq!(ids, ["video_0001$_$0001", "video_0001$_$0002"]);
+    let second = &table.rows["video_0001$_$0002"];
+    assert_eq!((second.value, second.split), (0.4, Some(SplitName::Valid)));
+    let table = read("id;label;mode\na.wav;1;dev\nb.flac;2;Test\nc.1;3;\n");
+    let parts: Vec<_> = table.rows.iter().map(|(id, row)| (id.as_str(), row.split)).collect();
+    let (valid, test) = (Some(SplitName::Valid), Some(SplitName::Test));
+    assert_eq!(parts, [("a", valid), ("b", test), ("c.1", None)]);
+    assert!(table.unread.is_empty());
 }
 
 #[test]
@@ -346,7 +379,7 @@ fn nothing_to_write_is_an_error() {
 #[cfg(feature = "cli")]
 mod command {
     use super::*;
-    use modalign::data::{Dataset, Modality, SplitName};
+    use modalign::data::{Dataset, Modality};
     use ran::{Place, fails};
 
     /// Clips whose pitch says what their label is, of 0.4 to 0.8 s.
@@ -443,7 +476,7 @@ mod command {
             ("features some/some00.wav some/some00.wav --out x.safetensors", 2, "rename one"),
             ("features some --labels labels.csv --out x.safetensors", 1, "no line for 'some01'"),
             ("features some/some00.wav --split train --out x.csv", 2, "for a data set"),
-            ("features none --out x.safetensors", 1, "no .wav file"),
+            ("features none --out x.safetensors", 1, "no recording in it"),
             ("features gone.wav --out x.safetensors", 1, "cannot read gone.wav"),
             ("features some --out x.safetensors", 1, "zz.wav: it is cut short"),
             ("features some/zz.wav --skip-bad --out x.safetensors", 2, "none of the recordings"),

@@ -1,0 +1,121 @@
+//! Tables of labels of recordings: our own `id,label[,split][,text]`, and MMSA-FET's `label.csv`.
+
+use crate::data::SplitName;
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::sound::ENDINGS;
+
+/// What a table says about a recording.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Label {
+    /// The sentiment.
+    pub value: f32,
+    /// The part it belongs to, where the table says so.
+    pub split: Option<SplitName>,
+    /// What is said, where the table says so.
+    pub text: Option<String>,
+}
+
+/// A table that was read.
+#[derive(Clone, Debug, Default)]
+pub struct Labels {
+    /// By the recording's id.
+    pub rows: BTreeMap<String, Label>,
+    /// Columns that nothing was read from.
+    pub unread: Vec<String>,
+}
+
+/// The id of a clip of a video, as MMSA writes it.
+pub fn clip_id(video: &str, clip: &str) -> String {
+    format!("{video}$_${clip}")
+}
+
+/// A recording's name without the ending that sound files have.
+fn without_ending(name: &str) -> &str {
+    match name.rsplit_once('.') {
+        Some((stem, ending)) if ENDINGS.contains(&ending.to_ascii_lowercase().as_str()) => stem,
+        _ => name,
+    }
+}
+
+/// The part of a data set that a word stands for.
+fn split_of(word: &str) -> Option<SplitName> {
+    match word.to_ascii_lowercase().as_str() {
+        "train" | "training" => Some(SplitName::Train),
+        "valid" | "val" | "dev" | "validation" => Some(SplitName::Valid),
+        "test" | "testing" => Some(SplitName::Test),
+        _ => None,
+    }
+}
+
+/// Reads a table whose first line names its columns: `id`, or MMSA's `video_id` and `clip_id`; `label`; and
+/// perhaps `split`, which MMSA calls `mode`, and `text`. Commas, semicolons or tabs are between them.
+///
+/// # Errors
+/// [`Error::Io`] and, naming the line, [`Error::Data`].
+pub fn read_labels(path: impl AsRef<Path>) -> Result<Labels> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    let most = |mark: &u8| first.iter().filter(|b| *b == mark).count();
+    let delimiter = [b'\t', b';', b','].into_iter().max_by_key(most).unwrap_or(b',');
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).delimiter(delimiter).from_reader(bytes);
+    // The reader's own count is one behind after a line that ends as Windows has it.
+    let line_at = |at: Option<&csv::Position>| {
+        let at = at.map_or(0, |at| at.byte() as usize).min(bytes.len());
+        let blank = bytes[at..].iter().take_while(|b| matches!(b, b'\n' | b'\r')).count();
+        1 + bytes[..at + blank].iter().filter(|b| **b == b'\n').count()
+    };
+    let bad = |line: usize, what: String| Error::data(path, format!("line {line}: {what}"));
+    let unreadable = |e: csv::Error| bad(line_at(e.position()), format!("{e}; mend the table"));
+    let header = reader.headers().map_err(unreadable)?.clone();
+    let column = |name: &str| header.iter().position(|h| h == name);
+    let id = match (column("id"), column("video_id"), column("clip_id")) {
+        (Some(id), ..) => vec![id],
+        (None, Some(video), Some(clip)) => vec![video, clip],
+        _ => Vec::new(),
+    };
+    let (false, Some(label)) = (id.is_empty(), column("label")) else {
+        let found = header.iter().collect::<Vec<_>>().join(", ");
+        let detail = format!(
+            "columns {found}: wanted id (or video_id and clip_id) and label, and perhaps split (or mode) \
+             and text"
+        );
+        return Err(bad(1, detail));
+    };
+    let (split, text) = (column("split").or(column("mode")), column("text"));
+    let read = |at: usize| id.contains(&at) || [Some(label), split, text].contains(&Some(at));
+    let unread = header.iter().enumerate().filter(|(at, _)| !read(*at));
+    let unread = unread.map(|(_, name)| name.to_string()).collect();
+    let mut rows = BTreeMap::new();
+    for record in reader.records() {
+        let record = record.map_err(unreadable)?;
+        let line = line_at(record.position());
+        let field = |at: Option<usize>| at.and_then(|i| record.get(i)).filter(|f| !f.is_empty());
+        let parts: Option<Vec<&str>> = id.iter().map(|at| field(Some(*at))).collect();
+        let name = match parts.as_deref() {
+            Some([name]) => without_ending(name).to_string(),
+            Some([video, clip]) => clip_id(video, without_ending(clip)),
+            _ => return Err(bad(line, "no id".into())),
+        };
+        let value = field(Some(label)).and_then(|l| l.parse::<f32>().ok());
+        let value = value.filter(|v| v.is_finite()).ok_or_else(|| {
+            bad(line, format!("'{}' is no label", field(Some(label)).unwrap_or_default()))
+        })?;
+        let split = match field(split) {
+            None => None,
+            Some(given) => Some(split_of(given).ok_or_else(|| {
+                bad(line, format!("split '{given}': want train, valid (or dev) or test"))
+            })?),
+        };
+        let row = Label { value, split, text: field(text).map(Into::into) };
+        if rows.insert(name.clone(), row).is_some() {
+            return Err(bad(line, format!("'{name}' comes a second time")));
+        }
+    }
+    Ok(Labels { rows, unread })
+}
