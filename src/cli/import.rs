@@ -17,6 +17,10 @@ several columns are several numbers, or of 0 and 1 several labels, a row. Arrays
 under any other name (image, clip_text) are streams of that name. It is read without Python, and nothing in
 it is run.
 
+Read, too: MAG-BERT's lists of ((words, vision, audio), label, id), OrderedDict and defaultdict, and the one
+clip that MMSA-FET's run_single writes (a row of test). A row without a step lacks that modality. Of labels
+of several columns --label-column takes one.
+
 What is mended, and said: -inf of audio becomes 0, as in MMSA's own loader (NaN and other infinities
 stop the import, or become 0 with --nan-to-zero); lengths are held to 1..=steps; aligned files get
 lengths from the attention mask; rows padded at the front are moved to the beginning; lines of
@@ -63,11 +67,19 @@ pub(super) struct ImportArgs {
     /// Put 0 for features that are NaN or infinite, instead of stopping at the first
     #[arg(long)]
     nan_to_zero: bool,
+    /// Of labels of several columns take this one: a number from 0, or of MOSEI's seven sentiment, happy,
+    /// sad, anger, surprise, disgust or fear
+    #[arg(long, value_name = "COLUMN")]
+    label_column: Option<String>,
 }
 
 /// Converts, and says what became of what.
 pub(super) fn run(args: &ImportArgs, global: &Global) -> Result<()> {
-    let options = Options { map: args.map.clone(), nan_to_zero: args.nan_to_zero };
+    let options = Options {
+        map: args.map.clone(),
+        nan_to_zero: args.nan_to_zero,
+        label_column: args.label_column.clone(),
+    };
     let bar = (!global.quiet && std::io::stderr().is_terminal()).then(bar);
     let mut progress = |done, total| {
         if let Some(bar) = &bar {

@@ -377,7 +377,7 @@ impl SplitPlan<'_> {
             "regression_labels_A",
             "regression_labels_V",
         ] {
-            self.labels(field, budget)?;
+            self.labels(field, options, budget)?;
         }
         self.classes(budget)?;
         Ok(())
@@ -425,8 +425,9 @@ impl SplitPlan<'_> {
         let table = several && array.shape.len() == 2 && width > 1;
         if width != 1 && !table {
             return Err(Fault::new(format!(
-                "{place} has shape {:?}, wanted one number for each row; choose a column",
-                array.shape
+                "{place} has shape {:?}, wanted one number for each row{}",
+                array.shape,
+                if several { "; choose one: --label-column 0, for one" } else { "" }
             )));
         }
         let values = array.all(budget, convert).map_err(|f| f.within(&place))?;
@@ -447,9 +448,46 @@ impl SplitPlan<'_> {
         Ok(Some(tokens))
     }
 
-    fn labels(&mut self, field: &str, budget: &mut Budget) -> Result<(), Fault> {
+    /// One column of labels that have several.
+    fn label_column(
+        &mut self,
+        field: &str,
+        column: &str,
+        budget: &mut Budget,
+    ) -> Result<(), Fault> {
+        /// Of CMU-MOSEI's labels, in the order in which its SDK gives them.
+        const MOSEI: [&str; 7] =
+            ["sentiment", "happy", "sad", "anger", "surprise", "disgust", "fear"];
+        let Some(array) = self.array(field)? else { return Ok(()) };
+        let (place, width) = (self.place(field), array.row_items());
+        let named = MOSEI.iter().position(|name| *name == column).filter(|_| width == MOSEI.len());
+        let chosen = named.or_else(|| column.parse().ok()).filter(|at| *at < width);
+        let chosen = chosen.ok_or_else(|| {
+            let names = if width == MOSEI.len() { format!(" or {}", MOSEI.join(", ")) } else { String::new() };
+            Fault::new(format!(
+                "{place} has {width} numbers a row: --label-column '{column}' is none of 0 to {}{names}",
+                width.saturating_sub(1)
+            ))
+        })?;
+        let read = |d: DType, items: &[u8], out: &mut Vec<f32>| d.floats(items, out);
+        let values = array.all(budget, read).map_err(|f| f.within(&place))?;
+        let values = values.map_err(|m| Fault::new(format!("{place}: {m}; mend it")))?;
+        let values: Vec<f32> = values.into_iter().skip(chosen).step_by(width.max(1)).collect();
+        if let Some(row) = values.iter().position(|x| !x.is_finite()) {
+            return Err(Fault::new(format!("{place}, row {row} is {}: drop the row", values[row])));
+        }
+        let changes = vec![format!("column {chosen} of {width}")];
+        let (shape, from) = (vec![values.len()], array.dtype.to_string());
+        self.add(field, shape, from, Fill::Floats(values), changes);
+        Ok(())
+    }
+
+    fn labels(&mut self, field: &str, options: &Options, budget: &mut Budget) -> Result<(), Fault> {
         // Of people who judge one modality there is one number.
         let several = field == "regression_labels";
+        if several && let Some(column) = options.label_column.as_deref() {
+            return self.label_column(field, column, budget);
+        }
         let read = |d: DType, items: &[u8], out: &mut Vec<f32>| d.floats(items, out);
         let found = self.column(field, several, budget, read)?;
         let Some((values, shape, from)) = found else { return Ok(()) };

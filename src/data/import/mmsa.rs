@@ -6,11 +6,12 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 use super::Fault;
-use super::array::{Array, Kind, Payload};
+use super::array::{Array, DType, Kind, Payload};
 use super::budget::Budget;
 use super::pickle::{Object, Pickle, Value};
 use super::table::{
-    Column, TEXTS, Table, field_named, is_stream, other_named, split_named, string, strings,
+    Column, Fields, TEXTS, Table, any_named, field_named, is_stream, other_named, split_named,
+    string, strings,
 };
 
 /// Reads a pickle of `{split: {field: values}}`.
@@ -23,8 +24,19 @@ pub(super) fn read(map: &Arc<Mmap>, budget: &mut Budget) -> Result<Table, Fault>
             "the pickle is no dict; wanted {'train': {...}, 'valid': {...}, 'test': {...}}",
         ));
     };
-    for (key, value) in &splits {
-        let (Some(name), Some(fields)) = (split_named(key), pickle.entries(*value)) else {
+    let one = source.one_clip(&splits);
+    if one {
+        table.notes.push("one clip without splits: it is the only row of test".into());
+    }
+    let whole = [("test", pickle.root())];
+    for (key, value) in if one { &whole[..] } else { &splits } {
+        let name = split_named(key);
+        if let (Some(name), Some(rows)) = (name, source.tuples(*value)) {
+            table.splits[name.index()] =
+                source.of_tuples(rows, budget).map_err(|f| f.within(key))?;
+            continue;
+        }
+        let (Some(name), Some(fields)) = (name, pickle.entries(*value)) else {
             table.left.push(shown(key));
             continue;
         };
@@ -52,12 +64,15 @@ pub(super) fn read(map: &Arc<Mmap>, budget: &mut Budget) -> Result<Table, Fault>
                 table.notes.push(format!("{} was taken for {field}", shown(key)));
             }
             let place = |fault: Fault| fault.within(&format!("{name}.{}", shown(key)));
-            let column = match TEXTS.contains(&field) {
-                true => Column::Texts(source.texts(value, budget).map_err(place)?),
-                false => source.numbers(value, budget).map_err(place)?,
+            let column = match (TEXTS.contains(&field), one) {
+                (true, false) => Column::Texts(source.texts(value, budget).map_err(place)?),
+                (false, false) => source.numbers(value, budget).map_err(place)?,
+                (_, true) => source.single(value).map_err(place)?,
             };
             columns.insert(field, column);
         }
+        let (columns, notes) = (&mut table.splits[name.index()], &mut table.notes);
+        empty_rows(name.name(), columns, notes);
     }
     if table.splits.iter().all(|split| split.is_empty()) {
         let keys: Vec<String> = splits.iter().take(12).map(|(key, _)| shown(key)).collect();
@@ -74,15 +89,55 @@ pub(super) fn read(map: &Arc<Mmap>, budget: &mut Budget) -> Result<Table, Fault>
     Ok(table)
 }
 
-/// The strings of an array of objects, as `.npy` files keep them.
+/// The strings, or the numbers, of an array of objects, as `.npy` files keep them.
 pub(super) fn object_array(
     map: &Arc<Mmap>,
     range: Range<usize>,
     budget: &mut Budget,
-) -> Result<Vec<String>, Fault> {
+) -> Result<Column, Fault> {
     let bytes = map.get(range.clone()).unwrap_or_default();
     let pickle = Pickle::read(bytes, budget)?;
-    Source { pickle: &pickle, map, base: range.start }.texts(pickle.root(), budget)
+    let source = Source { pickle: &pickle, map, base: range.start };
+    let first = source.items(pickle.root()).and_then(|items| items.first().copied());
+    let numbers = first.is_some_and(|item| {
+        source.number(item).is_some() || source.array(item).is_some_and(|a| a.dtype.is_number())
+    });
+    match numbers {
+        true => source.numbers(pickle.root(), budget),
+        false => source.texts(pickle.root(), budget).map(Column::Texts),
+    }
+}
+
+/// A row without a step says that it lacks the modality: a clip in which no face was found. Its step of zeros
+/// is read by nothing.
+fn empty_rows(split: &str, columns: &mut Fields, notes: &mut Vec<String>) {
+    let mut lacking = Vec::new();
+    for (field, column) in columns.iter_mut() {
+        let Column::Ragged(arrays) = column else { continue };
+        let width = arrays.iter().find_map(|a| a.shape.get(1).copied()).unwrap_or(1);
+        let empty: Vec<usize> =
+            (0..arrays.len()).filter(|row| arrays[*row].shape.first() == Some(&0)).collect();
+        for &row in &empty {
+            let zeros = vec![0; width * size_of::<f32>()];
+            arrays[row] = Array::owned(DType::F32, vec![1, width], zeros);
+        }
+        if !empty.is_empty() {
+            lacking.push((*field, arrays.len(), empty));
+        }
+    }
+    for (field, rows, empty) in lacking {
+        let Some(missing) = any_named(&format!("{field}_missing")) else { continue };
+        let said: Vec<f64> =
+            (0..rows).map(|row| f64::from(u8::from(empty.contains(&row)))).collect();
+        columns.entry(missing).or_insert_with(|| Column::Array(Array::column(&said)));
+        let first: Vec<String> = empty.iter().take(5).map(ToString::to_string).collect();
+        notes.push(format!(
+            "{split}.{field}: {} of {rows} rows have no step (row {}{}): they are said to lack it",
+            empty.len(),
+            first.join(", "),
+            if empty.len() > first.len() { ", …" } else { "" }
+        ));
+    }
 }
 
 /// A key as an error or a note may show it.
@@ -154,6 +209,20 @@ impl Source<'_> {
         let Some(items) = self.items(value) else {
             return Err(Fault::new("no list or array of strings"));
         };
+        // A row of several: video, start and end.
+        if let Some(Object::Array(array)) = self.pickle.object(value)
+            && let [rows, each @ 2..=8] = array.shape[..]
+            && rows * each == items.len()
+        {
+            let mut texts = Vec::new();
+            for (row, parts) in items.chunks_exact(each).enumerate() {
+                let joined = self.joined(parts).ok_or_else(|| {
+                    Fault::new(format!("row {row} is neither strings nor numbers; make it such"))
+                })?;
+                budget.text(&mut texts, &joined)?;
+            }
+            return Ok(texts);
+        }
         let mut texts = Vec::new();
         for (row, item) in items.iter().enumerate() {
             let text = self.text(*item).ok_or_else(|| {
@@ -185,19 +254,88 @@ impl Source<'_> {
                 }
                 // A row of several strings: video and clip.
                 Object::List(parts) | Object::Tuple(parts) if parts.len() <= 8 => {
-                    let parts: Option<Vec<_>> = parts
-                        .iter()
-                        .map(|part| match part {
-                            Value::Text(_) | Value::Int(_) => self.text(*part),
-                            _ => None,
-                        })
-                        .collect();
-                    parts?.join("$_$").into()
+                    self.joined(parts)?.into()
                 }
                 _ => return None,
             },
             _ => return None,
         })
+    }
+
+    /// Several as one: video and clip, or video, start and end.
+    fn joined(&self, parts: &[Value]) -> Option<String> {
+        let plain = |part: &Value| match part {
+            Value::Object(_) => matches!(self.pickle.object(*part), Some(Object::Scalar(..))),
+            other => !matches!(other, Value::None),
+        };
+        let parts: Option<Vec<_>> =
+            parts.iter().map(|part| plain(part).then(|| self.text(*part))?).collect();
+        Some(parts?.join("$_$"))
+    }
+
+    /// Whether a dict without splits is what MMSA-FET's run_single writes: fields of one clip.
+    fn one_clip(&self, fields: &[(&str, Value)]) -> bool {
+        let split = fields.iter().any(|(key, _)| split_named(key).is_some());
+        let clip = fields.iter().any(|(key, value)| {
+            let stream = matches!(field_named(key), Some("text" | "audio" | "vision"));
+            stream && self.array(*value).is_some_and(|a| matches!(a.shape.len(), 1 | 2))
+        });
+        clip && !split
+    }
+
+    /// A field of one clip as a column of one row.
+    fn single(&self, value: Value) -> Result<Column, Fault> {
+        if let Some(mut array) = self.array(value)
+            && array.dtype.is_number()
+        {
+            if array.shape.contains(&0) {
+                return Err(Fault::new(EMPTY));
+            }
+            array.shape.insert(0, 1);
+            array.strides.insert(0, 0);
+            return Ok(Column::Array(array));
+        }
+        if let Some(number) = self.number(value) {
+            return Ok(Column::Array(Array::column(&[number])));
+        }
+        let text = self.text(value).map(std::borrow::Cow::into_owned);
+        let text = text.ok_or_else(|| Fault::new("neither numbers nor a string"))?;
+        Ok(Column::Texts(vec![text]))
+    }
+
+    /// The rows of a split as MAG-BERT keeps them: ((words, vision, audio), label, id) each.
+    fn tuples(&self, value: Value) -> Option<Vec<[Value; 5]>> {
+        let rows = self.pickle.items(value)?;
+        let row = |row: &Value| {
+            let [all, label, id] = *self.pickle.items(*row)? else { return None };
+            let [words, vision, audio] = *self.pickle.items(all)? else { return None };
+            Some([words, vision, audio, label, id])
+        };
+        let rows: Option<Vec<[Value; 5]>> = rows.iter().map(row).collect();
+        rows.filter(|rows| !rows.is_empty())
+    }
+
+    fn of_tuples(&self, rows: Vec<[Value; 5]>, budget: &mut Budget) -> Result<Fields, Fault> {
+        budget.charge(6 * size_of_val(rows.as_slice()))?;
+        let at = |i: usize| rows.iter().map(|row| row[i]).collect::<Vec<Value>>();
+        let mut fields = Fields::new();
+        for (i, name) in [(1, "vision"), (2, "audio"), (3, "regression_labels")] {
+            let column = self.numbers_of(&at(i), budget).map_err(|f| f.within(name))?;
+            fields.insert(name, column);
+        }
+        let (mut sentences, mut ids) = (Vec::new(), Vec::new());
+        for (row, [words, _, _, _, id]) in rows.iter().enumerate() {
+            let bad = |what: &str| Fault::new(format!("row {row}: {what}"));
+            let words = self.pickle.items(*words).ok_or_else(|| bad("its words are no list"))?;
+            let words: Option<Vec<_>> = words.iter().map(|word| self.text(*word)).collect();
+            let words = words.ok_or_else(|| bad("a word is no string"))?.join(" ");
+            budget.text(&mut sentences, &words)?;
+            let id = self.text(*id).ok_or_else(|| bad("its id is no string"))?;
+            budget.text(&mut ids, &id)?;
+        }
+        fields.insert("raw_text", Column::Texts(sentences));
+        fields.insert("id", Column::Texts(ids));
+        Ok(fields)
     }
 
     /// The bytes of a numpy scalar.
@@ -245,6 +383,10 @@ impl Source<'_> {
         let Some(items) = self.items(value) else {
             return Err(Fault::new("no array of numbers; convert it with numpy.asarray"));
         };
+        self.numbers_of(items, budget)
+    }
+
+    fn numbers_of(&self, items: &[Value], budget: &mut Budget) -> Result<Column, Fault> {
         budget.charge(items.len().saturating_mul(2 * size_of::<f64>()))?;
         let numbers: Option<Vec<f64>> = items.iter().map(|item| self.number(*item)).collect();
         if let Some(numbers) = numbers {
@@ -252,7 +394,7 @@ impl Source<'_> {
         }
         // Sequences of different lengths, an array each.
         budget.charge(items.len().saturating_mul(2 * size_of::<Array>()))?;
-        let mut arrays = Vec::with_capacity(items.len());
+        let mut arrays: Vec<Array> = Vec::with_capacity(items.len());
         let mut bytes = 0usize;
         for (row, item) in items.iter().enumerate() {
             let found = self.array(*item).filter(|a| a.dtype.is_number());
@@ -262,7 +404,9 @@ impl Source<'_> {
                      numpy.asarray"
                 ))
             })?;
-            if array.shape.contains(&0) {
+            // Without a step the row lacks the modality; without a feature it is nothing.
+            let stepless = array.shape.len() == 2 && array.shape[0] == 0 && array.shape[1] > 0;
+            if array.shape.contains(&0) && !stepless {
                 return Err(Fault::new(format!("row {row} is {EMPTY}")));
             }
             budget.charge(2 * array.shape.len() * size_of::<usize>())?;
@@ -272,6 +416,9 @@ impl Source<'_> {
                 return Err(Fault::new("the same array for several rows; save a copy for each"));
             }
             arrays.push(array);
+        }
+        if arrays.iter().all(|array| array.shape.first() == Some(&0)) {
+            return Err(Fault::new(format!("no row has a step: each is {EMPTY}")));
         }
         Ok(Column::Ragged(arrays))
     }

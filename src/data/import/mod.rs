@@ -47,6 +47,8 @@ pub struct Options {
     /// Features that are NaN or infinite become 0, instead of ending the import. (-inf of audio
     /// always does: MMSA's own loader has it so.)
     pub nan_to_zero: bool,
+    /// Of labels of several columns the one to take: a number from 0, or, of MOSEI's seven, a name.
+    pub label_column: Option<String>,
 }
 
 /// Told of bytes written, and of how many there will be.
@@ -180,6 +182,9 @@ impl Opened {
 
     fn table(&self, path: &Path, options: &Options, budget: &mut Budget) -> Result<Table> {
         let fail = |fault: Fault| fault.of(path);
+        if let Some(what) = self.map.as_ref().and_then(|map| something_else(map)) {
+            return Err(Error::data(path, what));
+        }
         let store = match &self.map {
             None => Store::Folder(path.into()),
             Some(map) => match map[..map.len().min(6)] {
@@ -208,6 +213,21 @@ impl Opened {
         let mapping = options.map.as_deref().map(Mapping::read).transpose()?;
         mapping::read(&store, mapping.as_ref(), budget).map_err(fail)
     }
+}
+
+/// What stands in the place of a file that was not downloaded.
+fn something_else(bytes: &[u8]) -> Option<&'static str> {
+    let head = bytes[..bytes.len().min(256)].to_ascii_lowercase();
+    let text = head.trim_ascii_start();
+    if text.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return Some("a pointer of Git LFS, not the file itself; fetch that with git lfs pull");
+    }
+    if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
+        return Some(
+            "a web page, not the file itself; look at it in a browser, and download the file",
+        );
+    }
+    None
 }
 
 /// SHA-256 of a file, read piece by piece; of its beginning once nobody wants it any more.

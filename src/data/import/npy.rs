@@ -107,7 +107,7 @@ pub(super) fn column(
     }
     let start = range.start + header.start;
     if header.dtype.kind == Kind::Object {
-        return mmsa::object_array(map, start..range.end, budget).map(Column::Texts);
+        return mmsa::object_array(map, start..range.end, budget);
     }
     let wanted = header.bytes()?;
     let found = bytes.len() - header.start;

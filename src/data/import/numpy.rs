@@ -23,6 +23,10 @@ pub(super) enum Callable {
     Bytes,
     /// `bytearray`, before protocol 5.
     ByteArray,
+    /// `collections.OrderedDict` and `collections.defaultdict`: dicts, whose entries follow.
+    Dict,
+    /// What a defaultdict makes of a key that is not there, only as its argument.
+    Factory,
 }
 
 /// The allow-list, with the names of numpy 1 and 2. Everything else is refused.
@@ -38,6 +42,11 @@ pub(super) fn callable(module: &str, name: &str) -> Option<Callable> {
         ("_codecs", "encode") => Callable::Encode,
         ("builtins" | "__builtin__", "bytes") => Callable::Bytes,
         ("builtins" | "__builtin__", "bytearray") => Callable::ByteArray,
+        ("collections", "OrderedDict" | "defaultdict") => Callable::Dict,
+        (
+            "builtins" | "__builtin__",
+            "dict" | "list" | "tuple" | "set" | "int" | "float" | "str" | "bool",
+        ) => Callable::Factory,
         _ => return None,
     })
 }
@@ -91,6 +100,12 @@ pub(super) fn call(machine: &Machine, callable: Callable, args: &[Value]) -> Res
                 _ => Err(machine.fault("encodes bytes by something else than latin-1")),
             };
         }
+        (
+            Callable::Dict,
+            &[] | &[Value::None | Value::Callable(Callable::Factory | Callable::Dict)],
+        ) => Object::Dict(Vec::new()),
+        // Python 2 gives an OrderedDict its entries at once, each a list of two.
+        (Callable::Dict, &[Value::Object(at)]) => Object::Dict(pairs(machine, at)?),
         (Callable::DType, &[name, ..]) => {
             let name = text_of(machine, name).unwrap_or_default();
             Object::DType(DType::named(name).unwrap_or(DType::OTHER))
@@ -120,6 +135,23 @@ pub(super) fn call(machine: &Machine, callable: Callable, args: &[Value]) -> Res
         }
     };
     Ok(Made::Object(object))
+}
+
+/// The entries of a list of pairs.
+fn pairs(machine: &Machine, at: u32) -> Result<Vec<(Value, Value)>, Fault> {
+    let items = |value: Value| match value {
+        Value::Object(at) => match machine.objects.get(at as usize) {
+            Some(Object::List(items) | Object::Tuple(items)) => Some(items.as_slice()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let entries =
+        items(Value::Object(at)).unwrap_or_default().iter().map(|pair| match items(*pair) {
+            Some([key, value]) => Ok((*key, *value)),
+            _ => Err(machine.fault("an OrderedDict of something that is no pair: it is damaged")),
+        });
+    entries.collect()
 }
 
 /// Sets the state of object `at`: of an array its shape and payload, of a type its byte order.

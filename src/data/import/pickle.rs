@@ -2,8 +2,8 @@
 //!
 //! A pickle is a program for a stack machine whose instructions may call any function of Python.
 //! This machine knows protocols 2 to 5 as far as numpy needs them: numbers, strings, bytes, tuples,
-//! lists, dicts, sets, the memo, and calls of the eight names in [`numpy::callable`], which build
-//! plain descriptions of arrays here. Any other name ends the reading, at its offset, before
+//! lists, dicts, sets, the memo, and calls of the names in [`numpy::callable`], which build plain
+//! dicts and descriptions of arrays here. Any other name ends the reading, at its offset, before
 //! anything is made of it.
 //!
 //! Strings, bytes and the payloads of arrays stay in the file: a value holds their range. Objects
@@ -314,6 +314,12 @@ impl<'a> Machine<'a, '_> {
         match numpy::callable(module, name) {
             Some(callable) => self.push(Value::Callable(callable)),
             None => {
+                if module.split('.').next() == Some("torch") {
+                    return Err(self.fault(
+                        "it holds tensors of torch, which only torch can read; save each of them as \
+                         x.numpy()",
+                    ));
+                }
                 let shown: String = format!("{module}.{name}").chars().take(120).collect();
                 let shown = shown.escape_debug();
                 Err(self.fault(format!(
@@ -340,7 +346,11 @@ impl<'a> Machine<'a, '_> {
         match numpy::call(self, callable, args)? {
             numpy::Made::Value(value) => self.push(value),
             numpy::Made::Object(object) => {
-                self.budget.charge(numpy::ARRAY_BYTES)?;
+                let entries = match &object {
+                    Object::Dict(entries) => size_of_val(entries.as_slice()),
+                    _ => 0,
+                };
+                self.budget.charge(numpy::ARRAY_BYTES + entries)?;
                 self.make(object)
             }
         }
