@@ -2,6 +2,8 @@
 
 #[path = "import/bombs.rs"]
 mod bombs;
+#[path = "import/field.rs"]
+mod field;
 #[path = "import/fuzzed.rs"]
 mod fuzzed;
 #[path = "import/hostile.rs"]

@@ -46,3 +46,8 @@ pub fn refused(bytes: &[u8]) -> String {
     assert!(!error.contains('\n') && error.len() < 700, "{error}");
     error
 }
+
+/// A file of a kind that people of this field bring.
+pub fn field(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/field").join(name)
+}

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::array::{Array, DType, Misfit};
 use super::budget::Budget;
 use super::known;
+use super::padding;
 use super::table::{Column, Fields, NUMBERS, TEXTS, Table, is_stream, other_named};
 use super::tokens::{self, Tokens};
 use super::{Fault, Options, TensorReport};
@@ -133,6 +134,7 @@ pub(super) fn plan(
         left: std::mem::take(&mut table.left),
     };
     leave_others(&mut table, &mut plan.left);
+    padding::find(&mut table, budget)?;
     let shapes = Shapes::of(&table)?;
     let mut order = None;
     for name in SplitName::ALL {

@@ -14,6 +14,7 @@ mod mapping;
 mod mmsa;
 mod npy;
 mod numpy;
+mod padding;
 mod pickle;
 mod side;
 mod store;

@@ -314,14 +314,14 @@ impl<'a> Machine<'a, '_> {
         match numpy::callable(module, name) {
             Some(callable) => self.push(Value::Callable(callable)),
             None => {
-                if module.split('.').next() == Some("torch") {
-                    return Err(self.fault(
-                        "it holds tensors of torch, which only torch can read; save each of them as \
-                         x.numpy()",
-                    ));
-                }
                 let shown: String = format!("{module}.{name}").chars().take(120).collect();
                 let shown = shown.escape_debug();
+                if module.split('.').next() == Some("torch") {
+                    return Err(self.fault(format!(
+                        "it calls {shown}, which makes a tensor of torch; nothing of it was run; \
+                         save each tensor as x.numpy()"
+                    )));
+                }
                 Err(self.fault(format!(
                     "it calls {shown}, which is none of the names that arrays, strings and \
                      numbers need; nothing of it was run; do not load this file in Python unless \
