@@ -28,7 +28,9 @@ fn place() -> &'static (Place, BTreeMap<String, Vec<u8>>) {
 /// Runs a command under the tracer with an injection, `None` where nothing can be traced.
 fn traced(line: &str, injected: Option<(&str, &(String, usize))>) -> Option<Ran> {
     let place = &place().0;
-    let log = place.at("calls");
+    // Tests run side by side: each run has a log of its own.
+    let name = line.split_whitespace().next_back().unwrap_or_default();
+    let log = place.at(&format!("calls-{name}"));
     let _ = fs::remove_file(&log);
     let plain = place.command(line);
     let mut command = Command::new("strace");
@@ -50,10 +52,15 @@ fn traced(line: &str, injected: Option<(&str, &(String, usize))>) -> Option<Ran>
 
 /// The calls that the first thread of a whole run makes, each as its name and how many of that name it is the
 /// last of: the tracer counts by name.
-fn calls() -> Option<Vec<(String, usize)>> {
+fn calls() -> Option<&'static Vec<(String, usize)>> {
+    static CALLS: OnceLock<Option<Vec<(String, usize)>>> = OnceLock::new();
+    CALLS.get_or_init(counted).as_ref()
+}
+
+fn counted() -> Option<Vec<(String, usize)>> {
     let _ = fs::remove_dir_all(place().0.at("counted"));
     traced(&format!("{RUN} counted"), None)?;
-    let text = fs::read_to_string(place().0.at("calls")).ok()?;
+    let text = fs::read_to_string(place().0.at("calls-counted")).ok()?;
     let first = text.split_whitespace().next()?.to_string();
     let mut counts = BTreeMap::new();
     let mut all = Vec::new();
