@@ -47,7 +47,8 @@ fn traced(line: &str, injected: Option<(&str, &(String, usize))>) -> Option<Ran>
     }
     let ran: Ran = command.output().ok()?.into();
     let calls = fs::read_to_string(&log).unwrap_or_default();
-    (!calls.is_empty()).then_some(ran)
+    // One that is killed in its first call leaves nothing in the log.
+    (injected.is_some() || !calls.is_empty()).then_some(ran)
 }
 
 /// The calls that the first thread of a whole run makes, each as its name and how many of that name it is the
