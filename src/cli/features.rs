@@ -23,8 +23,9 @@ use std::time::Instant;
 #[command(after_help = "\
 The features are those of the SIMS data sets, as librosa computes them: 33 numbers for every 512
 samples at 22,050 Hz. Column 0 is the zero-crossing rate, 1 to 20 are MFCC (HTK mel scale), 21 to
-32 the chroma of a constant-Q transform. Wav, FLAC, Ogg and MP3 files of any rate and number of channels are
-resampled and averaged on the way. A folder stands for the recordings in it.
+32 the chroma of a constant-Q transform. Wav, FLAC, Ogg and MP3 files of any
+rate and number of channels are resampled and averaged on the way. A folder stands for the recordings
+in it.
 
 FILE.csv and FILE.npy hold one recording, a row for each step. NAME.safetensors is a data set as
 train, eval and predict read it: test.audio (rows x steps x 33, zeros after a recording's end) and
@@ -32,7 +33,8 @@ test.audio_lengths; NAME.json beside it has the ids, which are the files' names 
 
 A table of labels has the columns id and label, and perhaps split and text; with it every recording
 must have a line. MMSA-FET's layout is read as it is: recordings as FOLDER/VIDEO/CLIP.wav, whose ids
-are VIDEO$_$CLIP, and its label.csv with video_id, clip_id, text, label and mode. A model that reads audio alone is trained with --set model.modalities=A.
+are VIDEO$_$CLIP, and its label.csv with video_id, clip_id, text, label and mode. A model that
+reads audio alone is trained with --set model.modalities=A.
 
 Examples:
   modalign features talk.wav --out talk.csv

@@ -82,6 +82,17 @@ impl SplitName {
         }
     }
 
+    /// The split that goes by a word elsewhere, in any case: `dev` and `val` stand for `valid`.
+    #[cfg(any(feature = "import", feature = "audio"))]
+    pub(crate) fn known_as(word: &str) -> Option<SplitName> {
+        match word.trim().to_ascii_lowercase().as_str() {
+            "train" | "training" => Some(SplitName::Train),
+            "valid" | "val" | "dev" | "validation" => Some(SplitName::Valid),
+            "test" | "testing" => Some(SplitName::Test),
+            _ => None,
+        }
+    }
+
     /// The position in [`SplitName::ALL`].
     pub fn index(self) -> usize {
         self as usize

@@ -117,4 +117,9 @@ impl Samples for Compressed {
         }
         Ok(())
     }
+
+    fn rewind(&mut self) -> Result<()> {
+        *self = Compressed::open(&self.path)?;
+        Ok(())
+    }
 }

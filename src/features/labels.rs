@@ -40,16 +40,6 @@ fn without_ending(name: &str) -> &str {
     }
 }
 
-/// The part of a data set that a word stands for.
-fn split_of(word: &str) -> Option<SplitName> {
-    match word.to_ascii_lowercase().as_str() {
-        "train" | "training" => Some(SplitName::Train),
-        "valid" | "val" | "dev" | "validation" => Some(SplitName::Valid),
-        "test" | "testing" => Some(SplitName::Test),
-        _ => None,
-    }
-}
-
 /// Reads a table whose first line names its columns: `id`, or MMSA's `video_id` and `clip_id`; `label`; and
 /// perhaps `split`, which MMSA calls `mode`, and `text`. Commas, semicolons or tabs are between them.
 ///
@@ -108,7 +98,7 @@ pub fn read_labels(path: impl AsRef<Path>) -> Result<Labels> {
         })?;
         let split = match field(split) {
             None => None,
-            Some(given) => Some(split_of(given).ok_or_else(|| {
+            Some(given) => Some(SplitName::known_as(given).ok_or_else(|| {
                 bad(line, format!("split '{given}': want train, valid (or dev) or test"))
             })?),
         };

@@ -64,6 +64,14 @@ pub struct Recording {
     len: usize,
 }
 
+/// One where a file has another rate than the features.
+fn resampler(sound: &Sound) -> Result<Option<Resampler>> {
+    match sound.rate() {
+        RATE => Ok(None),
+        rate => Resampler::new(rate, RATE).map(Some),
+    }
+}
+
 impl Recording {
     /// Opens a file.
     ///
@@ -71,10 +79,7 @@ impl Recording {
     /// Those of [`Sound::open`] and [`Resampler::new`].
     pub fn open(path: impl AsRef<Path>) -> Result<Recording> {
         let sound = Sound::open(path)?;
-        let resampler = match sound.rate() {
-            RATE => None,
-            rate => Some(Resampler::new(rate, RATE)?),
-        };
+        let resampler = resampler(&sound)?;
         let len = match &resampler {
             Some(_) => Resampler::output_len(sound.len(), sound.rate(), RATE),
             None => sound.len(),
@@ -104,7 +109,8 @@ impl Signal for Recording {
     }
 
     fn rewind(&mut self) -> Result<()> {
-        *self = Recording::open(self.sound.path())?;
+        self.sound.rewind()?;
+        self.resampler = resampler(&self.sound)?;
         Ok(())
     }
 }

@@ -27,6 +27,9 @@ pub(super) struct About {
 pub(super) trait Samples: Send {
     /// Fills `to`; no more is asked for than there is.
     fn fill(&mut self, to: &mut [f32]) -> Result<()>;
+
+    /// Goes back to the first.
+    fn rewind(&mut self) -> Result<()>;
 }
 
 /// An open file: WAVE (also RF64; PCM of up to 32 bits, floats, A-law, µ-law), FLAC, Ogg Vorbis or MP3.
@@ -144,6 +147,15 @@ impl Sound {
         }
         self.read += count;
         Ok(count)
+    }
+
+    /// Goes back to the first sample.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub fn rewind(&mut self) -> Result<()> {
+        self.read = 0;
+        self.samples.rewind()
     }
 }
 

@@ -4,7 +4,7 @@
 use super::sound::{About, Samples};
 use crate::error::{Error, Result};
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// A size from here on stands for one that was not known when it was written, where the file is shorter:
@@ -129,6 +129,8 @@ impl Format {
 pub(super) struct Wav {
     path: PathBuf,
     reader: BufReader<File>,
+    /// Where the samples begin.
+    begin: u64,
     coding: Coding,
     channels: usize,
     block: Vec<u8>,
@@ -160,6 +162,7 @@ pub(super) fn open(path: &Path, file: File, size: u64) -> Result<(About, Wav)> {
                 let wav = Wav {
                     path: path.into(),
                     reader,
+                    begin: at,
                     coding: format.coding,
                     channels,
                     block: Vec::new(),
@@ -184,8 +187,8 @@ pub(super) fn open(path: &Path, file: File, size: u64) -> Result<(About, Wav)> {
         reader.seek(SeekFrom::Start(at + said)).map_err(Error::io("read", path))?;
         // A chunk of odd size has a byte after it, which not every program writes.
         if said % 2 == 1 {
-            let next = reader.fill_buf_byte().map_err(Error::io("read", path))?;
-            if next == Some(0) {
+            let next = reader.fill_buf().map_err(Error::io("read", path))?.first();
+            if next == Some(&0) {
                 let _: [u8; 1] = take(path, &mut reader)?;
             }
         }
@@ -244,18 +247,6 @@ fn short(path: &Path, error: std::io::Error) -> Error {
     }
 }
 
-/// A look at the next byte.
-trait Ahead {
-    fn fill_buf_byte(&mut self) -> std::io::Result<Option<u8>>;
-}
-
-impl Ahead for BufReader<File> {
-    fn fill_buf_byte(&mut self) -> std::io::Result<Option<u8>> {
-        use std::io::BufRead;
-        Ok(self.fill_buf()?.first().copied())
-    }
-}
-
 impl Samples for Wav {
     fn fill(&mut self, to: &mut [f32]) -> Result<()> {
         let (bytes, channels) = (self.coding.bytes(), self.channels);
@@ -268,6 +259,11 @@ impl Samples for Wav {
             }
         }
         Ok(())
+    }
+
+    fn rewind(&mut self) -> Result<()> {
+        let back = self.reader.seek(SeekFrom::Start(self.begin));
+        back.map(drop).map_err(Error::io("read", &self.path))
     }
 }
 

@@ -155,7 +155,7 @@ pub(super) fn plan(
 }
 
 /// The modalities that any split has a column of.
-fn modalities(table: &Table) -> BTreeSet<Modality> {
+pub(super) fn modalities(table: &Table) -> BTreeSet<Modality> {
     let fields = table.splits.iter().flat_map(|fields| fields.keys());
     let own = fields.filter_map(|field| Modality::named(field).ok());
     own.filter(|m| Modality::KNOWN.contains(m) || other_named(m.name()).is_some()).collect()

@@ -9,9 +9,7 @@ use serde::Deserialize;
 use super::Fault;
 use super::budget::Budget;
 use super::store::Store;
-use super::table::{
-    Column, Fields, NUMBERS, TEXTS, Table, any_named, field_named, other_named, split_named,
-};
+use super::table::{Column, Fields, NUMBERS, TEXTS, Table, any_named, field_named, other_named};
 use crate::data::SplitName;
 use crate::error::{Error, Result, nearest};
 
@@ -68,10 +66,10 @@ impl Mapping {
             let both = bare
                 .find(['/', '.', '_', '-'])
                 .map(parts)
-                .and_then(|(split, field)| Some((split_named(split)?, any_named(field)?)));
+                .and_then(|(split, field)| Some((SplitName::known_as(split)?, any_named(field)?)));
             let both = both.or_else(|| {
                 let (field, split) = bare.rfind(['/', '.', '_', '-']).map(parts)?;
-                Some((split_named(split)?, any_named(field)?))
+                Some((SplitName::known_as(split)?, any_named(field)?))
             });
             if let Some(both) = both {
                 found.insert(both, name);
@@ -190,7 +188,7 @@ fn all_rows(
     let mut picked: [Vec<u32>; 3] = Default::default();
     let mut other = 0;
     for (row, name) in names.iter().enumerate() {
-        match split_named(name) {
+        match SplitName::known_as(name) {
             Some(split) => picked[split.index()].push(row as u32),
             None => other += 1,
         }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::data::SplitName;
 use memmap2::Mmap;
 
 use super::Fault;
@@ -10,8 +11,7 @@ use super::array::{Array, DType, Kind, Payload};
 use super::budget::Budget;
 use super::pickle::{Object, Pickle, Value};
 use super::table::{
-    Column, Fields, TEXTS, Table, any_named, field_named, is_stream, other_named, split_named,
-    string, strings,
+    Column, Fields, TEXTS, Table, any_named, field_named, is_stream, other_named, string, strings,
 };
 
 /// Reads a pickle of `{split: {field: values}}`.
@@ -30,7 +30,7 @@ pub(super) fn read(map: &Arc<Mmap>, budget: &mut Budget) -> Result<Table, Fault>
     }
     let whole = [("test", pickle.root())];
     for (key, value) in if one { &whole[..] } else { &splits } {
-        let name = split_named(key);
+        let name = SplitName::known_as(key);
         if let (Some(name), Some(rows)) = (name, source.tuples(*value)) {
             table.splits[name.index()] =
                 source.of_tuples(rows, budget).map_err(|f| f.within(key))?;
@@ -275,7 +275,7 @@ impl Source<'_> {
 
     /// Whether a dict without splits is what MMSA-FET's run_single writes: fields of one clip.
     fn one_clip(&self, fields: &[(&str, Value)]) -> bool {
-        let split = fields.iter().any(|(key, _)| split_named(key).is_some());
+        let split = fields.iter().any(|(key, _)| SplitName::known_as(key).is_some());
         let clip = fields.iter().any(|(key, value)| {
             let stream = matches!(field_named(key), Some("text" | "audio" | "vision"));
             stream && self.array(*value).is_some_and(|a| matches!(a.shape.len(), 1 | 2))

@@ -3,6 +3,7 @@
 use super::Fault;
 use super::array::Array;
 use super::budget::Budget;
+use super::convert::modalities;
 use super::table::{Column, Fields, Table, any_named};
 use crate::data::{Modality, SplitName};
 
@@ -15,12 +16,7 @@ const SAMPLE: usize = 64;
 pub(super) fn find(table: &mut Table, budget: &mut Budget) -> Result<(), Fault> {
     let present = || table.splits.iter().filter(|fields| !fields.is_empty());
     let mut front: Vec<Modality> = Vec::new();
-    let known: Vec<Modality> =
-        present().flat_map(|fields| fields.keys()).fold(Vec::new(), |mut all, field| {
-            all.extend(Modality::named(field).ok().filter(|m| !all.contains(m)));
-            all
-        });
-    for modality in known {
+    for modality in modalities(table) {
         let mut all = true;
         for fields in present() {
             all = all

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Fault;
 use super::array::{Array, Kind};
 use super::budget::Budget;
-use crate::data::{Modality, SplitName};
+use crate::data::Modality;
 
 /// The values of a field, a row per sample.
 pub(super) enum Column {
@@ -96,16 +96,6 @@ pub(super) fn any_named(name: &str) -> Option<&'static str> {
 /// Whether an array can be a stream of another name: numbers with a fraction, a vector a row at least.
 pub(super) fn is_stream(array: &Array) -> bool {
     array.dtype.kind == Kind::Float && matches!(array.shape.len(), 2 | 3)
-}
-
-/// The split that goes by `name`, in any case.
-pub(super) fn split_named(name: &str) -> Option<SplitName> {
-    match name.trim().to_ascii_lowercase().as_str() {
-        "train" | "training" => Some(SplitName::Train),
-        "valid" | "val" | "dev" | "validation" => Some(SplitName::Valid),
-        "test" | "testing" => Some(SplitName::Test),
-        _ => None,
-    }
 }
 
 /// The strings of an array of them; rows of several are joined as MMSA joins video and clip.
