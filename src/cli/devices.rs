@@ -2,7 +2,7 @@
 
 use super::{Global, output};
 use crate::error::{Error, Result};
-use crate::gpu::{AdapterSummary, Gpu, Simulated, list_adapters};
+use crate::gpu::{AdapterSummary, Gpu, Simulated, list_adapters_for};
 use crate::recipe::MODELS;
 use crate::train::{Outline, outline_of_shapes};
 use clap::Args;
@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 #[derive(Args)]
 #[command(after_help = "\
 The adapter marked * is the one that a plain run takes: discrete, then integrated, virtual, CPU.
-Choose another with --adapter NAME or WGPU_ADAPTER_NAME=NAME, any part of its name.
+Choose another by its number here, --adapter 1, or by any part of its name, --adapter NAME or
+WGPU_ADAPTER_NAME=NAME; of two adapters of one name only the number tells which.
 
 --simulate NAME takes the limits that a GPU's driver reports, as data, and plans a training step of each
 model at the sizes of each preset for it: how many dispatches, how much memory, whether it fits. It says
@@ -35,13 +36,8 @@ pub(super) fn run(args: &DevicesArgs, global: &Global) -> Result<()> {
         Some(name) => return simulate(&Simulated::find(name)?, global),
         None => {}
     }
-    let mut all = list_adapters();
-    if let Some(wanted) = &global.adapter {
-        let wanted = wanted.to_lowercase();
-        all.retain(|a| a.name.to_lowercase().contains(&wanted));
-        all.iter_mut().enumerate().for_each(|(i, a)| a.chosen = i == 0);
-    }
-    if all.is_empty() {
+    let all = list_adapters_for(global.adapter.as_deref());
+    if !all.iter().any(|a| a.chosen) {
         // Opening says best what is missing.
         return Gpu::with(&global.gpu_options()).map(drop);
     }
@@ -50,6 +46,7 @@ pub(super) fn run(args: &DevicesArgs, global: &Global) -> Result<()> {
     }
     let header = [
         "",
+        "number",
         "adapter",
         "backend",
         "kind",
@@ -153,6 +150,7 @@ impl Planned {
 fn row(a: &AdapterSummary) -> Vec<String> {
     vec![
         if a.chosen { "*" } else { "" }.into(),
+        a.number.to_string(),
         a.name.clone(),
         a.backend.clone(),
         a.kind.clone(),

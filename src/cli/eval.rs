@@ -5,7 +5,7 @@ use super::{Global, output, run_folder};
 use crate::data::SplitName;
 use crate::error::{Error, Result};
 use crate::train::carried::head_name;
-use crate::train::metrics::Metrics;
+use crate::train::metrics::{self, Metrics};
 use crate::train::{Saved, Session, open_saved};
 use clap::Args;
 use serde_json::{Map, json};
@@ -98,6 +98,11 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
                 "metrics": m,
             })).collect::<Vec<_>>(),
         }));
+    }
+    if data.task().one_number() {
+        let (own, convention) = (truth.numbers(), saved.card.config.data.convention);
+        let said = metrics::left_out(&own, convention, args.split.name());
+        said.into_iter().for_each(|said| global.note(&format!("note: {said}")));
     }
     let lines: Vec<_> = heads.iter().map(|(name, m)| (name.clone(), m.entries())).collect();
     output::tables(&[("", metrics_table("head", &lines))])?;

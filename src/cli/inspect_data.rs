@@ -2,9 +2,9 @@
 
 use super::{Global, output};
 use crate::data::survey::{StreamSurvey, Survey, not_numbers, ranges};
-use crate::data::{Dataset, Split, TaskKind};
+use crate::data::{Dataset, Modality, Split, TaskKind};
 use crate::error::{Error, Result};
-use crate::train::LARGE;
+use crate::train::{LARGE, first_step_alone};
 use serde_json::{Value, json};
 
 /// What is wrong with a file that cannot be opened: all values that are no numbers, where those
@@ -26,32 +26,76 @@ fn beyond(data: &Dataset, range: f64) -> Option<String> {
         return None;
     }
     let labels = data.splits().filter_map(Split::labels).flatten();
-    let most = labels.map(|l| f64::from(l.abs())).fold(0.0, f64::max);
-    (most > range + 1e-6).then(|| {
+    let all: Vec<f64> = labels.map(|l| f64::from(l.abs())).collect();
+    let most = all.iter().copied().fold(0.0, f64::max);
+    let beyond = all.iter().filter(|l| **l > range + 1e-6).count();
+    (beyond > 0).then(|| {
         format!(
-            "labels go up to {most} on either side, and the settings have ±{range}: choose another \
-             --preset, rescale them, or train with --set data.label_range={}",
+            "{beyond} of {} labels are beyond ±{range}, which the settings have, and go up to {most}: choose \
+             another --preset, rescale them, or train with --set data.label_range={} or --clip-labels",
+            all.len(),
             most.ceil()
         )
     })
 }
 
 /// Numbers out of all proportion, which standardising flattens the rest for, or training overflows by.
-fn outsized(data: &Dataset) -> Vec<String> {
-    let told = |(_, place, value): (_, String, f32)| {
+/// Of a stream about which more is `told` elsewhere nothing is said.
+fn outsized(data: &Dataset, told: impl Fn(Modality) -> bool) -> Vec<String> {
+    let all = data.outsized(LARGE).into_iter().filter(|(modality, ..)| !told(*modality));
+    let said = |(_, place, value): (_, String, f32)| {
         format!(
             "{place} goes up to {value:e}: look at that row; where it is no measurement, set it to 0"
         )
     };
-    data.outsized(LARGE).into_iter().map(told).collect()
+    all.map(said).collect()
+}
+
+/// Features with values out of all proportion, a sentence for each stream.
+fn far_off(survey: &Survey) -> Vec<String> {
+    let told = |s: &StreamSurvey| {
+        let first = s.outliers.first()?;
+        let features: Vec<usize> = {
+            let mut all: Vec<usize> = s.outliers.iter().map(|o| o.feature).collect();
+            all.sort_unstable();
+            all
+        };
+        let mut rows: Vec<usize> = s.outliers.iter().flat_map(|o| o.rows.iter().copied()).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        Some(format!(
+            "{}.{}: {} of {} features ({}) have values thousands of deviations off, in rows such as {}; the \
+             farthest is {:e} in row {} of feature {}. Standardising by mean and deviation makes the others \
+             of a feature alike: set them to 0 where they are no measurements, or train with --set \
+             train.normalize=robust",
+            s.split,
+            s.modality,
+            features.len(),
+            s.dim,
+            ranges(&features),
+            ranges(&rows),
+            first.value,
+            first.rows.first().copied().unwrap_or_default(),
+            first.feature
+        ))
+    };
+    survey.streams.iter().filter_map(told).collect()
 }
 
 /// Prints parts, shapes, lengths, how the labels are spread, and what looks wrong.
 pub(super) fn show_data(data: &Dataset, range: f64, global: &Global) -> Result<()> {
     let survey = Survey::of(data)?;
     let suspicions = survey.suspicions.iter().map(ToString::to_string);
-    let warnings: Vec<String> =
-        beyond(data, range).into_iter().chain(outsized(data)).chain(suspicions).collect();
+    let told = |modality: Modality| {
+        survey.streams.iter().any(|s| s.modality == modality && !s.outliers.is_empty())
+    };
+    let warnings: Vec<String> = beyond(data, range)
+        .into_iter()
+        .chain(outsized(data, told))
+        .chain(far_off(&survey))
+        .chain(first_step_alone(data))
+        .chain(suspicions)
+        .collect();
     if global.json {
         let splits: serde_json::Map<String, Value> =
             data.splits().map(|s| (s.name().name().into(), split_json(s, &survey))).collect();
@@ -186,6 +230,7 @@ fn split_json(split: &Split, survey: &Survey) -> Value {
                 "missing_features": s.missing,
                 "constant_features": s.constant,
                 "empty_rows": s.empty_rows,
+                "outliers": s.outliers,
                 "missing_rows": s.lacking,
             });
             (s.modality.name().into(), about)

@@ -90,7 +90,7 @@ struct Cli {
 /// What every verb understands.
 #[derive(Args)]
 struct Global {
-    /// Run on the adapter whose name contains NAME, any case (see `modalign devices`)
+    /// Run on the adapter of this number, or whose name contains NAME, any case (see `modalign devices`)
     #[arg(long, global = true, value_name = "NAME", help_heading = "Everywhere")]
     adapter: Option<String>,
     /// Do not measure which variants of kernels are the fastest here, nor use what was measured

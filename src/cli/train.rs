@@ -55,7 +55,7 @@ pub(super) struct TrainArgs {
     #[arg(
         long,
         value_name = "RUN",
-        conflicts_with_all = ["model", "preset", "config", "bert", "settings", "init", "out", "seed"]
+        conflicts_with_all = ["model", "preset", "config", "bert", "settings", "init", "out", "seed", "clip_labels"]
     )]
     resume: Option<PathBuf>,
     /// The run folder, new or empty [default: runs/DATA-PRESET-SEED, numbered if taken; with another
@@ -71,6 +71,9 @@ pub(super) struct TrainArgs {
     /// Where the numbers overflow or become NaN, show what each kernel of those steps wrote
     #[arg(long)]
     debug_numerics: bool,
+    /// Take labels beyond data.label_range for the nearest one within (data.clip_labels)
+    #[arg(long)]
+    clip_labels: bool,
     /// Stop after this many epochs at the latest (train.max_epochs)
     #[arg(long, value_name = "N")]
     max_epochs: Option<u32>,
@@ -131,6 +134,7 @@ fn begin(args: &TrainArgs, data: PathBuf, global: &Global) -> Result<(Claim, Out
     let last = [
         args.seed.map(|s| format!("train.seed={s}")),
         args.max_epochs.map(|n| format!("train.max_epochs={n}")),
+        args.clip_labels.then(|| "data.clip_labels=true".to_string()),
     ];
     let config = args.config.build(&last.into_iter().flatten().collect::<Vec<_>>())?;
     let name = || {

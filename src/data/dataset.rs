@@ -17,13 +17,15 @@ use crate::nn::BertShape;
 pub struct Options {
     /// Labels that are a number a row must lie in `-label_range..=label_range`.
     pub label_range: f32,
+    /// Take such labels beyond it for the nearest one within, instead of refusing the data.
+    pub clip_labels: bool,
     /// What the targets are; found from the data where this is nothing.
     pub task: Option<TaskKind>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { label_range: 3.0, task: None }
+        Options { label_range: 3.0, clip_labels: false, task: None }
     }
 }
 
@@ -77,10 +79,10 @@ impl Dataset {
     }
 
     /// The same with the targets of its task: the one that is asked for, or that its rows show.
-    pub(super) fn of_task(self, options: &Options) -> Result<Dataset> {
+    pub(super) fn of_task(mut self, options: &Options) -> Result<Dataset> {
         let (task, note) = task::find(&self, options.task)?;
         if task.one_number() {
-            in_range(&self, options.label_range)?;
+            in_range(&mut self, options)?;
         }
         Ok(Dataset { task_note: note, ..self.for_task(&task)? })
     }

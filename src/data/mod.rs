@@ -24,6 +24,7 @@ pub mod perturb;
 pub(crate) mod ridge;
 mod side;
 pub mod source;
+mod spread;
 pub mod stream;
 pub mod survey;
 pub mod synth;
@@ -44,7 +45,7 @@ pub use folds::{FEWEST_FOLDS, Fold, Folded, Folds};
 pub use groups::Group;
 pub use loader::{Batch, Loader};
 pub use modality::{Modality, StreamName, listed, shortened};
-pub use normalize::{FeatureStats, Standardise};
+pub use normalize::{FeatureStats, Normalize, Standardise};
 pub use perturb::{Damage, Perturbation};
 pub use source::{
     Contents, Memory, Row, Source, SplitContents, StreamContents, Target, TargetValues,

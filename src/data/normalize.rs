@@ -2,12 +2,64 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::spread::spreads;
 use super::{Modality, Split};
 use crate::error::{Error, Result};
 
 /// Standardised values are kept within this; only a feature that hardly varied in training and then
 /// leaps can get so far, and its f32 result must stay finite.
 const LIMIT: f32 = 1e6;
+/// And within this where wild values are expected: what is farther off is no measurement.
+const ROBUST_LIMIT: f32 = 20.0;
+
+/// Whether features are standardised before a model sees them, and by what.
+///
+/// In configurations `false`, `true` or `"robust"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub enum Normalize {
+    /// As they are.
+    None,
+    /// By the mean and the standard deviation of the training rows.
+    #[default]
+    Standard,
+    /// By the median and the range between the quartiles, which no few wild values move, and kept within ±20
+    /// of such deviations.
+    Robust,
+}
+
+/// How [`Normalize`] is written.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Switch(bool),
+    Word(String),
+}
+
+impl TryFrom<Written> for Normalize {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        match written {
+            Written::Switch(false) => Ok(Normalize::None),
+            Written::Switch(true) => Ok(Normalize::Standard),
+            Written::Word(word) if word == "robust" => Ok(Normalize::Robust),
+            Written::Word(word) => {
+                Err(format!("train.normalize: want true, false or \"robust\", got \"{word}\""))
+            }
+        }
+    }
+}
+
+impl From<Normalize> for Written {
+    fn from(normalize: Normalize) -> Written {
+        match normalize {
+            Normalize::None => Written::Switch(false),
+            Normalize::Standard => Written::Switch(true),
+            Normalize::Robust => Written::Word("robust".into()),
+        }
+    }
+}
 
 /// Mean and standard deviation of every feature, for the modalities it was fitted to. Small enough
 /// to be stored with a run, so that prediction treats features as training did.
@@ -31,6 +83,17 @@ pub struct FeatureStats {
     pub mean: Vec<f32>,
     /// Per feature; 1 where the feature is constant.
     pub std: Vec<f32>,
+    /// Standardised values are kept within ± this.
+    #[serde(default = "limit", skip_serializing_if = "is_limit")]
+    pub limit: f32,
+}
+
+fn limit() -> f32 {
+    LIMIT
+}
+
+fn is_limit(limit: &f32) -> bool {
+    *limit == LIMIT
 }
 
 impl Standardise {
@@ -46,15 +109,31 @@ impl Standardise {
         Ok(Standardise { streams, usual: Vec::new() })
     }
 
-    /// The same, and of the other modalities what is usual of their features, by some of the rows.
+    /// As [`fit`](Self::fit), by medians and quartiles of steps that are evenly spread over the rows.
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
-    pub fn with_usual(split: &Split, standardised: &[Modality]) -> Result<Standardise> {
-        let others = split.modalities().filter(|m| !standardised.contains(m));
+    pub fn fit_robust(split: &Split, modalities: &[Modality]) -> Result<Standardise> {
+        let every = |modality: &Modality| FeatureStats::fit_robust(split, *modality).transpose();
+        let streams = modalities.iter().filter_map(every).collect::<Result<_>>()?;
+        Ok(Standardise { streams, usual: Vec::new() })
+    }
+
+    /// These modalities standardised as `how` says, and of the others what is usual of their features, by
+    /// some of the rows.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    pub fn with_usual(split: &Split, modalities: &[Modality], how: Normalize) -> Result<Standardise> {
+        let fitted = match how {
+            Normalize::None => Standardise { streams: Vec::new(), usual: Vec::new() },
+            Normalize::Standard => Self::fit(split, modalities)?,
+            Normalize::Robust => Self::fit_robust(split, modalities)?,
+        };
+        let others = split.modalities().filter(|m| fitted.stats(*m).is_none());
         let usual = others.filter_map(|m| FeatureStats::fit(split, m, ENOUGH).transpose());
         let usual = usual.collect::<Result<_>>()?;
-        Ok(Standardise { usual, ..Self::fit(split, standardised)? })
+        Ok(Standardise { usual, ..fitted })
     }
 
     /// Whether anything is standardised.
@@ -108,19 +187,33 @@ impl FeatureStats {
         });
         let std = std.collect();
         let mean = mean.iter().map(|&m| m as f32).collect();
-        Ok(Some(FeatureStats { modality, mean, std }))
+        Ok(Some(FeatureStats { modality, mean, std, limit: LIMIT }))
+    }
+
+    /// By the spread of values that quantiles tell.
+    fn fit_robust(split: &Split, modality: Modality) -> Result<Option<FeatureStats>> {
+        let Some(stream) = split.stream(modality) else { return Ok(None) };
+        if (0..stream.rows).all(|row| stream.missing(row)) {
+            return Ok(None);
+        }
+        let spreads = spreads(&stream)?;
+        let mean = spreads.iter().map(|s| s.median).collect();
+        let std = spreads.iter().map(|s| s.scale).collect();
+        Ok(Some(FeatureStats { modality, mean, std, limit: ROBUST_LIMIT }))
     }
 
     /// Standardises the values of one valid step; padding must not pass through here.
     pub fn applied(&self, frame: impl Iterator<Item = f32>) -> impl Iterator<Item = f32> {
         frame
             .zip(self.mean.iter().zip(&self.std))
-            .map(|(x, (mean, std))| ((x - mean) / std).clamp(-LIMIT, LIMIT))
+            .map(|(x, (mean, std))| ((x - mean) / std).clamp(-self.limit, self.limit))
     }
 
     /// Checks that these statistics (which may come from a stored run) fit `dim` features.
     pub(super) fn fits(&self, split: &Split, dim: usize) -> Result<()> {
-        let usable = self.mean.iter().all(|m| m.is_finite())
+        let usable = self.limit > 0.0
+            && self.limit <= LIMIT
+            && self.mean.iter().all(|m| m.is_finite())
             && self.std.iter().all(|s| s.is_normal() && *s > 0.0);
         if self.mean.len() == dim && self.std.len() == dim && usable {
             return Ok(());
@@ -187,6 +280,30 @@ mod tests {
         assert!(sum.abs() < 1e-5);
     }
 
+    /// Two values out of all proportion, in a feature each.
+    #[test]
+    fn wild_values_flatten_nothing_where_the_scale_is_robust() {
+        let mut values: Vec<f32> = (0..400).map(|i| (i % 200) as f32 / 100.0 - 1.0).collect();
+        (values[10], values[301]) = (-3.4e38, 1e30);
+        let file = TensorFile::new().f32("train.audio", &[200, 1, 2], values).save();
+        let data = Dataset::open(file.path()).unwrap();
+        let train = data.split(SplitName::Train).unwrap();
+        let spread = |fitted: Standardise| {
+            let stats = fitted.stats(Modality::Audio).unwrap();
+            let row = stats.applied([0.5, 0.5].into_iter()).zip(stats.applied([0.0; 2].into_iter()));
+            row.map(|(a, b)| a - b).collect::<Vec<f32>>()
+        };
+        let flat = spread(Standardise::fit(train, &[Modality::Audio]).unwrap());
+        assert!(flat.iter().all(|x| *x < 1e-6), "{flat:?}");
+        let robust = Standardise::with_usual(train, &[Modality::Audio], Normalize::Robust).unwrap();
+        let wild: Vec<f32> = robust.stats(Modality::Audio).unwrap().applied([-3.4e38, 1e30].into_iter()).collect();
+        assert_eq!(wild, [-ROBUST_LIMIT, ROBUST_LIMIT]);
+        let text = serde_json::to_string(&robust).unwrap();
+        assert_eq!(serde_json::from_str::<Standardise>(&text).unwrap(), robust);
+        let robust = spread(robust);
+        assert!(robust.iter().all(|x| (0.5..1.0).contains(x)), "{robust:?}");
+    }
+
     #[test]
     fn survives_json() {
         let data = data();
@@ -202,6 +319,7 @@ mod tests {
             modality: Modality::Vision,
             mean: vec![0.0, -3e38],
             std: vec![f32::MIN_POSITIVE, 1.0],
+            limit: LIMIT,
         };
         let out: Vec<f32> = stats.applied([3e38, 3e38].into_iter()).collect();
         assert_eq!(out, [LIMIT, LIMIT]);

@@ -571,7 +571,7 @@ mod tests {
     #[test]
     fn the_label_range_can_be_set() {
         let file = small().save();
-        let options = Options { label_range: 1.0, task: None };
+        let options = Options { label_range: 1.0, ..Options::default() };
         let error = Dataset::open_with(file.path(), &options).unwrap_err().to_string();
         assert!(error.contains("row 2 is 2, outside -1..=1"), "{error}");
     }

@@ -3,9 +3,10 @@
 
 use safetensors::Dtype;
 
-use super::dataset::Dataset;
+use super::dataset::{Dataset, Options};
 use super::open::Checker;
 use super::stream::{floats, ints};
+use super::SplitName;
 use super::task::Table;
 use crate::error::{Error, Result};
 
@@ -14,25 +15,45 @@ pub(super) type Numbers = (Option<Vec<f32>>, Option<Table<f32>>);
 /// A class of each row, or several labels that it has or not.
 pub(super) type Classes = (Option<Vec<u32>>, Option<Table<u32>>);
 
-/// Checks that the numbers of all rows are what the settings say that they are.
-pub(super) fn in_range(data: &Dataset, range: f32) -> Result<()> {
+/// Checks that the numbers of all rows are what the settings say that they are, or makes them so where that
+/// is wanted.
+///
+/// # Errors
+/// [`Error::Data`], once for all labels beyond the range: how many, the largest, what to do.
+pub(super) fn in_range(data: &mut Dataset, options: &Options) -> Result<()> {
+    let range = options.label_range;
+    let outside = |label: f32| f64::from(label.abs()) > f64::from(range) + 1e-6;
+    let (mut all, mut beyond, mut farthest) = (0, 0, None::<(SplitName, usize, f32)>);
     for split in data.splits() {
         let labels = split.labels().unwrap_or_default();
-        let outside = |label: &f32| f64::from(label.abs()) > f64::from(range) + 1e-6;
-        if let Some(row) = labels.iter().position(outside) {
-            let label = labels[row];
-            return Err(Error::data(
-                data.path(),
-                format!(
-                    "{}.regression_labels, row {row} is {label}, outside -{range}..={range}; rescale the \
-                     labels, or allow for them with --set data.label_range={}",
-                    split.name(),
-                    label.abs().ceil()
-                ),
-            ));
+        all += labels.len();
+        for (row, label) in labels.iter().enumerate().filter(|(_, label)| outside(**label)) {
+            beyond += 1;
+            if farthest.is_none_or(|(.., most)| label.abs() > most.abs()) {
+                farthest = Some((split.name(), row, *label));
+            }
         }
     }
-    Ok(())
+    let Some((split, row, label)) = farthest else { return Ok(()) };
+    if options.clip_labels {
+        log::warn!(
+            "{beyond} of {all} labels are beyond ±{range} and taken for that (the farthest, {split} row {row}, \
+             is {label})"
+        );
+        for labels in data.splits.iter_mut().flatten().filter_map(|split| split.labels.as_mut()) {
+            labels.iter_mut().for_each(|label| *label = label.clamp(-range, range));
+        }
+        return Ok(());
+    }
+    Err(Error::data(
+        data.path(),
+        format!(
+            "{beyond} of {all} labels are outside -{range}..={range}, the farthest in \
+             {split}.regression_labels, row {row}: {label}; rescale the labels, allow for them with --set \
+             data.label_range={}, or take them for ±{range} with --set data.clip_labels=true",
+            label.abs().ceil()
+        ),
+    ))
 }
 
 impl Checker<'_> {

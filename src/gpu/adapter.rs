@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex};
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
-    /// Part of an adapter's name, any case. Without it `WGPU_ADAPTER_NAME` is read.
+    /// An adapter's number among those of [`list_adapters`], or part of its name, any case. Without it
+    /// `WGPU_ADAPTER_NAME`, part of a name, is read.
     pub adapter: Option<String>,
     /// Kernels of this family instead of the adapter's own; for tests and timings.
     pub family: Option<Family>,
@@ -32,7 +33,7 @@ pub struct GpuOptions {
 }
 
 impl GpuOptions {
-    /// The same, on the first adapter whose name has this part, in any case.
+    /// The same, on the adapter of this number, or the first whose name has this part, in any case.
     pub fn on(self, adapter: impl Into<String>) -> Self {
         GpuOptions { adapter: Some(adapter.into()), ..self }
     }
@@ -62,6 +63,8 @@ impl GpuOptions {
 #[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct AdapterSummary {
+    /// Its number, from 0, the best first: what [`GpuOptions::adapter`] chooses it by.
+    pub number: usize,
     /// Its name.
     pub name: String,
     /// vulkan, metal, dx12.
@@ -113,29 +116,71 @@ fn adapters() -> (wgpu::Instance, Vec<wgpu::Adapter>) {
     (instance, found)
 }
 
-fn matches(adapter: &wgpu::Adapter, wanted: &Option<String>) -> bool {
-    let name = adapter.get_info().name.to_lowercase();
-    wanted.as_ref().is_none_or(|w| name.contains(&w.to_lowercase()))
+/// Which adapter is wanted.
+enum Wanted {
+    Any,
+    /// The one of this number, from 0.
+    Number(usize),
+    /// One whose name has this part, in any case.
+    Named(String),
 }
 
-fn wanted_name(explicit: &Option<String>) -> Option<String> {
-    explicit.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok().filter(|n| !n.is_empty()))
+impl Wanted {
+    /// What an option asks for or, without one, the environment. Digits alone are a number in an option; in the
+    /// variable, which other programs read too, they are part of a name.
+    fn of(explicit: Option<&str>) -> Wanted {
+        let named = |name: &str| Wanted::Named(name.to_lowercase());
+        match explicit {
+            Some(given) => given.parse().map_or_else(|_| named(given), Wanted::Number),
+            None => match std::env::var("WGPU_ADAPTER_NAME") {
+                Ok(name) if !name.is_empty() => named(&name),
+                _ => Wanted::Any,
+            },
+        }
+    }
+
+    /// Whether it is the adapter of this number and name.
+    fn is(&self, number: usize, name: &str) -> bool {
+        match self {
+            Wanted::Any => true,
+            Wanted::Number(own) => *own == number,
+            Wanted::Named(part) => name.to_lowercase().contains(part),
+        }
+    }
+
+    /// The places of all that it may be, among adapters of these names.
+    fn among(&self, names: &[String]) -> Vec<usize> {
+        (0..names.len()).filter(|i| self.is(*i, &names[*i])).collect()
+    }
+}
+
+/// Adapters as a message lists them: `0 llvmpipe, 1 SwiftShader`.
+fn listed(names: &[String], which: impl IntoIterator<Item = usize>) -> String {
+    which.into_iter().map(|i| format!("{i} {}", names[i])).collect::<Vec<_>>().join(", ")
+}
+
+fn names(found: &[wgpu::Adapter]) -> Vec<String> {
+    found.iter().map(|a| a.get_info().name).collect()
 }
 
 /// What [`Gpu::new`] would choose from, best first.
 pub fn list_adapters() -> Vec<AdapterSummary> {
-    let wanted = wanted_name(&None);
-    let mut chosen = false;
-    adapters()
-        .1
+    list_adapters_for(None)
+}
+
+/// The same, with the mark on the one that [`GpuOptions::adapter`] would choose.
+pub fn list_adapters_for(adapter: Option<&str>) -> Vec<AdapterSummary> {
+    let found = adapters().1;
+    let first = Wanted::of(adapter).among(&names(&found)).first().copied();
+    found
         .iter()
-        .map(|a| {
+        .enumerate()
+        .map(|(number, a)| {
             let info = a.get_info();
             let features = a.features();
             let caps = Caps::read(&info, &a.limits(), features, None);
-            let first = !chosen && matches(a, &wanted);
-            chosen |= first;
             AdapterSummary {
+                number,
                 name: info.name,
                 kind: format!("{:?}", info.device_type).to_lowercase().replace("gpu", ""),
                 subgroups: caps.subgroup,
@@ -146,35 +191,56 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
                 pipeline_cache: features.contains(wgpu::Features::PIPELINE_CACHE),
                 backend: caps.backend,
                 driver: caps.driver,
-                chosen: first,
+                chosen: first == Some(number),
             }
         })
         .collect()
+}
+
+/// The place of the adapter that is wanted, and a sentence where a name means several.
+fn choose(wanted: &Wanted, names: &[String]) -> Result<(usize, Option<String>)> {
+    let fitting = wanted.among(names);
+    let all = || listed(names, 0..names.len());
+    match (fitting.as_slice(), wanted) {
+        ([only], _) => Ok((*only, None)),
+        ([first, ..], Wanted::Named(part)) => {
+            let said = format!(
+                "'{part}' is in the names of {} adapters ({}): number {first} is taken; a number instead of \
+                 the name chooses one",
+                fitting.len(),
+                listed(names, fitting.iter().copied())
+            );
+            Ok((*first, Some(said)))
+        }
+        ([first, ..], _) => Ok((*first, None)),
+        ([], Wanted::Number(number)) => {
+            Err(Error::NoAdapter(format!("none has the number {number}; there is: {}", all())))
+        }
+        ([], Wanted::Named(part)) => {
+            Err(Error::NoAdapter(format!("none is named like '{part}'; there is: {}", all())))
+        }
+        ([], Wanted::Any) => Err(Error::NoAdapter("none is usable".into())),
+    }
 }
 
 pub(super) fn open(options: &GpuOptions) -> Result<Gpu> {
     let phase = Phase::begin();
     let (instance, found) = adapters();
     phase.end(format_args!("{} adapters found", found.len()));
-    let wanted = wanted_name(&options.adapter);
-    let adapter = found.iter().find(|a| matches(a, &wanted)).ok_or_else(|| {
-        Error::NoAdapter(match (&wanted, found.is_empty()) {
-            (_, true) => match std::env::var("WGPU_BACKEND") {
-                // OpenGL is not among them: its compute shaders lack most of what the kernels are written in.
-                Ok(only) => format!(
-                    "WGPU_BACKEND is '{only}', and of that none is here; modalign runs on vulkan, metal and dx12"
-                ),
-                Err(_) => {
-                    "install a Vulkan driver (on Debian or Ubuntu: mesa-vulkan-drivers)".into()
-                }
-            },
-            (Some(w), false) => {
-                let names: Vec<_> = found.iter().map(|a| a.get_info().name).collect();
-                format!("none is named like '{w}'; there is: {}", names.join(", "))
-            }
-            (None, false) => "none is usable".into(),
-        })
-    })?;
+    if found.is_empty() {
+        return Err(Error::NoAdapter(match std::env::var("WGPU_BACKEND") {
+            // OpenGL is not among them: its compute shaders lack most of what the kernels are written in.
+            Ok(only) => format!(
+                "WGPU_BACKEND is '{only}', and of that none is here; modalign runs on vulkan, metal and dx12"
+            ),
+            Err(_) => "install a Vulkan driver (on Debian or Ubuntu: mesa-vulkan-drivers)".into(),
+        }));
+    }
+    let (place, said) = choose(&Wanted::of(options.adapter.as_deref()), &names(&found))?;
+    if let Some(said) = said.filter(|_| !options.quiet) {
+        log::warn!("{said}");
+    }
+    let adapter = &found[place];
     let phase = Phase::begin();
     let info = adapter.get_info();
     let features = adapter.features() & WANTED;
@@ -264,4 +330,25 @@ fn made(
         phase.end("loops probed");
     }
     Ok(gpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_are_chosen_by_number_and_by_name() {
+        let names = ["NVIDIA A", "llvmpipe (LLVM 15.0.6)", "NVIDIA A"].map(String::from);
+        let at = |wanted: &str| choose(&Wanted::of(Some(wanted)), &names);
+        for (wanted, place) in [("0", 0), ("1", 1), ("2", 2), ("LLVM 15", 1)] {
+            assert_eq!(at(wanted).unwrap(), (place, None), "{wanted}");
+        }
+        let (place, said) = at("nvidia").unwrap();
+        let said = said.unwrap();
+        assert!(place == 0 && said.contains("2 adapters (0 NVIDIA A, 2 NVIDIA A)"), "{said}");
+        for (wanted, word) in [("3", "the number 3"), ("intel", "'intel'")] {
+            let why = at(wanted).unwrap_err().to_string();
+            assert!(why.contains(word) && why.contains("1 llvmpipe"), "{why}");
+        }
+    }
 }

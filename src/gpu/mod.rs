@@ -10,7 +10,7 @@ mod probe;
 mod shader;
 mod simulated;
 
-pub use adapter::{AdapterSummary, GpuOptions, list_adapters};
+pub use adapter::{AdapterSummary, GpuOptions, list_adapters, list_adapters_for};
 pub(crate) use buffer::{Answer, stored, uniform_buffer};
 pub use buffer::{read_words, storage_buffer};
 pub use caps::{Caps, Family};

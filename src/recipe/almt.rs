@@ -19,7 +19,7 @@ use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Output, Recipe};
 use super::subnets::GROUP;
-use crate::data::{Reads, StreamSpec};
+use crate::data::{Normalize, Reads, StreamSpec};
 use crate::error::{Error, Result};
 use crate::nn::{Bert, Group, Init, ParamSpec, Reading, Schedule, linear, linear_specs};
 use crate::ops::Act;
@@ -81,7 +81,7 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
         config.sims();
     }
     let train = &mut config.train;
-    (train.batch_size, train.normalize) = (64, false);
+    (train.batch_size, train.normalize) = (64, Normalize::None);
     (train.max_epochs, train.early_stop) = (200, 32);
     train.lr = PartRates::of([(GROUP, 1e-4), (BERT, 1e-4)]);
     train.decay = PartRates::of([(GROUP, 1e-4), (BERT, 1e-4)]);

@@ -102,10 +102,11 @@ pub(super) fn all_three(
         offered.wanted(config, modality).ok_or_else(|| {
             Error::Config(format!(
                 "{} reads text, audio and vision together, and there is no {modality}: \
-                 model.modalities is '{}', and the streams of the data are: {}",
+                 model.modalities is '{}', and the streams of the data are: {}{}",
                 config.model.name,
                 config.model.modalities,
-                offered.names()
+                offered.names(),
+                offered.unread()
             ))
         })
     };

@@ -21,7 +21,7 @@ use super::model::Offered;
 use super::recipe::{Output, Recipe};
 use super::self_mm::reading;
 use super::subnets::GROUP;
-use crate::data::{Modality, Reads, StreamSpec};
+use crate::data::{Modality, Normalize, Reads, StreamSpec};
 use crate::error::Result;
 use crate::nn::{Bert, Group, Optimizer, ParamSpec, TokenVars, linear};
 use crate::ops::Act;
@@ -68,7 +68,7 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
         config.sims();
     }
     let train = &mut config.train;
-    (train.batch_size, train.normalize, train.clip_norm) = (batch, false, 2.0);
+    (train.batch_size, train.normalize, train.clip_norm) = (batch, Normalize::None, 2.0);
     train.lr = PartRates::of([(GROUP, lr), (BERT, lr)]);
     train.decay = PartRates::of([(GROUP, decay), (BERT, decay)]);
     config.bert.freeze_embeddings = true;

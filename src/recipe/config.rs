@@ -7,7 +7,7 @@ pub use super::sections::{
     BertConfig, BySense, ByStream, ClassWeights, DataConfig, ModelConfig, PartRates, Pooling,
     TaskChoice, TaskConfig, TextEncoder, TokenSource, TrainConfig,
 };
-use crate::data::Modality;
+use crate::data::{Modality, Normalize};
 use crate::error::{Error, Result};
 use crate::files::FORMAT;
 use crate::train::metrics::Convention;
@@ -44,7 +44,11 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             preset: "mosi".into(),
-            data: DataConfig { convention: Convention::Mosi, label_range: 3.0 },
+            data: DataConfig {
+                convention: Convention::Mosi,
+                label_range: 3.0,
+                clip_labels: false,
+            },
             task: TaskConfig::default(),
             train: TrainConfig {
                 batch_size: 32,
@@ -56,7 +60,7 @@ impl Default for Config {
                 max_epochs: 100,
                 early_stop: 8,
                 metric_for_best_model: by_loss(),
-                normalize: true,
+                normalize: Normalize::Standard,
                 clip_norm: 0.0,
                 clip_value: 0.0,
                 lr: PartRates::default(),
@@ -107,7 +111,7 @@ impl Config {
 
     /// CH-SIMS's conventions: labels in ±1, scored its way.
     pub fn sims(&mut self) {
-        self.data = DataConfig { convention: Convention::Sims, label_range: 1.0 };
+        (self.data.convention, self.data.label_range) = (Convention::Sims, 1.0);
     }
 
     /// Takes a model's own settings: of its `model` table the keys, the others as sections.
@@ -152,7 +156,7 @@ impl Config {
         if preset == "sims" {
             self.sims();
         }
-        (self.train.batch_size, self.train.normalize) = (batch, false);
+        (self.train.batch_size, self.train.normalize) = (batch, Normalize::None);
         self.train.lr = PartRates::of(groups.map(|(name, lr, _)| (name, lr)));
         self.train.decay = PartRates::of(groups.map(|(name, _, decay)| (name, decay)));
     }

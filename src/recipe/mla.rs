@@ -28,7 +28,7 @@ use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Begins, Column, Columns, Counts, Output, Recipe, StateSpec, Turn};
 use super::subnets::{Dropouts, Encoders, Subnets};
-use crate::data::{Modality, Reads, TaskKind};
+use crate::data::{Modality, Normalize, Reads, TaskKind};
 use crate::error::{Error, Result};
 use crate::nn::{Group, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
@@ -103,7 +103,7 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
         config.sims();
     }
     let train = &mut config.train;
-    (train.batch_size, train.early_stop, train.normalize) = (64, 0, false);
+    (train.batch_size, train.early_stop, train.normalize) = (64, 0, Normalize::None);
     train.lr = PartRates::of([(ENCODERS, 1e-3), (HEAD, 1e-3)]);
     train.decay = PartRates::of([(ENCODERS, 1e-4), (HEAD, 1e-4)]);
     config.set_own(&Settings {

@@ -27,12 +27,14 @@ pub struct Offered<'a> {
     pub counts: &'a [usize],
     /// How many training rows there are.
     pub rows: usize,
+    /// Whether its rows have sentences or token ids, which a pretrained encoder could read.
+    pub sentences: bool,
 }
 
 impl<'a> Offered<'a> {
     /// These streams with a number to predict, and no tokens.
     pub fn new(streams: &'a [StreamSpec]) -> Self {
-        Offered { streams, bert: None, task: &NUMBER, counts: &[], rows: 0 }
+        Offered { streams, bert: None, task: &NUMBER, counts: &[], rows: 0, sentences: false }
     }
 
     /// The stream of a modality, where there is one and a configuration wants it.
@@ -54,11 +56,21 @@ impl<'a> Offered<'a> {
     pub(super) fn none_wanted(&self, config: &Config) -> Error {
         Error::Config(format!(
             "model.modalities is '{}', and of the streams that {} reads the data has none of them; its \
-             streams are: {}",
+             streams are: {}{}",
             config.model.modalities,
             config.model.name,
-            self.names()
+            self.names(),
+            self.unread()
         ))
+    }
+
+    /// What becomes of its text where nothing reads it, for the end of a message.
+    pub(super) fn unread(&self) -> &'static str {
+        let text = self.streams.iter().any(|s| s.modality == Modality::Text);
+        match self.sentences && !text && self.bert.is_none() {
+            true => "; it has text, which a pretrained encoder reads: --bert FOLDER",
+            false => "",
+        }
     }
 
     /// Names of the streams, for a message.

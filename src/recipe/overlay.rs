@@ -62,9 +62,15 @@ fn fill(section: &mut Table, value: &Value, path: &str) -> Result<()> {
     Ok(())
 }
 
+/// Settings that are a switch or a word, and say themselves which words there are.
+const SWITCH_OR_WORD: [&str; 1] = ["train.normalize"];
+
 /// The value in the slot's type: integers serve as floats.
 fn fit(slot: &Value, value: Value, path: &str) -> Result<Value> {
     match (slot, value) {
+        (_, value @ (Value::Boolean(_) | Value::String(_))) if SWITCH_OR_WORD.contains(&path) => {
+            Ok(value)
+        }
         (Value::Float(_), Value::Integer(i)) => Ok(Value::Float(i as f64)),
         (slot, value) if slot.same_type(&value) => Ok(value),
         (slot, value) => Err(Error::Config(format!(

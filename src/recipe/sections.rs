@@ -1,6 +1,6 @@
 //! The sections of a configuration, as files have them, but for those that a model adds.
 
-use crate::data::{Modality, TaskKind, listed};
+use crate::data::{Modality, Normalize, TaskKind, listed};
 use crate::error::Result;
 use crate::nn::Group;
 use crate::train::metrics::Convention;
@@ -16,6 +16,9 @@ pub struct DataConfig {
     pub convention: Convention,
     /// Labels lie within ± this.
     pub label_range: f64,
+    /// Take labels beyond it for the nearest one within, instead of refusing them.
+    #[serde(default)]
+    pub clip_labels: bool,
 }
 
 /// What is to be predicted.
@@ -91,8 +94,9 @@ pub struct TrainConfig {
     /// What tells the best epoch: `loss`, the validation loss, or a score of the validation rows.
     #[serde(default = "by_loss")]
     pub metric_for_best_model: String,
-    /// Standardise audio and vision by the training split.
-    pub normalize: bool,
+    /// Standardise all streams but the text by the training split: `true`, `false`, or `"robust"`, by medians
+    /// and quartiles, where some values are no measurements.
+    pub normalize: Normalize,
     /// Clip the global gradient norm to this; 0 does not.
     pub clip_norm: f64,
     /// Clip each element of the gradients to ± this; 0 does not.

@@ -146,7 +146,7 @@ pub struct Human {
     /// Rows.
     pub rows: usize,
     /// Mean distance and correlation: of the multimodal label, of the generated one.
-    pub scores: [(f64, f64); 2],
+    pub scores: [(f64, Option<f64>); 2],
 }
 
 /// Compares the labels that a run ended with to those of people, where there are both.

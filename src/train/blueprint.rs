@@ -2,6 +2,7 @@
 //! adapter, and what `inspect` prints.
 
 use super::limits::{check_batch, check_schedule, check_task, check_unimodal, check_values};
+use super::remarks::say_what_is_lost;
 use super::opened::open_file;
 use super::text::outlined;
 use crate::data::{BatchShape, Dataset, Layout, Modality, SplitName, StreamSpec, shuffled};
@@ -129,6 +130,7 @@ impl Blueprint {
             check_schedule(model, data)?;
             check_task(model, data)?;
             check_values(model, data)?;
+            say_what_is_lost(model, data);
         }
         let rows = data.most_rows();
         let batch = model.config().train.batch_size.min(rows);
@@ -318,7 +320,9 @@ fn offered_by(
 pub(super) fn offer<'a>(streams: &'a [StreamSpec], data: &'a Dataset) -> Offered<'a> {
     let bert = data.text().map(|text| &text.shape);
     let rows = data.split(SplitName::Train).map_or(0, |s| s.rows());
-    Offered { streams, bert, task: data.task(), counts: data.counts(), rows }
+    let sentences =
+        data.splits().all(|s| s.raw_text().is_some()) || data.splits().all(|s| s.text_bert().is_some());
+    Offered { streams, bert, task: data.task(), counts: data.counts(), rows, sentences }
 }
 
 /// The streams of the data.

@@ -1,7 +1,7 @@
 //! What is said before training starts: a batch that does not fit, a schedule without any step.
 
-use super::metrics::{Metrics, NAMES};
-use crate::data::{Dataset, Modality, SplitName, TaskKind};
+use super::metrics::{Metrics, NAMES, undefined};
+use crate::data::{Dataset, Modality, Normalize, SplitName, TaskKind};
 use crate::error::{Error, Result};
 use crate::nn::{Params, Weights};
 use crate::recipe::{ClassWeights, Model};
@@ -53,11 +53,22 @@ const OVERFLOWS: f32 = 1e18;
 
 /// Refuses rows that no training step survives, and points at those that few do.
 pub(super) fn check_values(model: &Model, data: &Dataset) -> Result<()> {
-    let standardised = |m: Modality| model.config().train.normalize && m != Modality::Text;
+    let normalize = model.config().train.normalize;
+    let standardised = |m: Modality| normalize != Normalize::None && m != Modality::Text;
     // Not a text that is read as tokens.
     let read: Vec<Modality> = model.streams().iter().map(|s| s.modality).collect();
     for (modality, place, value) in data.outsized(LARGE) {
-        if standardised(modality) || !read.contains(&modality) {
+        if !read.contains(&modality) {
+            continue;
+        }
+        if standardised(modality) {
+            if normalize == Normalize::Standard {
+                log::warn!(
+                    "{place} goes up to {value:e}, and standardising by that makes all other values of the \
+                     feature alike: set it to 0 where it is no measurement, or train with \
+                     train.normalize=robust"
+                );
+            }
             continue;
         }
         if value.abs() > OVERFLOWS {
@@ -89,6 +100,13 @@ pub(super) fn check_task(model: &Model, data: &Dataset) -> Result<()> {
     let by = config.train.metric_for_best_model.as_str();
     let valid = data.split(SplitName::Valid).and_then(|s| s.targets());
     let names = Metrics::names(task, config.data.convention);
+    let numbers = valid.filter(|_| task.one_number()).map(|t| t.numbers()).unwrap_or_default();
+    if undefined(&numbers, config.data.convention).contains(&by) {
+        return Err(Error::Config(format!(
+            "train.metric_for_best_model is '{by}', by which the labels of valid cannot tell a good model: give \
+             loss or another score"
+        )));
+    }
     if by == "loss" || valid.is_none() || names.contains(&by) {
         return Ok(());
     }

@@ -18,6 +18,7 @@ mod numerics;
 mod opened;
 pub mod probe;
 mod profile;
+mod remarks;
 mod robust;
 mod run_files;
 mod scorer;
@@ -36,6 +37,7 @@ pub use lifecycle::{
     Observer, Outcome, RunOptions, resume, resume_in, resume_on, train, train_in, train_on,
 };
 pub use limits::LARGE;
+pub use remarks::first_step_alone;
 pub use lost::through_losses;
 pub use opened::{open_data, open_file};
 pub use profile::{By, Profile, Profiled, Row, profile};

@@ -17,7 +17,11 @@ use std::sync::mpsc::RecvTimeoutError;
 pub fn open_file(path: &Path, config: &Config) -> Result<Dataset> {
     let phase = Phase::begin();
     let options =
-        Options { label_range: config.data.label_range as f32, task: config.task.kind.kind() };
+        Options {
+            label_range: config.data.label_range as f32,
+            clip_labels: config.data.clip_labels,
+            task: config.task.kind.kind(),
+        };
     let data = in_time(path, options)?;
     phase.end(format_args!("{} opened and checked", path.display()));
     Ok(data)
@@ -87,10 +91,9 @@ pub(super) fn digest_ahead(data: &Arc<Dataset>) {
 /// Those of the rows' source.
 pub(super) fn statistics(data: &Dataset, config: &Config) -> Result<Option<Arc<Standardise>>> {
     let Some(split) = data.split(SplitName::Train) else { return Ok(None) };
-    let features = split.modalities().filter(|m| *m != Modality::Text);
-    let wanted: Vec<Modality> = features.filter(|_| config.train.normalize).collect();
+    let features: Vec<Modality> = split.modalities().filter(|m| *m != Modality::Text).collect();
     let phase = Phase::begin();
-    let fitted = Standardise::with_usual(split, &wanted)?;
-    phase.end(format_args!("means and deviations of {} modalities", wanted.len()));
+    let fitted = Standardise::with_usual(split, &features, config.train.normalize)?;
+    phase.end("means and deviations of features");
     Ok(Some(Arc::new(fitted)))
 }

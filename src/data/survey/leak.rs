@@ -110,16 +110,7 @@ impl Part {
         let share = labels.len().div_ceil(MOST);
         let kept: Vec<usize> =
             (0..labels.len()).filter(|row| (row / 16).is_multiple_of(share)).collect();
-        // By turns, since rows may be sorted by their label; the clips of a video go together.
-        let mut groups = HashMap::new();
-        let fold = kept.iter().enumerate().map(|(at, row)| {
-            let next = groups.len();
-            match split.ids().and_then(|ids| ids.get(*row)) {
-                Some(id) => *groups.entry(video(id)).or_insert(next) % FOLDS,
-                None => at % FOLDS,
-            }
-        });
-        let fold = fold.collect();
+        let fold = folds(split.ids(), &kept);
         let means = |row: &usize| &survey.means[row * dim..][..dim];
         let x: Vec<f32> = kept.iter().flat_map(means).copied().collect();
         let y: Vec<f64> = kept.iter().map(|row| labels[*row].into()).collect();
@@ -156,6 +147,30 @@ impl Part {
             .map(|(row, fold)| weights[*fold].as_ref().map_or(0.0, |w| dot(row, w)))
             .collect();
         (correlation(&guesses, &self.y), all)
+    }
+}
+
+/// The fold of each of these rows. By turns, since rows may be sorted by their label; the clips of a video
+/// go together where the ids name enough videos for that. Ids such as `clip_000` and `clip_001` look like
+/// clips of a single video: with all rows in one fold nothing would be left to learn from, so that each row
+/// then goes by itself.
+fn folds(ids: Option<&[String]>, kept: &[usize]) -> Vec<usize> {
+    let by_row = || (0..kept.len()).map(|at| at % FOLDS).collect();
+    let named: Option<Vec<&str>> =
+        kept.iter().map(|row| ids?.get(*row).map(|id| video(id))).collect();
+    let Some(named) = named else { return by_row() };
+    let mut groups = HashMap::new();
+    let by_video: Vec<usize> = named
+        .into_iter()
+        .map(|name| {
+            let next = groups.len();
+            *groups.entry(name).or_insert(next) % FOLDS
+        })
+        .collect();
+    let largest = (0..FOLDS).map(|fold| by_video.iter().filter(|f| **f == fold).count()).max();
+    match groups.len() >= FOLDS && largest.is_some_and(|rows| 2 * rows <= kept.len()) {
+        true => by_video,
+        false => by_row(),
     }
 }
 
@@ -296,6 +311,15 @@ mod tests {
         rows: [usize; 3],
         plant: impl Fn(SplitName, &[f32], &mut Vec<f32>, &mut Rng),
     ) -> Vec<Suspicion> {
+        found_among(rows, None, plant)
+    }
+
+    /// The same with rows that are called so, by their number.
+    fn found_among(
+        rows: [usize; 3],
+        id: Option<fn(usize) -> String>,
+        plant: impl Fn(SplitName, &[f32], &mut Vec<f32>, &mut Rng),
+    ) -> Vec<Suspicion> {
         let mut file = TensorFile::new();
         for (name, rows) in SplitName::ALL.into_iter().zip(rows) {
             let mut rng = Rng::keyed(&[7, name.index() as u64]);
@@ -312,6 +336,14 @@ mod tests {
                 labels,
             );
         }
+        if let Some(id) = id {
+            let ids = |n: usize| (0..n).map(id).collect::<Vec<_>>();
+            let side = SplitName::ALL.into_iter().zip(rows).map(|(name, rows)| {
+                (name.name().to_string(), serde_json::json!({ "id": ids(rows) }))
+            });
+            let side: serde_json::Map<_, _> = side.collect();
+            file = file.side(&serde_json::Value::Object(side).to_string());
+        }
         let saved = file.save();
         Survey::of(&Dataset::open(saved.path()).unwrap()).unwrap().suspicions
     }
@@ -320,6 +352,32 @@ mod tests {
     fn honest_features_raise_no_alarm() {
         for rows in [[600, 150, 200], [60, 20, 30], [2500, 400, 700], [40, 16, 16]] {
             assert_eq!(found(rows, |_, _, _, _| {}), [], "{rows:?}");
+        }
+    }
+
+    /// Rows whose ids name one video, or hardly more than one, look as honest and as dishonest as others.
+    #[test]
+    fn ids_of_a_single_video_change_nothing() {
+        let one: fn(usize) -> String = |row| format!("clip_{row:03}");
+        let three: fn(usize) -> String = |row| format!("speaker{}_{row}", row % 3);
+        let uneven: fn(usize) -> String = |row| match row % 20 {
+            other @ 0..6 => format!("other{other}_{row}"),
+            _ => format!("clip_{row}"),
+        };
+        let rows = [600, 150, 200];
+        for id in [one, three, uneven] {
+            assert_eq!(found_among(rows, Some(id), |_, _, _, _| {}), [], "{}", id(0));
+            let planted = found_among(rows, Some(id), |name, labels, audio, rng| {
+                for (row, label) in labels.iter().enumerate() {
+                    let known = if name == SplitName::Test { *label } else { 0.0 };
+                    let noise: Vec<f32> = (0..6).map(|_| rng.normal() as f32 * 1.5).collect();
+                    (0..6).for_each(|k| {
+                        audio[6 * row + k] = known + noise[k] - noise[(k + 1) % 6];
+                    });
+                }
+            });
+            let knows: Vec<_> = planted.iter().map(|s| s.knows[0].0).collect();
+            assert_eq!(knows, [SplitName::Test], "{}", id(0));
         }
     }
 

@@ -11,6 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 
 use super::dataset::{Dataset, Split};
+use super::spread::spreads;
 use super::stream::{Stream, floats};
 use super::{Modality, SplitName};
 use crate::error::Result;
@@ -40,10 +41,34 @@ pub struct StreamSurvey {
     pub empty_rows: usize,
     /// Samples of which the file says that they lack the modality.
     pub lacking: usize,
+    /// Features with values that are out of all proportion to their others.
+    pub outliers: Vec<Outlier>,
     /// A row of time means for each sample: what the search for leaks works on.
     #[serde(skip)]
     means: Vec<f32>,
 }
+
+/// A feature with values that are out of all proportion to its others: standardised by its mean and
+/// deviation, the others would all be alike.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outlier {
+    /// Which feature.
+    pub feature: usize,
+    /// The value that is the farthest from the median.
+    pub value: f32,
+    /// How far, in deviations told by the quartiles.
+    pub deviations: f64,
+    /// The samples that have such values, the first few.
+    pub rows: Vec<usize>,
+    /// How many samples have.
+    pub count: usize,
+}
+
+/// Values that are farther from their feature's median than this, in deviations told by its quartiles, are
+/// no measurements; what people measure may be dozens of them off.
+const FAR: f64 = 1000.0;
+/// Rows that are named.
+const NAMED: usize = 5;
 
 /// How valid steps are spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -121,6 +146,7 @@ fn look(split: &Split, stream: &Stream<'_>) -> Result<StreamSurvey> {
         let at = |i: usize| all.get(i).copied().unwrap_or(0);
         Lengths { min: at(0), median: at(rows / 2), mean, max: at(rows.saturating_sub(1)) }
     });
+    let outliers = outliers(stream, &low, &high)?;
     let split = split.name();
     Ok(StreamSurvey {
         modality,
@@ -133,8 +159,46 @@ fn look(split: &Split, stream: &Stream<'_>) -> Result<StreamSurvey> {
         constant,
         empty_rows,
         lacking,
+        outliers,
         means,
     })
+}
+
+/// The features of a stream with values far off, whose smallest and largest values are known.
+fn outliers(stream: &Stream<'_>, low: &[f32], high: &[f32]) -> Result<Vec<Outlier>> {
+    let spreads = spreads(stream)?;
+    let far = |k: usize, x: f32| {
+        (f64::from(x) - f64::from(spreads[k].median)).abs() / f64::from(spreads[k].scale)
+    };
+    // A value that all others are equal to has no deviation to be measured by.
+    let told = |k: usize| spreads[k].scale != 1.0 || low[k] != high[k];
+    let mut found: Vec<Outlier> = Vec::new();
+    for k in (0..stream.dim).filter(|k| low[*k] <= high[*k] && told(*k)) {
+        let (down, up) = (far(k, low[k]), far(k, high[k]));
+        if down.max(up) > FAR {
+            let value = if down > up { low[k] } else { high[k] };
+            let (deviations, rows) = (down.max(up), Vec::new());
+            found.push(Outlier { feature: k, value, deviations, rows, count: 0 });
+        }
+    }
+    if found.is_empty() {
+        return Ok(found);
+    }
+    for row in (0..stream.rows).filter(|row| !stream.missing(*row)) {
+        let values = stream.values(row)?;
+        let valid = &values[..stream.len(row) * stream.dim];
+        for one in &mut found {
+            let mut own = valid.iter().skip(one.feature).step_by(stream.dim);
+            if own.any(|x| far(one.feature, *x) > FAR) {
+                one.count += 1;
+                if one.rows.len() < NAMED {
+                    one.rows.push(row);
+                }
+            }
+        }
+    }
+    found.sort_by(|a, b| b.deviations.total_cmp(&a.deviations));
+    Ok(found)
 }
 
 /// Numbers as ranges: `0, 3-7, 12`; the first few where there are many.
@@ -210,6 +274,18 @@ mod tests {
         let lengths = audio.lengths.unwrap();
         assert_eq!((lengths.min, lengths.median, lengths.max), (1, 2, 2));
         assert_eq!(audio.means, [1.5, 0.0, 7.5, 0.0, 0.0, 0.0, 3.5, 0.0, 7.5]);
+    }
+
+    #[test]
+    fn features_with_values_far_off_are_named_with_their_rows() {
+        let mut values: Vec<f32> = (0..900).map(|i| (i * 7919 % 601) as f32 / 300.0 - 1.0).collect();
+        (values[30], values[31], values[601]) = (-3.4e38, 40.0, 1e6);
+        let file = TensorFile::new().f32("train.audio", &[100, 3, 3], values).save();
+        let survey = Survey::of(&Dataset::open(file.path()).unwrap()).unwrap();
+        let found = &survey.streams[0].outliers;
+        let told: Vec<_> = found.iter().map(|o| (o.feature, o.value, &o.rows[..], o.count)).collect();
+        // 40 is 50 deviations off, which happens.
+        assert_eq!(told, [(0, -3.4e38, &[3][..], 1), (1, 1e6, &[66][..], 1)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The settings of MISA, and MMSA's values of them.
 
+use crate::data::Normalize;
 use crate::error::Result;
 use crate::recipe::blocks::BERT;
 use crate::recipe::config::{
@@ -63,7 +64,7 @@ pub(in crate::recipe) fn preset(name: &str, config: &mut Config) -> Result<()> {
         config.sims();
     }
     let train = &mut config.train;
-    (train.batch_size, train.accumulate, train.normalize) = (batch, 2, false);
+    (train.batch_size, train.accumulate, train.normalize) = (batch, 2, Normalize::None);
     train.clip_value = clip;
     train.lr = PartRates::of([(GROUP, 1e-4), (BERT, 1e-4)]);
     train.decay = PartRates::of([(GROUP, 0.0), (BERT, 0.0)]);

@@ -4,7 +4,7 @@ mod classes;
 mod numbers;
 
 pub use classes::{ClassMetrics, Confusion, LabelMetrics, OfClass, label};
-pub use numbers::{Convention, NumberMetrics, class, classes, clipped, evaluate};
+pub use numbers::{Convention, NumberMetrics, class, classes, clipped, evaluate, left_out, undefined};
 
 use crate::data::{Targets, Task, TaskKind};
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ pub fn smaller_is_better(name: &str) -> bool {
 }
 
 /// Scores of one set of predictions, unrounded; shares are in 0..=1. A score that has no rows to stand
-/// on is left out; nothing is ever NaN.
+/// on, or whose targets are all alike, is left out; nothing is ever NaN.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metrics {
     scores: Vec<(String, f64)>,
@@ -98,7 +98,8 @@ impl Metrics {
                 // Conventions are of a sentiment's range; several numbers have ranges of their own.
                 let of = |k: usize| {
                     let all = evaluate(&column(said, k), &column(&truth, k), Convention::Mosi)?;
-                    Ok(owned([("MAE", all.mae), ("Corr", all.corr)]))
+                    let corr = all.corr.map(|corr| ("Corr", corr));
+                    Ok(owned([Some(("MAE", all.mae)), corr].into_iter().flatten()))
                 };
                 Self::in_the_mean(task, of)
             }
@@ -150,24 +151,28 @@ impl Metrics {
         for (k, name) in task.names.iter().enumerate() {
             each.push((name.clone(), of(k)?));
         }
-        let mut scores: Vec<(String, f64)> = Vec::new();
+        // One that says nothing of a number, since its targets are all alike, is not in the mean either.
+        let mut sums: Vec<(String, f64, f64)> = Vec::new();
         for (name, value) in each.iter().flat_map(|(_, own)| own) {
-            match scores.iter_mut().find(|(known, _)| known == name) {
-                Some((_, sum)) => *sum += value / each.len() as f64,
-                None => scores.push((name.clone(), value / each.len() as f64)),
+            match sums.iter_mut().find(|(known, ..)| known == name) {
+                Some((_, sum, of)) => (*sum, *of) = (*sum + value, *of + 1.0),
+                None => sums.push((name.clone(), *value, 1.0)),
             }
         }
+        let scores = sums.into_iter().map(|(name, sum, of)| (name, sum / of)).collect();
         Ok(Metrics { scores, each, confusion: None })
     }
 
     /// The scores that a task has, in the order of tables.
     pub fn names(task: &Task, convention: Convention) -> Vec<&'static str> {
-        // Two rows that have every score: of targets that are not 0, and classes that there are.
-        let one = match task.kind {
-            TaskKind::Classes => 0,
-            _ => 1f32.to_bits(),
+        // Two rows that have every score: of targets that differ and are not 0, and classes that there are.
+        let [first, second] = match task.kind {
+            TaskKind::Classes => [0; 2],
+            TaskKind::Labels => [1f32.to_bits(); 2],
+            TaskKind::Regression => [1f32, -1.0].map(f32::to_bits),
         };
-        let (words, said) = (vec![one; 2 * task.width()], vec![0.0; 2 * task.outputs()]);
+        let words = [vec![first; task.width()], vec![second; task.width()]].concat();
+        let said = vec![0.0; 2 * task.outputs()];
         let targets = Targets { words: &words, width: task.width() };
         let all = Self::of(task, &said, targets, convention).unwrap_or_default();
         all.entries().into_iter().map(|(name, _)| name).collect()
@@ -184,14 +189,11 @@ impl Metrics {
     }
 
     /// The scores that say most, the first of them first: `MAE` and `Corr`, `accuracy` and `f1_macro`,
-    /// or `f1` and `weighted_accuracy`.
+    /// or `f1` and `weighted_accuracy`; the first alone where the second says nothing.
     pub fn heads(&self) -> Vec<(&'static str, f64)> {
         let pairs = [["MAE", "Corr"], ["accuracy", "f1_macro"], ["f1", "weighted_accuracy"]];
-        let found = pairs.into_iter().map(|pair| {
-            let of = pair.into_iter().map(|name| Some((name, self.get(name)?)));
-            of.collect::<Option<Vec<_>>>()
-        });
-        found.flatten().next().unwrap_or_default()
+        let own = pairs.into_iter().find(|pair| self.get(pair[0]).is_some()).unwrap_or_default();
+        own.into_iter().filter_map(|name| Some((name, self.get(name)?))).collect()
     }
 
     /// Its [heads](Self::heads) in a line: `MAE 0.912  Corr 0.701`.

@@ -15,15 +15,16 @@ pub enum Convention {
 }
 
 /// Scores of one set of predictions, unrounded; shares are in 0..=1. A score that the convention
-/// lacks, or that has no rows to stand on, is `None` and is left out of JSON; nothing is ever NaN.
+/// lacks, that has no rows to stand on, or whose targets are all alike, so that any constant would be right,
+/// is `None` and is left out of JSON; nothing is ever NaN.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct NumberMetrics {
     /// Mean absolute error.
     #[serde(rename = "MAE")]
     pub mae: f64,
-    /// Pearson correlation; 0 where the predictions or the targets are constant.
-    #[serde(rename = "Corr")]
-    pub corr: f64,
+    /// Pearson correlation; 0 where the predictions are constant.
+    #[serde(rename = "Corr", default, skip_serializing_if = "Option::is_none")]
+    pub corr: Option<f64>,
     /// MOSI: clipped to [-3, 3] and rounded (half to even), share of equals.
     #[serde(rename = "Acc-7", default, skip_serializing_if = "Option::is_none")]
     pub acc7: Option<f64>,
@@ -58,7 +59,7 @@ impl NumberMetrics {
     pub fn entries(&self) -> Vec<(&'static str, f64)> {
         let values = [
             ("MAE", Some(self.mae)),
-            ("Corr", Some(self.corr)),
+            ("Corr", self.corr),
             ("Acc-7", self.acc7),
             ("Acc-5", self.acc5),
             ("Acc-3", self.acc3),
@@ -71,6 +72,33 @@ impl NumberMetrics {
         ];
         values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
+}
+
+/// The scores of a convention that these targets cannot tell good from bad by.
+pub fn undefined(truth: &[f32], convention: Convention) -> Vec<&'static str> {
+    // A guess that is right everywhere has all scores that there can be.
+    let Ok(there) = evaluate(truth, truth, convention) else { return Vec::new() };
+    let there = there.entries();
+    let all: &[&'static str] = match convention {
+        Convention::Mosi => {
+            &["Corr", "Acc-7", "Acc-5", "Acc-2 Has0", "F1 Has0", "Acc-2 Non0", "F1 Non0"]
+        }
+        Convention::Sims => &["Corr", "Acc-5", "Acc-3", "Acc-2", "F1"],
+    };
+    all.iter().copied().filter(|name| there.iter().all(|(own, _)| own != name)).collect()
+}
+
+/// The same in a sentence; nothing where all scores say something. `of` says whose targets they are.
+pub fn left_out(truth: &[f32], convention: Convention, of: &str) -> Option<String> {
+    let lacking = undefined(truth, convention);
+    let why = match (truth.iter().any(|t| *t < 0.0), truth.iter().any(|t| *t > 0.0)) {
+        _ if lacking.contains(&"Corr") => "its labels are all the same",
+        (false, _) => "no label is negative",
+        (_, false) => "no label is positive",
+        _ => "all labels that it counts are of one class",
+    };
+    let names = lacking.join(", ");
+    (!lacking.is_empty()).then(|| format!("{of}: {why}: {names} would say nothing and are left out"))
 }
 
 /// Scores `pred` against `truth` (one value per row, in label units).
@@ -195,11 +223,15 @@ fn errors(pred: &[f32], truth: &[f32]) -> NumberMetrics {
     }
 }
 
-fn pearson(a: &[f32], b: &[f32]) -> f64 {
+/// The correlation of predictions `a` and targets `b`.
+fn pearson(a: &[f32], b: &[f32]) -> Option<f64> {
     // Compared as they are: the mean of equal values may round to something else.
     let constant = |x: &[f32]| x.iter().all(|v| *v == x[0]);
-    if constant(a) || constant(b) {
-        return 0.0;
+    if constant(b) {
+        return None;
+    }
+    if constant(a) {
+        return Some(0.0);
     }
     let mean = |x: &[f32]| x.iter().map(|&v| f64::from(v)).sum::<f64>() / x.len() as f64;
     let (mean_a, mean_b) = (mean(a), mean(b));
@@ -211,16 +243,22 @@ fn pearson(a: &[f32], b: &[f32]) -> f64 {
         ab += x * y;
     }
     let scale = aa.sqrt() * bb.sqrt();
-    if scale > 0.0 { (ab / scale).clamp(-1.0, 1.0) } else { 0.0 }
+    Some(if scale > 0.0 { (ab / scale).clamp(-1.0, 1.0) } else { 0.0 })
 }
 
+/// `None` without rows, and where the targets are all of one class.
 fn accuracy<T: PartialEq>(
     pred: impl ExactSizeIterator<Item = T>,
-    truth: impl Iterator<Item = T>,
+    truth: impl Iterator<Item = T> + Clone,
 ) -> Option<f64> {
     let rows = pred.len();
+    let mut others = truth.clone();
+    let first = others.next()?;
+    if others.all(|t| t == first) {
+        return None;
+    }
     let right = pred.zip(truth).filter(|(p, t)| p == t).count();
-    (rows > 0).then(|| right as f64 / rows as f64)
+    Some(right as f64 / rows as f64)
 }
 
 fn pair_accuracy(pairs: &[(bool, bool)]) -> Option<f64> {
@@ -228,7 +266,7 @@ fn pair_accuracy(pairs: &[(bool, bool)]) -> Option<f64> {
 }
 
 /// F1 of each class, averaged with the classes' shares among the targets; pairs are
-/// (prediction, target). `None` without rows.
+/// (prediction, target). `None` without rows, and where the targets are all of one class.
 fn weighted_f1(pairs: &[(bool, bool)]) -> Option<f64> {
     let count = |p, t| pairs.iter().filter(|pair| **pair == (p, t)).count() as f64;
     let rows = pairs.len() as f64;
@@ -240,7 +278,8 @@ fn weighted_f1(pairs: &[(bool, bool)]) -> Option<f64> {
         // A class that neither side has contributes nothing.
         if total > 0.0 { support / rows * (2.0 * hit / total) } else { 0.0 }
     };
-    (rows > 0.0).then(|| f1(false) + f1(true))
+    let both = pairs.iter().any(|(_, t)| *t) && pairs.iter().any(|(_, t)| !*t);
+    both.then(|| f1(false) + f1(true))
 }
 
 #[cfg(test)]
@@ -260,7 +299,7 @@ mod tests {
     fn golden_values_of_the_reference() {
         let m = evaluate(&PRED, &TRUTH, Convention::Mosi).unwrap();
         assert_relative_eq!(m.mae, 0.275, epsilon = 1e-7);
-        assert_relative_eq!(m.corr, 0.9745219855, epsilon = 1e-7);
+        assert_relative_eq!(m.corr.unwrap(), 0.9745219855, epsilon = 1e-7);
         near(m.acc7, 0.875);
         near(m.acc5, 0.875);
         near(m.acc2_has0, 0.625);
@@ -320,8 +359,8 @@ mod tests {
     fn constant_values_correlate_with_nothing() {
         for value in [0.0, 0.1, 1.0e-30, 2.7] {
             let m = evaluate(&[value; 8], &TRUTH, Convention::Mosi).unwrap();
-            assert_eq!(m.corr, 0.0);
-            assert_eq!(evaluate(&TRUTH, &[0.1; 8], Convention::Sims).unwrap().corr, 0.0);
+            assert_eq!(m.corr, Some(0.0));
+            assert_eq!(evaluate(&TRUTH, &[0.1; 8], Convention::Sims).unwrap().corr, None);
         }
     }
 
@@ -344,6 +383,24 @@ mod tests {
         assert_eq!(names, wanted);
         let json = serde_json::to_value(m).unwrap();
         assert!(wanted.iter().all(|name| json[name].is_f64()));
+    }
+
+    /// What no model can be told by is no score: labels of one sign, of one class, all alike.
+    #[test]
+    fn scores_that_say_nothing_are_left_out_and_named() {
+        let names = |truth: &[f32], convention| -> Vec<&str> {
+            let said = vec![0.25; truth.len()];
+            evaluate(&said, truth, convention).unwrap().entries().iter().map(|e| e.0).collect()
+        };
+        let (mosi, sims) = (Convention::Mosi, Convention::Sims);
+        let whole = [0.0, 1.0, 2.0, 3.0];
+        assert_eq!(names(&whole, mosi), ["MAE", "Corr", "Acc-7", "Acc-5"]);
+        let said = left_out(&whole, mosi, "test").unwrap();
+        assert!(said.starts_with("test: no label is negative: Acc-2 Has0, F1 Has0,"), "{said}");
+        assert_eq!(names(&[0.25, 0.25], mosi), ["MAE"]);
+        assert!(left_out(&[0.25, 0.25], mosi, "valid").unwrap().contains("all the same"));
+        assert_eq!(names(&[0.2, 0.4, 0.6], sims), ["MAE", "Corr", "Acc-5"].map(|n| n).to_vec());
+        assert_eq!(left_out(&TRUTH, mosi, "test"), None);
     }
 
     #[test]
