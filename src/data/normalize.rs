@@ -124,7 +124,11 @@ impl Standardise {
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
-    pub fn with_usual(split: &Split, modalities: &[Modality], how: Normalize) -> Result<Standardise> {
+    pub fn with_usual(
+        split: &Split,
+        modalities: &[Modality],
+        how: Normalize,
+    ) -> Result<Standardise> {
         let fitted = match how {
             Normalize::None => Standardise { streams: Vec::new(), usual: Vec::new() },
             Normalize::Standard => Self::fit(split, modalities)?,
@@ -290,13 +294,15 @@ mod tests {
         let train = data.split(SplitName::Train).unwrap();
         let spread = |fitted: Standardise| {
             let stats = fitted.stats(Modality::Audio).unwrap();
-            let row = stats.applied([0.5, 0.5].into_iter()).zip(stats.applied([0.0; 2].into_iter()));
+            let row =
+                stats.applied([0.5, 0.5].into_iter()).zip(stats.applied([0.0; 2].into_iter()));
             row.map(|(a, b)| a - b).collect::<Vec<f32>>()
         };
         let flat = spread(Standardise::fit(train, &[Modality::Audio]).unwrap());
         assert!(flat.iter().all(|x| *x < 1e-6), "{flat:?}");
         let robust = Standardise::with_usual(train, &[Modality::Audio], Normalize::Robust).unwrap();
-        let wild: Vec<f32> = robust.stats(Modality::Audio).unwrap().applied([-3.4e38, 1e30].into_iter()).collect();
+        let wild: Vec<f32> =
+            robust.stats(Modality::Audio).unwrap().applied([-3.4e38, 1e30].into_iter()).collect();
         assert_eq!(wild, [-ROBUST_LIMIT, ROBUST_LIMIT]);
         let text = serde_json::to_string(&robust).unwrap();
         assert_eq!(serde_json::from_str::<Standardise>(&text).unwrap(), robust);

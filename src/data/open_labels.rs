@@ -3,10 +3,10 @@
 
 use safetensors::Dtype;
 
+use super::SplitName;
 use super::dataset::{Dataset, Options};
 use super::open::Checker;
 use super::stream::{floats, ints};
-use super::SplitName;
 use super::task::Table;
 use crate::error::{Error, Result};
 

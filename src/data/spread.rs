@@ -82,7 +82,10 @@ mod tests {
         let mut rng = Rng::keyed(&[3]);
         let mut values: Vec<f32> = (0..4000).map(|_| 5.0 + 2.0 * rng.normal() as f32).collect();
         let honest = spread(values.clone());
-        assert!((honest.median - 5.0).abs() < 0.1 && (honest.scale - 2.0).abs() < 0.1, "{honest:?}");
+        assert!(
+            (honest.median - 5.0).abs() < 0.1 && (honest.scale - 2.0).abs() < 0.1,
+            "{honest:?}"
+        );
         (values[7], values[900]) = (-3.4e38, 1e30);
         let wild = spread(values);
         assert!((wild.median - honest.median).abs() < 0.01, "{wild:?}");
@@ -94,8 +97,17 @@ mod tests {
         assert_eq!(spread(vec![7.5; 10]), Spread { median: 7.5, scale: 1.0 });
         assert_eq!(spread(Vec::new()), Spread { median: 0.0, scale: 1.0 });
         // Nine in ten are 0; the tenth is 1 or -1.
-        let rare: Vec<f32> =
-            (0..1000).map(|i| if i % 10 > 0 { 0.0 } else if i % 20 > 0 { 1.0 } else { -1.0 }).collect();
+        let rare: Vec<f32> = (0..1000)
+            .map(|i| {
+                if i % 10 > 0 {
+                    0.0
+                } else if i % 20 > 0 {
+                    1.0
+                } else {
+                    -1.0
+                }
+            })
+            .collect();
         let found = spread(rare);
         assert!(found.median == 0.0 && (found.scale - 0.3).abs() < 0.02, "{found:?}");
     }

@@ -44,11 +44,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             preset: "mosi".into(),
-            data: DataConfig {
-                convention: Convention::Mosi,
-                label_range: 3.0,
-                clip_labels: false,
-            },
+            data: DataConfig { convention: Convention::Mosi, label_range: 3.0, clip_labels: false },
             task: TaskConfig::default(),
             train: TrainConfig {
                 batch_size: 32,

@@ -32,7 +32,9 @@ fn beside(human: &[Human]) -> Markup {
     };
     let header = ["modality", "rows", "multimodal: MAE", "Corr", "generated: MAE", "Corr"];
     let rows = human.iter().map(|h| {
-        let scores = h.scores.iter().flat_map(|(mae, corr)| [fixed(*mae, 4), corr.map_or_else(|| "-".to_string(), |corr| fixed(corr, 4))]);
+        let scores = h.scores.iter().flat_map(|(mae, corr)| {
+            [fixed(*mae, 4), corr.map_or_else(|| "-".to_string(), |corr| fixed(corr, 4))]
+        });
         [h.modality.to_string(), h.rows.to_string()].into_iter().chain(scores).collect()
     });
     let grid = Grid::new(header, rows.collect());

@@ -2,8 +2,8 @@
 //! adapter, and what `inspect` prints.
 
 use super::limits::{check_batch, check_schedule, check_task, check_unimodal, check_values};
-use super::remarks::say_what_is_lost;
 use super::opened::open_file;
+use super::remarks::say_what_is_lost;
 use super::text::outlined;
 use crate::data::{BatchShape, Dataset, Layout, Modality, SplitName, StreamSpec, shuffled};
 use crate::error::{Error, Result};
@@ -320,8 +320,8 @@ fn offered_by(
 pub(super) fn offer<'a>(streams: &'a [StreamSpec], data: &'a Dataset) -> Offered<'a> {
     let bert = data.text().map(|text| &text.shape);
     let rows = data.split(SplitName::Train).map_or(0, |s| s.rows());
-    let sentences =
-        data.splits().all(|s| s.raw_text().is_some()) || data.splits().all(|s| s.text_bert().is_some());
+    let sentences = data.splits().all(|s| s.raw_text().is_some())
+        || data.splits().all(|s| s.text_bert().is_some());
     Offered { streams, bert, task: data.task(), counts: data.counts(), rows, sentences }
 }
 

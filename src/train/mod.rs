@@ -37,10 +37,10 @@ pub use lifecycle::{
     Observer, Outcome, RunOptions, resume, resume_in, resume_on, train, train_in, train_on,
 };
 pub use limits::LARGE;
-pub use remarks::first_step_alone;
 pub use lost::through_losses;
 pub use opened::{open_data, open_file};
 pub use profile::{By, Profile, Profiled, Row, profile};
+pub use remarks::first_step_alone;
 pub use robust::NOISE;
 pub use scorer::{Scorer, Scoring};
 pub use session::{Predictions, Representations, Session};

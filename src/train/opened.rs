@@ -16,12 +16,11 @@ use std::sync::mpsc::RecvTimeoutError;
 /// Bad data.
 pub fn open_file(path: &Path, config: &Config) -> Result<Dataset> {
     let phase = Phase::begin();
-    let options =
-        Options {
-            label_range: config.data.label_range as f32,
-            clip_labels: config.data.clip_labels,
-            task: config.task.kind.kind(),
-        };
+    let options = Options {
+        label_range: config.data.label_range as f32,
+        clip_labels: config.data.clip_labels,
+        task: config.task.kind.kind(),
+    };
     let data = in_time(path, options)?;
     phase.end(format_args!("{} opened and checked", path.display()));
     Ok(data)

@@ -79,7 +79,8 @@ mod tests {
         for i in 0..8 {
             let steps = [vec![first; dim], vec![1.0; 2 * dim]].concat();
             let target = Some(Target::Number(i as f32 / 4.0 - 1.0));
-            rows.push(SplitName::Train, Row { streams: vec![steps], target, ..Row::default() }).unwrap();
+            rows.push(SplitName::Train, Row { streams: vec![steps], target, ..Row::default() })
+                .unwrap();
         }
         rows.dataset(&Options::default()).unwrap()
     }

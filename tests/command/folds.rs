@@ -179,7 +179,8 @@ fn a_run_of_a_fold_is_a_run_of_its_own_rows() {
     let view = data.in_fold(&fold).unwrap();
     let senses = [Modality::Audio, Modality::Vision];
     let of = |data: &Dataset| {
-        Standardise::with_usual(data.split(SplitName::Train).unwrap(), &senses, Normalize::Standard).unwrap()
+        Standardise::with_usual(data.split(SplitName::Train).unwrap(), &senses, Normalize::Standard)
+            .unwrap()
     };
     let card = Saved::load(&place().at(name)).unwrap().card;
     assert_eq!(card.standardise, Some(of(&view)));

@@ -13,6 +13,7 @@ mod cli;
 mod examples;
 mod experiment;
 mod faults;
+mod field;
 mod folds;
 mod import_cli;
 mod matrix;

@@ -278,12 +278,14 @@ mod tests {
 
     #[test]
     fn features_with_values_far_off_are_named_with_their_rows() {
-        let mut values: Vec<f32> = (0..900).map(|i| (i * 7919 % 601) as f32 / 300.0 - 1.0).collect();
+        let mut values: Vec<f32> =
+            (0..900).map(|i| (i * 7919 % 601) as f32 / 300.0 - 1.0).collect();
         (values[30], values[31], values[601]) = (-3.4e38, 40.0, 1e6);
         let file = TensorFile::new().f32("train.audio", &[100, 3, 3], values).save();
         let survey = Survey::of(&Dataset::open(file.path()).unwrap()).unwrap();
         let found = &survey.streams[0].outliers;
-        let told: Vec<_> = found.iter().map(|o| (o.feature, o.value, &o.rows[..], o.count)).collect();
+        let told: Vec<_> =
+            found.iter().map(|o| (o.feature, o.value, &o.rows[..], o.count)).collect();
         // 40 is 50 deviations off, which happens.
         assert_eq!(told, [(0, -3.4e38, &[3][..], 1), (1, 1e6, &[66][..], 1)]);
     }

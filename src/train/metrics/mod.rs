@@ -4,7 +4,9 @@ mod classes;
 mod numbers;
 
 pub use classes::{ClassMetrics, Confusion, LabelMetrics, OfClass, label};
-pub use numbers::{Convention, NumberMetrics, class, classes, clipped, evaluate, left_out, undefined};
+pub use numbers::{
+    Convention, NumberMetrics, class, classes, clipped, evaluate, left_out, undefined,
+};
 
 use crate::data::{Targets, Task, TaskKind};
 use crate::error::{Error, Result};

@@ -98,7 +98,8 @@ pub fn left_out(truth: &[f32], convention: Convention, of: &str) -> Option<Strin
         _ => "all labels that it counts are of one class",
     };
     let names = lacking.join(", ");
-    (!lacking.is_empty()).then(|| format!("{of}: {why}: {names} would say nothing and are left out"))
+    (!lacking.is_empty())
+        .then(|| format!("{of}: {why}: {names} would say nothing and are left out"))
 }
 
 /// Scores `pred` against `truth` (one value per row, in label units).
