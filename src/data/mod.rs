@@ -42,6 +42,8 @@ pub use batch::{
 pub use dataset::{Dataset, Options, Split, Text};
 pub use folds::{FEWEST_FOLDS, Fold, Folded, Folds};
 pub use groups::Group;
+#[cfg(any(feature = "import", feature = "audio"))]
+pub(crate) use groups::clip_id;
 pub use loader::{Batch, Loader};
 pub use modality::{Modality, StreamName, listed, shortened};
 pub use normalize::{FeatureStats, Standardise};

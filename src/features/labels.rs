@@ -29,7 +29,7 @@ pub struct Labels {
 
 /// The id of a clip of a video, as MMSA writes it.
 pub fn clip_id(video: &str, clip: &str) -> String {
-    format!("{video}$_${clip}")
+    crate::data::clip_id(&[video, clip])
 }
 
 /// A recording's name without the ending that sound files have.

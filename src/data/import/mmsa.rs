@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::data::SplitName;
+use crate::data::{SplitName, clip_id};
 use memmap2::Mmap;
 
 use super::Fault;
@@ -270,7 +270,7 @@ impl Source<'_> {
         };
         let parts: Option<Vec<_>> =
             parts.iter().map(|part| plain(part).then(|| self.text(*part))?).collect();
-        Some(parts?.join("$_$"))
+        Some(clip_id(&parts?))
     }
 
     /// Whether a dict without splits is what MMSA-FET's run_single writes: fields of one clip.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Fault;
 use super::array::{Array, Kind};
 use super::budget::Budget;
-use crate::data::Modality;
+use crate::data::{Modality, clip_id};
 
 /// The values of a field, a row per sample.
 pub(super) enum Column {
@@ -111,7 +111,7 @@ pub(super) fn strings(array: &Array, budget: &mut Budget) -> Result<Vec<String>,
                 row.chunks_exact(size).map(|item| string(dtype.kind, dtype.big, item)).collect()
             }
         };
-        budget.text(&mut texts, &parts.join("$_$"))?;
+        budget.text(&mut texts, &clip_id(&parts))?;
     }
     Ok(texts)
 }
