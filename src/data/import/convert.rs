@@ -78,6 +78,8 @@ pub(super) struct Plan {
     pub(super) rows: [usize; 3],
     pub(super) notes: Vec<String>,
     pub(super) left: Vec<String>,
+    /// Of classes and targets.
+    pub(super) names: BTreeMap<String, Vec<String>>,
 }
 
 impl Plan {
@@ -130,6 +132,7 @@ pub(super) fn plan(
         rows: [0; 3],
         notes,
         left: std::mem::take(&mut table.left),
+        names: std::mem::take(&mut table.names),
     };
     leave_others(&mut table, &mut plan.left);
     padding::find(&mut table, budget)?;
