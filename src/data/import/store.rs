@@ -14,6 +14,7 @@ use super::array::{Array, DType, Payload};
 use super::budget::Budget;
 use super::columns::Columns;
 use super::csv::{self, Said};
+use super::hdf5::Hdf5;
 use super::npy::{self, Header};
 use super::table::{Column, strings};
 use super::tensors;
@@ -25,6 +26,8 @@ pub(super) enum Store {
     Folder(PathBuf),
     /// Names are those that `numpy.savez` was given, or those of tensors.
     Archive(BTreeMap<String, Entry>),
+    /// Names are paths of groups.
+    Hdf5(Hdf5),
 }
 
 /// An array of a file of several.
@@ -82,6 +85,7 @@ impl Store {
     pub(super) fn names(&self) -> Vec<String> {
         match self {
             Store::Archive(entries) => entries.keys().cloned().collect(),
+            Store::Hdf5(file) => file.names().to_vec(),
             Store::Folder(folder) => {
                 let mut names = Vec::new();
                 let each =
@@ -106,6 +110,7 @@ impl Store {
     pub(super) fn has(&self, name: &str) -> bool {
         match self {
             Store::Archive(entries) => entries.contains_key(name),
+            Store::Hdf5(file) => file.names().iter().any(|own| own == name),
             Store::Folder(folder) => folder.join(split_columns(name).0).is_file(),
         }
     }
@@ -141,11 +146,10 @@ impl Store {
             Store::Archive(entries) => match entries.get(name) {
                 Some(Entry::Npy { map, range }) => npy::column(map, range.clone(), budget),
                 Some(Entry::Tensor(array)) => tensors::column(array),
-                None => {
-                    let names = entries.keys().take(12).cloned().collect::<Vec<_>>().join(", ");
-                    Err(Fault::new(format!("the archive has no such array; it has: {names}")))
-                }
+                None => Err(self.absent()),
             },
+            Store::Hdf5(_) if !self.has(name) => Err(self.absent()),
+            Store::Hdf5(file) => file.column(name, texts, budget),
             Store::Folder(folder) => {
                 let (file, columns) = split_columns(name);
                 if !within(file) {
@@ -175,6 +179,13 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// An array that is not there.
+    fn absent(&self) -> Fault {
+        let names = self.names();
+        let names = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+        Fault::new(format!("the archive has no such array; it has: {names}"))
     }
 
     /// The sequence of one sample, steps x features, that is read when its turn comes, and what its table says.
@@ -305,7 +316,13 @@ fn numbers_as_texts(array: &Array, budget: &mut Budget) -> Result<Column, Fault>
 }
 
 /// How many times its size an archive may unpack to, beyond a fixed room.
-const UNPACKED: u64 = 200;
+pub(super) const UNPACKED: u64 = 200;
+
+/// Maps a temporary file that was written.
+pub(super) fn mapped(file: &File) -> Result<Mmap, Fault> {
+    // SAFETY: the file has no name and is ours alone.
+    unsafe { Mmap::map(file) }.map_err(|e| Fault::new(format!("it cannot be unpacked ({e})")))
+}
 
 /// Unpacks an array into a temporary file: no more than its own header says, and than `room`.
 fn unpacked(file: &mut impl Read, room: u64) -> Result<Mmap, Fault> {
@@ -322,8 +339,7 @@ fn unpacked(file: &mut impl Read, room: u64) -> Result<Mmap, Fault> {
     out.write_all(&head).map_err(fail)?;
     io::copy(&mut file.take(rest), &mut out).map_err(fail)?;
     out.flush().map_err(fail)?;
-    // SAFETY: the file has no name and is ours alone.
-    let map = unsafe { Mmap::map(&out) }.map_err(fail)?;
+    let map = mapped(&out)?;
     if map.len() as u64 > room {
         return Err(Fault::new(format!(
             "the archive would unpack to more than {UNPACKED} times its size, which no features do; \
