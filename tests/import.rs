@@ -2,6 +2,8 @@
 
 #[path = "import/bombs.rs"]
 mod bombs;
+#[path = "import/brought.rs"]
+mod brought;
 #[path = "import/field.rs"]
 mod field;
 #[path = "import/fuzzed.rs"]

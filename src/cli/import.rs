@@ -19,15 +19,18 @@ it is run.
 
 Read, too: MAG-BERT's lists of ((words, vision, audio), label, id), OrderedDict and defaultdict, and the one
 clip that MMSA-FET's run_single writes (a row of test). A row without a step lacks that modality. Of labels
-of several columns --label-column takes one.
+of several columns --label-column takes one. A .safetensors file may have numbers of any type (lengths of 64
+bits, halves, labels of one column); ids and texts come from NAME.json beside it. HDF5 files are those of h5py,
+and MATLAB's .mat files of -v7.3, whose cell arrays are strings, or steps x features of each row; of CMU's .csd
+files it is said what they are, and nothing is taken.
 
 What is mended, and said: -inf of audio becomes 0, as in MMSA's own loader (NaN and other infinities
 stop the import, or become 0 with --nan-to-zero); lengths are held to 1..=steps; aligned files get
 lengths from the attention mask; rows padded at the front are moved to the beginning; lines of
 text_bert and audio/vision under each other's names are put in order; all types become f32 or i32.
 
-Arrays of .npz files and files of folders that are named like train_audio or train/audio.npy need no
-mapping. Others do; {split} stands for train, valid and test:
+Arrays of .npz, .safetensors and HDF5 files and files of folders that are named like train_audio,
+train.audio or train/audio.npy need no mapping. Others do; {split} stands for train, valid and test:
 
   [fields]
   audio             = \"{split}/covarep.npy\"        # rows x steps x features
@@ -42,7 +45,13 @@ line (or row) for each step, padded to the longest:
   id                = \"meta.csv:id\"
   regression_labels = \"meta.csv:label\"
   text              = \"sentences.npy\"
-  vision            = \"openface/{id}.csv:AU01_r..AU45_r\"  # a span of columns
+  vision            = \"openface/{id}.csv:AU*_r,gaze_*\"  # families of columns
+
+Columns are a list of names, of families with * for anything, and of spans first..last. Without a list all
+are taken but those that count or name the lines (openSMILE's name and frameTime; OpenFace's frame, face_id,
+timestamp, confidence and success). Cells are parted by commas, semicolons or tabs, or by blanks in tables of
+numbers alone. A first line of numbers is data: then columns go by number, as in {id}.csv:0..73. Lines with
+success 0, in which OpenFace found no face, are all 0; a sample without any other lacks the modality.
 
 In an .npz the names are those of its arrays: audio = \"X_{split}_audio\".
 
@@ -55,13 +64,13 @@ Examples:
 #[derive(Args)]
 #[command(after_help = HELP)]
 pub(super) struct ImportArgs {
-    /// A pickle of MMSA's kind, an .npz archive, or a folder of .npy and .csv files
+    /// A pickle of MMSA's kind, an .npz archive, a .safetensors or HDF5 file, or a folder of .npy and .csv files
     #[arg(value_name = "FILE|FOLDER")]
     source: PathBuf,
     /// The data set to write; ids and texts go into NAME.json beside it
     #[arg(long, value_name = "NAME.safetensors")]
     out: PathBuf,
-    /// Which array is which field (for .npz files and folders; below)
+    /// Which array is which field (for .npz, .safetensors and HDF5 files and for folders; below)
     #[arg(long, value_name = "MAP.toml")]
     map: Option<PathBuf>,
     /// Put 0 for features that are NaN or infinite, instead of stopping at the first

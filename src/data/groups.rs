@@ -71,12 +71,21 @@ impl From<Group> for String {
     }
 }
 
+/// What stands between a video and its clip in MMSA's ids.
+const CLIP_MARK: &str = "$_$";
+
+/// The id of a clip, from its video and its number, or its start and its end, as MMSA joins them.
+#[cfg(any(feature = "import", feature = "audio"))]
+pub(crate) fn clip_id<T: std::borrow::Borrow<str>>(parts: &[T]) -> String {
+    parts.join(CLIP_MARK)
+}
+
 /// The video of a clip: MMSA writes `video$_$clip`, CMU's toolkit `video[clip]`, others `video_clip`.
 pub(super) fn video(id: &str) -> &str {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let bracket = || id.strip_suffix(']')?.rsplit_once('[').filter(|(_, clip)| number(clip));
     let last = || id.rsplit_once('_').filter(|(_, clip)| number(clip));
-    id.split_once("$_$").or_else(bracket).or_else(last).map_or(id, |(video, _)| video)
+    id.split_once(CLIP_MARK).or_else(bracket).or_else(last).map_or(id, |(video, _)| video)
 }
 
 /// The group of every row, through train, valid and test, numbered in the order in which they come.

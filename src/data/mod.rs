@@ -43,6 +43,8 @@ pub use batch::{
 pub use dataset::{Dataset, Options, Split, Text};
 pub use folds::{FEWEST_FOLDS, Fold, Folded, Folds};
 pub use groups::Group;
+#[cfg(any(feature = "import", feature = "audio"))]
+pub(crate) use groups::clip_id;
 pub use loader::{Batch, Loader};
 pub use modality::{Modality, StreamName, listed, shortened};
 pub use normalize::{FeatureStats, Normalize, Standardise};
@@ -57,6 +59,21 @@ pub use tokenizer::Tokenizer;
 #[cfg(feature = "bench")]
 pub(crate) use tokens::fill_runs;
 pub use tokens::{TokenLayout, TokenRows, Tokenised, fill_tokens, packed_rows};
+
+/// What stands between the cells of a table, by its first line: a tab, a semicolon or a comma, whichever is
+/// there most often outside of quotes.
+#[cfg(any(feature = "import", feature = "audio"))]
+pub(crate) fn delimiter(first_line: &[u8]) -> u8 {
+    let mut quoted = false;
+    let mut counts = [(0, b'\t'), (0, b';'), (0, b',')];
+    for byte in first_line {
+        quoted ^= *byte == b'"';
+        for (count, mark) in &mut counts {
+            *count += usize::from(!quoted && mark == byte);
+        }
+    }
+    counts.into_iter().max_by_key(|(count, _)| *count).map_or(b',', |(_, mark)| mark)
+}
 
 /// A part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -66,19 +66,24 @@ fn peek(path: &Path) -> Result<()> {
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut first));
     read.map_err(Error::io("read", path))?;
     let header = u64::from_le_bytes(first[..8].try_into().unwrap_or_default());
-    match first[8] == b'{' && header <= MOST_HEADER && header + 8 <= size {
+    match begins_so(&first) && header + 8 <= size {
         true => Ok(()),
         false => Err(unreadable(path, (&first, size), SafeTensorError::InvalidHeaderLength)),
     }
+}
+
+/// Whether a file begins as a safetensors file does: with a length, and a header in JSON.
+pub(super) fn begins_so(bytes: &[u8]) -> bool {
+    let header = bytes.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+    header.is_some_and(|n| n <= MOST_HEADER) && bytes.get(8) == Some(&b'{')
 }
 
 /// Bytes of a header, at most: as the format has it.
 const MOST_HEADER: u64 = 100_000_000;
 
 /// Says whether a file is cut short or another kind of file altogether.
-fn unreadable(path: &Path, (map, size): (&[u8], u64), error: SafeTensorError) -> Error {
-    let header = map.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
-    let looks_right = header.is_some_and(|n| n <= MOST_HEADER) && map.get(8) == Some(&b'{');
+pub(super) fn unreadable(path: &Path, (map, size): (&[u8], u64), error: SafeTensorError) -> Error {
+    let looks_right = begins_so(map);
     let detail = match error {
         _ if size == 0 => "the file is empty; write or copy it again".into(),
         SafeTensorError::InvalidHeaderLength if looks_right => {
@@ -242,6 +247,11 @@ impl Checker<'_> {
         )))
     }
 
+    /// What mends types and shapes.
+    fn mended(&self) -> String {
+        format!("mend it with modalign import {} --out NAME.safetensors", self.path.display())
+    }
+
     /// Finds a tensor and checks its type and shape; `axes` names its axes for the message.
     pub(super) fn field(
         &self,
@@ -253,14 +263,18 @@ impl Checker<'_> {
         let Some(info) = self.tensors.get(tensor) else { return Ok(None) };
         if info.dtype != dtype {
             return Err(self.error(format!(
-                "{tensor} holds {} values, wanted {dtype}; convert it and write the file again",
-                info.dtype
+                "{tensor} holds {} values, wanted {dtype}: {}",
+                info.dtype,
+                self.mended()
             )));
         }
         if info.shape.len() != axes.len() || info.shape.contains(&0) {
+            let advice = match info.shape.contains(&0) {
+                true => "reshape it and write the file again".into(),
+                false => self.mended(),
+            };
             return Err(self.error(format!(
-                "{tensor} has shape {:?}, wanted {} with no axis of 0; reshape it and write the \
-                 file again",
+                "{tensor} has shape {:?}, wanted {} with no axis of 0: {advice}",
                 info.shape,
                 axes.join(" x ")
             )));

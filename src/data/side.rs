@@ -53,28 +53,30 @@ impl Side {
 
 /// Adds ids and texts to `splits`.
 pub(super) fn attach(side: &Side, splits: &mut [Option<Split>; 3]) -> Result<()> {
-    let Side { path, root } = side;
-    let bad = |detail: String| Error::data(path, detail);
     for name in SplitName::ALL {
-        let (Some(split), Some(value)) = (&mut splits[name.index()], root.get(name.name())) else {
-            continue;
-        };
-        let Some(fields) = value.as_object() else {
-            return Err(bad(format!("{name} is not an object; it wants lists `id`, `raw_text`")));
-        };
-        split.ids = list(path, name, "id", fields, split.rows)?;
-        split.raw_text = list(path, name, "raw_text", fields, split.rows)?;
+        let Some(split) = &mut splits[name.index()] else { continue };
+        split.ids = list(side, name, "id", split.rows)?;
+        split.raw_text = list(side, name, "raw_text", split.rows)?;
     }
     Ok(())
 }
 
-fn list(
-    path: &Path,
+/// The strings of a field of a split of so many rows.
+///
+/// # Errors
+/// [`Error::Data`] naming the side file, where they are no strings or of other rows.
+pub(super) fn list(
+    side: &Side,
     split: SplitName,
     field: &str,
-    fields: &Map<String, Value>,
     rows: usize,
 ) -> Result<Option<Vec<String>>> {
+    let Side { path, root } = side;
+    let Some(value) = root.get(split.name()) else { return Ok(None) };
+    let Some(fields) = value.as_object() else {
+        let detail = format!("{split} is not an object; it wants lists `id`, `raw_text`");
+        return Err(Error::data(path, detail));
+    };
     let Some(value) = fields.get(field) else { return Ok(None) };
     let items: Option<Vec<String>> = value.as_array().and_then(|items| {
         items

@@ -2,7 +2,7 @@
 //! any.
 
 use super::{COLUMNS, Features, HOP, Label, RATE};
-use crate::data::SplitName;
+use crate::data::{Modality, SplitName};
 use crate::error::{Error, Result};
 use crate::files;
 use safetensors::tensor::{Dtype, TensorView};
@@ -47,8 +47,8 @@ impl Collection {
     }
 
     /// Writes `NAME.safetensors` with `SPLIT.audio` (rows × steps × 33, zero past a recording's
-    /// end), `SPLIT.audio_lengths` and, where there are labels, `SPLIT.regression_labels`; and
-    /// beside it `NAME.json` with the ids, and the texts where all have one. No recording gets more
+    /// end), `SPLIT.audio_lengths` and, where there are labels, `SPLIT.regression_labels`, with those of one
+    /// modality alone as `_T`, `_A` and `_V`; and beside it `NAME.json` with the ids, and the texts where all have one. No recording gets more
     /// than `most` steps; what is later is left out.
     ///
     /// # Errors
@@ -88,13 +88,18 @@ impl Collection {
                 name("audio_lengths"),
                 (Dtype::I32, rows.clone(), bytemuck::cast_slice(&lengths).to_vec()),
             );
-            let labels: Option<Vec<f32>> =
-                clips.iter().map(|c| c.label.as_ref().map(|l| l.value)).collect();
-            if let Some(labels) = labels {
-                tensors.insert(
-                    name("regression_labels"),
-                    (Dtype::F32, rows, bytemuck::cast_slice(&labels).to_vec()),
-                );
+            let of = |label: &dyn Fn(&Label) -> Option<f32>| -> Option<Vec<f32>> {
+                clips.iter().map(|c| label(c.label.as_ref()?)).collect()
+            };
+            let mut labels = vec![("regression_labels".to_string(), of(&|l| Some(l.value)))];
+            for (at, modality) in Modality::KNOWN.into_iter().enumerate() {
+                let field = format!("regression_labels_{}", modality.short());
+                labels.push((field, of(&|l| l.unimodal[at])));
+            }
+            for (field, values) in labels {
+                let Some(values) = values else { continue };
+                let bytes = bytemuck::cast_slice(&values).to_vec();
+                tensors.insert(name(&field), (Dtype::F32, rows.clone(), bytes));
             }
             let ids: Vec<&str> = clips.iter().map(|c| c.id.as_str()).collect();
             let texts: Option<Vec<&str>> =

@@ -1,6 +1,6 @@
 //! Tables of labels of recordings: our own `id,label[,split][,text]`, and MMSA-FET's `label.csv`.
 
-use crate::data::SplitName;
+use crate::data::{Modality, SplitName, clip_id as joined, delimiter};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +16,8 @@ pub struct Label {
     pub split: Option<SplitName>,
     /// What is said, where the table says so.
     pub text: Option<String>,
+    /// The sentiment of text, audio and vision alone, each where the table says it of every recording.
+    pub unimodal: [Option<f32>; 3],
 }
 
 /// A table that was read.
@@ -29,7 +31,7 @@ pub struct Labels {
 
 /// The id of a clip of a video, as MMSA writes it.
 pub fn clip_id(video: &str, clip: &str) -> String {
-    format!("{video}$_${clip}")
+    joined(&[video, clip])
 }
 
 /// A recording's name without the ending that sound files have.
@@ -41,7 +43,8 @@ fn without_ending(name: &str) -> &str {
 }
 
 /// Reads a table whose first line names its columns: `id`, or MMSA's `video_id` and `clip_id`; `label`; and
-/// perhaps `split`, which MMSA calls `mode`, and `text`. Commas, semicolons or tabs are between them.
+/// perhaps `split`, which MMSA calls `mode`, `text`, and `label_T`, `label_A` and `label_V`, the sentiment of
+/// one modality alone. Commas, semicolons or tabs are between them.
 ///
 /// # Errors
 /// [`Error::Io`] and, naming the line, [`Error::Data`].
@@ -50,10 +53,10 @@ pub fn read_labels(path: impl AsRef<Path>) -> Result<Labels> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
-    let most = |mark: &u8| first.iter().filter(|b| *b == mark).count();
-    let delimiter = [b'\t', b';', b','].into_iter().max_by_key(most).unwrap_or(b',');
-    let mut reader =
-        csv::ReaderBuilder::new().trim(csv::Trim::All).delimiter(delimiter).from_reader(bytes);
+    let mut reader = csv::ReaderBuilder::new()
+        .trim(csv::Trim::All)
+        .delimiter(delimiter(first))
+        .from_reader(bytes);
     // The reader's own count is one behind after a line that ends as Windows has it.
     let line_at = |at: Option<&csv::Position>| {
         let at = at.map_or(0, |at| at.byte() as usize).min(bytes.len());
@@ -78,9 +81,14 @@ pub fn read_labels(path: impl AsRef<Path>) -> Result<Labels> {
         return Err(bad(1, detail));
     };
     let (split, text) = (column("split").or(column("mode")), column("text"));
-    let read = |at: usize| id.contains(&at) || [Some(label), split, text].contains(&Some(at));
+    let own = Modality::KNOWN.map(|m| column(&format!("label_{}", m.short())));
+    let read = |at: usize| {
+        id.contains(&at)
+            || [Some(label), split, text].contains(&Some(at))
+            || own.contains(&Some(at))
+    };
     let unread = header.iter().enumerate().filter(|(at, _)| !read(*at));
-    let unread = unread.map(|(_, name)| name.to_string()).collect();
+    let mut unread: Vec<String> = unread.map(|(_, name)| name.to_string()).collect();
     let mut rows = BTreeMap::new();
     for record in reader.records() {
         let record = record.map_err(unreadable)?;
@@ -92,19 +100,33 @@ pub fn read_labels(path: impl AsRef<Path>) -> Result<Labels> {
             Some([video, clip]) => clip_id(video, without_ending(clip)),
             _ => return Err(bad(line, "no id".into())),
         };
-        let value = field(Some(label)).and_then(|l| l.parse::<f32>().ok());
-        let value = value.filter(|v| v.is_finite()).ok_or_else(|| {
-            bad(line, format!("'{}' is no label", field(Some(label)).unwrap_or_default()))
-        })?;
+        let number = |given: &str| match given.parse::<f32>().ok().filter(|v| v.is_finite()) {
+            Some(value) => Ok(value),
+            None => Err(bad(line, format!("'{given}' is no label"))),
+        };
+        let value = number(field(Some(label)).unwrap_or_default())?;
+        let mut unimodal = [None; 3];
+        for (slot, at) in unimodal.iter_mut().zip(own) {
+            *slot = field(at).map(number).transpose()?;
+        }
         let split = match field(split) {
             None => None,
             Some(given) => Some(SplitName::known_as(given).ok_or_else(|| {
                 bad(line, format!("split '{given}': want train, valid (or dev) or test"))
             })?),
         };
-        let row = Label { value, split, text: field(text).map(Into::into) };
+        let row = Label { value, split, text: field(text).map(Into::into), unimodal };
         if rows.insert(name.clone(), row).is_some() {
             return Err(bad(line, format!("'{name}' comes a second time")));
+        }
+    }
+    // A model needs the labels of all rows: what some of them lack is of no use.
+    for (at, modality) in Modality::KNOWN.into_iter().enumerate() {
+        let lacking = rows.values().filter(|row: &&Label| row.unimodal[at].is_none()).count();
+        if own[at].is_some() && lacking > 0 {
+            rows.values_mut().for_each(|row| row.unimodal[at] = None);
+            let (name, all) = (modality.short(), rows.len());
+            unread.push(format!("label_{name} ({lacking} of {all} rows have none)"));
         }
     }
     Ok(Labels { rows, unread })

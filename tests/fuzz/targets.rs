@@ -16,7 +16,7 @@ use std::path::Path;
 pub type Target = fn(&Path, &[u8]) -> bool;
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("data_set", data_set),
     ("side_file", side_file),
     ("model", model),
@@ -29,6 +29,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("encoder", encoder),
     ("tokenizer", tokenizer),
     ("arrays", arrays),
+    ("table", table),
     ("recording", recording),
     ("shader", shader),
 ];
@@ -107,16 +108,29 @@ fn tokenizer(at: &Path, bytes: &[u8]) -> bool {
     Tokenizer::open(&at).and_then(|all| all.encode("Some words, 12 of them: naïve…", 16)).is_ok()
 }
 
-/// A pickle, an archive or a single array, by what it begins with; a table of labels where it is text.
+/// A pickle, an archive, tensors, an HDF5 file or a single array, by what it begins with; a table of labels where
+/// it is text.
 fn arrays(at: &Path, bytes: &[u8]) -> bool {
     let name = match bytes {
         [b'P', b'K', ..] => "in.npz",
         [0x93, b'N', ..] => "in.npy",
+        [0x89, b'H', ..] | [b'M', b'A', ..] => "in.h5",
+        [.., _] if bytes.get(8) == Some(&b'{') => "in.tensors",
         [0x80, ..] => "in.pkl",
         _ => return read_labels(put(at, "labels.csv", bytes)).is_ok(),
     };
     let source = put(at, name, bytes);
     import(&source, &at.join("out.safetensors"), &Options::default(), &mut |_, _| {}).is_ok()
+}
+
+/// The steps of one sample.
+fn table(at: &Path, bytes: &[u8]) -> bool {
+    let at = at.join("steps");
+    put(&at, "a.csv", bytes);
+    put(&at, "meta.csv", b"id,label,split\na,1,train\n");
+    let map = "split = 'meta.csv:split'\n[fields]\nid = 'meta.csv:id'\nvision = '{id}.csv'\n";
+    let options = Options { map: Some(put(&at, "map.toml", map.as_bytes())), ..Options::default() };
+    import(&at, &at.join("out.safetensors"), &options, &mut |_, _| {}).is_ok()
 }
 
 fn recording(at: &Path, bytes: &[u8]) -> bool {

@@ -1,15 +1,21 @@
 //! What people of this field bring, from files of their kinds (`tests/fixtures/make_field.py`).
 
+use std::path::Path;
+
 use modalign::data::import::{Options, Report, import};
 use modalign::data::{Dataset, Modality, Split, SplitName};
 
 use crate::place::{field, folder};
 
 fn converted(name: &str, column: Option<&str>) -> Result<(Report, Dataset), String> {
+    let options = Options { label_column: column.map(Into::into), ..Options::default() };
+    with(&field(name), &options)
+}
+
+fn with(source: &Path, options: &Options) -> Result<(Report, Dataset), String> {
     let place = folder();
     let out = place.path().join("out.safetensors");
-    let options = Options { label_column: column.map(Into::into), ..Options::default() };
-    let report = import(&field(name), &out, &options, &mut |_, _| {}).map_err(|e| e.to_string())?;
+    let report = import(source, &out, options, &mut |_, _| {}).map_err(|e| e.to_string())?;
     Ok((report, Dataset::open(&out).map_err(|e| e.to_string())?))
 }
 
@@ -139,4 +145,202 @@ fn what_is_not_the_file_itself_is_named() {
     assert!(said(b"\n<!DOCTYPE html><html></html>").contains("a web page, not the file itself"));
     let why = converted("torch.pkl", None).unwrap_err();
     assert!(why.contains("a tensor of torch") && why.contains("x.numpy()"), "{why}");
+}
+
+#[test]
+fn tensors_of_any_type_are_mended() {
+    let (report, data) = read("types.safetensors");
+    let train = of(&data, SplitName::Train);
+    let [text, audio, vision] = Modality::KNOWN.map(|m| train.stream(m).unwrap());
+    assert_eq!([text.row(0), text.row(7)], [counted(1, 3), counted(22, 3)]);
+    assert_eq!([audio.row(0), audio.row(7)], [counted(1, 6), counted(43, 6)]);
+    assert_eq!([vision.row(0), vision.row(7)], [counted(1, 8), counted(57, 8)]);
+    assert_eq!([audio.len(0), audio.len(1), audio.len(2), audio.len(3)], [1, 2, 3, 1]);
+    assert_eq!([vision.len(0), vision.len(1), vision.len(2)], [1, 2, 1]);
+    assert_eq!((0..8).filter(|row| vision.missing(*row)).collect::<Vec<_>>(), [3, 7]);
+    assert_eq!(train.labels().unwrap(), [-2.0, -1.0, 0.0, 1.0, 2.0, -2.0, -1.0, 0.0]);
+    assert_eq!(train.text_bert().unwrap().ids(7).collect::<Vec<_>>(), [101, 7, 102, 0]);
+    // The strings beside the file come with it, and so do the names of its targets.
+    assert_eq!(train.ids().unwrap()[7], "train7");
+    assert_eq!(of(&data, SplitName::Test).raw_text().unwrap(), ["so"; 4]);
+    let was = |field: &str| report.tensors.iter().find(|t| t.field == field).unwrap().from.clone();
+    assert_eq!(["audio", "vision", "text"].map(was), ["bf16", "f2", "f8"]);
+    let path = field("types.safetensors");
+    let place = folder();
+    let out = place.path().join("out.safetensors");
+    import(&path, &out, &Options::default(), &mut |_, _| {}).unwrap();
+    let side = std::fs::read_to_string(out.with_extension("json")).unwrap();
+    assert!(side.contains(r#""target_names":["sentiment"]"#), "{side}");
+    // Before that it is no data set, and what makes it one is said.
+    let why = Dataset::open(&path).unwrap_err().to_string();
+    let command = format!("modalign import {} --out NAME.safetensors", path.display());
+    assert!(why.contains("train.text holds F64 values") && why.contains(&command), "{why}");
+}
+
+#[test]
+fn tensors_by_other_names_are_found() {
+    let (_, data) = read("nested.safetensors");
+    for (name, rows) in [(SplitName::Train, 8), (SplitName::Valid, 4), (SplitName::Test, 4)] {
+        let split = of(&data, name);
+        let audio = split.stream(Modality::Audio).unwrap();
+        assert_eq!((split.rows(), audio.row(1)), (rows, counted(7, 6)));
+        assert_eq!(split.labels().unwrap()[..3], [-2.0, -1.0, 0.0]);
+    }
+    let place = folder();
+    let map = place.path().join("map.toml");
+    let fields = "[fields]\nvision = 'features/{split}/acoustic'\n";
+    std::fs::write(&map, fields).unwrap();
+    let options = Options { map: Some(map), ..Options::default() };
+    let (_, data) = with(&field("nested.safetensors"), &options).unwrap();
+    assert_eq!(data.modalities(), [Modality::Vision]);
+}
+
+/// Tables of steps by a map of `tests/fixtures/field/steps`.
+fn steps(map: &str) -> Result<(Report, Dataset), String> {
+    let map = Some(field("steps").join(map));
+    with(&field("steps"), &Options { map, ..Options::default() })
+}
+
+#[test]
+fn a_first_line_of_numbers_is_a_step() {
+    for map in
+        ["covarep.toml", "tabs.toml", "savetxt.toml", "opensmile.toml", "whole.toml", "pandas.toml"]
+    {
+        let (report, data) = steps(map).unwrap_or_else(|why| panic!("{map}: {why}"));
+        let train = of(&data, SplitName::Train).stream(Modality::Audio).unwrap();
+        assert_eq!((train.steps, train.dim, train.len(0), train.len(1)), (5, 3, 2, 3), "{map}");
+        assert_eq!(train.row(0)[..6], counted(1, 6), "{map}");
+        assert_eq!(train.row(1)[..9], counted(101, 9), "{map}");
+        let test = of(&data, SplitName::Test).stream(Modality::Audio).unwrap();
+        assert_eq!(test.row(0), counted(301, 15), "{map}");
+        let said = |words: &str| report.notes.iter().any(|note| note.contains(words));
+        assert_eq!(said("name, frameTime left out: no features"), map == "whole.toml", "{map}");
+        assert_eq!(said("the index left out: no features"), map == "pandas.toml", "{map}");
+        assert_eq!(said("taken for names"), map == "pandas.toml", "{map}");
+    }
+    let (_, data) = steps("columns.toml").unwrap();
+    let train = of(&data, SplitName::Train).stream(Modality::Audio).unwrap();
+    assert_eq!(train.row(0)[..6], [3.0, 1.0, 2.0, 6.0, 4.0, 5.0]);
+}
+
+#[test]
+fn columns_go_by_number_where_they_have_no_names() {
+    let place = folder();
+    let by = |fields: &str| {
+        let map = place.path().join("map.toml");
+        std::fs::write(&map, fields).unwrap();
+        with(&field("steps"), &Options { map: Some(map), ..Options::default() })
+    };
+    let bare = "split = 'bare.csv:2'\n[fields]\nid = 'bare.csv:0'\nregression_labels = 'bare.csv:1'\n\
+                audio = 'covarep/{id}.csv:AU'\n";
+    // A line with words in it is taken for names, as it has to be: then none is called 2.
+    let why = by(bare).unwrap_err();
+    assert!(why.contains("bare.csv:2") && why.contains("no column '2', did you mean"), "{why}");
+    let named = bare.replace("bare.csv:2", "meta.csv:split").replace("bare.csv:0", "meta.csv:id");
+    let named = named.replace("bare.csv:1", "meta.csv:label");
+    let why = by(&named).unwrap_err();
+    assert!(why.contains("no column 'AU': its first line is of numbers"), "{why}");
+    let why = by(&named.replace("csv:AU", "csv:3")).unwrap_err();
+    assert!(why.contains("columns go by number, here from 0 to 2"), "{why}");
+}
+
+#[test]
+fn families_of_columns_and_frames_without_a_face() {
+    let (report, data) = steps("openface.toml").unwrap();
+    assert_eq!(data.modalities(), [Modality::Vision]);
+    let train = of(&data, SplitName::Train).stream(Modality::Vision).unwrap();
+    assert_eq!((train.dim, train.len(0)), (4, 2));
+    assert_eq!(train.row(0)[..8], [2.0, 3.0, 1.0, -1.0, 5.0, 6.0, 4.0, -4.0]);
+    assert!(!train.missing(0) && train.missing(1));
+    let valid = of(&data, SplitName::Valid).stream(Modality::Vision).unwrap();
+    assert_eq!((valid.len(0), valid.missing(0)), (4, false));
+    assert_eq!(valid.row(0)[..8], [202.0, 203.0, 201.0, -201.0, 0.0, 0.0, 0.0, 0.0]);
+    assert_eq!(valid.row(0)[8..12], [208.0, 209.0, 207.0, -207.0]);
+    let said = |words: &str| report.notes.iter().any(|note| note.contains(words));
+    assert!(
+        said("3 of 5 lines have success 0, no face was found: their values are 0"),
+        "{report:?}"
+    );
+    assert!(said("1 of 4 lines have success 0"), "{report:?}");
+    assert!(said("train.vision: 1 of 2 rows have no step (row 1): they are said to lack it"));
+}
+
+#[test]
+fn tables_of_one_field_have_the_same_columns() {
+    let place = folder();
+    let steps = place.path();
+    std::fs::write(steps.join("meta.csv"), "id,label,split\na,1,train\nb,-1,train\n").unwrap();
+    let map = "split = 'meta.csv:split'\n[fields]\nid = 'meta.csv:id'\n\
+               regression_labels = 'meta.csv:label'\nvision = '{id}.csv'\n";
+    std::fs::write(steps.join("map.toml"), map).unwrap();
+    let said = |a: &str, b: &str| {
+        std::fs::write(steps.join("a.csv"), a).unwrap();
+        std::fs::write(steps.join("b.csv"), b).unwrap();
+        let options = Options { map: Some(steps.join("map.toml")), ..Options::default() };
+        with(steps, &options).map(|_| String::new()).unwrap_or_else(|why| why)
+    };
+    assert_eq!(said("x,y\n1,2\n", "x,y\n3,4\n"), "");
+    let why = said("x,y\n1,2\n", "y,x\n3,4\n");
+    assert!(why.contains("b.csv: its columns are called y, x where those of the first"), "{why}");
+    let why = said("x,y\n1,2\n", "3,4\n");
+    assert!(why.contains("called nothing: the first line is of numbers"), "{why}");
+    let why = said("1,2\n3,4\n5\n", "3,4\n");
+    assert!(why.contains("a.csv") && why.contains("line: 3"), "{why}");
+    let why = said("1 2\n3\n", "3 4\n");
+    assert!(why.contains("line 2 has 1 cells where the first line has 2"), "{why}");
+    let faces = "frame,face_id,confidence,success,AU01_r\n1,0,1,1,2\n1,1,1,1,3\n";
+    let why = said(faces, faces);
+    assert!(why.contains("line 2 below the header is of face_id 1"), "{why}");
+    let none = "frame,face_id,confidence,success,AU01_r\n1,0,0,0,0\n";
+    assert!(said(none, none).contains("no row has a step"));
+    assert!(said("", "1,2\n").contains("a.csv: the table is empty"));
+}
+
+#[test]
+fn hdf5_of_two_versions_is_read() {
+    for name in ["earliest.h5", "v110.h5"] {
+        let (report, data) = read(name);
+        assert!(report.left.is_empty() && report.notes.is_empty(), "{report:?}");
+        for (split, rows) in [(SplitName::Train, 8), (SplitName::Test, 4)] {
+            let split = of(&data, split);
+            assert_eq!(split.rows(), rows);
+            let [text, audio, vision] = Modality::KNOWN.map(|m| split.stream(m).unwrap());
+            for row in 0..rows {
+                assert_eq!(audio.row(row), counted(1 + 6 * row, 6), "{name}");
+                assert_eq!(vision.row(row), counted(1 + 8 * row, 8), "{name}, in chunks");
+                assert_eq!(text.row(row), counted(1 + 6 * row, 6), "{name}, halves, big end first");
+                assert_eq!((audio.len(row), audio.missing(row)), (1 + row % 3, row % 4 == 3));
+            }
+            assert_eq!(split.labels().unwrap()[..3], [-2.0, -1.0, 0.0]);
+            assert_eq!(split.ids().unwrap()[3], "c3");
+        }
+        assert!(report.texts.contains(&"test.annotations".to_string()), "{:?}", report.texts);
+    }
+}
+
+#[test]
+fn matlab_has_its_axes_the_other_way_round() {
+    let (_, data) = read("matlab.mat");
+    let train = of(&data, SplitName::Train);
+    let [text, audio, vision] = Modality::KNOWN.map(|m| train.stream(m).unwrap());
+    for row in 0..8 {
+        assert_eq!(audio.row(row), counted(1 + 6 * row, 6));
+        assert_eq!(text.row(row), counted(1 + 6 * row, 6));
+        assert_eq!((vision.len(row), vision.row(row)[..2].to_vec()), (1 + row % 3, counted(1, 2)));
+    }
+    assert_eq!(vision.row(2), counted(1, 6));
+    assert_eq!(train.labels().unwrap(), [-2.0, -1.0, 0.0, 1.0, 2.0, -2.0, -1.0, 0.0]);
+    assert_eq!(train.ids().unwrap()[7], "m7");
+}
+
+#[test]
+fn what_a_sequence_of_cmu_is_and_lacks_is_said() {
+    let why = converted("words.csd", None).unwrap_err();
+    let wanted = "a computational sequence of CMU-MultimodalSDK, 'words' of 2 videos";
+    assert!(why.contains(wanted) && why.contains("neither splits nor labels"), "{why}");
+    let place = folder();
+    let old = place.path().join("old.mat");
+    std::fs::write(&old, "MATLAB 5.0 MAT-file, Platform: GLNXA64").unwrap();
+    let why = with(&old, &Options::default()).unwrap_err();
+    assert!(why.contains("save it again with '-v7.3'"), "{why}");
 }

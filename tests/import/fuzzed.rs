@@ -40,9 +40,18 @@ fn sound(target: &str) -> Vec<Vec<u8>> {
         "arrays" => {
             let mut all: Vec<Vec<u8>> = pickles().iter().map(|p| std::fs::read(p).unwrap()).collect();
             all.push(b"id,label,split\na,1.5,train\nb,-1,test\n".to_vec());
+            let brought = ["objects.npz", "bag.pkl", "one.pkl", "types.safetensors", "v110.h5", "matlab.mat"];
+            all.extend(brought.map(|name| read(&format!("fixtures/field/{name}"))));
             all
         }
-        "recording" => vec![read("fixtures/speech.wav")[..4000].to_vec()],
+        "table" => ["covarep", "opensmile", "openface", "pandas"]
+            .map(|kind| read(&format!("fixtures/field/steps/{kind}/c0.csv")))
+            .to_vec(),
+        "recording" => {
+            let mut all = vec![read("fixtures/speech.wav")[..4000].to_vec()];
+            all.extend(["flac", "ogg", "mp3"].map(|end| read(&format!("fixtures/sound/speech.{end}"))));
+            all
+        }
         _ => ["matmul", "attention", "lstm_forward"]
             .map(|name| modalign::ops::find(name).unwrap().source.as_bytes().to_vec())
             .to_vec(),

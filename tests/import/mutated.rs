@@ -76,22 +76,33 @@ pub fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice, tokens: &[&[u8]]) {
 /// Feeds mutants of `bases` to `read`, which says whether it took them; gives how many it took.
 fn hammer(bases: &[Vec<u8>], tokens: &[&[u8]], seed: u64, read: impl Fn(&Path) -> bool) -> u64 {
     let folder = folder();
-    let path = folder.path().join("in.safetensors");
+    hammer_at(&folder.path().join("in.safetensors"), FILES, bases, tokens, seed, read)
+}
+
+/// The same of so many mutants, each as the file at `path`.
+pub fn hammer_at(
+    path: &Path,
+    files: u64,
+    bases: &[Vec<u8>],
+    tokens: &[&[u8]],
+    seed: u64,
+    read: impl Fn(&Path) -> bool,
+) -> u64 {
     let (mut taken, mut most) = (0, 0);
-    for number in 0..FILES {
+    for number in 0..files {
         let mut dice = Dice(seed + number);
         let mut bytes = bases[number as usize % bases.len()].clone();
         mutate(&mut bytes, &mut dice, tokens);
-        std::fs::write(&path, &bytes).unwrap();
+        std::fs::write(path, &bytes).unwrap();
         let (ok, peak) = peak(|| {
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&path)))
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(path)))
                 .unwrap_or_else(|_| panic!("mutant {number} of seed {seed} made it panic"))
         });
         assert!(peak <= 2 * bytes.len() + FIXED, "mutant {number} of seed {seed}: {peak} bytes");
         taken += u64::from(ok);
         most = most.max(peak);
     }
-    println!("{taken} of {FILES} were taken; at most {most} bytes held");
+    println!("{taken} of {files} were taken; at most {most} bytes held");
     taken
 }
 

@@ -356,16 +356,47 @@ fn tables_of_mmsa_are_read_as_they_are() {
         "\u{feff}video_id,clip_id,text,label,label_T,annotation,mode\r\n\
          video_0001,0001,我很喜欢,-1,-1,Negative,train\r\nvideo_0001,0002.WAV,b,0.4,0.4,Positive,valid\r\n",
     );
-    assert_eq!(table.unread, ["label_T", "annotation"]);
+    assert_eq!(table.unread, ["annotation"]);
     let ids: Vec<&str> = table.rows.keys().map(String::as_str).collect();
     assert_eq!(ids, ["video_0001$_$0001", "video_0001$_$0002"]);
     let second = &table.rows["video_0001$_$0002"];
     assert_eq!((second.value, second.split), (0.4, Some(SplitName::Valid)));
+    assert_eq!(second.unimodal, [Some(0.4), None, None]);
+    // What some recordings lack is of no use to a model, and is said.
+    let some = read("id,label,label_T,label_V\na,1,0.5,0.25\nb,-1,,-0.25\n");
+    assert_eq!(some.unread, ["label_T (1 of 2 rows have none)"]);
+    assert_eq!(some.rows["a"].unimodal, [None, None, Some(0.25)]);
+    std::fs::write(&path, "id,label,label_A\na,1,no\n").unwrap();
+    let error = read_labels(&path).unwrap_err().to_string();
+    assert!(error.contains("line 2: 'no' is no label"), "{error}");
     let table = read("id;label;mode\na.wav;1;dev\nb.flac;2;Test\nc.1;3;\n");
     let parts: Vec<_> = table.rows.iter().map(|(id, row)| (id.as_str(), row.split)).collect();
     let (valid, test) = (Some(SplitName::Valid), Some(SplitName::Test));
     assert_eq!(parts, [("a", valid), ("b", test), ("c.1", None)]);
     assert!(table.unread.is_empty());
+}
+
+#[test]
+fn labels_of_one_modality_alone_are_written() {
+    let labels = |value: f32| Label {
+        value,
+        split: None,
+        text: None,
+        unimodal: [Some(value / 2.0), Some(-value), None],
+    };
+    let clip = |id: &str, value: f32| Clip {
+        id: id.into(),
+        split: SplitName::Test,
+        features: Features { values: vec![value; 33] },
+        label: Some(labels(value)),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("set.safetensors");
+    Collection { clips: vec![clip("a", 1.0), clip("b", -0.5)] }.write(&path, 9).unwrap();
+    let data = modalign::data::Dataset::open(&path).unwrap();
+    let test = data.split(SplitName::Test).unwrap();
+    let [text, audio, vision] = modalign::data::Modality::KNOWN.map(|m| test.unimodal_labels(m));
+    assert_eq!((text, audio, vision), (Some(&[0.5, -0.25][..]), Some(&[-1.0, 0.5][..]), None));
 }
 
 #[test]

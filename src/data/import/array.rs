@@ -18,6 +18,8 @@ const EXACT: f64 = (1u64 << 53) as f64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Float,
+    /// The upper half of an f32, as torch's bfloat16.
+    Brain,
     Int,
     Uint,
     Bool,
@@ -80,7 +82,7 @@ impl DType {
 
     /// Whether items are numbers.
     pub(super) fn is_number(self) -> bool {
-        matches!(self.kind, Kind::Float | Kind::Int | Kind::Uint | Kind::Bool)
+        matches!(self.kind, Kind::Float | Kind::Brain | Kind::Int | Kind::Uint | Kind::Bool)
     }
 
     /// The value of an item. Integers beyond 2^53 are rounded, and then fit nowhere.
@@ -95,6 +97,7 @@ impl DType {
             (Kind::Float, 2) => half::f16::from_bits(bits as u16).to_f64(),
             (Kind::Float, 4) => f32::from_bits(bits as u32).into(),
             (Kind::Float, _) => f64::from_bits(bits),
+            (Kind::Brain, _) => half::bf16::from_bits(bits as u16).to_f64(),
             (Kind::Int, 1) => (bits as u8 as i8).into(),
             (Kind::Int, 2) => (bits as u16 as i16).into(),
             (Kind::Int, 4) => (bits as u32 as i32).into(),
@@ -148,6 +151,7 @@ impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (letter, size) = match self.kind {
             Kind::Float => ("f", self.size),
+            Kind::Brain => return f.write_str("bf16"),
             Kind::Int => ("i", self.size),
             Kind::Uint => ("u", self.size),
             Kind::Bool => return f.write_str("bool"),

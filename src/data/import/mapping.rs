@@ -8,8 +8,12 @@ use serde::Deserialize;
 
 use super::Fault;
 use super::budget::Budget;
+use super::csv::Said;
 use super::store::Store;
-use super::table::{Column, Fields, NUMBERS, TEXTS, Table, any_named, field_named, other_named};
+use super::table::{
+    Column, Fields, NUMBERS, TEXTS, Table, all_empty, any_named, empty_rows, field_named,
+    other_named,
+};
 use crate::data::SplitName;
 use crate::error::{Error, Result, nearest};
 
@@ -57,26 +61,38 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// From names such as `train_audio`, `audio_train`, `train/audio.npy`.
+    /// From names such as `train_audio`, `audio_train`, `train/audio.npy`, `features/train/audio`.
     fn guessed(store: &Store) -> Option<BTreeMap<(SplitName, &'static str), String>> {
-        let mut found = BTreeMap::new();
+        let mut found: BTreeMap<(SplitName, &'static str), (bool, String)> = BTreeMap::new();
         for name in store.names() {
             let bare = name.strip_suffix(".npy").unwrap_or(&name);
-            let parts = |at: usize| (&bare[..at], &bare[at + 1..]);
-            let both = bare
-                .find(['/', '.', '_', '-'])
-                .map(parts)
-                .and_then(|(split, field)| Some((SplitName::known_as(split)?, any_named(field)?)));
-            let both = both.or_else(|| {
-                let (field, split) = bare.rfind(['/', '.', '_', '-']).map(parts)?;
-                Some((SplitName::known_as(split)?, any_named(field)?))
-            });
-            if let Some(both) = both {
-                found.insert(both, name);
+            // Names may be nested in others, of folders, groups or dicts.
+            let inner = bare.match_indices(['/', '.']).map(|(at, _)| &bare[at + 1..]);
+            let Some((split, field, own)) = std::iter::once(bare).chain(inner).find_map(both)
+            else {
+                continue;
+            };
+            // A field by its own name goes before one that only may be it, and of those the first.
+            let other = found.get(&(split, field));
+            if other.is_none_or(|(exact, _)| own == field && !exact) {
+                found.insert((split, field), (own == field, name.clone()));
             }
         }
-        (!found.is_empty()).then_some(found)
+        let found = found.into_iter().map(|(both, (_, name))| (both, name));
+        Some(found.collect()).filter(|found: &BTreeMap<_, _>| !found.is_empty())
     }
+}
+
+/// The split and the field of a name that has both, in either order, and what the field is called in it.
+fn both(name: &str) -> Option<(SplitName, &'static str, &str)> {
+    let marks = ['/', '.', '_', '-'];
+    let parts = |at: usize| (&name[..at], &name[at + 1..]);
+    let first = name.find(marks).map(parts);
+    let last = name.rfind(marks).map(parts).map(|(field, split)| (split, field));
+    [first, last]
+        .into_iter()
+        .flatten()
+        .find_map(|(split, field)| Some((SplitName::known_as(split)?, any_named(field)?, field)))
 }
 
 /// Reads the columns that a mapping names.
@@ -102,7 +118,8 @@ pub(super) fn read(
                 }
             }
             for ((split, field), name) in found {
-                let column = store.load(&name, TEXTS.contains(&field), budget)?;
+                let notes = &mut table.notes;
+                let column = store.load(&name, TEXTS.contains(&field), budget, notes)?;
                 table.splits[split.index()].insert(field, column);
             }
         }
@@ -110,10 +127,14 @@ pub(super) fn read(
             Some(source) => all_rows(store, mapping, source, &mut table, budget)?,
             None => {
                 for split in SplitName::ALL {
-                    table.splits[split.index()] = one_split(store, mapping, split, budget)?;
+                    let notes = &mut table.notes;
+                    table.splits[split.index()] = one_split(store, mapping, split, budget, notes)?;
                 }
             }
         },
+    }
+    for split in SplitName::ALL {
+        empty_rows(split.name(), &mut table.splits[split.index()], &mut table.notes);
     }
     match table.splits.iter().all(|fields| fields.is_empty()) {
         true => Err(Fault::new("none of the files that the mapping names is there")),
@@ -139,6 +160,7 @@ fn one_split(
     mapping: &Mapping,
     split: SplitName,
     budget: &mut Budget,
+    notes: &mut Vec<String>,
 ) -> std::result::Result<Fields, Fault> {
     let spellings: &[&str] = match split {
         SplitName::Train => &["train", "training"],
@@ -161,12 +183,12 @@ fn one_split(
         let column = match source.contains("{id}") {
             true => {
                 let spelled = spellings.iter().map(|name| source.replace("{split}", name));
-                sequences(store, &spelled.collect::<Vec<_>>(), ids(&fields)?)?
+                sequences(store, source, &spelled.collect::<Vec<_>>(), ids(&fields)?, notes)?
             }
             false => {
                 // Where none is there, the message names the first spelling.
                 let name = named(source).unwrap_or_else(|| source.replace("{split}", spellings[0]));
-                store.load(&name, TEXTS.contains(&field), budget)?
+                store.load(&name, TEXTS.contains(&field), budget, notes)?
             }
         };
         fields.insert(field, column);
@@ -182,7 +204,7 @@ fn all_rows(
     table: &mut Table,
     budget: &mut Budget,
 ) -> std::result::Result<(), Fault> {
-    let Column::Texts(names) = store.load(source, true, budget)? else {
+    let Column::Texts(names) = store.load(source, true, budget, &mut table.notes)? else {
         return Err(Fault::new("no column of split names").within(source));
     };
     let mut picked: [Vec<u32>; 3] = Default::default();
@@ -202,13 +224,14 @@ fn all_rows(
             for split in SplitName::ALL {
                 let fields = &mut table.splits[split.index()];
                 if !picked[split.index()].is_empty() {
-                    let column = sequences(store, &[source.to_string()], ids(fields)?)?;
+                    let (all, notes) = ([source.to_string()], &mut table.notes);
+                    let column = sequences(store, source, &all, ids(fields)?, notes)?;
                     fields.insert(field, column);
                 }
             }
             continue;
         }
-        let column = store.load(source, TEXTS.contains(&field), budget)?;
+        let column = store.load(source, TEXTS.contains(&field), budget, &mut table.notes)?;
         if column.rows() != names.len() {
             return Err(Fault::new(format!(
                 "{} rows where the splits have {}; every file needs the same rows",
@@ -251,16 +274,48 @@ fn ids(fields: &Fields) -> std::result::Result<&[String], Fault> {
 /// A file for each sample, in one of the spellings of its split.
 fn sequences(
     store: &Store,
+    source: &str,
     sources: &[String],
     ids: &[String],
+    notes: &mut Vec<String>,
 ) -> std::result::Result<Column, Fault> {
-    let arrays = ids.iter().map(|id| {
+    let (mut arrays, mut lines, mut all) = (Vec::with_capacity(ids.len()), 0, Said::default());
+    for id in ids {
         if id.split(['/', '\\']).any(|part| part == "..") || id.starts_with('/') {
             return Err(Fault::new(format!("id '{id}' leads out of the folder; rename it")));
         }
         let names: Vec<String> = sources.iter().map(|s| s.replace("{id}", id)).collect();
         let name = names.iter().find(|name| store.has(name)).or(names.first());
-        store.sequence(name.map_or("", String::as_str))
-    });
-    arrays.collect::<std::result::Result<_, _>>().map(Column::Ragged)
+        let name = name.map_or("", String::as_str);
+        let (array, said) = store.sequence(name)?;
+        if arrays.is_empty() {
+            all = Said { failed: 0, ..said.clone() };
+        } else if said.names != all.names {
+            return Err(Fault::new(format!(
+                "its columns are called {} where those of the first sample, '{}', are {}; extract all \
+                 with the same settings, or choose columns by name",
+                called(&said),
+                ids[0],
+                called(&all)
+            ))
+            .within(name));
+        }
+        all.failed += said.failed;
+        lines += if array.shape[0] == 0 { said.failed } else { array.shape[0] };
+        arrays.push(array);
+    }
+    all_empty(&arrays).map_err(|fault| fault.within(source))?;
+    notes.extend(all.notes(source, lines));
+    Ok(Column::Ragged(arrays))
+}
+
+/// The columns of a table, as a message names them.
+fn called(said: &Said) -> String {
+    match &said.names {
+        None => "nothing: the first line is of numbers".into(),
+        Some(names) => {
+            let shown = names.iter().take(6).cloned().collect::<Vec<_>>().join(", ");
+            if names.len() > 6 { format!("{shown}, … ({} columns)", names.len()) } else { shown }
+        }
+    }
 }

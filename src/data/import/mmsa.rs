@@ -3,15 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::data::SplitName;
+use crate::data::{SplitName, clip_id};
 use memmap2::Mmap;
 
 use super::Fault;
-use super::array::{Array, DType, Kind, Payload};
+use super::array::{Array, Kind, Payload};
 use super::budget::Budget;
 use super::pickle::{Object, Pickle, Value};
 use super::table::{
-    Column, Fields, TEXTS, Table, any_named, field_named, is_stream, other_named, string, strings,
+    Column, EMPTY, Fields, TEXTS, Table, all_empty, empty_rows, field_named, is_stream,
+    other_named, string, strings,
 };
 
 /// Reads a pickle of `{split: {field: values}}`.
@@ -108,38 +109,6 @@ pub(super) fn object_array(
     }
 }
 
-/// A row without a step says that it lacks the modality: a clip in which no face was found. Its step of zeros
-/// is read by nothing.
-fn empty_rows(split: &str, columns: &mut Fields, notes: &mut Vec<String>) {
-    let mut lacking = Vec::new();
-    for (field, column) in columns.iter_mut() {
-        let Column::Ragged(arrays) = column else { continue };
-        let width = arrays.iter().find_map(|a| a.shape.get(1).copied()).unwrap_or(1);
-        let empty: Vec<usize> =
-            (0..arrays.len()).filter(|row| arrays[*row].shape.first() == Some(&0)).collect();
-        for &row in &empty {
-            let zeros = vec![0; width * size_of::<f32>()];
-            arrays[row] = Array::owned(DType::F32, vec![1, width], zeros);
-        }
-        if !empty.is_empty() {
-            lacking.push((*field, arrays.len(), empty));
-        }
-    }
-    for (field, rows, empty) in lacking {
-        let Some(missing) = any_named(&format!("{field}_missing")) else { continue };
-        let said: Vec<f64> =
-            (0..rows).map(|row| f64::from(u8::from(empty.contains(&row)))).collect();
-        columns.entry(missing).or_insert_with(|| Column::Array(Array::column(&said)));
-        let first: Vec<String> = empty.iter().take(5).map(ToString::to_string).collect();
-        notes.push(format!(
-            "{split}.{field}: {} of {rows} rows have no step (row {}{}): they are said to lack it",
-            empty.len(),
-            first.join(", "),
-            if empty.len() > first.len() { ", …" } else { "" }
-        ));
-    }
-}
-
 /// A key as an error or a note may show it.
 fn shown(key: &str) -> String {
     key.chars().take(60).collect::<String>().escape_debug().to_string()
@@ -147,8 +116,6 @@ fn shown(key: &str) -> String {
 
 /// Bytes of one string: a sentence is shorter.
 const LONGEST: usize = 1 << 20;
-
-const EMPTY: &str = "an array without values: an axis of its shape is 0";
 
 struct Source<'a> {
     pickle: &'a Pickle<'a>,
@@ -270,7 +237,7 @@ impl Source<'_> {
         };
         let parts: Option<Vec<_>> =
             parts.iter().map(|part| plain(part).then(|| self.text(*part))?).collect();
-        Some(parts?.join("$_$"))
+        Some(clip_id(&parts?))
     }
 
     /// Whether a dict without splits is what MMSA-FET's run_single writes: fields of one clip.
@@ -417,9 +384,7 @@ impl Source<'_> {
             }
             arrays.push(array);
         }
-        if arrays.iter().all(|array| array.shape.first() == Some(&0)) {
-            return Err(Fault::new(format!("no row has a step: each is {EMPTY}")));
-        }
+        all_empty(&arrays)?;
         Ok(Column::Ragged(arrays))
     }
 }

@@ -1,5 +1,5 @@
 //! From the field's own feature files to this crate's data sets: MMSA's pickles, `.npz` archives,
-//! and folders of `.npy` and `.csv` files with a mapping.
+//! `.safetensors` files of other types, HDF5 files, and folders of `.npy` and `.csv` files with a mapping.
 //!
 //! Nothing of a foreign file is ever run. It is memory-mapped; the small parts (labels, tokens,
 //! strings) are read into memory, and features stream through a buffer of a few MiB, so that a
@@ -7,18 +7,23 @@
 
 mod array;
 mod budget;
+mod columns;
 mod convert;
 mod csv;
+mod hdf5;
 mod known;
+mod lay_out;
 mod mapping;
 mod mmsa;
 mod npy;
 mod numpy;
 mod padding;
 mod pickle;
+mod shapes;
 mod side;
 mod store;
 mod table;
+mod tensors;
 mod tokens;
 mod write;
 
@@ -33,17 +38,19 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use self::budget::Budget;
+use self::hdf5::Hdf5;
 use self::mapping::Mapping;
 use self::store::Store;
 use self::table::Table;
 use super::SplitName;
+use super::open::begins_so;
 use crate::error::{Error, Result};
 use crate::files::{self, hex};
 
 /// What can be chosen about an import.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Which array is which field, for `.npz` files and folders (a TOML file).
+    /// Which array is which field, for `.npz`, `.safetensors` and HDF5 files and for folders (a TOML file).
     pub map: Option<PathBuf>,
     /// Features that are NaN or infinite become 0, instead of ending the import. (-inf of audio
     /// always does: MMSA's own loader has it so.)
@@ -188,6 +195,8 @@ impl Opened {
         }
         let store = match &self.map {
             None => Store::Folder(path.into()),
+            Some(map) if begins_so(map) => Store::tensors(tensors::read(path, map)?),
+            Some(map) if hdf5::is_one(map) => Store::Hdf5(Hdf5::open(map).map_err(fail)?),
             Some(map) => match map[..map.len().min(6)] {
                 [b'P', b'K', ..] => Store::archive(map, budget).map_err(fail)?,
                 [0x93, b'N', b'U', b'M', b'P', b'Y'] => {
@@ -195,24 +204,27 @@ impl Opened {
                         "a single array: give the folder that it is in, and --map MAP.toml";
                     return Err(Error::data(path, detail));
                 }
-                [0x89, b'H', b'D', b'F', ..] => {
-                    let detail = "an HDF5 file (.csd, .h5, .mat); save its arrays as .npy files, or \
-                                  as an .npz archive by numpy.savez";
+                [b'M', b'A', b'T', b'L', b'A', b'B'] => {
+                    let detail = "a MATLAB file of an old version; save it again with '-v7.3'";
                     return Err(Error::data(path, detail));
                 }
                 [0x1f, 0x8b, ..] | [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', ..] => {
                     return Err(Error::data(path, "a compressed file; unpack it first"));
                 }
                 _ if options.map.is_some() => {
-                    let detail = "--map is for .npz files and folders; a pickle says itself what \
-                                  is what";
+                    let detail = "--map is for .npz, .safetensors and HDF5 files and for folders; a \
+                                  pickle says itself what is what";
                     return Err(Error::Config(detail.into()));
                 }
                 _ => return mmsa::read(map, budget).map_err(fail),
             },
         };
         let mapping = options.map.as_deref().map(Mapping::read).transpose()?;
-        mapping::read(&store, mapping.as_ref(), budget).map_err(fail)
+        let mut table = mapping::read(&store, mapping.as_ref(), budget).map_err(fail)?;
+        if self.map.as_ref().is_some_and(|map| begins_so(map)) {
+            tensors::attach(path, &mut table)?;
+        }
+        Ok(table)
     }
 }
 

@@ -71,8 +71,8 @@ impl<'a> Pickle<'a> {
     pub(super) fn read(bytes: &'a [u8], budget: &mut Budget) -> Result<Pickle<'a>, Fault> {
         if bytes.first() != Some(&0x80) {
             return Err(Fault::new(
-                "not a pickle of protocol 2 to 5 (it does not begin with byte 0x80), nor an .npz \
-                 archive; save it again with pickle.dump(data, file, protocol=4)",
+                "not a pickle of protocol 2 to 5 (it does not begin with byte 0x80), nor an .npz archive \
+                 nor a .safetensors file; save it again with pickle.dump(data, file, protocol=4)",
             ));
         }
         let mut machine = Machine {

@@ -25,6 +25,7 @@ struct Source<'a> {
 enum Entry<'a> {
     Source(Source<'a>),
     Split(&'a BTreeMap<&'static str, Vec<String>>),
+    Names(&'a [String]),
 }
 
 /// Writes `NAME.json` beside `out`, always: an older one would be of other rows.
@@ -43,6 +44,7 @@ pub(super) fn write(
             root.push((name.name(), Entry::Split(texts)));
         }
     }
+    root.extend(plan.names.iter().map(|(key, names)| (key.as_str(), Entry::Names(names))));
     write_atomic_with(out.with_extension("json"), |out| {
         use serde::Serializer;
         let mut json = serde_json::Serializer::new(&mut *out);

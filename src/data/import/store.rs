@@ -12,26 +12,39 @@ use memmap2::Mmap;
 use super::Fault;
 use super::array::{Array, DType, Payload};
 use super::budget::Budget;
-use super::csv::{self, Columns};
+use super::columns::Columns;
+use super::csv::{self, Said};
+use super::hdf5::Hdf5;
 use super::npy::{self, Header};
 use super::table::{Column, strings};
+use super::tensors;
 use crate::files;
 
 /// Arrays by name.
 pub(super) enum Store {
     /// Names are paths in it.
     Folder(PathBuf),
-    /// Names are those that `numpy.savez` was given.
+    /// Names are those that `numpy.savez` was given, or those of tensors.
     Archive(BTreeMap<String, Entry>),
+    /// Names are paths of groups.
+    Hdf5(Hdf5),
 }
 
-/// An array of an archive: a `.npy` file in a range of a map.
-pub(super) struct Entry {
-    map: Arc<Mmap>,
-    range: Range<usize>,
+/// An array of a file of several.
+pub(super) enum Entry {
+    /// A `.npy` file in a range of a map.
+    Npy { map: Arc<Mmap>, range: Range<usize> },
+    /// A tensor.
+    Tensor(Array),
 }
 
 impl Store {
+    /// The tensors of a safetensors file.
+    pub(super) fn tensors(arrays: BTreeMap<String, Array>) -> Store {
+        let entries = arrays.into_iter().map(|(name, array)| (name, Entry::Tensor(array)));
+        Store::Archive(entries.collect())
+    }
+
     /// The arrays of an archive. Compressed ones are unpacked into temporary files, which go with
     /// the store.
     pub(super) fn archive(map: &Arc<Mmap>, budget: &mut Budget) -> Result<Store, Fault> {
@@ -53,13 +66,14 @@ impl Store {
                     let end = usize::try_from(file.size()).ok().and_then(|n| start.checked_add(n));
                     let end = end.filter(|end| *end <= map.len());
                     let end = end.ok_or_else(|| place(Fault::new("it ends past the archive")))?;
-                    Entry { map: map.clone(), range: start..end }
+                    Entry::Npy { map: map.clone(), range: start..end }
                 }
                 _ => {
-                    let entry = unpacked(&mut file, room).map_err(place)?;
-                    room -= entry.range.len() as u64;
-                    budget.unpacked(entry.range.len());
-                    entry
+                    let map = unpacked(&mut file, room).map_err(place)?;
+                    room -= map.len() as u64;
+                    budget.unpacked(map.len());
+                    let range = 0..map.len();
+                    Entry::Npy { map: Arc::new(map), range }
                 }
             };
             entries.insert(name, entry);
@@ -71,6 +85,7 @@ impl Store {
     pub(super) fn names(&self) -> Vec<String> {
         match self {
             Store::Archive(entries) => entries.keys().cloned().collect(),
+            Store::Hdf5(file) => file.names().to_vec(),
             Store::Folder(folder) => {
                 let mut names = Vec::new();
                 let each =
@@ -95,18 +110,20 @@ impl Store {
     pub(super) fn has(&self, name: &str) -> bool {
         match self {
             Store::Archive(entries) => entries.contains_key(name),
+            Store::Hdf5(file) => file.names().iter().any(|own| own == name),
             Store::Folder(folder) => folder.join(split_columns(name).0).is_file(),
         }
     }
 
-    /// An array; of strings where `texts` says so.
+    /// An array; of strings where `texts` says so. What is to be said of it goes to `notes`.
     pub(super) fn load(
         &self,
         name: &str,
         texts: bool,
         budget: &mut Budget,
+        notes: &mut Vec<String>,
     ) -> Result<Column, Fault> {
-        let column = self.find(name, texts, budget).map_err(|f| f.within(name))?;
+        let column = self.find(name, texts, budget, notes).map_err(|f| f.within(name))?;
         match column {
             Column::Array(array) if texts => {
                 numbers_as_texts(&array, budget).map_err(|f| f.within(name))
@@ -118,15 +135,21 @@ impl Store {
         }
     }
 
-    fn find(&self, name: &str, texts: bool, budget: &mut Budget) -> Result<Column, Fault> {
+    fn find(
+        &self,
+        name: &str,
+        texts: bool,
+        budget: &mut Budget,
+        notes: &mut Vec<String>,
+    ) -> Result<Column, Fault> {
         match self {
             Store::Archive(entries) => match entries.get(name) {
-                Some(entry) => npy::column(&entry.map, entry.range.clone(), budget),
-                None => {
-                    let names = entries.keys().take(12).cloned().collect::<Vec<_>>().join(", ");
-                    Err(Fault::new(format!("the archive has no such array; it has: {names}")))
-                }
+                Some(Entry::Npy { map, range }) => npy::column(map, range.clone(), budget),
+                Some(Entry::Tensor(array)) => tensors::column(array),
+                None => Err(self.absent()),
             },
+            Store::Hdf5(_) if !self.has(name) => Err(self.absent()),
+            Store::Hdf5(file) => file.column(name, texts, budget),
             Store::Folder(folder) => {
                 let (file, columns) = split_columns(name);
                 if !within(file) {
@@ -144,17 +167,29 @@ impl Store {
                     }
                     (FileKind::Csv, true) => csv::texts(&path, &columns).map(Column::Texts),
                     (FileKind::Csv, false) => {
-                        let (rows, width, values) = csv::numbers(&path, &columns)?;
+                        let table = csv::numbers(&path, &columns)?;
+                        if table.rows == 0 {
+                            return Err(Fault::new("the table has no line below its header"));
+                        }
+                        notes.extend(table.said.notes(name, table.rows));
+                        let (rows, width) = (table.rows, table.width);
                         let shape = if width == 1 { vec![rows] } else { vec![rows, width] };
-                        Ok(Column::Array(Array::owned(DType::F32, shape, bytes_of(&values))))
+                        Ok(Column::Array(Array::owned(DType::F32, shape, bytes_of(&table.values))))
                     }
                 }
             }
         }
     }
 
-    /// The sequence of one sample, steps x features, that is read when its turn comes.
-    pub(super) fn sequence(&self, name: &str) -> Result<Array, Fault> {
+    /// An array that is not there.
+    fn absent(&self) -> Fault {
+        let names = self.names();
+        let names = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+        Fault::new(format!("the archive has no such array; it has: {names}"))
+    }
+
+    /// The sequence of one sample, steps x features, that is read when its turn comes, and what its table says.
+    pub(super) fn sequence(&self, name: &str) -> Result<(Array, Said), Fault> {
         let Store::Folder(folder) = self else {
             return Err(Fault::new("{id} is for folders: an archive has no file for each sample"));
         };
@@ -184,7 +219,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    fn array(self) -> Result<Array, Fault> {
+    fn array(self) -> Result<(Array, Said), Fault> {
         match self {
             Part::Npy { path, .. } => {
                 let mut head = Vec::new();
@@ -198,15 +233,19 @@ impl Part {
                 if !header.dtype.is_number() || header.shape.contains(&0) {
                     return Err(Fault::new("an array of neither numbers nor steps"));
                 }
-                Ok(header.array(Payload::Later(Arc::new(Part::Npy { path, start, bytes }), bytes)))
+                let payload = Payload::Later(Arc::new(Part::Npy { path, start, bytes }), bytes);
+                Ok((header.array(payload), Said::default()))
             }
             Part::Csv { path, columns } => {
                 // Read once for its size: only one sample is kept at a time.
-                let (steps, width, _) = csv::numbers(&path, &columns)?;
+                let table = csv::numbers(&path, &columns)?;
+                let (steps, width, said) = (table.rows, table.width, table.said);
+                // Without a face in any line there is nothing of this sample.
+                let steps = if said.failed == steps { 0 } else { steps };
                 let bytes = 4 * steps * width;
                 let mut array = Array::owned(DType::F32, vec![steps, width], Vec::new());
                 array.payload = Payload::Later(Arc::new(Part::Csv { path, columns }), bytes);
-                Ok(array)
+                Ok((array, said))
             }
         }
     }
@@ -227,7 +266,7 @@ impl Part {
                     false => Err(Fault::new("the .npy file is cut short").within(&name())),
                 }
             }
-            Part::Csv { path, columns } => Ok(bytes_of(&csv::numbers(path, columns)?.2)),
+            Part::Csv { path, columns } => Ok(bytes_of(&csv::numbers(path, columns)?.values)),
         }
     }
 }
@@ -244,14 +283,14 @@ enum FileKind {
 fn kind_of(file: &str) -> Result<FileKind, Fault> {
     match Path::new(file).extension().and_then(|e| e.to_str()) {
         Some("npy") => Ok(FileKind::Npy),
-        Some("csv" | "tsv") => Ok(FileKind::Csv),
-        _ => Err(Fault::new("neither a .npy nor a .csv nor a .tsv file")),
+        Some("csv" | "tsv" | "txt") => Ok(FileKind::Csv),
+        _ => Err(Fault::new("neither a .npy nor a .csv, .tsv or .txt file")),
     }
 }
 
 /// `FILE.csv:columns` in its two parts.
 fn split_columns(name: &str) -> (&str, Columns) {
-    for mark in [".csv:", ".tsv:"] {
+    for mark in [".csv:", ".tsv:", ".txt:"] {
         if let Some(at) = name.find(mark) {
             return (&name[..at + 4], Columns::parse(&name[at + 5..]));
         }
@@ -277,10 +316,16 @@ fn numbers_as_texts(array: &Array, budget: &mut Budget) -> Result<Column, Fault>
 }
 
 /// How many times its size an archive may unpack to, beyond a fixed room.
-const UNPACKED: u64 = 200;
+pub(super) const UNPACKED: u64 = 200;
+
+/// Maps a temporary file that was written.
+pub(super) fn mapped(file: &File) -> Result<Mmap, Fault> {
+    // SAFETY: the file has no name and is ours alone.
+    unsafe { Mmap::map(file) }.map_err(|e| Fault::new(format!("it cannot be unpacked ({e})")))
+}
 
 /// Unpacks an array into a temporary file: no more than its own header says, and than `room`.
-fn unpacked(file: &mut impl Read, room: u64) -> Result<Entry, Fault> {
+fn unpacked(file: &mut impl Read, room: u64) -> Result<Mmap, Fault> {
     let fail = |e: io::Error| Fault::new(format!("it cannot be unpacked ({e})"));
     let mut head = Vec::new();
     file.by_ref().take(npy::LONGEST as u64 + 12).read_to_end(&mut head).map_err(fail)?;
@@ -294,14 +339,12 @@ fn unpacked(file: &mut impl Read, room: u64) -> Result<Entry, Fault> {
     out.write_all(&head).map_err(fail)?;
     io::copy(&mut file.take(rest), &mut out).map_err(fail)?;
     out.flush().map_err(fail)?;
-    // SAFETY: the file has no name and is ours alone.
-    let map = unsafe { Mmap::map(&out) }.map_err(fail)?;
+    let map = mapped(&out)?;
     if map.len() as u64 > room {
         return Err(Fault::new(format!(
             "the archive would unpack to more than {UNPACKED} times its size, which no features do; \
              save the arrays by numpy.savez, without compression"
         )));
     }
-    let range = 0..map.len();
-    Ok(Entry { map: Arc::new(map), range })
+    Ok(map)
 }

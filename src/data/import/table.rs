@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::Fault;
-use super::array::{Array, Kind};
+use super::array::{Array, DType, Kind};
 use super::budget::Budget;
-use crate::data::Modality;
+use crate::data::{Modality, clip_id};
 
 /// The values of a field, a row per sample.
 pub(super) enum Column {
@@ -40,6 +40,8 @@ pub(super) struct Table {
     pub(super) notes: Vec<String>,
     /// Fields of the source that have no place here.
     pub(super) left: Vec<String>,
+    /// Names of classes and of targets, from the JSON file beside a safetensors file.
+    pub(super) names: BTreeMap<String, Vec<String>>,
 }
 
 /// Fields whose values are strings.
@@ -63,6 +65,49 @@ pub(super) const NUMBERS: [&str; 15] = [
     "regression_labels_V",
     "class_labels",
 ];
+
+/// What is said of an array without values.
+pub(super) const EMPTY: &str = "an array without values: an axis of its shape is 0";
+
+/// Rows of which none has a step are of nothing.
+pub(super) fn all_empty(arrays: &[Array]) -> Result<(), Fault> {
+    match arrays.iter().all(|array| array.shape.first() == Some(&0)) {
+        true => Err(Fault::new(format!("no row has a step: each is {EMPTY}"))),
+        false => Ok(()),
+    }
+}
+
+/// A row without a step says that it lacks the modality: a clip in which no face was found. Its step of zeros
+/// is read by nothing.
+pub(super) fn empty_rows(split: &str, columns: &mut Fields, notes: &mut Vec<String>) {
+    let mut lacking = Vec::new();
+    for (field, column) in columns.iter_mut() {
+        let Column::Ragged(arrays) = column else { continue };
+        let width = arrays.iter().find_map(|a| a.shape.get(1).copied()).unwrap_or(1);
+        let empty: Vec<usize> =
+            (0..arrays.len()).filter(|row| arrays[*row].shape.first() == Some(&0)).collect();
+        for &row in &empty {
+            let zeros = vec![0; width * size_of::<f32>()];
+            arrays[row] = Array::owned(DType::F32, vec![1, width], zeros);
+        }
+        if !empty.is_empty() {
+            lacking.push((*field, arrays.len(), empty));
+        }
+    }
+    for (field, rows, empty) in lacking {
+        let Some(missing) = any_named(&format!("{field}_missing")) else { continue };
+        let said: Vec<f64> =
+            (0..rows).map(|row| f64::from(u8::from(empty.contains(&row)))).collect();
+        columns.entry(missing).or_insert_with(|| Column::Array(Array::column(&said)));
+        let first: Vec<String> = empty.iter().take(5).map(ToString::to_string).collect();
+        notes.push(format!(
+            "{split}.{field}: {} of {rows} rows have no step (row {}{}): they are said to lack it",
+            empty.len(),
+            first.join(", "),
+            if empty.len() > first.len() { ", …" } else { "" }
+        ));
+    }
+}
 
 /// Our name of a field that goes by `name` elsewhere.
 pub(super) fn field_named(name: &str) -> Option<&'static str> {
@@ -95,7 +140,7 @@ pub(super) fn any_named(name: &str) -> Option<&'static str> {
 
 /// Whether an array can be a stream of another name: numbers with a fraction, a vector a row at least.
 pub(super) fn is_stream(array: &Array) -> bool {
-    array.dtype.kind == Kind::Float && matches!(array.shape.len(), 2 | 3)
+    matches!(array.dtype.kind, Kind::Float | Kind::Brain) && matches!(array.shape.len(), 2 | 3)
 }
 
 /// The strings of an array of them; rows of several are joined as MMSA joins video and clip.
@@ -111,7 +156,7 @@ pub(super) fn strings(array: &Array, budget: &mut Budget) -> Result<Vec<String>,
                 row.chunks_exact(size).map(|item| string(dtype.kind, dtype.big, item)).collect()
             }
         };
-        budget.text(&mut texts, &parts.join("$_$"))?;
+        budget.text(&mut texts, &clip_id(&parts))?;
     }
     Ok(texts)
 }
