@@ -75,7 +75,7 @@ pub(super) fn run(args: &InspectArgs, global: &Global) -> Result<()> {
         let mut wide = config.clone();
         wide.data.label_range = f64::from(f32::MAX);
         let data = open_file(target, &wide).map_err(explained)?;
-        show_data(&data, config.data.label_range, global)
+        show_data(&data, &config, global)
     }
 }
 

@@ -4,7 +4,8 @@ use super::{Global, output};
 use crate::data::survey::{StreamSurvey, Survey, not_numbers, ranges};
 use crate::data::{Dataset, Modality, Split, TaskKind};
 use crate::error::{Error, Result};
-use crate::train::{LARGE, first_step_alone};
+use crate::recipe::Config;
+use crate::train::{LARGE, cut_texts, first_step_alone};
 use serde_json::{Value, json};
 
 /// What is wrong with a file that cannot be opened: all values that are no numbers, where those
@@ -83,8 +84,9 @@ fn far_off(survey: &Survey) -> Vec<String> {
 }
 
 /// Prints parts, shapes, lengths, how the labels are spread, and what looks wrong.
-pub(super) fn show_data(data: &Dataset, range: f64, global: &Global) -> Result<()> {
+pub(super) fn show_data(data: &Dataset, config: &Config, global: &Global) -> Result<()> {
     let survey = Survey::of(data)?;
+    let range = config.data.label_range;
     let suspicions = survey.suspicions.iter().map(ToString::to_string);
     let told = |modality: Modality| {
         survey.streams.iter().any(|s| s.modality == modality && !s.outliers.is_empty())
@@ -94,6 +96,7 @@ pub(super) fn show_data(data: &Dataset, range: f64, global: &Global) -> Result<(
         .chain(outsized(data, told))
         .chain(far_off(&survey))
         .chain(first_step_alone(data))
+        .chain(cut_texts(data, config)?)
         .chain(suspicions)
         .collect();
     if global.json {

@@ -81,6 +81,7 @@ impl Tokenizer {
             let detail = "its parts do not go together; use the tokenizer of a BERT";
             Err(Error::data(&self.path, detail))
         })?;
+        let (empty, _) = empty;
         if empty == [cls, sep] {
             return Ok(());
         }
@@ -109,7 +110,7 @@ impl Tokenizer {
     /// [`Error::Config`] when `max_tokens` leaves no room for the special tokens.
     pub fn encode(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>> {
         self.check_room(max_tokens)?;
-        self.pieces(text, max_tokens)
+        Ok(self.pieces(text, max_tokens)?.0)
     }
 
     /// [`Tokenizer::encode`] of every text, in order, on all cores.
@@ -117,11 +118,24 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_all(&self, texts: &[String], max_tokens: usize) -> Result<Vec<Vec<u32>>> {
+        let marked = self.encode_all_marked(texts, max_tokens)?;
+        Ok(marked.into_iter().map(|(ids, _)| ids).collect())
+    }
+
+    /// The same, each with whether its end is missing.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_all_marked(
+        &self,
+        texts: &[String],
+        max_tokens: usize,
+    ) -> Result<Vec<(Vec<u32>, bool)>> {
         self.check_room(max_tokens)?;
         let cores = thread::available_parallelism().map_or(1, |n| n.get());
         let share = texts.len().div_ceil(cores).max(1);
         thread::scope(|scope| {
-            let work = |part: &[String]| -> Result<Vec<Vec<u32>>> {
+            let work = |part: &[String]| -> Result<Vec<(Vec<u32>, bool)>> {
                 part.iter().map(|text| self.pieces(text, max_tokens)).collect()
             };
             let parts: Vec<_> =
@@ -147,12 +161,13 @@ impl Tokenizer {
         )))
     }
 
-    fn pieces(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>> {
-        let run = || -> tokenizers::Result<Vec<u32>> {
+    fn pieces(&self, text: &str, max_tokens: usize) -> Result<(Vec<u32>, bool)> {
+        let run = || -> tokenizers::Result<(Vec<u32>, bool)> {
             let mut pieces = self.inner.encode_fast(text, false)?;
+            let cut = pieces.len() > max_tokens - self.added;
             // Cut before the special tokens are added, so that [SEP] stays.
             pieces.truncate(max_tokens - self.added, 0, TruncationDirection::Right);
-            Ok(self.inner.post_process(pieces, None, true)?.get_ids().to_vec())
+            Ok((self.inner.post_process(pieces, None, true)?.get_ids().to_vec(), cut))
         };
         run().map_err(|e| Error::data(&self.path, format!("a text cannot be cut: {e}")))
     }

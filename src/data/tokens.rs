@@ -21,11 +21,13 @@ pub struct TokenRows {
     segments: Vec<u32>,
     /// Where each row begins; one entry more than there are rows.
     offsets: Vec<usize>,
+    /// Whether a row's text went on.
+    cut: Vec<bool>,
 }
 
 impl Default for TokenRows {
     fn default() -> Self {
-        TokenRows { ids: Vec::new(), segments: Vec::new(), offsets: vec![0] }
+        TokenRows { ids: Vec::new(), segments: Vec::new(), offsets: vec![0], cut: Vec::new() }
     }
 }
 
@@ -50,7 +52,22 @@ impl TokenRows {
         self.ids.extend(ids);
         self.segments.extend(segments);
         self.offsets.push(self.ids.len());
+        self.cut.push(false);
         Ok(())
+    }
+
+    /// The same of a text that goes on, where it was cut.
+    fn push_cut(&mut self, ids: &[u32], segments: &[u32], cut: bool) -> Result<()> {
+        self.push(ids, segments)?;
+        if let Some(last) = self.cut.last_mut() {
+            *last = cut;
+        }
+        Ok(())
+    }
+
+    /// How many rows' texts went on where they were cut.
+    pub fn cut(&self) -> usize {
+        self.cut.iter().filter(|cut| **cut).count()
     }
 
     /// Appends a row of another's.
@@ -59,6 +76,7 @@ impl TokenRows {
         self.ids.extend(ids);
         self.segments.extend(segments);
         self.offsets.push(self.ids.len());
+        self.cut.push(from.cut.get(row).copied().unwrap_or_default());
     }
 
     /// How many rows.
@@ -230,8 +248,8 @@ impl Tokenised {
                 ));
             };
             let mut rows = TokenRows::default();
-            for ids in tokenizer.encode_all(texts, max_tokens)? {
-                rows.push(&ids, &vec![0; ids.len()])?;
+            for (ids, cut) in tokenizer.encode_all_marked(texts, max_tokens)? {
+                rows.push_cut(&ids, &vec![0; ids.len()], cut)?;
             }
             Ok(rows)
         })
@@ -271,7 +289,8 @@ impl Tokenised {
                         let detail = format!("{name}.text_bert, row {row} has {problem}");
                         Error::data(data.path(), detail)
                     })?;
-                rows.push(&ids, &of)?;
+                let whole = tensor.mask(row).take_while(|&m| m == 1).count();
+                rows.push_cut(&ids, &of, whole > ids.len())?;
             }
             Ok(rows)
         })

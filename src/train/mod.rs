@@ -45,4 +45,4 @@ pub use robust::NOISE;
 pub use scorer::{Scorer, Scoring};
 pub use session::{Predictions, Representations, Session};
 pub use simulated::outline_of_shapes;
-pub use text::{encoder_of, export, sentences};
+pub use text::{cut_texts, encoder_of, export, sentences};

@@ -180,14 +180,42 @@ fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tok
             ));
         }
     };
-    if config.bert.max_tokens > most && tokens.longest() == most {
-        log::warn!(
-            "texts are cut to {most} tokens: {} has no more positions, whatever bert.max_tokens \
-             says",
-            encoder.path.display()
-        );
+    if let Some(said) = cut(&tokens, data) {
+        let advice = match config.bert.max_tokens < positions {
+            true => "bert.max_tokens sets that".to_string(),
+            false => format!("{} has no more positions", encoder.path.display()),
+        };
+        log::warn!("texts are cut to {most} tokens in {said}: {advice}");
     }
     Ok(tokens)
+}
+
+/// How many texts of which splits go on where they were cut; nothing where all are whole.
+fn cut(tokens: &Tokenised, data: &Dataset) -> Option<String> {
+    let of = data.splits().filter_map(|split| {
+        let cut = tokens.split(split.name())?.cut();
+        (cut > 0).then(|| format!("{cut} of {} rows of {}", split.rows(), split.name()))
+    });
+    let all: Vec<String> = of.collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// The same of a data set that nothing reads yet: by the encoder that a configuration names, or by the token
+/// ids that the data have.
+///
+/// # Errors
+/// An encoder that cannot be opened, text that it cannot read.
+pub fn cut_texts(data: &Dataset, config: &Config) -> Result<Option<String>> {
+    let most = config.bert.max_tokens;
+    let tokens = match config.bert.path.as_str() {
+        "" if data.splits().all(|s| s.text_bert().is_some()) => {
+            Tokenised::from_text_bert(data, most, usize::MAX, usize::MAX)?
+        }
+        "" => return Ok(None),
+        path => tokenise(data, config, &Pretrained::open(path)?)?,
+    };
+    Ok(cut(&tokens, data)
+        .map(|said| format!("{said} have more than {most} tokens (bert.max_tokens)")))
 }
 
 /// Where the features of these tokens are kept, if there is such a place. The same weights under another config.json, with
@@ -348,8 +376,15 @@ pub fn sentences(saved: &Saved, texts: &[String]) -> Result<(tempfile::TempDir, 
         )));
     }
     let tokenizer = Tokenizer::open(encoder_of(&saved.path))?;
-    let ids: Vec<Vec<u32>> =
-        texts.iter().map(|t| tokenizer.encode(t, config.bert.max_tokens)).collect::<Result<_>>()?;
+    let encoded = tokenizer.encode_all_marked(texts, config.bert.max_tokens)?;
+    let cut = encoded.iter().filter(|(_, cut)| *cut).count();
+    if cut > 0 {
+        let (most, of) = (config.bert.max_tokens, texts.len());
+        log::warn!(
+            "{cut} of {of} sentences are cut to {most} tokens, as in training (bert.max_tokens)"
+        );
+    }
+    let ids: Vec<Vec<u32>> = encoded.into_iter().map(|(ids, _)| ids).collect();
     let (rows, longest) = (ids.len(), ids.iter().map(Vec::len).max().unwrap_or(1));
     let mut bytes = Vec::with_capacity(rows * 3 * longest * 4);
     for ids in &ids {

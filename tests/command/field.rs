@@ -1,7 +1,7 @@
 //! What people of this field bring, and what the command says of it.
 
 use crate::common::{Made, TensorFile};
-use crate::ran::{Place, fails};
+use crate::ran::{Place, Ran, fails};
 use std::sync::OnceLock;
 
 fn place() -> &'static Place {
@@ -18,7 +18,7 @@ fn audio() -> TensorFile {
             modalign::ops::random(i as u64, rows).iter().map(|x| 2.5 * x).collect();
         let mut values = modalign::ops::random(10 + i as u64, rows * 6);
         for (row, label) in labels.iter().enumerate() {
-            values[6 * row..][..2].iter_mut().for_each(|x| *x = 0.1 * *x + label);
+            values[6 * row..][..2].iter_mut().for_each(|x| *x += label);
         }
         file.put_f32(&format!("{split}.audio"), &[rows, 1, 6], &values);
         file.put_f32(&format!("{split}.regression_labels"), &[rows], &labels);
@@ -27,7 +27,10 @@ fn audio() -> TensorFile {
 }
 
 fn corr(settings: &str) -> (f64, String) {
-    let line = format!("train --model lf_dnn {settings} --set train.max_epochs=12 --json");
+    let line = format!(
+        "train --model lf_dnn {settings} --set train.max_epochs=20 --set train.batch_size=16 --set \
+         train.lr=0.005 --json"
+    );
     let ran = place().run(&line);
     assert_eq!(ran.code, Some(0), "{line}: {}", ran.err);
     let said: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
@@ -58,7 +61,7 @@ fn wild_values_are_named_and_a_robust_scale_bears_them() {
         ))
     };
     let ((flat, warned), (robust, calm)) = (on("true"), on("robust"));
-    assert!(robust > 0.9 && flat < robust - 0.2, "{flat} {robust}");
+    assert!(robust > 0.85 && flat < robust - 0.2, "{flat} {robust}");
     assert!(warned.contains("train.normalize=robust"), "{warned}");
     assert!(!calm.contains("warning"), "{calm}");
     // A trained run scales new data by what it kept.
@@ -143,7 +146,9 @@ fn text_without_an_encoder_is_pointed_at() {
         }
         file.save(&place().at("said.safetensors"));
         std::fs::write(place().at("said.json"), side.to_string()).unwrap();
-        let ran = place().run("train --data said.safetensors --out said --max-epochs 1");
+        let ran = place().run(
+            "train --data said.safetensors --out said --max-epochs 1 --set train.keep_tail=true",
+        );
         match with_audio {
             true => assert!(ran.code == Some(0) && ran.err.contains(words[0]), "{}", ran.err),
             false => fails(ran, 2, &words),
@@ -160,4 +165,25 @@ fn adapters_have_numbers() {
     assert!(place().ok("devices --adapter 0").contains("number"));
     let name = first["name"].as_str().unwrap();
     fails(place().run("devices --adapter 97"), 1, &["the number 97", &format!("0 {name}")]);
+}
+
+/// How many sentences lost their ends, wherever they are read.
+#[test]
+fn sentences_that_are_cut_are_counted() {
+    place().ok("synth --out spoken.safetensors --train 24 --valid 8 --test 8 --encoder speaker");
+    let train = "train --data spoken.safetensors --bert speaker --set bert.finetune=false --set \
+                 bert.max_tokens=4 --max-epochs 1 --set train.keep_tail=true --out spoken";
+    let ran = place().run(train);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let said = "texts are cut to 4 tokens in 24 of 24 rows of train, 8 of 8 rows of valid, 8 of 8 rows of test";
+    assert!(ran.err.contains(said), "{}", ran.err);
+    let mut predict = place().command("predict --model spoken --data spoken.safetensors");
+    let ran: Ran = predict.output().unwrap().into();
+    assert!(ran.err.contains("8 of 8 rows of test"), "{}", ran.err);
+    let mut predict = place().command("predict --model spoken --text short --text");
+    let ran: Ran = predict.arg("one two three four five six").output().unwrap().into();
+    assert!(ran.err.contains("1 of 2 sentences are cut to 4 tokens"), "{}", ran.err);
+    let inspect = "inspect spoken.safetensors --bert speaker --set bert.max_tokens=4";
+    assert!(place().ok(inspect).contains("24 of 24 rows of train, 8 of 8"));
+    assert!(!place().ok("inspect spoken.safetensors --bert speaker").contains("bert.max_tokens"));
 }

@@ -21,6 +21,7 @@ mod models;
 mod profile;
 mod readme;
 mod report;
+mod road;
 mod selftest;
 mod supply;
 mod trust;
