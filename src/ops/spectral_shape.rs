@@ -119,7 +119,7 @@ fn cases() -> Vec<Case> {
         let x = random(1, frames * width).into_iter().enumerate().map(power).collect();
         let y = vec![0.0; frames * (4 + 2 * bands.len())];
         let args = vec![Some(CaseArg::F(x)), Some(CaseArg::F(y))];
-        let words = words((frames, width), (0.5, 0.85), &bands);
+        let words = words((frames, width), (0.5, 0.8501), &bands);
         let mut case = Case::new(format!("{frames}x{bins}, {} bands", bands.len()), words, args);
         case.defines = defines(bins, &bands);
         case.within(2e-5).flops(flops(frames, bins, &bands))
