@@ -175,7 +175,8 @@ impl Block {
             let response = tape.linear(bins, filters_var, None, Default::default())?;
             let loudness = tape.modulus(response)?;
             let loudness = tape.reshape(loudness, &[frames, OCTAVES * PER_OCTAVE])?;
-            let notes = tape.constant("notes", &[CHROMA, OCTAVES * PER_OCTAVE], &tables::notes())?;
+            let notes =
+                tape.constant("notes", &[CHROMA, OCTAVES * PER_OCTAVE], &tables::notes())?;
             let chroma = tape.linear(loudness, notes, None, Default::default())?;
             left.push((Part::Chroma, chroma));
         }
@@ -204,7 +205,8 @@ impl Block {
 
     /// Dispatches of [`spectra`](Self::spectra) and of [`rest`](Self::rest).
     pub(super) fn dispatches(&self) -> [usize; 2] {
-        let count = |program: &Option<Program>| program.as_ref().map_or(0, |p| p.dispatch_count(true));
+        let count =
+            |program: &Option<Program>| program.as_ref().map_or(0, |p| p.dispatch_count(true));
         [count(&self.spectra), count(&self.rest)]
     }
 
@@ -252,7 +254,8 @@ impl Block {
     pub(super) fn rest(&self, gpu: &Gpu) -> Result<HashMap<Part, Vec<f32>>> {
         let Some(rest) = &self.rest else { return Ok(HashMap::new()) };
         rest.run(gpu, &self.memory)?;
-        let read = |(part, made): &(Part, TensorId)| Ok((*part, rest.read(gpu, &self.memory, *made)?));
+        let read =
+            |(part, made): &(Part, TensorId)| Ok((*part, rest.read(gpu, &self.memory, *made)?));
         self.left.iter().map(read).collect()
     }
 }

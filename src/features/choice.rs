@@ -243,11 +243,10 @@ mod tests {
         let default = Choice::default();
         let names = default.columns();
         assert_eq!((names.len(), default.width()), (super::super::COLUMNS, names.len()));
-        assert_eq!([&names[0], &names[1], &names[32]], [
-            "zero_crossing_rate",
-            "mfcc_0",
-            "chroma_b"
-        ]);
+        assert_eq!(
+            [&names[0], &names[1], &names[32]],
+            ["zero_crossing_rate", "mfcc_0", "chroma_b"]
+        );
         let choice = Choice::of(&["delta2", "f0", "rms", "delta"]).unwrap();
         let wanted = ["f0", "voicing", "rms", "delta_f0", "delta_voicing", "delta_rms"];
         assert_eq!(choice.columns()[..6], wanted);

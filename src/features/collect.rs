@@ -104,8 +104,7 @@ impl Collection {
                 name("audio_lengths"),
                 (Dtype::I32, rows.clone(), bytemuck::cast_slice(&lengths).to_vec()),
             );
-            let labels: Option<Vec<f32>> =
-                clips.iter().map(|c| c.label).collect();
+            let labels: Option<Vec<f32>> = clips.iter().map(|c| c.label).collect();
             if let Some(labels) = labels {
                 tensors.insert(
                     name("regression_labels"),

@@ -189,7 +189,12 @@ impl<'a> Table<'a> {
     }
 
     /// Puts a group's numbers into the rows from `first` on; more than there are rows are left out.
-    fn put(&mut self, group: Group, first: usize, numbers: impl Iterator<Item = impl AsRef<[f32]>>) {
+    fn put(
+        &mut self,
+        group: Group,
+        first: usize,
+        numbers: impl Iterator<Item = impl AsRef<[f32]>>,
+    ) {
         let Some((_, at, count)) = self.choice.places().find(|(g, ..)| *g == group) else { return };
         let rows = self.values[first * self.width..].chunks_exact_mut(self.width);
         for (row, numbers) in rows.zip(numbers) {
@@ -234,9 +239,10 @@ impl<'a> Table<'a> {
 
     /// What the whole recording decides, and the differences behind the other columns.
     fn finish(mut self) -> Vec<f32> {
-        let floors = self.reaches.iter().fold([f32::MIN; 2], |most, reach| {
-            [most[0].max(reach[0]), most[1].max(reach[1])]
-        });
+        let floors = self
+            .reaches
+            .iter()
+            .fold([f32::MIN; 2], |most, reach| [most[0].max(reach[0]), most[1].max(reach[1])]);
         let contrast = |[peak, valley]: &[f32; 2]| {
             peak.max(floors[0] - DECIBELS) - valley.max(floors[1] - DECIBELS)
         };
