@@ -46,6 +46,7 @@ fn a_sample_in_memory_scores_as_its_row_does() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let card = ModelCard {
+            acoustic: None,
             task: Task::default(),
             format: modalign::files::FORMAT,
             version: "test".into(),

@@ -5,8 +5,8 @@ use super::{Global, output};
 use crate::data::SplitName;
 use crate::error::{Error, Result};
 use crate::features::{
-    COLUMNS, Clip, Collection, ENDINGS, Extractor, Features, Label, RATE, Recording, clip_id,
-    column_names, read_labels,
+    Choice, Clip, Collection, ENDINGS, Extractor, Features, Group, Label, RATE, Recording, clip_id,
+    read_labels,
 };
 use crate::files::write_atomic_with;
 use crate::gpu::Gpu;
@@ -27,9 +27,22 @@ samples at 22,050 Hz. Column 0 is the zero-crossing rate, 1 to 20 are MFCC (HTK 
 rate and number of channels are resampled and averaged on the way. A folder stands for the recordings
 in it.
 
+--features chooses others, in the order given, of frames of 2048 samples as librosa has them:
+  zcr        the zero-crossing rate           centroid   the spectrum's mean frequency, Hz
+  mfcc       20 MFCC                          bandwidth  its deviation, Hz
+  chroma     12 notes, the loudest 1          rolloff    where 85 % of it ends, Hz
+  logmel     128 mel bands (HTK), decibels    flatness   1 of white noise, 0 of a tone
+  rms        the root mean square             contrast   7 bands' peaks over valleys, decibels
+  f0         pitch by YIN and its voicing     delta, delta2  first and second differences of all
+                                              the others, over nine steps, behind them
+f0 is in Hz, looked for from 60 to 600 Hz, and 0 in a step without a pitch. Its second column, voicing,
+is the correlation of the frame with itself a period later, 0 to 1: a step has a pitch from 0.5 on,
+where the period is no end of the range.
+
 FILE.csv and FILE.npy hold one recording, a row for each step. NAME.safetensors is a data set as
-train, eval and predict read it: test.audio (rows x steps x 33, zeros after a recording's end) and
-test.audio_lengths; NAME.json beside it has the ids, which are the files' names without ending.
+train, eval and predict read it: test.audio (rows x steps x columns, zeros after a recording's end)
+and test.audio_lengths; NAME.json beside it has the ids, which are the files' names without ending,
+and which features these are: predict --audio computes the same of new recordings.
 
 A table of labels has the columns id and label, and perhaps split and text; with it every recording
 must have a line. MMSA-FET's layout is read as it is: recordings as FOLDER/VIDEO/CLIP.wav, whose ids
@@ -38,6 +51,7 @@ reads audio alone is trained with --set model.modalities=A.
 
 Examples:
   modalign features talk.wav --out talk.csv
+  modalign features talk.wav --features mfcc,f0,rms,delta --out talk.csv
   modalign features new/ --out new.safetensors
   modalign predict --model runs/mine-sims-1111 --data new.safetensors
   modalign features clips/ --labels labels.csv --out mine.safetensors
@@ -50,6 +64,9 @@ pub(super) struct FeaturesArgs {
     /// The file to write: NAME.safetensors, or FILE.csv or FILE.npy for one recording
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Which features, in order [default: zcr,mfcc,chroma]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    features: Vec<String>,
     /// The part of the data set that recordings without one in the table go to [default: test]
     #[arg(long, value_parser = parse_split)]
     split: Option<SplitName>,
@@ -80,7 +97,7 @@ struct Wanted {
 
 /// Computes and writes.
 pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
-    let kind = args.kind()?;
+    let (kind, choice) = (args.kind()?, args.choice()?);
     let wanted = args.wanted()?;
     if kind != Kind::DataSet && wanted.len() != 1 {
         return Err(Error::Config(format!(
@@ -91,7 +108,7 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
     }
     let gpu = global.gpu()?;
     let began = Instant::now();
-    let (collection, bad) = args.extract(&gpu, wanted, global)?;
+    let (collection, bad) = args.extract(&gpu, choice, wanted, global)?;
     let took = began.elapsed().as_secs_f64();
     gpu.save_pipeline_cache();
     let most = match args.max_steps {
@@ -105,7 +122,7 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
             let features = &collection.clips[0].features;
             write_atomic_with(&args.out, |out| match kind {
                 Kind::Npy => npy(features, out),
-                _ => csv(features, out),
+                _ => csv(&collection.choice, features, out),
             })?;
         }
     }
@@ -114,6 +131,10 @@ pub(super) fn run(args: &FeaturesArgs, global: &Global) -> Result<()> {
 }
 
 impl FeaturesArgs {
+    fn choice(&self) -> Result<Choice> {
+        if self.features.is_empty() { Ok(Choice::default()) } else { Choice::of(&self.features) }
+    }
+
     fn kind(&self) -> Result<Kind> {
         let data_set = match self.out.extension().and_then(|e| e.to_str()) {
             Some("safetensors") => return Ok(Kind::DataSet),
@@ -178,6 +199,7 @@ impl FeaturesArgs {
     fn extract(
         &self,
         gpu: &Gpu,
+        choice: Choice,
         wanted: Vec<Wanted>,
         global: &Global,
     ) -> Result<(Collection, BTreeMap<String, String>)> {
@@ -187,8 +209,8 @@ impl FeaturesArgs {
         };
         let style = ProgressStyle::with_template("{bar:24.cyan} {pos}/{len} {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let mut extractor = Extractor::new(gpu);
-        let (mut collection, mut bad) = (Collection::default(), BTreeMap::new());
+        let mut extractor = Extractor::new(gpu).choosing(choice.clone());
+        let (mut collection, mut bad) = (Collection { choice, clips: vec![] }, BTreeMap::new());
         for Wanted { path, id, label } in wanted {
             bar.set_message(id.clone());
             let features = Recording::open(&path).and_then(|mut r| extractor.extract(&mut r));
@@ -197,7 +219,9 @@ impl FeaturesArgs {
                 Ok(features) => {
                     let own = label.as_ref().and_then(|l| l.split);
                     let split = own.or(self.split).unwrap_or(SplitName::Test);
-                    collection.clips.push(Clip { id, split, features, label });
+                    let unimodal = label.as_ref().map_or([None; 3], |l| l.unimodal);
+                    let (label, text) = label.map_or((None, None), |l| (Some(l.value), l.text));
+                    collection.clips.push(Clip { id, split, features, label, unimodal, text });
                 }
                 Err(why @ (Error::Data { .. } | Error::Io { .. })) if self.skip_bad => {
                     bar.suspend(|| log::warn!("left out: {why}"));
@@ -228,18 +252,21 @@ impl FeaturesArgs {
         let seconds = |f: &Features| f.samples as f64 / f64::from(RATE);
         let total: f64 = collection.clips.iter().map(|c| seconds(&c.features)).sum();
         let steps = collection.most_frames().min(most);
+        let columns = collection.choice.width();
         if global.json {
             let clips: Vec<_> = collection
                 .clips
                 .iter()
                 .map(|c| {
+                    let tuned = collection.choice.has(Group::Chroma);
                     json!({ "id": c.id, "split": c.split, "seconds": seconds(&c.features),
-                        "steps": c.features.frames(), "tuning": c.features.tuning,
-                        "label": c.label.as_ref().map(|l| l.value) })
+                        "steps": c.features.frames(),
+                        "tuning": tuned.then_some(c.features.tuning), "label": c.label })
                 })
                 .collect();
             return output::json(&json!({
-                "path": self.out.display().to_string(), "steps": steps, "columns": COLUMNS,
+                "path": self.out.display().to_string(), "steps": steps,
+                "columns": columns, "features": collection.choice.to_string(),
                 "seconds": total, "took": took, "recordings": clips, "left_out": bad,
             }));
         }
@@ -261,7 +288,7 @@ impl FeaturesArgs {
         let header = ["part", "recordings", "length", "mean steps", "longest", "cut"];
         output::print(&output::text(&output::table(header, 1, rows)))?;
         output::print(&format!(
-            "{}: {} recordings of at most {steps} steps x {COLUMNS}; {total:.1} s of sound in \
+            "{}: {} recordings of at most {steps} steps x {columns}; {total:.1} s of sound in \
              {took:.1} s",
             self.out.display(),
             collection.clips.len()
@@ -315,9 +342,9 @@ fn listed(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
 }
 
 /// A header, and a line for each step.
-fn csv(features: &Features, out: &mut dyn Write) -> std::io::Result<()> {
-    writeln!(out, "{}", column_names().join(","))?;
-    for row in features.values.chunks_exact(COLUMNS) {
+fn csv(choice: &Choice, features: &Features, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(out, "{}", choice.columns().join(","))?;
+    for row in features.values.chunks_exact(features.columns) {
         let fields: Vec<String> = row.iter().map(ToString::to_string).collect();
         writeln!(out, "{}", fields.join(","))?;
     }
@@ -326,7 +353,7 @@ fn csv(features: &Features, out: &mut dyn Write) -> std::io::Result<()> {
 
 /// An array of steps × columns, as numpy loads it.
 fn npy(features: &Features, out: &mut dyn Write) -> std::io::Result<()> {
-    let shape = format!("({}, {COLUMNS})", features.frames());
+    let shape = format!("({}, {})", features.frames(), features.columns);
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
     // Magic, version and length are 10 bytes; the data begin at a multiple of 64.
     let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;

@@ -106,6 +106,7 @@ pub(super) fn show_data(data: &Dataset, config: &Config, global: &Global) -> Res
             "data": data.path().display().to_string(),
             "sha256": data.digest(),
             "task": data.task(),
+            "audio_features": data.acoustic(),
             "splits": splits,
             "suspicions": survey.suspicions,
             "warnings": warnings,
@@ -150,6 +151,13 @@ pub(super) fn show_data(data: &Dataset, config: &Config, global: &Global) -> Res
     output::tables(&parts)?;
     if !data.task().one_number() {
         output::print(&format!("Targets: {}", data.task().about()))?;
+    }
+    if let Some(made) = data.acoustic() {
+        let groups = made.groups.join(", ");
+        output::print(&format!(
+            "Audio features: {groups}; every {} samples at {} Hz",
+            made.hop, made.rate
+        ))?;
     }
     if let Some(note) = data.task_note() {
         output::print(&format!("note: {note}"))?;

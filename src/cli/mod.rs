@@ -24,6 +24,7 @@ mod inspect_data;
 mod models;
 mod output;
 mod predict;
+mod predict_sound;
 mod profile;
 mod progress;
 mod report;

@@ -1,7 +1,7 @@
 //! `modalign predict`: one row for each sample.
 
 use super::eval::{parse_split, say_absent};
-use super::{Global, output, run_folder};
+use super::{Global, output, predict_sound, run_folder};
 use crate::data::{Dataset, Modality, Split, SplitName, Targets, Task, TaskKind};
 use crate::error::{Error, Result};
 use crate::recipe::TokenSource;
@@ -26,9 +26,15 @@ negative (-3) to strongly positive (3).
 --text wants a model trained with --bert, and prints a line for each sentence. A model that also
 reads audio or vision answers with the head of its text alone, since nothing is heard or seen.
 
+--audio (or --wav) wants a model whose audio came from modalign features: the same features are
+computed of each recording, wav, FLAC, Ogg or MP3, in as many steps as the model was trained with, and
+standardised as in training. A model that reads sentences as well wants a --text for each, in order.
+
 Examples:
   modalign predict --model runs/mosi-mosi-1111 --data new.safetensors
   modalign predict --model runs/mosi-mosi-1111 --text \"I really enjoyed this film\"
+  modalign predict --model runs/mine-sims-1111 --audio new.wav --audio old.mp3
+  modalign predict --model runs/mine-sims-1111 --audio new.wav --text \"I enjoyed it\"
   modalign predict --model runs/mosi-mosi-1111 --data new.safetensors --out scores.csv
   modalign predict --model best.safetensors --data new.safetensors --format jsonl | head")]
 pub(super) struct PredictArgs {
@@ -42,6 +48,9 @@ pub(super) struct PredictArgs {
     #[arg(long, value_name = "SENTENCE", allow_hyphen_values = true,
         conflicts_with_all = ["data", "split"])]
     text: Vec<String>,
+    /// Score this recording instead of a data set; may be given several times
+    #[arg(long, value_name = "FILE", visible_alias = "wav", conflicts_with_all = ["data", "split"])]
+    audio: Vec<PathBuf>,
     /// Which part of it: train, valid or test [default: test, or the only one there is]
     #[arg(long, value_parser = parse_split)]
     split: Option<SplitName>,
@@ -68,15 +77,24 @@ enum Format {
 /// Writes the rows.
 pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let mut saved = Saved::load(&args.model)?;
-    // The folder of typed sentences goes when this function ends.
-    let (_folder, path) = if args.text.is_empty() {
-        (None, run_folder::data_for(&args.model, args.data.as_deref())?)
+    // The folder of what was typed, or of recordings, goes when this function ends.
+    let (gpu, (_folder, path)) = if !args.audio.is_empty() {
+        let heard = predict_sound::wanted(&saved, &args.audio, &args.text)?;
+        let gpu = global.gpu()?;
+        let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
+        let path = heard.write(&gpu, folder.path(), &args.audio, &args.text)?;
+        saved.card.config.bert.input = TokenSource::RawText;
+        (gpu, (Some(folder), path))
+    } else if args.text.is_empty() {
+        let path = run_folder::data_for(&args.model, args.data.as_deref())?;
+        (global.gpu()?, (None, path))
     } else {
         let (folder, path) = sentences(&saved, &args.text)?;
         saved.card.config.bert.input = TokenSource::TextBert;
-        (Some(folder), path)
+        (global.gpu()?, (Some(folder), path))
     };
-    let gpu = global.gpu()?;
+    // Sentences that come with recordings are a part of their rows.
+    let alone = if args.audio.is_empty() { args.text.as_slice() } else { &[] };
     let mut session = open_saved(&gpu, &saved, &path)?;
     let split = choose(session.data(), args.split)?;
     say_absent(&session, &path, global);
@@ -87,7 +105,7 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
     let Some(rows) = data.split(split) else {
         return Err(Error::data(&path, format!("no '{split}' split")));
     };
-    let (names, lines) = match args.text.as_slice() {
+    let (names, lines) = match alone {
         [] if data.task().one_number() => lines(rows, &predictions, convention),
         [] => told(("id", &|row| rows.id(row)), &predictions, (data.task(), rows.targets())),
         texts if !data.task().one_number() => {
@@ -102,9 +120,9 @@ pub(super) fn run(args: &PredictArgs, global: &Global) -> Result<()> {
         texts => spoken(texts, &predictions, &saved)?,
     };
     let model = saved.path.display().to_string();
-    let about = match &args.text[..] {
-        [] => json!({ "model": model, "data": path.display().to_string(), "split": split }),
-        _ => json!({ "model": model }),
+    let about = match args.audio.is_empty() && args.text.is_empty() {
+        true => json!({ "model": model, "data": path.display().to_string(), "split": split }),
+        false => json!({ "model": model }),
     };
     let text = args.shown(&names, &lines, about, global);
     output::write_to(args.out.as_deref(), &text)?;

@@ -8,7 +8,7 @@ use super::open_labels::in_range;
 use super::source::{Mapped, Source};
 use super::stream::{Stream, TextBert, floats, part};
 use super::task::{self, Table, Task, TaskKind};
-use super::{Folded, Modality, SplitName, Tokenised, open};
+use super::{Acoustic, Folded, Modality, SplitName, Tokenised, open};
 use crate::error::Result;
 use crate::nn::BertShape;
 
@@ -45,6 +45,7 @@ pub struct Dataset {
     /// Lists of names in the side file, by key.
     pub(super) names: BTreeMap<String, Vec<String>>,
     pub(super) fold: Option<Folded>,
+    pub(super) acoustic: Option<Acoustic>,
 }
 
 /// The text of a data set as tokens, for an encoder of these sizes.
@@ -75,6 +76,7 @@ impl Dataset {
             counts: Vec::new(),
             names,
             fold: None,
+            acoustic: None,
         }
     }
 
@@ -152,6 +154,11 @@ impl Dataset {
     /// The fold that its splits are of; none where they are the file's own.
     pub fn fold(&self) -> Option<&Folded> {
         self.fold.as_ref()
+    }
+
+    /// How its audio was made of recordings, where the side file says so.
+    pub fn acoustic(&self) -> Option<&Acoustic> {
+        self.acoustic.as_ref()
     }
 
     /// A split, or `None` where the file has no tensor of it.

@@ -2,12 +2,13 @@
 //! generator whose hidden factors are known.
 //!
 //! A data set is `NAME.safetensors` with tensors `{train,valid,test}.FIELD`, and an optional
-//! `NAME.json` with ids and texts per split. Fields: `text`, `audio`, `vision` and streams of other names,
+//! `NAME.json` with ids and texts per split, and how its audio was made of recordings ([`Acoustic`]). Fields: `text`, `audio`, `vision` and streams of other names,
 //! such as `image` (rows x steps x dim, f32), their `_lengths` (rows, i32) and `_missing` (rows, i32, 1 where
 //! a row lacks it), `text_bert` (rows x 3 x tokens, i32), `regression_labels`
 //! (rows, f32; or rows x k, several numbers a row), `class_labels` (rows, i32, from 0; or rows x k of 0 and
 //! 1, several labels a row), `factor_*` (rows x k, f32; from the generator).
 
+mod acoustic;
 pub mod batch;
 mod bytes;
 pub mod dataset;
@@ -36,6 +37,7 @@ pub mod tokens;
 
 use serde::{Deserialize, Serialize};
 
+pub use acoustic::Acoustic;
 pub use batch::{
     BatchShape, Layout, Reads, Sample, StreamLayout, StreamSpec, TokenSpec, bucket, fill,
     fill_samples, shape_of, shuffled,
@@ -49,6 +51,8 @@ pub use loader::{Batch, Loader};
 pub use modality::{Modality, StreamName, listed, shortened};
 pub use normalize::{FeatureStats, Normalize, Standardise};
 pub use perturb::{Damage, Perturbation};
+#[cfg(feature = "audio")]
+pub(crate) use side::AUDIO_FEATURES;
 pub use source::{
     Contents, Memory, Row, Source, SplitContents, StreamContents, Target, TargetValues,
 };

@@ -53,7 +53,10 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Dataset> {
     }
     side::attach(&side, &mut splits)?;
     let data = Dataset::of(source, splits, side.names());
-    Dataset { metadata, ..data }.of_task(options)
+    // A side file that speaks of other numbers than there are is another set's.
+    let audio = data.splits().find_map(|split| split.stream(Modality::Audio)).map(|s| s.dim);
+    let acoustic = side.acoustic().filter(|made| audio == Some(made.columns.len()));
+    Dataset { metadata, acoustic, ..data }.of_task(options)
 }
 
 /// Looks at the first bytes of a file: another one than a data set need not be read whole to say so.

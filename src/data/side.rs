@@ -1,5 +1,5 @@
 //! The side file `NAME.json`: `{"train": {"id": [...], "raw_text": [...]}, ...}`, in row order; and of the
-//! whole set `class_names` and `target_names`.
+//! whole set `class_names` and `target_names`, and [`AUDIO_FEATURES`].
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::SplitName;
 use super::dataset::Split;
+use super::{Acoustic, SplitName};
 use crate::error::{Error, Result};
+
+/// Where the side file says how the audio was made of recordings.
+pub(crate) const AUDIO_FEATURES: &str = "audio_features";
 
 /// What the side file holds: an object a split. Unknown keys are left alone: a set may say more
 /// about itself.
@@ -43,6 +46,11 @@ impl Side {
             value.as_array()?.iter().map(|name| Some(name.as_str()?.to_string())).collect()
         };
         self.root.iter().filter_map(|(key, value)| Some((key.clone(), of(value)?))).collect()
+    }
+
+    /// How the audio was made of recordings; nothing where another program has written something else there.
+    pub(super) fn acoustic(&self) -> Option<Acoustic> {
+        serde_json::from_value(self.root.get(AUDIO_FEATURES)?.clone()).ok()
     }
 
     /// How many texts a split has.

@@ -1,8 +1,8 @@
 //! Recordings as a data set: features side by side, padded at the end, with labels where there are
 //! any.
 
-use super::{COLUMNS, Features, HOP, Label, RATE};
-use crate::data::{Modality, SplitName};
+use super::{Choice, Features, HOP, RATE};
+use crate::data::{AUDIO_FEATURES, Modality, SplitName};
 use crate::error::{Error, Result};
 use crate::files;
 use safetensors::tensor::{Dtype, TensorView};
@@ -20,7 +20,11 @@ pub struct Clip {
     /// What it sounds like.
     pub features: Features,
     /// Its label; all recordings have one, or none has.
-    pub label: Option<Label>,
+    pub label: Option<f32>,
+    /// Labels of text, audio and vision alone; each written where all recordings have it.
+    pub unimodal: [Option<f32>; 3],
+    /// What is said; written where all have it.
+    pub text: Option<String>,
 }
 
 /// Recordings that are to be written together.
@@ -28,6 +32,8 @@ pub struct Clip {
 pub struct Collection {
     /// In the order of rows.
     pub clips: Vec<Clip>,
+    /// What their features are.
+    pub choice: Choice,
 }
 
 impl Collection {
@@ -46,24 +52,37 @@ impl Collection {
         self.clips.iter().map(|c| c.features.frames()).max().unwrap_or(0)
     }
 
-    /// Writes `NAME.safetensors` with `SPLIT.audio` (rows × steps × 33, zero past a recording's
-    /// end), `SPLIT.audio_lengths` and, where there are labels, `SPLIT.regression_labels`, with those of one
-    /// modality alone as `_T`, `_A` and `_V`; and beside it `NAME.json` with the ids, and the texts where all have one. No recording gets more
-    /// than `most` steps; what is later is left out.
+    /// Writes `NAME.safetensors` with `SPLIT.audio` (rows × steps × columns, zero past a recording's
+    /// end), `SPLIT.audio_lengths` and, where there are labels, `SPLIT.regression_labels`, with those of
+    /// one modality alone as `_T`, `_A` and `_V`; and beside it `NAME.json` with the ids, the texts where
+    /// all have one, and which features these are. No recording gets more than `most` steps; what is later
+    /// is left out.
     ///
     /// # Errors
     /// [`Error::Config`] for a name that does not end in `.safetensors` or for no recording at all,
     /// [`Error::Io`] where a file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>, most: usize) -> Result<()> {
-        let path = path.as_ref();
+        self.write_steps(path.as_ref(), self.most_frames().min(most))
+    }
+
+    /// The same with just so many steps, however long the recordings are: those of another data set.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_steps(&self, path: &Path, steps: usize) -> Result<()> {
         if path.extension().is_none_or(|e| e != "safetensors") {
             let detail = format!("{}: a data set is called NAME.safetensors", path.display());
             return Err(Error::Config(detail));
         }
         // All parts of a data set have as many steps.
-        let steps = self.most_frames().min(most);
-        if steps == 0 {
+        if steps == 0 || self.clips.is_empty() {
             return Err(Error::Config("there is no recording to write".into()));
+        }
+        let columns = self.choice.width();
+        if let Some(other) = self.clips.iter().find(|c| c.features.columns != columns) {
+            let (id, found) = (&other.id, other.features.columns);
+            let detail = format!("'{id}' has {found} features where the others have {columns}");
+            return Err(Error::Config(detail));
         }
         let (mut tensors, mut side) = (BTreeMap::new(), Map::new());
         for split in SplitName::ALL {
@@ -71,16 +90,16 @@ impl Collection {
             if clips.is_empty() {
                 continue;
             }
-            let mut audio = vec![0.0_f32; clips.len() * steps * COLUMNS];
+            let mut audio = vec![0.0_f32; clips.len() * steps * columns];
             let mut lengths = Vec::with_capacity(clips.len());
-            for (row, clip) in audio.chunks_exact_mut(steps * COLUMNS).zip(&clips) {
+            for (row, clip) in audio.chunks_exact_mut(steps * columns).zip(&clips) {
                 let values = &clip.features.values;
                 let count = values.len().min(row.len());
                 row[..count].copy_from_slice(&values[..count]);
-                lengths.push((count / COLUMNS) as i32);
+                lengths.push((count / columns) as i32);
             }
             let name = |field: &str| format!("{split}.{field}");
-            let shape = vec![clips.len(), steps, COLUMNS];
+            let shape = vec![clips.len(), steps, columns];
             tensors
                 .insert(name("audio"), (Dtype::F32, shape, bytemuck::cast_slice(&audio).to_vec()));
             let rows = vec![clips.len()];
@@ -88,13 +107,13 @@ impl Collection {
                 name("audio_lengths"),
                 (Dtype::I32, rows.clone(), bytemuck::cast_slice(&lengths).to_vec()),
             );
-            let of = |label: &dyn Fn(&Label) -> Option<f32>| -> Option<Vec<f32>> {
-                clips.iter().map(|c| label(c.label.as_ref()?)).collect()
+            let of = |label: &dyn Fn(&Clip) -> Option<f32>| -> Option<Vec<f32>> {
+                clips.iter().map(|c| label(c)).collect()
             };
-            let mut labels = vec![("regression_labels".to_string(), of(&|l| Some(l.value)))];
+            let mut labels = vec![("regression_labels".to_string(), of(&|c| c.label))];
             for (at, modality) in Modality::KNOWN.into_iter().enumerate() {
                 let field = format!("regression_labels_{}", modality.short());
-                labels.push((field, of(&|l| l.unimodal[at])));
+                labels.push((field, of(&|c| c.unimodal[at])));
             }
             for (field, values) in labels {
                 let Some(values) = values else { continue };
@@ -102,8 +121,7 @@ impl Collection {
                 tensors.insert(name(&field), (Dtype::F32, rows.clone(), bytes));
             }
             let ids: Vec<&str> = clips.iter().map(|c| c.id.as_str()).collect();
-            let texts: Option<Vec<&str>> =
-                clips.iter().map(|c| c.label.as_ref().and_then(|l| l.text.as_deref())).collect();
+            let texts: Option<Vec<&str>> = clips.iter().map(|c| c.text.as_deref()).collect();
             let mut fields = json!({ "id": ids });
             if let Some(texts) = texts {
                 fields["raw_text"] = json!(texts);
@@ -116,8 +134,9 @@ impl Collection {
                 TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
             })
             .collect();
+        side.insert(AUDIO_FEATURES.into(), json!(self.choice.about()));
         let about = HashMap::from([
-            ("audio_features".into(), "zero-crossing rate, 20 MFCC, 12 chroma".into()),
+            ("audio_features".into(), self.choice.to_string()),
             ("audio_rate".into(), RATE.to_string()),
             ("audio_hop".into(), HOP.to_string()),
         ]);

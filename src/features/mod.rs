@@ -1,14 +1,17 @@
-//! Acoustic features of recordings: 33 numbers for every 512 samples at 22,050 Hz, as the SIMS data
-//! sets have them. Column 0 is the zero-crossing rate, columns 1 to 20 are mel-frequency cepstral
-//! coefficients, columns 21 to 32 the chroma of a constant-Q transform, C first.
+//! Acoustic features of recordings: numbers for every 512 samples at 22,050 Hz. Where nothing else is
+//! chosen they are the 33 that the SIMS data sets have: column 0 is the zero-crossing rate, columns 1 to 20
+//! are mel-frequency cepstral coefficients, columns 21 to 32 the chroma of a constant-Q transform, C first.
+//! A [`Choice`] has others, each as librosa computes it.
 //!
 //! A recording comes as a [`Signal`]: decoded and resampled as it is read, block by block, so that
 //! its length does not matter. An [`Extractor`] has a few plans, for blocks of different lengths;
 //! a block is one upload, a dispatch for each step, and one reading back.
 
 mod block;
+mod choice;
 mod collect;
 mod compressed;
+mod delta;
 mod extract;
 mod labels;
 mod resample;
@@ -18,6 +21,7 @@ mod tables;
 mod tuning;
 mod wav;
 
+pub use choice::{Choice, Group};
 pub use collect::{Clip, Collection};
 pub use extract::{Extractor, Features};
 pub use labels::{Label, Labels, clip_id, read_labels};
@@ -31,17 +35,8 @@ pub const RATE: u32 = 22_050;
 pub const HOP: usize = 512;
 /// Samples that a row looks at, but for the chroma.
 pub const FRAME: usize = 2048;
-/// Numbers in a row.
+/// Numbers in a row, where nothing is chosen.
 pub const COLUMNS: usize = 1 + MFCC + CHROMA;
 
 const MFCC: usize = 20;
 const CHROMA: usize = 12;
-
-/// The names of the columns.
-pub fn column_names() -> Vec<String> {
-    const NOTES: [&str; CHROMA] =
-        ["c", "c_sharp", "d", "d_sharp", "e", "f", "f_sharp", "g", "g_sharp", "a", "a_sharp", "b"];
-    let mfcc = (0..MFCC).map(|k| format!("mfcc_{k}"));
-    let chroma = NOTES.iter().map(|note| format!("chroma_{note}"));
-    std::iter::once("zero_crossing_rate".to_string()).chain(mfcc).chain(chroma).collect()
-}

@@ -2,13 +2,26 @@
 //! All of them are computed in f64.
 
 use super::{CHROMA, FRAME, MFCC, RATE};
+use crate::ops::spectral_shape::Band;
 use crate::ops::spectrum::reference::fft;
+use crate::ops::yin::Pitch;
 use std::f64::consts::{PI, TAU};
 
 /// Bands of the mel spectrum.
 pub(super) const MELS: usize = 128;
 /// Bins of a frame's power spectrum; the last three are zero, so that rows are whole vectors.
 pub(super) const BINS: usize = FRAME / 2 + 4;
+
+/// Hertz from one bin of a frame to the next.
+pub(super) const BIN_HZ: f64 = RATE as f64 / FRAME as f64;
+
+/// Bands of the spectral contrast.
+pub(super) const CONTRAST: usize = 7;
+/// The share of the magnitudes that lies below the roll-off.
+pub(super) const ROLLOFF: f32 = 0.85;
+
+/// The range of pitches that is looked through, Hz, the threshold of YIN's authors, and the least voicing.
+const PITCH: (f64, f64, f32, f32) = (60.0, 600.0, 0.1, 0.5);
 
 /// Samples of a frame of the constant-Q transform, at the rate of each octave.
 pub(super) const Q_FRAME: usize = 1024;
@@ -52,6 +65,34 @@ pub(super) fn dct() -> Vec<f32> {
         rows.extend((0..MELS).map(|n| (scale * angle(n).cos()) as f32));
     }
     rows
+}
+
+/// The bands of the spectral contrast: up to 200 Hz, from there to 400 Hz and so on by octaves, the last one up
+/// to half the rate. All but the last end one bin early and all but the first begin one bin early; 2 % of a band's
+/// bins, counted with its last, are its peak and its valley.
+pub(super) fn contrast() -> Vec<Band> {
+    let bins = FRAME / 2 + 1;
+    let edge = |k: usize| if k == 0 { 0.0 } else { 200.0 * 2_f64.powi(k as i32 - 1) };
+    let band = |k: usize| {
+        let first = (edge(k) / BIN_HZ).ceil() as usize;
+        let first = if k == 0 { first } else { first - 1 };
+        let last = ((edge(k + 1) / BIN_HZ).floor() as usize).min(bins - 1);
+        let (end, count) = match k + 1 == CONTRAST {
+            true => (bins, bins - first),
+            false => (last, last + 1 - first),
+        };
+        let most = (0.02 * count as f64).round_ties_even() as usize;
+        Band { first, end, most: most.max(1) }
+    };
+    (0..CONTRAST).map(band).collect()
+}
+
+/// How a pitch is looked for.
+pub(super) fn pitch() -> Pitch {
+    let (low, high, threshold, least) = PITCH;
+    let rate = f64::from(RATE);
+    let lags = ((rate / high).floor() as usize, (rate / low).ceil() as usize);
+    Pitch { rate: RATE as f32, lags, threshold, least }
 }
 
 /// Taps before, and after, the middle one of [`low_pass`].

@@ -76,6 +76,17 @@ impl Tape {
     /// # Errors
     /// Sizes that the kernel does not have, or frames that go past the end of `x`.
     pub fn spectrum(&mut self, x: Var, frames: Frames) -> Result<Var> {
+        let width = if frames.pairs { 2 * frames.bins.1 } else { frames.bins.1 };
+        let y = self.output("spectrum", &[frames.count * frames.signals.len(), width], &[]);
+        self.spectrum_into(x, frames, y)?;
+        Ok(y)
+    }
+
+    /// The same, written to `y`.
+    ///
+    /// # Errors
+    /// As [`spectrum`](Self::spectrum), and a `y` of another size.
+    pub fn spectrum_into(&mut self, x: Var, frames: Frames, y: Var) -> Result<()> {
         let Frames { size, count, signals, window, bins: (first, bins), pairs } = frames;
         let bad = |detail: String| Err(Error::shape("spectrum", detail));
         if !size.is_power_of_two() || !(16..=4096).contains(&size) {
@@ -97,14 +108,17 @@ impl Tape {
         if window.is_some_and(|w| self.len(w) != size) {
             return bad(format!("the window is not of the frames' {size} samples"));
         }
-        let twiddle = self.constant("twiddle", &[size, 2], &twiddle(size))?;
         let width = if pairs { 2 * bins } else { bins };
-        let y = self.output("spectrum", &[count * signals.len(), width], &[]);
+        if self.len(y) != count * signals.len() * width {
+            let shape = self.shape(y);
+            return bad(format!("{} rows of {width} into {shape:?}", count * signals.len()));
+        }
+        let twiddle = self.constant("twiddle", &[size, 2], &twiddle(size))?;
         let words = words(count, signals, first, bins);
         let defines = defines(size, pairs);
         let flops = (count * signals.len() * size * size.ilog2() as usize * 2) as u64;
         self.call(&SPECTRUM, &[Some(x), Some(twiddle), window, Some(y)], words, defines, flops);
-        Ok(y)
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Files of a run that can be loaded again: the model with its card, and the full state.
 
 use super::run_files::{Head, Place};
-use crate::data::{Folded, Modality, Standardise, StreamSpec, Task};
+use crate::data::{Acoustic, Folded, Modality, Standardise, StreamSpec, Task};
 use crate::error::{Error, Result};
 use crate::files::{self, check_format, first_format, seal_of_tensors, write_sealed};
 use crate::nn::Weights;
@@ -30,6 +30,9 @@ pub struct ModelCard {
     pub streams: Vec<CardStream>,
     /// How its inputs were standardised.
     pub standardise: Option<Standardise>,
+    /// How its audio was made of recordings, where that of the training data was and says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acoustic: Option<Acoustic>,
     /// SHA-256 of the training data file.
     pub data_sha256: String,
     /// The fold of them that it was trained on, where that was not the file's own split.

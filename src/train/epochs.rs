@@ -15,7 +15,7 @@ use super::numerics::{Looked, first_wrong, look};
 use super::run_files::{Files, Head, LOGS, Place, STATE};
 use super::session::{Session, StandsOn};
 use super::steps::Part;
-use crate::data::{SplitName, Targets};
+use crate::data::{Modality, SplitName, Targets};
 use crate::error::{Error, Result};
 use crate::files::FORMAT;
 use crate::nn::Weights;
@@ -347,6 +347,7 @@ fn batched_loss(session: &Session, scores: &[f32], targets: Targets<'_>) -> f64 
 }
 
 fn card(session: &Session, epoch: usize) -> ModelCard {
+    let reads = |modality| session.model().streams().iter().any(|s| s.modality == modality);
     ModelCard {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -354,6 +355,7 @@ fn card(session: &Session, epoch: usize) -> ModelCard {
         task: session.model().task().clone(),
         streams: session.model().streams().iter().map(Into::into).collect(),
         standardise: session.standardise().cloned(),
+        acoustic: session.data().acoustic().filter(|_| reads(Modality::Audio)).cloned(),
         data_sha256: session.data().digest().to_string(),
         fold: session.data().fold().cloned(),
         epoch,

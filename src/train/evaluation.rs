@@ -7,7 +7,7 @@ use super::metrics::Metrics;
 use super::opened::{in_kept_fold, open_file};
 use super::session::{Predictions, Session};
 use super::text;
-use crate::data::{Dataset, SplitName, StreamSpec};
+use crate::data::{Acoustic, Dataset, SplitName, StreamSpec};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::recipe::{Config, Model, TaskChoice};
@@ -64,6 +64,23 @@ pub fn open_saved_on(gpu: &Gpu, saved: &Saved, data: Dataset) -> Result<Session>
     let kept = card.fold.as_ref().filter(|_| data.digest() == card.data_sha256);
     let data = in_kept_fold(data, kept)?;
     let data = Arc::new(Dataset::clone(&data).for_task(&card.task)?);
+    if let (Some(there), Some(wanted)) = (data.acoustic(), &card.acoustic)
+        && there != wanted
+    {
+        // Numbers that mean something else would be scored like any.
+        let listed = |made: &Acoustic| {
+            format!("{} (every {} samples at {} Hz)", made.groups.join(","), made.hop, made.rate)
+        };
+        return Err(Error::data(
+            data.path(),
+            format!(
+                "its audio are the features {}, and {} was trained on {}: compute those of its recordings",
+                listed(there),
+                saved.path.display(),
+                listed(wanted)
+            ),
+        ));
+    }
     let offered = available(&data);
     let usual = |modality, dim| {
         let known = card.standardise.as_ref().and_then(|s| s.usual(modality));

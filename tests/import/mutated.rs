@@ -229,6 +229,7 @@ fn model() -> (ModelCard, Weights) {
     weights.insert("Model.post_fusion_layer_1.weight", vec![2, 2], vec![1.0; 4]);
     let stream = CardStream { modality: modalign::data::Modality::Audio, steps: 4, dim: 3 };
     let card = ModelCard {
+        acoustic: None,
         task: Default::default(),
         format: 1,
         version: "0.1.0".into(),

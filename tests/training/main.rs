@@ -10,6 +10,7 @@ mod ran;
 #[path = "../text_place/mod.rs"]
 mod text_place;
 
+mod acoustic;
 mod bert;
 mod faults;
 mod features;
