@@ -32,6 +32,7 @@ pub mod task;
 mod testkit;
 pub mod tokenizer;
 pub mod tokens;
+mod vocabulary;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,7 @@ pub use tokenizer::Tokenizer;
 #[cfg(feature = "bench")]
 pub(crate) use tokens::fill_runs;
 pub use tokens::{TokenLayout, TokenRows, Tokenised, fill_tokens, packed_rows};
+pub use vocabulary::text_bert_for;
 
 /// A part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -43,4 +43,6 @@ pub use robust::NOISE;
 pub use scorer::{Scorer, Scoring};
 pub use session::{Predictions, Representations, Session};
 pub use simulated::outline_of_shapes;
+#[cfg(feature = "experiment")]
+pub(crate) use text::weights_sha256;
 pub use text::{encoder_of, export, sentences};
