@@ -1,14 +1,16 @@
 // OUT[i, h] = sum over j of drop_ij p_ij V[j, h],    p_ij = exp(s_ij - LSE[i, h]),
 // s_ij = scale Q[i, h] . K[j, h],    LSE[i, h] = log sum over j of exp(s_ij)
 // where j are the rows of i's own sequence. With FIRST query i is that of sample i, and j are the
-// rows of that sample. With PADDED queries come in samples of P.steps and keys in samples of
+// rows of that sample. With BIAS s_ij is that and BIAS[d, h], d - reach being the steps from row i to row j,
+// or as many as there are. With PADDED queries come in samples of P.steps and keys in samples of
 // P.kv_steps; j are the keys of i's sample, up to its length and to P.ahead steps behind i's own.
 //
 // In    Q       rows ldq apart, from q_at: heads one after another, HEAD elements each
-//       KV      rows ldkv apart, keys from k_at, values from v_at, as in Q
+//       KV      rows ldkv apart, keys from k_at, values from v_at, as in Q; with BIAS they lie in Q itself
 //       TOKENS  [keys, 4], one row a token: its word, its position | its segment << 16, the length
 //               of its sequence (0 for a row that belongs to none), its sample
 //       SPANS   [queries, 2], with FIRST and instead of TOKENS: a sample's first row and length
+//       BIAS    [2 reach + 1, heads], optional, with TOKENS
 //       LENGTHS [samples], with PADDED, optional: keys of each that count
 // Out   OUT     [queries, heads HEAD]; 0 where there is no sequence
 //       LSE     [queries, heads], optional: what the gradient needs
@@ -25,7 +27,9 @@
 #import attention
 
 @group(0) @binding(0) var<storage, read> Q: array<M>;
+#if KV
 @group(0) @binding(1) var<storage, read> KV: array<M>;
+#endif
 #if FIRST
 @group(0) @binding(3) var<storage, read> SPANS: array<vec2<u32>>;
 #endif
@@ -34,6 +38,9 @@
 #endif
 #if LENGTHS
 @group(0) @binding(6) var<storage, read> LENGTHS: array<u32>;
+#endif
+#if BIAS
+@group(0) @binding(7) var<storage, read> BIAS: array<f32>;
 #endif
 @group(0) @binding(4) var<storage, read_write> OUT: array<M>;
 #if LSE
@@ -52,6 +59,9 @@ fn log_sum(m: f32, total: f32, own: vec2<u32>) -> f32 {
 
 #import attention_keys
 #import attention_quads
+#if BIAS
+#import attention_bias
+#endif
 
 // Stores quad v of the head that begins at `at`.
 fn out_quad(at: u32, v: u32, value: vec4<f32>) {
@@ -113,7 +123,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             for (var v = 0u; v < vectors; v++) {
                 dots += tile_q[r * (NV + 1u) + v] * tile_k[(j - j0) * (NV + 1u) + v];
             }
+#if BIAS
+            let score = sum4(dots) + bias_of(query, j, head);
+            scores[r * ${KEYS + 1}u + j - j0] = select(OUTSIDE, score, within(j, own));
+#else
             scores[r * ${KEYS + 1}u + j - j0] = select(OUTSIDE, sum4(dots), within(j, own));
+#endif
         }
         workgroupBarrier();
         var top = m;
@@ -203,7 +218,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         }
 #endfor
 #for r in 0..ROWS
+#if BIAS
+        let score${r} = sum4(dots${r}) + bias_of(query${r}, j, head);
+        let s${r} = select(OUTSIDE, score${r}, within(j, own${r}));
+#else
         let s${r} = select(OUTSIDE, sum4(dots${r}), within(j, own${r}));
+#endif
         let top${r} = max(m${r}, s${r});
         let shrink${r} = share(m${r} - top${r});
         let e${r} = share(s${r} - top${r});
@@ -257,7 +277,11 @@ fn main(
         let v_at = (j * P.ldkv + P.v_at) / UNIT + head * HW;
         var dots = vec4<f32>();
         for (var v = 0u; v < quads(); v++) { dots += q_quad(q_at, v) * kv_quad(k_at, v); }
+#if BIAS
+        let s = sum4(dots) * P.scale + bias_of(query, j, head);
+#else
         let s = sum4(dots) * P.scale;
+#endif
         let top = max(m, s);
         let shrink = share(m - top);
         let e = share(s - top);

@@ -5,7 +5,7 @@
 // where i are the queries that ask row j: the rows of its own sequence, with FIRST the query of its
 // sample, with PADDED those of its sample from P.ahead steps before j on.
 //
-// In    Q, KV, TOKENS, LENGTHS  as in attention.wgsl; TOKENS with FIRST, too
+// In    Q, KV, TOKENS, LENGTHS, BIAS  as in attention.wgsl; TOKENS with FIRST, too
 //       DOUT           [queries, heads HEAD]
 //       LSE, DELTA     [queries, heads]
 // Out   DKV            rows ldkv apart, DK from k_at, DV from v_at, as KV; only those columns are
@@ -18,12 +18,17 @@
 #import attention
 
 @group(0) @binding(0) var<storage, read> Q: array<M>;
+#if KV
 @group(0) @binding(1) var<storage, read> KV: array<M>;
+#endif
 #if TOKENS
 @group(0) @binding(2) var<storage, read> TOKENS: array<vec4<u32>>;
 #endif
 #if LENGTHS
 @group(0) @binding(7) var<storage, read> LENGTHS: array<u32>;
+#endif
+#if BIAS
+@group(0) @binding(8) var<storage, read> BIAS: array<f32>;
 #endif
 @group(0) @binding(3) var<storage, read> DOUT: array<M>;
 @group(0) @binding(4) var<storage, read> LSE: array<f32>;
@@ -31,6 +36,9 @@
 @group(0) @binding(6) var<storage, read_write> DKV: array<M>;
 
 #import attention_quads
+#if BIAS
+#import attention_bias
+#endif
 
 // The same of DOUT.
 fn dout_quad(at: u32, v: u32) -> vec4<f32> {
@@ -143,7 +151,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 outs += tile_v[r * (NV + 1u) + v] * tile_d[(i - i0) * (NV + 1u) + v];
             }
             let stat = i * P.heads + head;
+#if BIAS
+            let score = sum4(dots) + bias_of(i, key, head);
+            let p = select(0.0, share(score - LSE[stat]), within(i, own));
+#else
             let p = select(0.0, share(sum4(dots) - LSE[stat]), within(i, own));
+#endif
             let factor = kept(salt, mask_row(i, head) + place, P.threshold, P.keep);
             slopes[r * ${KEYS + 1}u + i - i0] = p * (factor * sum4(outs) - DELTA[stat]);
             weights[r * ${KEYS + 1}u + i - i0] = p * factor;
@@ -229,7 +242,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 #endfor
         let mask_at = mask_row(i, head);
 #for r in 0..ROWS
+#if BIAS
+        let score${r} = sum4(dots${r}) + bias_of(i, key${r}, head);
+        let p${r} = select(0.0, share(score${r} - lse), within(i, own${r}));
+#else
         let p${r} = select(0.0, share(sum4(dots${r}) - lse), within(i, own${r}));
+#endif
         let factor${r} = kept(salt, mask_at + place${r}, threshold, keep);
         let slope${r} = p${r} * (factor${r} * sum4(outs${r}) - delta);
         let weight${r} = p${r} * factor${r};
@@ -287,7 +305,11 @@ fn main(
             dots += q_quad(q_at, v) * kv_quad(k_at, v);
             outs += dout_quad(stat * HW, v) * kv_quad(v_at, v);
         }
+#if BIAS
+        let p = share(sum4(dots) * P.scale + bias_of(i, key, head) - LSE[stat]);
+#else
         let p = share(sum4(dots) * P.scale - LSE[stat]);
+#endif
         let factor = kept(salt, mask_row(i, head) + place, P.threshold, P.keep);
         let slope = p * (factor * sum4(outs) - DELTA[stat]);
         for (var v = 0u; v < quads(); v++) {

@@ -3,7 +3,7 @@
 // DELTA[i] = DOUT[i] . OUT[i]        (= sum over j of p_ij drop_ij DOUT[i] . V[j])
 // DQ[i] (+)= scale sum over j of p_ij (drop_ij DOUT[i] . V[j] - DELTA[i]) K[j]
 //
-// In    Q, KV, TOKENS, SPANS, LENGTHS  as in attention.wgsl
+// In    Q, KV, TOKENS, SPANS, LENGTHS, BIAS  as in attention.wgsl
 //       OUT, DOUT  [queries, heads HEAD]: its result, and that one's gradient
 //       LSE        [queries, heads]
 // Out   DQ         rows ldq apart, from q_at, as Q; only those columns are written; 0 (or what was
@@ -16,7 +16,9 @@
 #import attention
 
 @group(0) @binding(0) var<storage, read> Q: array<M>;
+#if KV
 @group(0) @binding(1) var<storage, read> KV: array<M>;
+#endif
 #if FIRST
 @group(0) @binding(3) var<storage, read> SPANS: array<vec2<u32>>;
 #endif
@@ -26,6 +28,9 @@
 #if LENGTHS
 @group(0) @binding(9) var<storage, read> LENGTHS: array<u32>;
 #endif
+#if BIAS
+@group(0) @binding(10) var<storage, read> BIAS: array<f32>;
+#endif
 @group(0) @binding(4) var<storage, read> OUT: array<M>;
 @group(0) @binding(5) var<storage, read> DOUT: array<M>;
 @group(0) @binding(6) var<storage, read> LSE: array<f32>;
@@ -34,6 +39,9 @@
 
 #import attention_keys
 #import attention_quads
+#if BIAS
+#import attention_bias
+#endif
 
 // The same of OUT and of DOUT.
 fn out_quad(at: u32, v: u32) -> vec4<f32> {
@@ -136,7 +144,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 dots += tile_q[r * (NV + 1u) + v] * tile_k[(j - j0) * (NV + 1u) + v];
                 outs += tile_d[r * (NV + 1u) + v] * tile_v[(j - j0) * (NV + 1u) + v];
             }
+#if BIAS
+            let score = sum4(dots) + bias_of(query, j, head);
+            let p = select(0.0, share(score - lse), within(j, own));
+#else
             let p = select(0.0, share(sum4(dots) - lse), within(j, own));
+#endif
             let factor = kept(salt, mask_at + j, P.threshold, P.keep);
             slopes[r * ${KEYS + 1}u + j - j0] = p * (factor * sum4(outs) - delta);
         }
@@ -217,7 +230,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         }
 #endfor
 #for r in 0..ROWS
+#if BIAS
+        let score${r} = sum4(dots${r}) + bias_of(query${r}, j, head);
+        let p${r} = select(0.0, share(score${r} - lse${r}), within(j, own${r}));
+#else
         let p${r} = select(0.0, share(sum4(dots${r}) - lse${r}), within(j, own${r}));
+#endif
         let factor${r} = kept(salt, mask_at${r} + j, threshold, keep);
         let slope${r} = p${r} * (factor${r} * sum4(outs${r}) - delta${r});
 #endfor
@@ -271,7 +289,11 @@ fn main(
             dots += q_quad(q_at, v) * kv_quad(k_at, v);
             outs += dout_quad(item * HW, v) * kv_quad(v_at, v);
         }
+#if BIAS
+        let p = share(sum4(dots) * P.scale + bias_of(query, j, head) - lse);
+#else
         let p = share(sum4(dots) * P.scale - lse);
+#endif
         let factor = kept(salt, mask_at + j - own.x, P.threshold, P.keep);
         let slope = p * (factor * sum4(outs) - delta);
         for (var v = 0u; v < quads(); v++) { acc[nth(v)] += slope * kv_quad(k_at, v); }

@@ -1,4 +1,5 @@
-// x[r, :] = WORD[word(r)] + REST[position(r)] + REST[positions + segment(r)]
+// x[r, :] = WORD[word(r)] + REST[offset + position(r)] + REST[positions + segment(r)]
+// the last of them with SEGMENTS alone
 // OUT[r, :] = drop(gamma (x - mean) rstd + beta)
 //
 // A word table that no binding holds comes in parts, a dispatch each: FIRST overwrites X, the
@@ -22,7 +23,7 @@
 struct Params {
     rows: u32, cols: u32, eps: f32, stream: u32,
     threshold: u32, scale: f32, base: u32, part_rows: u32,
-    positions: u32, rest_rows: u32,
+    positions: u32, rest_rows: u32, offset: u32,
 }
 @group(0) @binding(0) var<storage, read> TOKENS: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> WORD: array<vec4<f32>>;
@@ -50,8 +51,10 @@ fn main(
     let token = TOKENS[min(row, P.rows - 1u)];
     let here = token.x >= P.base && token.x - P.base < P.part_rows;
     let word = select(0u, token.x - P.base, here) * quads;
-    let position = min(token.y & 0xffffu, P.positions - 1u) * quads;
+    let position = min((token.y & 0xffffu) + P.offset, P.positions - 1u) * quads;
+#if SEGMENTS
     let segment = min(P.positions + (token.y >> 16u), P.rest_rows - 1u) * quads;
+#endif
     var total = vec4<f32>();
     for (var c = row_start(id); c < end; c += STRIDE) {
         var x = select(vec4<f32>(), WORD[word + c], here);
@@ -59,7 +62,11 @@ fn main(
         x += X[first + c];
 #endif
 #if LAST
+#if SEGMENTS
         x += REST[position + c] + REST[segment + c];
+#else
+        x += REST[position + c];
+#endif
 #endif
         X[first + c] = x;
         total += x;

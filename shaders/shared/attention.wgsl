@@ -10,7 +10,7 @@ struct Params {
     queries: u32, keys: u32, heads: u32, head: u32,
     ldq: u32, q_at: u32, ldkv: u32, k_at: u32,
     v_at: u32, accumulate: u32, stream: u32, threshold: u32,
-    keep: f32, scale: f32, places: u32, pad: u32,
+    keep: f32, scale: f32, places: u32, reach: u32,
 #if PADDED
     steps: u32, kv_steps: u32, ahead: u32, pad2: u32,
 #endif

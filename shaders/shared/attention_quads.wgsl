@@ -1,4 +1,5 @@
-// Quad v of the head that begins at `at` in Q and in KV, in units of memory.
+// Quad v of the head that begins at `at` in Q and in KV, in units of memory. With BIAS keys and values lie
+// in Q, too.
 fn q_quad(at: u32, v: u32) -> vec4<f32> {
 #if WIDTH
     let e = 4u * v;
@@ -13,6 +14,9 @@ fn q_quad(at: u32, v: u32) -> vec4<f32> {
 }
 
 fn kv_quad(at: u32, v: u32) -> vec4<f32> {
+#if BIAS
+    return q_quad(at, v);
+#else
 #if WIDTH
     let e = 4u * v;
     return vec4<f32>(
@@ -22,5 +26,6 @@ fn kv_quad(at: u32, v: u32) -> vec4<f32> {
         select(0.0, KV[at + min(e + 3u, HW - 1u)], e + 3u < HW));
 #else
     return KV[at + v];
+#endif
 #endif
 }

@@ -5,7 +5,7 @@ use super::normalize::{FeatureStats, Standardise};
 use super::tokens::{TokenLayout, TokenRows, fill_runs, fill_tokens, packed_rows};
 use super::{Modality, Stream};
 use crate::error::{Error, Result};
-use crate::ops::embed;
+use crate::ops::embed::{self, Tables};
 use crate::rng::Rng;
 
 /// What a model takes from one modality.
@@ -51,8 +51,8 @@ pub struct StreamLayout {
 pub struct TokenSpec {
     /// Token rows that a block has room for.
     pub rows: usize,
-    /// Positions and segments of the encoder's tables.
-    pub tables: (usize, usize),
+    /// The encoder's tables beside its words.
+    pub tables: Tables,
 }
 
 /// What a model takes of a data set.
@@ -60,8 +60,8 @@ pub struct TokenSpec {
 pub struct Reads {
     /// Streams, in the order in which a batch has them.
     pub streams: Vec<StreamSpec>,
-    /// Positions and segments of the encoder's tables, where it reads the text as tokens.
-    pub tokens: Option<(usize, usize)>,
+    /// The encoder's tables beside its words, where it reads the text as tokens.
+    pub tokens: Option<Tables>,
     /// Modalities whose own labels it learns, as people gave them of each by itself.
     pub unimodal: Vec<Modality>,
 }

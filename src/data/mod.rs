@@ -34,6 +34,7 @@ pub mod task;
 mod testkit;
 pub mod tokenizer;
 pub mod tokens;
+mod vocabulary;
 
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,7 @@ pub use tokenizer::Tokenizer;
 #[cfg(feature = "bench")]
 pub(crate) use tokens::fill_runs;
 pub use tokens::{TokenLayout, TokenRows, Tokenised, fill_tokens, packed_rows};
+pub use vocabulary::text_bert_for;
 
 /// What stands between the cells of a table, by its first line: a tab, a semicolon or a comma, whichever is
 /// there most often outside of quotes.

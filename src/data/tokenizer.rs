@@ -1,30 +1,34 @@
-//! From text to the ids of word pieces, as the tokenizer of a pretrained BERT cuts it.
+//! From text to the ids of pieces, as the tokenizer of a pretrained encoder cuts it: word pieces of BERT,
+//! DistilBERT and MPNet, pairs of bytes of RoBERTa.
 
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use serde_json::{Map, Value};
+use tokenizers::models::bpe::BPE;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::bert::BertProcessing;
+use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, ModelWrapper, PostProcessor, TruncationDirection};
 
 use crate::error::{Error, Result};
+use crate::nn::{EncoderKind, SpecialTokens};
 
-const CLS: &str = "[CLS]";
-const SEP: &str = "[SEP]";
-const UNK: &str = "[UNK]";
-/// What BERT's own tokenizer never cuts, wherever it stands in a text.
-const SPECIAL: [&str; 5] = [UNK, SEP, "[PAD]", CLS, "[MASK]"];
 /// Longer words become one `[UNK]`, as in the original.
 const LONGEST_WORD: usize = 100;
 
-/// Cuts texts into BERT's word pieces: `[CLS] pieces [SEP]`.
+/// Cuts texts into an encoder's pieces: BERT's `[CLS] pieces [SEP]`, or `<s> pieces </s>`.
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
+    kind: EncoderKind,
+    /// Ids of what stands before a text and behind it.
+    ends: [u32; 2],
     /// How many special tokens a text gets.
     added: usize,
     vocabulary: usize,
@@ -32,27 +36,38 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Reads `tokenizer.json` from a pretrained folder or, where there is none, `vocab.txt` (a
-    /// piece a line; an id is a line's number from 0). In both cases the keys `do_lower_case`,
-    /// `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json` decide if they are
-    /// given; without them a `vocab.txt` is taken for an uncased one.
+    /// piece a line; an id is a line's number from 0), of a RoBERTa `vocab.json` and `merges.txt`. The keys
+    /// `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json`, and a
+    /// RoBERTa's `add_prefix_space`, decide if they are given; without them a `vocab.txt` is taken for an
+    /// uncased one. Whose tokenizer it is says the folder's `config.json`; where there is none, a BERT's.
     ///
     /// # Errors
-    /// [`Error::Data`]: neither file, not JSON, no word pieces, or no `[CLS]`, `[SEP]`, `[UNK]`.
+    /// [`Error::Data`]: no such file, not JSON, pieces of another kind, or none of the special tokens.
     pub fn open(folder: impl AsRef<Path>) -> Result<Tokenizer> {
         let folder = folder.as_ref();
+        let kind = kind_of(folder);
         let settings = Settings::read(&folder.join("tokenizer_config.json"))?;
         let (json, vocab) = (folder.join("tokenizer.json"), folder.join("vocab.txt"));
+        let (pairs, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
+        let roberta = kind == EncoderKind::Roberta;
         let (path, mut inner) = if json.is_file() {
-            let inner = from_json(&json, &settings)?;
+            let inner = from_json(&json, kind, &settings)?;
             (json, inner)
-        } else if vocab.is_file() {
-            let inner = from_vocab(&vocab, &settings)?;
+        } else if roberta && pairs.is_file() && merges.is_file() {
+            let inner = from_merges(&pairs, &merges, &settings)?;
+            (pairs, inner)
+        } else if !roberta && vocab.is_file() {
+            let inner = from_vocab(&vocab, kind, &settings)?;
             (vocab, inner)
         } else {
+            let other = if roberta { "vocab.json with merges.txt" } else { "vocab.txt" };
             return Err(Error::data(
                 folder,
-                "there is neither tokenizer.json nor vocab.txt; give the folder of a pretrained \
-                 BERT with its tokenizer",
+                format!(
+                    "there is neither tokenizer.json nor {other}; give the folder of a pretrained {} with \
+                     its tokenizer",
+                    kind.name()
+                ),
             ));
         };
         // What a file says of padding and truncation is about somebody else's batches.
@@ -60,38 +75,52 @@ impl Tokenizer {
         let cut = inner.with_truncation(None).map(|_| ());
         cut.map_err(|e| Error::data(&path, e.to_string()))?;
 
-        let ids = [CLS, SEP, UNK].map(|token| (token, inner.token_to_id(token)));
+        let SpecialTokens { first, last, unknown, .. } = kind.special();
+        let ids = [first, last, unknown].map(|token| (token, inner.token_to_id(token)));
         if let Some((token, _)) = ids.iter().find(|(_, id)| id.is_none()) {
             return Err(Error::data(
                 &path,
-                format!("the vocabulary has no {token}; use the tokenizer of a BERT"),
+                format!("the vocabulary has no {token}; use the tokenizer of a {}", kind.name()),
             ));
         }
         let added = inner.get_post_processor().map_or(0, |p| p.added_tokens(false));
         // Ids may have gaps, so the size that an embedding needs is one past the largest.
         let vocabulary = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
-        let tokenizer = Tokenizer { inner, path, added, vocabulary };
-        tokenizer.check_ends(ids.map(|(_, id)| id.unwrap_or_default()))?;
+        let [first, last, _] = ids.map(|(_, id)| id.unwrap_or_default());
+        let tokenizer = Tokenizer { inner, path, kind, ends: [first, last], added, vocabulary };
+        tokenizer.check_ends()?;
         Ok(tokenizer)
     }
 
     /// An empty text has to come out as `[CLS] [SEP]`: the model reads position 0.
-    fn check_ends(&self, [cls, sep, _]: [u32; 3]) -> Result<()> {
+    fn check_ends(&self) -> Result<()> {
+        let name = self.kind.name();
         let empty = contained(|| self.pieces("", usize::MAX)).unwrap_or_else(|| {
-            let detail = "its parts do not go together; use the tokenizer of a BERT";
+            let detail = format!("its parts do not go together; use the tokenizer of a {name}");
             Err(Error::data(&self.path, detail))
         })?;
         let (empty, _) = empty;
-        if empty == [cls, sep] {
+        if empty == self.ends {
             return Ok(());
         }
+        let (SpecialTokens { first, last, .. }, ends) = (self.kind.special(), self.ends);
         Err(Error::data(
             &self.path,
             format!(
-                "an empty text becomes {empty:?}, wanted [CLS] [SEP] = [{cls}, {sep}]; use the \
-                 tokenizer of a BERT"
+                "an empty text becomes {empty:?}, wanted {first} {last} = {ends:?}; use the tokenizer of a \
+                 {name}"
             ),
         ))
+    }
+
+    /// The ids of what stands before each text and behind it.
+    pub fn ends(&self) -> [u32; 2] {
+        self.ends
+    }
+
+    /// The id of a piece, or of a special token.
+    pub fn id(&self, piece: &str) -> Option<u32> {
+        self.inner.token_to_id(piece)
     }
 
     /// One past the largest id that can come out.
@@ -104,7 +133,7 @@ impl Tokenizer {
         &self.path
     }
 
-    /// The ids of `[CLS] text [SEP]`; of a longer text the first `max_tokens` - 2 pieces are kept.
+    /// The ids of `[CLS] text [SEP]` or `<s> text </s>`; of a longer text the first `max_tokens` - 2 pieces are kept.
     ///
     /// # Errors
     /// [`Error::Config`] when `max_tokens` leaves no room for the special tokens.
@@ -155,8 +184,9 @@ impl Tokenizer {
         if max_tokens > self.added {
             return Ok(());
         }
+        let SpecialTokens { first, last, .. } = self.kind.special();
         Err(Error::Config(format!(
-            "{max_tokens} tokens a text leave no room beside [CLS] and [SEP]; give at least {}",
+            "{max_tokens} tokens a text leave no room beside {first} and {last}; give at least {}",
             self.added + 1
         )))
     }
@@ -180,6 +210,8 @@ struct Settings {
     /// `Some(None)`: null, that is, as `lower` says.
     accents: Option<Option<bool>>,
     chinese: Option<bool>,
+    /// Whether a text begins as if a blank stood before it.
+    blank: Option<bool>,
 }
 
 impl Settings {
@@ -203,6 +235,7 @@ impl Settings {
             lower: flag("do_lower_case")?.flatten(),
             accents: flag("strip_accents")?,
             chinese: flag("tokenize_chinese_chars")?.flatten(),
+            blank: flag("add_prefix_space")?.flatten(),
         })
     }
 
@@ -245,7 +278,7 @@ fn unknown_special(processor: &Value) -> Option<String> {
     found.or_else(|| inner.iter().find_map(unknown_special))
 }
 
-fn from_json(path: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer> {
+fn from_json(path: &Path, kind: EncoderKind, settings: &Settings) -> Result<tokenizers::Tokenizer> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let all: Value = serde_json::from_slice(&bytes).map_err(|e| {
         Error::data(path, format!("not the description of a tokenizer ({e}); copy it again"))
@@ -257,7 +290,8 @@ fn from_json(path: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer> 
     }
     if growth(&all["normalizer"]) > MOST_GROWTH {
         let detail = format!(
-            "its replacements may make a text more than {MOST_GROWTH} times as long; use the tokenizer of a BERT"
+            "its replacements may make a text more than {MOST_GROWTH} times as long; use the tokenizer of a {}",
+            kind.name()
         );
         return Err(Error::data(path, detail));
     }
@@ -265,11 +299,15 @@ fn from_json(path: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer> 
         .unwrap_or_else(|| Err("it is not put together as one".into()))
         .map_err(|e| {
             let reason = e.to_string().replace('\n', " ");
-            let advice = "copy it again, or remove it if there is a vocab.txt";
+            let advice = "copy it again, or remove it if the vocabulary is beside it";
             Error::data(path, format!("not the description of a tokenizer ({reason}); {advice}"))
         })?;
-    if !matches!(inner.get_model(), ModelWrapper::WordPiece(_)) {
-        let detail = "its model is not WordPiece; use the tokenizer of a BERT";
+    let (fits, wanted) = match kind {
+        EncoderKind::Roberta => (matches!(inner.get_model(), ModelWrapper::BPE(_)), "BPE"),
+        _ => (matches!(inner.get_model(), ModelWrapper::WordPiece(_)), "WordPiece"),
+    };
+    if !fits {
+        let detail = format!("its model is not {wanted}; use the tokenizer of a {}", kind.name());
         return Err(Error::data(path, detail));
     }
     // The two files of a folder may differ; the settings win, as in Hugging Face's own reader.
@@ -279,10 +317,69 @@ fn from_json(path: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer> 
         let done = inner.with_normalizer(Some(normalizer)).map(|_| ());
         done.map_err(|e| Error::data(path, e.to_string()))?;
     }
+    if let (Some(PreTokenizerWrapper::ByteLevel(bytes)), Some(blank)) =
+        (inner.get_pre_tokenizer().cloned(), settings.blank)
+    {
+        inner.with_pre_tokenizer(Some(bytes.add_prefix_space(blank)));
+    }
     Ok(inner)
 }
 
-fn from_vocab(path: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer> {
+/// Whose tokenizer a folder has; what is wrong with its config.json is said where its sizes are read.
+fn kind_of(folder: &Path) -> EncoderKind {
+    let text = std::fs::read(folder.join("config.json")).unwrap_or_default();
+    let keys: Value = serde_json::from_slice(&text).unwrap_or_default();
+    keys["model_type"].as_str().and_then(EncoderKind::named).unwrap_or_default()
+}
+
+/// The special tokens that `known` has; of a mask the blank before it is a part, except BERT's.
+fn special_tokens(kind: EncoderKind, known: impl Fn(&str) -> bool) -> Vec<AddedToken> {
+    let SpecialTokens { first, last, unknown, padding, mask } = kind.special();
+    let bert = matches!(kind, EncoderKind::Bert | EncoderKind::DistilBert);
+    let all = [unknown, last, padding, first, mask].into_iter().filter(|token| known(token));
+    all.map(|token| AddedToken::from(token, true).lstrip(token == mask && !bert)).collect()
+}
+
+/// RoBERTa's vocabulary of byte pairs, and the order in which they are put together.
+fn from_merges(path: &Path, merges: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer> {
+    let (Some(vocab), Some(merges)) = (path.to_str(), merges.to_str()) else {
+        return Err(Error::data(path, "its path is not UTF-8; move the folder"));
+    };
+    let build = || -> tokenizers::Result<tokenizers::Tokenizer> {
+        let (vocab, merges) = BPE::read_file(vocab, merges)?;
+        let kind = EncoderKind::Roberta;
+        let special = special_tokens(kind, |token| vocab.contains_key(token));
+        let SpecialTokens { first, last, .. } = kind.special();
+        let end = |token: &str| {
+            let id = vocab.get(token).copied();
+            id.map(|id| (token.to_string(), id))
+                .ok_or_else(|| format!("the vocabulary has no {token}"))
+        };
+        let (first, last) = (end(first)?, end(last)?);
+        let blank = settings.blank.unwrap_or(false);
+        let model = BPE::builder().vocab_and_merges(vocab, merges).build()?;
+        let mut inner = tokenizers::Tokenizer::new(model);
+        inner.with_pre_tokenizer(Some(ByteLevel::new(blank, true, true)));
+        let ends = RobertaProcessing::new(last, first).trim_offsets(true).add_prefix_space(blank);
+        inner.with_post_processor(Some(ends));
+        inner.add_special_tokens(special)?;
+        Ok(inner)
+    };
+    let built = contained(build).unwrap_or_else(|| Err("it is not put together as one".into()));
+    built.map_err(|e| {
+        let reason = e.to_string().replace('\n', " ");
+        let detail = format!(
+            "with merges.txt it makes no vocabulary of byte pairs ({reason}); copy both again"
+        );
+        Error::data(path, detail)
+    })
+}
+
+fn from_vocab(
+    path: &Path,
+    kind: EncoderKind,
+    settings: &Settings,
+) -> Result<tokenizers::Tokenizer> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::data(path, "not UTF-8 text; copy it again, one word piece a line"))?;
@@ -291,22 +388,19 @@ fn from_vocab(path: &Path, settings: &Settings) -> Result<tokenizers::Tokenizer>
     let mut vocab = WordPiece::read_bytes(&[]).map_err(|e| Error::data(path, e.to_string()))?;
     vocab.extend(text.lines().map(str::to_string).zip(0..));
     let id = |token: &str| vocab.get(token).map(|&id| (token.to_string(), id));
-    let (Some(cls), Some(sep)) = (id(CLS), id(SEP)) else {
-        let missing = if id(CLS).is_none() { CLS } else { SEP };
+    let SpecialTokens { first, last, unknown, .. } = kind.special();
+    let (Some(cls), Some(sep)) = (id(first), id(last)) else {
+        let missing = if id(first).is_none() { first } else { last };
         return Err(Error::data(
             path,
-            format!("the vocabulary has no {missing}; use the tokenizer of a BERT"),
+            format!("the vocabulary has no {missing}; use the tokenizer of a {}", kind.name()),
         ));
     };
-    let special: Vec<AddedToken> = SPECIAL
-        .iter()
-        .filter(|token| vocab.contains_key(**token))
-        .map(|&token| AddedToken::from(token, true))
-        .collect();
+    let special = special_tokens(kind, |token| vocab.contains_key(token));
     let build = || -> tokenizers::Result<tokenizers::Tokenizer> {
         let model = WordPiece::builder()
             .vocab(vocab)
-            .unk_token(UNK.into())
+            .unk_token(unknown.into())
             .continuing_subword_prefix("##".into())
             .max_input_chars_per_word(LONGEST_WORD)
             .build()?;

@@ -322,6 +322,15 @@ impl Tokenised {
         Tokenised { splits, source: self.source, digest: self.digest.clone() }
     }
 
+    /// The same rows with other ids.
+    pub(super) fn mapped(mut self, to: impl Fn(u32) -> u32) -> Tokenised {
+        for id in self.splits.iter_mut().flatten().flat_map(|rows| &mut rows.ids) {
+            *id = to(*id);
+        }
+        self.digest = digest(&self.splits);
+        self
+    }
+
     /// A split's tokens.
     pub fn split(&self, name: SplitName) -> Option<&TokenRows> {
         self.splits[name.index()].as_ref()

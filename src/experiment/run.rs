@@ -10,12 +10,13 @@ use crate::data::{Dataset, Folds, Modality, Perturbation, SplitName};
 use crate::error::{Error, Result};
 use crate::files::{Claim, read_json, sha256_hex, sha256_of, write_atomic, write_sealed_json};
 use crate::gpu::Gpu;
+use crate::nn::Pretrained;
 use crate::recipe::TextEncoder;
 use crate::train::carried::carried;
-use crate::train::folder;
 use crate::train::{
     Observer, Outcome, RunOptions, Saved, fits, open_file, open_saved, resume_in, train_in,
 };
+use crate::train::{folder, weights_sha256};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -436,11 +437,9 @@ fn check_folder(out: &Path) -> Result<()> {
 
 /// The SHA-256 of an encoder's sizes and weights.
 fn encoder_sha256(folder: &Path) -> Result<String> {
-    let mut all = String::new();
-    for name in ["config.json", "model.safetensors"] {
-        all += &sha256_of(&folder.join(name))?;
-    }
-    Ok(sha256_hex(all.as_bytes()))
+    let sizes = sha256_of(&folder.join("config.json"))?;
+    let weights = weights_sha256(&Pretrained::open(folder)?)?;
+    Ok(sha256_hex((sizes + &weights).as_bytes()))
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 
 #[cfg(feature = "train")]
 mod claim;
+#[cfg(feature = "bert")]
+pub(crate) mod pickled;
 #[cfg(feature = "train")]
 mod seal;
 

@@ -18,6 +18,7 @@ pub type Defines = BTreeMap<&'static str, u32>;
 const SHARED: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/shared/activation.wgsl")),
     ("attention", include_str!("../../shaders/shared/attention.wgsl")),
+    ("attention_bias", include_str!("../../shaders/shared/attention_bias.wgsl")),
     ("attention_keys", include_str!("../../shaders/shared/attention_keys.wgsl")),
     ("attention_padded", include_str!("../../shaders/shared/attention_padded.wgsl")),
     ("attention_quads", include_str!("../../shaders/shared/attention_quads.wgsl")),

@@ -1,5 +1,5 @@
-//! BERT (arXiv:1810.04805) as `transformers` computes it: word, position and segment embeddings,
-//! then post-norm encoder layers. Batches are packed: a sentence's tokens follow one another, and
+//! BERT (arXiv:1810.04805) and its kin as `transformers` computes them: word, position and segment
+//! embeddings, then post-norm encoder layers. Batches are packed: a sentence's tokens follow one another, and
 //! nothing is computed for the room behind a short one.
 //!
 //! A layer is seven dispatches forward and fourteen backward:
@@ -8,6 +8,9 @@
 //! q k v = x Wᵀ + b     c = attention(q, k, v)     h = norm(x + dropout(c W_oᵀ + b_o))
 //! y = norm(h + dropout(gelu(h W_1ᵀ + b_1) W_2ᵀ + b_2))
 //! ```
+//!
+//! MPNet adds to the scores of attention, in every layer alike, a learned number by how far apart two
+//! tokens are (T5's buckets, arXiv:1910.10683).
 //!
 //! Where only position 0 of the last layer is read, that layer computes its keys and values for all
 //! tokens and the rest for position 0 alone.
@@ -100,6 +103,8 @@ struct Layer {
     norm: Var,
     inner: FeedForward,
     inner_norm: Var,
+    /// Of the scores, by distance; that of all layers.
+    bias: Option<Var>,
 }
 
 /// The last layer's query apart from its keys and values.
@@ -111,6 +116,28 @@ struct Asked {
 }
 
 const QKV: [&str; 3] = ["query", "key", "value"];
+/// What all layers add to their scores, by bucket of relative position and head.
+const BIAS: &str = "encoder.relative_attention_bias.weight";
+/// Buckets begin to hold several distances at a quarter of their number; all from here on are of the last.
+const FARTHEST: f64 = 128.0;
+
+/// T5's bucket of a key that is `steps` behind its query (before it: below 0), of so many: half of them for
+/// keys before and at the query, half for those behind; of each half the first half by single steps, the
+/// rest in steps that grow by one factor up to 128.
+fn bucket(steps: i64, buckets: usize) -> usize {
+    let (half, far) = (buckets / 2, steps.unsigned_abs() as usize);
+    let exact = half / 2;
+    let within = match far < exact {
+        true => far,
+        false => {
+            let share = (far as f64 / exact as f64).ln() / (FARTHEST / exact as f64).ln();
+            // In f64 a distance on the very edge of a bucket comes out below it by a rounding.
+            let more = (share * (half - exact) as f64 + 1e-9) as usize;
+            (exact + more).min(half - 1)
+        }
+    };
+    if steps > 0 { half + within } else { within }
+}
 
 impl Bert {
     /// An encoder of these sizes whose every part is trained, in the group `bert`, without dropout;
@@ -141,7 +168,9 @@ impl Bert {
         let fixed = self.embeddings_frozen();
         specs.extend(table("word", s.vocab, fixed).cut(limit));
         specs.push(table("position", s.positions, fixed));
-        specs.push(table("token_type", s.segments, fixed).joined());
+        if s.segments > 0 {
+            specs.push(table("token_type", s.segments, fixed).joined());
+        }
         let norm = |at: &str, frozen: bool| {
             [
                 spec(format!("{at}LayerNorm.weight"), &[h], frozen),
@@ -149,6 +178,11 @@ impl Bert {
             ]
         };
         specs.extend(norm("embeddings.", fixed));
+        if s.buckets > 0 {
+            // All layers have it, those that are not to change, too.
+            let fixed = self.freeze.layers > 0;
+            specs.push(spec(BIAS.into(), &[s.buckets, s.heads], fixed));
+        }
         for layer in 0..s.layers {
             let (fixed, at) = (layer < self.freeze.layers, format!("encoder.layer.{layer}."));
             for (kind, shape) in [("weight", &[h, h][..]), ("bias", &[h])] {
@@ -174,7 +208,7 @@ impl Bert {
     /// Whether the encoder, or the pooler that it came with, has a parameter of this name, and not what
     /// a model has put beside them under the same prefix.
     pub fn owns(&self, name: &str) -> bool {
-        let own = ["embeddings.", "encoder.layer.", "pooler."];
+        let own = ["embeddings.", "encoder.layer.", BIAS, "pooler."];
         name.strip_prefix(&self.prefix)
             .is_some_and(|name| own.iter().any(|at| name.starts_with(at)))
     }
@@ -255,8 +289,9 @@ impl Bert {
             let detail = format!("layers {which:?} of {}", self.shape.layers);
             return Err(Error::shape("bert", detail));
         }
+        let bias = if which.is_empty() { None } else { self.bias(tape, params)? };
         let layers: Vec<Layer> =
-            which.clone().map(|i| self.layer(tape, params, i)).collect::<Result<_>>()?;
+            which.clone().map(|i| self.layer(tape, params, (i, bias))).collect::<Result<_>>()?;
         let run = Arc::new(Run {
             heads: self.shape.heads,
             eps: self.shape.eps,
@@ -291,14 +326,28 @@ impl Bert {
         tokens: Var,
     ) -> Result<Var> {
         let BertShape { heads, eps, .. } = self.shape;
-        let layer = self.layer(tape, params, layer)?;
+        let bias = self.bias(tape, params)?;
+        let layer = self.layer(tape, params, (layer, bias))?;
         Run { heads, eps, dropout: (0.0, 0.0), tokens }.layer(tape, x, layer)
     }
 
     /// Whether a layer's query can be taken apart from its keys and values: its bias must begin
-    /// where a binding may.
+    /// where a binding may. Scores with a bias of their own are computed of all tokens.
     fn asks_alone(&self) -> bool {
-        self.shape.hidden.is_multiple_of(crate::plan::ALIGN_WORDS)
+        self.shape.buckets == 0 && self.shape.hidden.is_multiple_of(crate::plan::ALIGN_WORDS)
+    }
+
+    /// The bias of the scores by distance, `[2 r + 1, heads]`, up to the farthest that there is.
+    fn bias(&self, tape: &mut Tape, params: &Params) -> Result<Option<Var>> {
+        let BertShape { buckets, .. } = self.shape;
+        if buckets == 0 {
+            return Ok(None);
+        }
+        let reach = self.shape.tokens().saturating_sub(1) as i64;
+        let ids: Vec<u32> = (-reach..=reach).map(|steps| bucket(steps, buckets) as u32).collect();
+        let rows = tape.rows("buckets", &ids, buckets)?;
+        let table = params.var(tape, &self.name(BIAS))?;
+        tape.gather(table, rows).map(Some)
     }
 
     fn name(&self, name: &str) -> String {
@@ -325,14 +374,15 @@ impl Bert {
             .collect::<Result<_>>()?;
         let tables = ["position", "token_type"]
             .map(|name| self.name(&format!("embeddings.{name}_embeddings.weight")));
-        let rest = params.span(tape, &tables, &[s.positions + s.segments, h])?;
+        let tables = if s.segments > 0 { &tables[..] } else { &tables[..1] };
+        let rest = params.span(tape, tables, &[s.tables().rows(), h])?;
         let gb = self.norm(tape, params, "embeddings.")?;
         let dropout = if train { self.dropout.0 } else { 0.0 };
         tape.embed(Embed {
             tokens: t.tokens,
             words,
             rest,
-            positions: s.positions,
+            tables: s.tables(),
             gb,
             eps: s.eps,
             dropout,
@@ -371,7 +421,12 @@ impl Bert {
         Ok(Asked { q, kv: self.projection(tape, params, layer, &QKV[1..])?, spans })
     }
 
-    fn layer(&self, tape: &mut Tape, params: &Params, layer: usize) -> Result<Layer> {
+    fn layer(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        (layer, bias): (usize, Option<Var>),
+    ) -> Result<Layer> {
         let at = format!("encoder.layer.{layer}.");
         let mut dense = |name: &str| -> Result<(Var, Var)> {
             let mut var = |k: &str| params.var(tape, &self.name(&format!("{at}{name}dense.{k}")));
@@ -385,6 +440,7 @@ impl Bert {
             norm: self.norm(tape, params, &format!("{at}attention.output."))?,
             inner: FeedForward { first, second, act: self.shape.act },
             inner_norm: self.norm(tape, params, &format!("{at}output."))?,
+            bias,
         })
     }
 }
@@ -400,7 +456,11 @@ struct Run {
 impl Run {
     fn layer(&self, tape: &mut Tape, x: Var, layer: Layer) -> Result<Var> {
         let qkv = tape.linear(x, layer.qkv.0, Some(layer.qkv.1), Act::None)?;
-        let context = tape.attention(qkv, self.tokens, self.heads, self.dropout.1)?;
+        let (heads, dropout) = (self.heads, self.dropout.1);
+        let context = match layer.bias {
+            Some(bias) => tape.biased_attention(qkv, self.tokens, bias, heads, dropout)?,
+            None => tape.attention(qkv, self.tokens, heads, dropout)?,
+        };
         self.rest(tape, x, context, layer)
     }
 
@@ -420,5 +480,22 @@ impl Run {
         let h = tape.residual_norm(x, out, layer.norm, self.eps, self.dropout.0)?;
         let f = tape.feed_forward(h, layer.inner)?;
         tape.residual_norm(h, f, layer.inner_norm, self.eps, self.dropout.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bucket;
+
+    #[test]
+    fn distances_have_the_buckets_of_t5() {
+        let of = |steps: i64| bucket(steps, 32);
+        assert_eq!((0..8).map(|n| of(-n)).collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
+        // The first distance of each bucket from 8 on: 8 times the powers of the root of 2, rounded up.
+        for (i, first) in [8, 12, 16, 23, 32, 46, 64, 91].into_iter().enumerate() {
+            assert_eq!((of(-first), of(first)), (8 + i, 24 + i), "{first}");
+            assert_eq!(of(1 - first), 7 + i, "before {first}");
+        }
+        assert_eq!((of(1), of(-511), of(511)), (17, 15, 31));
     }
 }

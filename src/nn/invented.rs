@@ -1,7 +1,7 @@
 //! A BERT that was never trained, as a folder: for trying what takes one where none is at hand, and for
 //! timings, which do not depend on what it knows.
 
-use super::BertShape;
+use super::{BertShape, EncoderKind};
 use crate::error::{Error, Result};
 use crate::files::{write_atomic, write_atomic_with};
 use crate::ops::{Act, random};
@@ -32,9 +32,12 @@ impl BertShape {
     /// These sizes, and everything else as the original BERTs have it.
     pub(crate) fn original(vocab: usize, hidden: usize, layers: usize, heads: usize) -> Self {
         BertShape {
+            kind: EncoderKind::Bert,
             vocab,
             positions: 512,
+            offset: 0,
             segments: 2,
+            buckets: 0,
             hidden,
             layers,
             heads,

@@ -6,6 +6,8 @@ mod groups;
 mod init;
 #[cfg(feature = "bert")]
 mod invented;
+#[cfg(feature = "bert")]
+mod kind;
 mod layers;
 mod params;
 #[cfg(feature = "bert")]
@@ -20,6 +22,8 @@ pub use groups::{Group, Groups, Optimizer};
 pub use init::Init;
 #[cfg(feature = "bert")]
 pub use invented::invent;
+#[cfg(feature = "bert")]
+pub use kind::{EncoderKind, SpecialTokens};
 pub use layers::{Head, LstmEncoder, linear, linear_specs};
 pub use params::Params;
 #[cfg(feature = "bert")]

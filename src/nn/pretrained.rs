@@ -1,23 +1,33 @@
-//! A pretrained BERT on disk, as Hugging Face lays it out: `config.json`, `model.safetensors`.
+//! A pretrained encoder on disk, as Hugging Face lays it out: `config.json`, and weights as
+//! `model.safetensors` or `pytorch_model.bin`, whole or in parts.
+
+mod config;
+mod stored;
+mod torch;
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
-
-use super::{Bert, Weights};
+use self::stored::Stored;
+use super::{Bert, EncoderKind, Weights};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::ops::Act;
+use crate::ops::embed::Tables;
 
-/// The sizes of a BERT and what it was pretrained with, from `config.json`.
+/// The sizes of a BERT or one of its kin and what it was pretrained with, from `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BertShape {
+    /// Whose it is.
+    pub kind: EncoderKind,
     /// Word vectors.
     pub vocab: usize,
-    /// Position vectors: the most tokens of a sequence.
+    /// Position vectors.
     pub positions: usize,
-    /// Segment vectors.
+    /// Which of them the first token of a sequence takes: those before are the padding's.
+    pub offset: usize,
+    /// Segment vectors; 0 of a kind that has none.
     pub segments: usize,
+    /// Buckets of relative positions, for the bias of all layers' scores; 0 of a kind that has none.
+    pub buckets: usize,
     /// Width of a token's state.
     pub hidden: usize,
     /// Encoder layers.
@@ -37,11 +47,33 @@ pub struct BertShape {
 }
 
 impl BertShape {
-    /// The tensors of a BERT of this shape, by Hugging Face's names without `bert.`: 5 and 16 a
+    /// The tensors of an encoder of this shape, by BERT's names without `bert.`: up to 5 and 16 a
     /// layer. Linear weights are `[out, in]`.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let specs = Bert::new(*self).specs(usize::MAX);
         specs.into_iter().map(|spec| (spec.name, spec.shape)).collect()
+    }
+
+    /// The tables beside the words'.
+    pub fn tables(&self) -> Tables {
+        Tables { positions: self.positions, offset: self.offset, segments: self.segments }
+    }
+
+    /// The most tokens of a sequence.
+    pub fn tokens(&self) -> usize {
+        self.positions - self.offset
+    }
+
+    /// The same sizes of another kind, whose bias and tables are its own.
+    pub fn of(self, kind: EncoderKind) -> Self {
+        let (offset, segments, buckets) = match kind {
+            EncoderKind::Bert => (0, 2, 0),
+            EncoderKind::Roberta => (2, 1, 0),
+            EncoderKind::DistilBert => (0, 0, 0),
+            EncoderKind::Mpnet => (2, 0, 32),
+        };
+        let positions = self.tokens() + offset;
+        BertShape { kind, positions, offset, segments, buckets, ..self }
     }
 
     /// Numbers in all those tensors.
@@ -50,7 +82,7 @@ impl BertShape {
     }
 }
 
-/// A folder with a BERT in it; its shape is known, its weights are still on disk.
+/// A folder with an encoder in it; its shape is known, its weights are still on disk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pretrained {
     /// The shape.
@@ -65,60 +97,84 @@ impl Pretrained {
     ///
     /// # Errors
     /// [`Error::Data`] naming the file and key: missing, not JSON, another kind of model, sizes that
-    /// do not fit, an activation other than gelu and relu, relative positions.
+    /// do not fit, an activation other than gelu and relu, positions of another type.
     pub fn open(folder: impl AsRef<Path>) -> Result<Pretrained> {
         let path = folder.as_ref().to_path_buf();
-        let config = read_config(&path.join("config.json"))?;
+        let config = config::read_config(&path.join("config.json"))?;
         Ok(Pretrained { config, path })
     }
 
-    /// The weights file.
+    /// The weights' file, or the index of several.
     pub fn weights_path(&self) -> PathBuf {
-        self.path.join("model.safetensors")
+        Stored::choose(&self.path).0
+    }
+
+    /// All files with weights, the index of several first.
+    ///
+    /// # Errors
+    /// None there; an index that is none, or that leads out of the folder.
+    pub fn weights_files(&self) -> Result<Vec<PathBuf>> {
+        Ok(Stored::open(&self.path)?.files())
     }
 
     /// The tensors of [`BertShape::tensors`] and no others, as f32.
     ///
-    /// A prefix `bert.` and the old LayerNorm names `gamma` and `beta` are translated, half floats
-    /// widened. Heads (`cls.*` and the like) and the pooler are left out; see
-    /// [`Pretrained::pooler`].
+    /// A prefix (`bert.`) and the old LayerNorm names `gamma` and `beta` are translated, and the names of
+    /// other kinds; half floats are widened, double ones rounded. Heads (`cls.*` and the like) and the
+    /// pooler are left out; see [`Pretrained::pooler`].
     ///
     /// # Errors
-    /// [`Error::Checkpoint`]: no `model.safetensors`, or a damaged one; a tensor that is missing, misshapen, not finite or has
-    /// no place in a BERT of this shape.
+    /// [`Error::Checkpoint`]: no weights, or a damaged file; a tensor that is missing, misshapen, not finite
+    /// or has no place in an encoder of this shape.
     pub fn weights(&self) -> Result<Weights> {
-        let path = self.weights_path();
-        let bad = |detail: String| Err(Error::checkpoint(&path, detail));
-        let weights =
-            self.read(|name| name.starts_with("embeddings.") || name.starts_with("encoder."))?;
+        let stored = Stored::open(&self.path)?;
+        let kind = self.config.kind;
+        let weights = self.read(&stored, |name| {
+            name.starts_with("embeddings.") || name.starts_with("encoder.")
+        })?;
+        let bad =
+            |name: &str, detail: String| Err(Error::checkpoint(stored.file_of(name, kind), detail));
+        let (model, layers) = (kind.name(), self.config.layers);
         let wanted = self.config.tensors();
         for (name, shape) in &wanted {
+            let own = kind.stored(name);
             let Some((found, values)) = weights.get(name) else {
-                return bad(format!(
-                    "there is no tensor '{name}' (of shape {shape:?}); a BERT of {} layers needs \
-                     it: get a whole copy of the model",
-                    self.config.layers
-                ));
+                return bad(
+                    name,
+                    format!(
+                        "there is no tensor '{own}' (of shape {shape:?}); a {model} of {layers} layers needs \
+                     it: get a whole copy of the model"
+                    ),
+                );
             };
             if found != shape {
-                return bad(format!(
-                    "tensor '{name}' has shape {found:?}, wanted {shape:?} as config.json says; \
+                return bad(
+                    name,
+                    format!(
+                        "tensor '{own}' has shape {found:?}, wanted {shape:?} as config.json says; \
                      use both files of the same model"
-                ));
+                    ),
+                );
             }
             if let Some((at, value)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-                return bad(format!(
-                    "tensor '{name}' holds {value} at element {at}; get a sound copy of the model"
-                ));
+                return bad(
+                    name,
+                    format!(
+                        "tensor '{own}' holds {value} at element {at}; get a sound copy of the model"
+                    ),
+                );
             }
         }
         let is_wanted = |name: &str| wanted.iter().any(|(w, _)| w == name);
         if let Some((name, shape, _)) = weights.iter().find(|(name, ..)| !is_wanted(name)) {
-            return bad(format!(
-                "tensor '{name}' of shape {shape:?} has no place in the BERT of config.json \
-                 ({} layers); use both files of the same model",
-                self.config.layers
-            ));
+            let own = kind.stored(name);
+            return bad(
+                name,
+                format!(
+                    "tensor '{own}' of shape {shape:?} has no place in the {model} of config.json \
+                 ({layers} layers); use both files of the same model"
+                ),
+            );
         }
         Ok(weights)
     }
@@ -128,178 +184,22 @@ impl Pretrained {
     /// # Errors
     /// [`Error::Checkpoint`]: damaged file.
     pub fn pooler(&self) -> Result<Weights> {
-        self.read(|name| name.starts_with("pooler."))
+        self.read(&Stored::open(&self.path)?, |name| name.starts_with("pooler."))
     }
 
-    /// The tensors whose translated names are wanted.
-    fn read(&self, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
-        self.check_weights_file()?;
-        let path = self.weights_path();
-        let map = files::map(&path)?;
-        Weights::parse_as(&map, &path, |name| {
-            let name = plain_name(name);
+    /// The tensors whose names of BERT are wanted.
+    fn read(&self, stored: &Stored, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
+        let kind = self.config.kind;
+        stored.read(|name| {
+            let name = kind.plain(name);
             wanted(&name).then_some(name)
         })
-    }
-
-    /// Says what to do where there is no `model.safetensors`.
-    pub(crate) fn check_weights_file(&self) -> Result<()> {
-        let there = |name: &str| self.path.join(name).is_file();
-        if there("model.safetensors") {
-            return Ok(());
-        }
-        let folder = self.path.display();
-        let detail = if there("model.safetensors.index.json") {
-            format!(
-                "the weights are split over several files; join them first: python -c \"from \
-                 transformers import BertModel; BertModel.from_pretrained('{folder}')\
-                 .save_pretrained('{folder}', max_shard_size='100GB')\""
-            )
-        } else if there("pytorch_model.bin") {
-            format!(
-                "there is only pytorch_model.bin, a pickle, which can run code and is not read; \
-                 convert it once: python -c \"import torch; from safetensors.torch import \
-                 save_file; w = torch.load('{folder}/pytorch_model.bin', map_location='cpu', \
-                 weights_only=True); save_file({{k: v.clone().contiguous() for k, v in w.items()}}, \
-                 '{folder}/model.safetensors')\""
-            )
-        } else {
-            "there is no such file; give the folder of a pretrained BERT".into()
-        };
-        Err(Error::checkpoint(self.weights_path(), detail))
-    }
-}
-
-/// A tensor's name as the plain `BertModel` has it today.
-fn plain_name(name: &str) -> String {
-    let name = name.strip_prefix("bert.").unwrap_or(name);
-    for (old, new) in
-        [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")]
-    {
-        if let Some(prefix) = name.strip_suffix(old) {
-            return format!("{prefix}{new}");
-        }
-    }
-    name.into()
-}
-
-fn read_config(path: &Path) -> Result<BertShape> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let detail = "there is no such file; give the folder of a pretrained BERT";
-            return Err(Error::data(path, detail));
-        }
-        Err(e) => return Err(Error::io("read", path)(e)),
-    };
-    let keys: Map<String, Value> = serde_json::from_str(&text).map_err(|e| {
-        Error::data(path, format!("not a JSON object ({e}); copy the model's file again"))
-    })?;
-    let config = Config { path, keys };
-    // Files older than the key itself are BERT's.
-    config.only("model_type", &["bert"], "bert")?;
-    config.only("position_embedding_type", &["absolute"], "absolute")?;
-    config.off("is_decoder")?;
-    config.off("add_cross_attention")?;
-    let act = match config.only("hidden_act", &["gelu", "relu"], "gelu")? {
-        "relu" => Act::Relu,
-        _ => Act::Gelu,
-    };
-    let shape = BertShape {
-        vocab: config.size("vocab_size", None)?,
-        positions: config.size("max_position_embeddings", None)?,
-        segments: config.size("type_vocab_size", Some(2))?,
-        hidden: config.size("hidden_size", None)?,
-        layers: config.size("num_hidden_layers", None)?,
-        heads: config.size("num_attention_heads", None)?,
-        intermediate: config.size("intermediate_size", None)?,
-        act,
-        eps: config.number("layer_norm_eps", 1e-12, 1.0)?,
-        hidden_dropout: config.number("hidden_dropout_prob", 0.1, 1.0)?,
-        attention_dropout: config.number("attention_probs_dropout_prob", 0.1, 1.0)?,
-    };
-    if !shape.hidden.is_multiple_of(shape.heads) {
-        return Err(config.error(format!(
-            "hidden_size {} is no multiple of num_attention_heads {}; mend the file",
-            shape.hidden, shape.heads
-        )));
-    }
-    if shape.layers > 1024 {
-        let layers = shape.layers;
-        return Err(config.error(format!("{layers} layers are no BERT; copy the file again")));
-    }
-    Ok(shape)
-}
-
-struct Config<'a> {
-    path: &'a Path,
-    keys: Map<String, Value>,
-}
-
-impl Config<'_> {
-    fn error(&self, detail: String) -> Error {
-        Error::data(self.path, detail)
-    }
-
-    /// A key's value, null counting as absent.
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.keys.get(key).filter(|value| !value.is_null())
-    }
-
-    /// A word that has to be one of `known`.
-    fn only<'a>(&'a self, key: &str, known: &[&str], absent: &'a str) -> Result<&'a str> {
-        match self.get(key) {
-            None => Ok(absent),
-            Some(Value::String(word)) if known.contains(&word.as_str()) => Ok(word),
-            Some(other) => Err(self.error(format!(
-                "{key} is {other}, and only {} is supported; use another model",
-                known.join(" or ")
-            ))),
-        }
-    }
-
-    fn off(&self, key: &str) -> Result<()> {
-        match self.get(key) {
-            None | Some(Value::Bool(false)) => Ok(()),
-            Some(other) => Err(self.error(format!(
-                "{key} is {other}, and only an encoder is supported; use another model"
-            ))),
-        }
-    }
-
-    /// A positive whole number.
-    fn size(&self, key: &str, absent: Option<usize>) -> Result<usize> {
-        // Larger ones do not fit an adapter's 32-bit indices anyway.
-        const MOST: u64 = 1 << 24;
-        match (self.get(key), absent) {
-            (None, Some(absent)) => Ok(absent),
-            (None, None) => Err(self.error(format!("there is no {key}; copy the file again"))),
-            (Some(value), _) => match value.as_u64() {
-                Some(n @ 1..=MOST) => Ok(n as usize),
-                _ => Err(self.error(format!(
-                    "{key} is {value}, wanted a whole number in 1..={MOST}; mend the file"
-                ))),
-            },
-        }
-    }
-
-    /// A number in 0..below.
-    fn number(&self, key: &str, absent: f32, below: f64) -> Result<f32> {
-        match self.get(key) {
-            None => Ok(absent),
-            Some(value) => match value.as_f64() {
-                Some(x) if (0.0..below).contains(&x) => Ok(x as f32),
-                _ => Err(self.error(format!(
-                    "{key} is {value}, wanted a number from 0 to below {below}; mend the file"
-                ))),
-            },
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

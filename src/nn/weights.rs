@@ -35,6 +35,12 @@ impl Weights {
         Weights { tensors: named.collect() }
     }
 
+    /// The same tensors under other names.
+    pub fn renamed(self, to: impl Fn(&str) -> String) -> Self {
+        let named = self.tensors.into_iter().map(|(name, tensor)| (to(&name), tensor));
+        Weights { tensors: named.collect() }
+    }
+
     /// The tensors whose names begin with `prefix`, without it.
     pub fn stripped(&self, prefix: &str) -> Self {
         let own = self.tensors.iter().filter_map(|(name, tensor)| {
@@ -69,7 +75,7 @@ impl Weights {
         all.map(|(name, ..)| name)
     }
 
-    /// Reads the floats of a safetensors file (F32, F16 or BF16). MMSA's `Model.` prefix is taken
+    /// Reads the floats of a safetensors file (F32, F16, BF16, or F64, which is rounded). MMSA's `Model.` prefix is taken
     /// off the names. Integers are no parameters (a BERT keeps its position ids as such) and are
     /// left out.
     ///
@@ -110,9 +116,16 @@ impl Weights {
                     .collect(),
                 Dtype::F16 => halves.map(f16_to_f32).collect(),
                 Dtype::BF16 => halves.map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
+                Dtype::F64 => data
+                    .chunks_exact(8)
+                    .map(|b| {
+                        f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32
+                    })
+                    .collect(),
                 Dtype::I64 | Dtype::I32 | Dtype::U8 | Dtype::BOOL => continue,
                 other => {
-                    let detail = format!("tensor '{name}' is {other:?}, want F32, F16 or BF16");
+                    let detail =
+                        format!("tensor '{name}' is {other:?}, want F32, F16, BF16 or F64");
                     return Err(Error::checkpoint(path, detail));
                 }
             };
@@ -219,10 +232,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.safetensors");
         let f32s: Vec<u8> = [1.5f32, -0.25].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let f64s: Vec<u8> = [1.5f64, -0.25].iter().flat_map(|x| x.to_le_bytes()).collect();
         let tensors = [
             ("a", Dtype::F32, f32s.as_slice()),
             ("b", Dtype::F16, &[0x00, 0x3e, 0x00, 0xb4]),
             ("Model.c", Dtype::BF16, &[0xc0, 0x3f, 0x80, 0xbe]),
+            ("d", Dtype::F64, f64s.as_slice()),
             ("ids", Dtype::U8, &[1, 2]),
         ];
         let write = |tensors: &[(&str, Dtype, &[u8])]| {
@@ -231,14 +246,13 @@ mod tests {
             Weights::load(&path)
         };
         let weights = write(&tensors).unwrap();
-        assert_eq!(weights.iter().count(), 3);
-        for name in ["a", "b", "c"] {
+        assert_eq!(weights.iter().count(), 4);
+        for name in ["a", "b", "c", "d"] {
             assert_eq!(weights.get(name).unwrap().1, [1.5, -0.25], "{name}");
         }
         let error = write(&[tensors[0], ("Model.a", Dtype::F32, &f32s)]).unwrap_err().to_string();
         assert!(error.contains("'a' is there twice"), "{error}");
-        let doubles = [0; 16];
-        let error = write(&[("d", Dtype::F64, &doubles)]).unwrap_err().to_string();
-        assert!(error.contains("'d' is F64"), "{error}");
+        let error = write(&[("e", Dtype::F8_E4M3, &[0; 2])]).unwrap_err().to_string();
+        assert!(error.contains("'e' is F8_E4M3"), "{error}");
     }
 }

@@ -6,8 +6,10 @@
 //! at the end. `TOKENS [T, 4]` (unsigned) says of each row: its word, its position | its segment
 //! << 16, the length of its sequence (0 for a row of none), its sample.
 
+mod bias;
 mod cases;
 mod padded;
+pub mod reference;
 
 use super::dropout::Mask;
 use super::sizes;
@@ -15,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Defines, Family};
 use crate::plan::{Binding, Kernel, Launch, Twin, grid};
 use crate::tape::{Tape, Var};
+pub use bias::BACKWARD_BIAS;
 pub use padded::Asking;
 use padded::Padded;
 
@@ -23,13 +26,14 @@ pub static ATTENTION: Kernel = Kernel {
     name: "attention",
     source: include_str!("../../shaders/attention.wgsl"),
     bindings: &[
-        Binding::read("Q").part(|p, _, _| [queries(p), 0]),
-        Binding::read("KV").part(|p, _, _| [2 * keys(p), 0]),
+        Binding::read("Q").part(of_q),
+        Binding::read("KV").part(|p, _, _| [2 * keys(p), 0]).or_none(),
         Binding::read("TOKENS").or_none(),
         Binding::read("SPANS").or_none(),
         Binding::write("OUT"),
         Binding::write("LSE").or_none(),
         Binding::read("LENGTHS").or_none(),
+        Binding::read("BIAS").or_none(),
     ],
     step: true,
     launch: |family, words, defines| launch(family, words, defines, Pass::Forward),
@@ -42,8 +46,8 @@ pub static BACKWARD_Q: Kernel = Kernel {
     name: "attention_backward_q",
     source: include_str!("../../shaders/attention_backward_q.wgsl"),
     bindings: &[
-        Binding::read("Q").part(|p, _, _| [queries(p), 0]),
-        Binding::read("KV").part(|p, _, _| [2 * keys(p), 0]),
+        Binding::read("Q").part(of_q),
+        Binding::read("KV").part(|p, _, _| [2 * keys(p), 0]).or_none(),
         Binding::read("TOKENS").or_none(),
         Binding::read("SPANS").or_none(),
         Binding::read("OUT"),
@@ -52,6 +56,7 @@ pub static BACKWARD_Q: Kernel = Kernel {
         Binding::write("DQ").part(|p, _, _| [if p[9] == 0 { 0 } else { queries(p) }, queries(p)]),
         Binding::write("DELTA"),
         Binding::read("LENGTHS").or_none(),
+        Binding::read("BIAS").or_none(),
     ],
     step: true,
     launch: |family, words, defines| launch(family, words, defines, Pass::Queries),
@@ -64,8 +69,8 @@ pub static BACKWARD_KV: Kernel = Kernel {
     name: "attention_backward_kv",
     source: include_str!("../../shaders/attention_backward_kv.wgsl"),
     bindings: &[
-        Binding::read("Q").part(|p, _, _| [queries(p), 0]),
-        Binding::read("KV").part(|p, _, _| [2 * keys(p), 0]),
+        Binding::read("Q").part(of_q),
+        Binding::read("KV").part(|p, _, _| [2 * keys(p), 0]).or_none(),
         Binding::read("TOKENS").or_none(),
         Binding::read("DOUT"),
         Binding::read("LSE"),
@@ -73,12 +78,19 @@ pub static BACKWARD_KV: Kernel = Kernel {
         Binding::write("DKV")
             .part(|p, _, _| [if p[9] == 0 { 0 } else { 2 * keys(p) }, 2 * keys(p)]),
         Binding::read("LENGTHS").or_none(),
+        Binding::read("BIAS").or_none(),
     ],
     step: true,
     launch: |family, words, defines| launch(family, words, defines, Pass::Keys),
     twin: reference::backward_kv,
     cases: || cases::all(Pass::Keys),
 };
+
+/// What is read of the queries, and where they are given alone of the keys and values behind them.
+fn of_q(words: &[u32], defines: &Defines, _: u64) -> [u64; 2] {
+    let behind = if defines.contains_key("KV") { 0 } else { 2 * keys(words) };
+    [queries(words) + behind, 0]
+}
 
 /// Elements of all queries.
 fn queries(words: &[u32]) -> u64 {
@@ -100,6 +112,7 @@ enum Pass {
     Forward,
     Queries,
     Keys,
+    Bias,
 }
 
 fn launch(family: Family, words: &[u32], defines: &Defines, pass: Pass) -> Launch {
@@ -182,6 +195,8 @@ fn tiles(head: u32, alone: bool, pass: Pass) -> (u32, u32, u32) {
 struct Call {
     q: Var,
     kv: Var,
+    /// Added to the scores, by distance: `[2 reach + 1, heads]`. Its queries, keys and values are one tensor.
+    bias: Option<Var>,
     /// Of packed sequences.
     tokens: Option<Var>,
     /// Where only one query a sample asks.
@@ -196,6 +211,8 @@ struct Call {
     /// Columns where queries, keys and values begin.
     at: [usize; 3],
     ldkv: usize,
+    /// Steps from a query beyond which the bias stays the same.
+    reach: usize,
     mask: Mask,
 }
 
@@ -208,7 +225,7 @@ impl Call {
         let scale = 1.0 / (self.head as f32).sqrt();
         // No sequence is longer than all rows are many, so that no two places share a number.
         let places = self.padded.map_or(self.keys.max(MAX_TOKENS), |p| p.kv_steps);
-        words.extend([scale.to_bits(), places as u32, 0]);
+        words.extend([scale.to_bits(), places as u32, self.reach as u32]);
         words.extend(self.padded.iter().flat_map(Padded::words));
         words
     }
@@ -240,14 +257,22 @@ impl Call {
         self.padded.and_then(|p| p.lengths)
     }
 
+    /// Keys and values, where they are not read from the tensor of the queries. With a bias they are: a kernel
+    /// has room for eight tensors, and the bias takes that place.
+    fn apart(&self) -> Option<Var> {
+        self.bias.is_none().then_some(self.kv)
+    }
+
     /// Appends it and its gradient.
     fn record(self, tape: &mut Tape) -> Var {
         let shape = [self.queries, self.heads * self.head];
-        let out = tape.output("attention", &shape, &[self.q, self.kv]);
+        let given: Vec<Var> = [self.q, self.kv].into_iter().chain(self.bias).collect();
+        let out = tape.output("attention", &shape, &given);
         let learns = tape.wants_grad(out);
         let lse = learns.then(|| tape.output("lse", &[self.queries, self.heads], &[]));
         let [tokens, spans] = self.ranges();
-        let args = [Some(self.q), Some(self.kv), tokens, spans, Some(out), lse, self.lengths()];
+        let (q, kv) = (Some(self.q), self.apart());
+        let args = [q, kv, tokens, spans, Some(out), lse, self.lengths(), self.bias];
         tape.call(&ATTENTION, &args, self.words(0), self.defines(), self.flops(2));
         if let Some(lse) = lse {
             tape.on_backward(&[out], move |tape| {
@@ -269,17 +294,24 @@ impl Call {
             None => (tape.output("unused", &[self.queries, self.ldq], &[]), 0),
         };
         let [tokens, spans] = self.ranges();
-        let (q, kv) = (Some(self.q), Some(self.kv));
+        let (q, kv, bias) = (Some(self.q), self.apart(), self.bias);
         let (dout, lse, lengths) = (Some(dout), Some(lse), self.lengths());
-        let args = [q, kv, tokens, spans, Some(out), dout, lse, Some(dq_var), Some(delta), lengths];
+        let (out, dq_var, delta) = (Some(out), Some(dq_var), Some(delta));
+        let args = [q, kv, tokens, spans, out, dout, lse, dq_var, delta, lengths, bias];
         tape.call(&BACKWARD_Q, &args, self.words(accumulate), self.defines(), self.flops(3));
         // Where both are one tensor, its other columns have got as much as those of the queries:
         // a second sink would say that there is something to add to.
         let dkv = if tape.same(self.q, self.kv) { dq } else { tape.sink(self.kv) };
         if let Some(dkv) = dkv {
-            let args = [q, kv, self.tokens, dout, lse, Some(delta), Some(dkv.var), lengths];
+            let args = [q, kv, self.tokens, dout, lse, delta, Some(dkv.var), lengths, bias];
             let words = self.words(dkv.accumulate);
             tape.call(&BACKWARD_KV, &args, words, self.defines(), self.flops(4));
+        }
+        let dbias = self.bias.and_then(|bias| tape.sink(bias));
+        if let Some(dbias) = dbias {
+            let args = [q, self.tokens, dout, lse, delta, bias, Some(dbias.var)];
+            let words = self.words(dbias.accumulate);
+            tape.call(&BACKWARD_BIAS, &args, words, self.defines(), self.flops(2));
         }
     }
 }
@@ -304,6 +336,42 @@ impl Tape {
     /// Shapes that do not fit, heads that are no multiple of 4 or larger than [`MAX_HEAD`], a
     /// `dropout` outside [0, 1).
     pub fn attention(&mut self, qkv: Var, tokens: Var, heads: usize, dropout: f32) -> Result<Var> {
+        self.attend(qkv, tokens, None, heads, dropout)
+    }
+
+    /// The same with a bias that depends on how far a key is from its query: of row i, key j and head h
+    /// `bias[min(max(j − i, −r), r) + r, h]` is added to the score `q_i · k_j / √d`. `bias` is
+    /// `[2 r + 1, heads]`, `r` of 0 or more; a learned table of fewer distances than steps, as T5 and MPNet
+    /// have it, comes to that by [`gather`](Self::gather).
+    ///
+    /// One dispatch; three backward.
+    ///
+    /// # Errors
+    /// As [`attention`](Self::attention); a bias of another shape.
+    pub fn biased_attention(
+        &mut self,
+        qkv: Var,
+        tokens: Var,
+        bias: Var,
+        heads: usize,
+        dropout: f32,
+    ) -> Result<Var> {
+        let (rows, cols) = self.rows_cols(bias);
+        check("biased_attention", rows % 2 == 1 && cols == heads, || {
+            let bias = self.shape(bias);
+            format!("bias {bias:?}, {heads} heads: want [2 r + 1, heads]")
+        })?;
+        self.attend(qkv, tokens, Some(bias), heads, dropout)
+    }
+
+    fn attend(
+        &mut self,
+        qkv: Var,
+        tokens: Var,
+        bias: Option<Var>,
+        heads: usize,
+        dropout: f32,
+    ) -> Result<Var> {
         let (rows, width) = self.rows_cols(qkv);
         let fits =
             width.is_multiple_of(3) && divides(width / 3, heads) && self.is_rows(tokens, rows, 4);
@@ -319,6 +387,7 @@ impl Tape {
         let call = Call {
             q: qkv,
             kv: qkv,
+            bias,
             tokens: Some(tokens),
             spans: None,
             padded: None,
@@ -329,6 +398,7 @@ impl Tape {
             ldq: width,
             at: [0, hidden, 2 * hidden],
             ldkv: width,
+            reach: bias.map_or(0, |bias| self.rows_cols(bias).0 / 2),
             mask,
         };
         Ok(call.record(self))
@@ -366,6 +436,7 @@ impl Tape {
         let call = Call {
             q,
             kv,
+            bias: None,
             tokens: Some(tokens),
             spans: Some(spans),
             padded: None,
@@ -376,6 +447,7 @@ impl Tape {
             ldq: hidden,
             at: [0, 0, hidden],
             ldkv: width,
+            reach: 0,
             mask,
         };
         Ok(call.record(self))
@@ -384,216 +456,5 @@ impl Tape {
     /// Whether `var` is a matrix of at least one row and this size.
     fn is_rows(&self, var: Var, rows: usize, cols: usize) -> bool {
         rows > 0 && self.rows_cols(var) == (rows, cols)
-    }
-}
-
-/// CPU twins.
-#[allow(clippy::needless_range_loop, reason = "loops that read like the formulas")]
-pub mod reference {
-    use super::super::dropout::reference::random_bits;
-    use super::super::larger;
-    use super::super::put;
-    use super::*;
-    use std::ops::Range;
-
-    /// What the three twins read of a call.
-    struct View {
-        queries: usize,
-        keys: usize,
-        heads: usize,
-        head: usize,
-        ldq: usize,
-        ldkv: usize,
-        at: [usize; 3],
-        scale: f32,
-        q: Vec<f32>,
-        kv: Vec<f32>,
-        tokens: Vec<u32>,
-        spans: Vec<u32>,
-        /// Steps of a sample's queries and of its keys, and how far ahead a query sees.
-        padded: Option<[usize; 3]>,
-        lengths: Vec<u32>,
-    }
-
-    impl View {
-        fn of(t: &Twin, spans: Option<usize>, lengths: usize) -> Self {
-            let [queries, keys, heads, head, ldq, q_at, ldkv, k_at, v_at] =
-                [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|i| t.size(i));
-            View {
-                queries,
-                keys,
-                heads,
-                head,
-                ldq,
-                ldkv,
-                at: [q_at, k_at, v_at],
-                scale: t.float(13),
-                q: t.read(0),
-                kv: t.read(1),
-                tokens: t.words_of(2).to_vec(),
-                spans: spans.map(|i| t.words_of(i).to_vec()).unwrap_or_default(),
-                padded: t.is("PADDED").then(|| [16, 17, 18].map(|i| t.size(i))),
-                lengths: t.words_of(lengths).to_vec(),
-            }
-        }
-
-        /// How many keys of a padded sample count.
-        fn length_of(&self, sample: usize, steps: usize) -> usize {
-            self.lengths.get(sample).map_or(steps, |l| steps.min(*l as usize))
-        }
-
-        /// The keys of a query.
-        fn keys_of(&self, i: usize) -> Range<usize> {
-            if let Some([steps, kv_steps, ahead]) = self.padded {
-                let (sample, step) = (i / steps, i % steps);
-                let seen = self.length_of(sample, kv_steps).min(step.saturating_add(ahead + 1));
-                return sample * kv_steps..sample * kv_steps + seen;
-            }
-            if let Some(span) = self.spans.get(2 * i..2 * i + 2) {
-                let first = (span[0] as usize).min(self.keys);
-                return first..(first + span[1] as usize).min(self.keys);
-            }
-            let (position, length) = (self.tokens[4 * i + 1] & 0xffff, self.tokens[4 * i + 2]);
-            let first = i - (position as usize).min(i);
-            first..(first + length as usize).min(self.keys)
-        }
-
-        /// The queries that ask a key.
-        fn queries_of(&self, j: usize, first: bool) -> Range<usize> {
-            if let Some([steps, kv_steps, ahead]) = self.padded {
-                let (sample, step) = (j / kv_steps, j % kv_steps);
-                let begin = step.saturating_sub(ahead).min(steps);
-                let there = step < self.length_of(sample, kv_steps);
-                let end = if there { (sample + 1) * steps } else { 0 };
-                return sample * steps + begin..end;
-            }
-            let [length, sample] = [2, 3].map(|w| self.tokens[4 * j + w] as usize);
-            match first {
-                true if length > 0 && sample < self.queries => sample..sample + 1,
-                true => 0..0,
-                false => self.keys_of(j),
-            }
-        }
-
-        /// A key's place in its sequence.
-        fn place_of(&self, j: usize) -> usize {
-            match self.padded {
-                Some([_, kv_steps, _]) => j % kv_steps,
-                None => self.tokens[4 * j + 1] as usize & 0xffff,
-            }
-        }
-
-        fn q(&self, i: usize, h: usize) -> &[f32] {
-            &self.q[i * self.ldq + self.at[0] + h * self.head..][..self.head]
-        }
-        fn k(&self, j: usize, h: usize) -> &[f32] {
-            &self.kv[j * self.ldkv + self.at[1] + h * self.head..][..self.head]
-        }
-        fn v(&self, j: usize, h: usize) -> &[f32] {
-            &self.kv[j * self.ldkv + self.at[2] + h * self.head..][..self.head]
-        }
-        /// q · k scale.
-        fn score(&self, i: usize, j: usize, h: usize) -> f32 {
-            dot(self.q(i, h), self.k(j, h)) * self.scale
-        }
-    }
-
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
-        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
-    }
-
-    /// exp of what is not positive; 0 below -60.
-    fn share(x: f32) -> f32 {
-        if x <= -60.0 { 0.0 } else { x.exp() }
-    }
-
-    /// The factor that dropout puts on the probability of a key at a place in its sequence.
-    fn kept(t: &Twin, query: usize, heads: usize, h: usize, place: usize) -> f32 {
-        let element = (query * heads + h) * t.size(14) + place;
-        let bits = random_bits(t.step.seed, t.step.step, t.words[10], element as u32);
-        if bits >= t.words[11] { t.float(12) } else { 0.0 }
-    }
-
-    /// Σ_j m_ij p_ij v_j, and log Σ_j exp(s_ij).
-    pub fn forward(t: &mut Twin) {
-        let c = View::of(t, Some(3), 6);
-        for i in 0..c.queries {
-            for h in 0..c.heads {
-                let own = c.keys_of(i);
-                let scores: Vec<f32> = own.clone().map(|j| c.score(i, j, h)).collect();
-                let m = scores.iter().copied().fold(f32::MIN, larger);
-                let total: f64 = scores.iter().map(|s| f64::from(share(s - m))).sum();
-                let mut out = vec![0.0_f64; c.head];
-                for (s, j) in scores.iter().zip(own.clone()) {
-                    let p = share(s - m) * kept(t, i, c.heads, h, j - own.start);
-                    for (out, v) in out.iter_mut().zip(c.v(j, h)) {
-                        *out += f64::from(p) * f64::from(*v) / total;
-                    }
-                }
-                let at = i * c.heads + h;
-                for (to, value) in t.write(4)[at * c.head..].iter_mut().zip(out) {
-                    *to = value as f32;
-                }
-                if let Some(lse) = t.write(5).get_mut(at) {
-                    *lse = if own.is_empty() { 0.0 } else { m + (total as f32).ln() };
-                }
-            }
-        }
-    }
-
-    /// D_i = do_i · o_i and dq_i = scale Σ_j p_ij (m_ij do_i · v_j − D_i) k_j.
-    pub fn backward_q(t: &mut Twin) {
-        let c = View::of(t, Some(3), 9);
-        let (out, dout, lse, accumulate) = (t.read(4), t.read(5), t.read(6), t.size(9));
-        for i in 0..c.queries {
-            for h in 0..c.heads {
-                let at = i * c.heads + h;
-                let dout = &dout[at * c.head..][..c.head];
-                let delta = dot(dout, &out[at * c.head..][..c.head]);
-                let own = c.keys_of(i);
-                let mut dq = vec![0.0_f64; c.head];
-                for j in own.clone() {
-                    let p = share(c.score(i, j, h) - lse[at]);
-                    let dp = kept(t, i, c.heads, h, j - own.start) * dot(dout, c.v(j, h));
-                    for (dq, k) in dq.iter_mut().zip(c.k(j, h)) {
-                        *dq += f64::from(c.scale * p * (dp - delta)) * f64::from(*k);
-                    }
-                }
-                let to = i * c.ldq + c.at[0] + h * c.head;
-                for (to, dq) in t.write(7)[to..].iter_mut().zip(dq) {
-                    put(to, dq as f32, accumulate);
-                }
-                t.write(8)[at] = delta;
-            }
-        }
-    }
-
-    /// dk_j = scale Σ_i p_ij (m_ij do_i · v_j − D_i) q_i and dv_j = Σ_i m_ij p_ij do_i.
-    pub fn backward_kv(t: &mut Twin) {
-        let c = View::of(t, None, 7);
-        let (dout, lse, delta, accumulate) = (t.read(3), t.read(4), t.read(5), t.size(9));
-        let first = t.is("FIRST");
-        for j in 0..c.keys {
-            let (own, place) = (c.queries_of(j, first), c.place_of(j));
-            for h in 0..c.heads {
-                let (mut dk, mut dv) = (vec![0.0_f64; c.head], vec![0.0_f64; c.head]);
-                for i in own.clone() {
-                    let at = i * c.heads + h;
-                    let dout = &dout[at * c.head..][..c.head];
-                    let p = share(c.score(i, j, h) - lse[at]);
-                    let m = kept(t, i, c.heads, h, place);
-                    let slope = c.scale * p * (m * dot(dout, c.v(j, h)) - delta[at]);
-                    for l in 0..c.head {
-                        dk[l] += f64::from(slope) * f64::from(c.q(i, h)[l]);
-                        dv[l] += f64::from(m * p) * f64::from(dout[l]);
-                    }
-                }
-                let to = j * c.ldkv + h * c.head;
-                for l in 0..c.head {
-                    put(&mut t.write(6)[to + c.at[1] + l], dk[l] as f32, accumulate);
-                    put(&mut t.write(6)[to + c.at[2] + l], dv[l] as f32, accumulate);
-                }
-            }
-        }
     }
 }

@@ -70,6 +70,24 @@ pub struct WordPart {
     pub base: usize,
 }
 
+/// The tables of an encoder beside its words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Tables {
+    /// Rows of the position table.
+    pub positions: usize,
+    /// Which of them a sentence's first token takes: 0 of BERT, past that of the padding of RoBERTa.
+    pub offset: usize,
+    /// Rows of the segment table; 0 where there is none.
+    pub segments: usize,
+}
+
+impl Tables {
+    /// Rows of both.
+    pub fn rows(&self) -> usize {
+        self.positions + self.segments
+    }
+}
+
 /// Where a block of words keeps the tokens of a batch; offsets in words. What they mean is told at
 /// [`Embed`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -86,8 +104,8 @@ pub struct TokenLayout {
     pub runs_at: usize,
     /// Runs of positions and segments.
     pub rest_runs: usize,
-    /// Positions and segments of the encoder's tables.
-    pub tables: (usize, usize),
+    /// The encoder's tables beside its words.
+    pub tables: Tables,
 }
 
 /// What [`Tape::embed`] reads. The token tensors are those of `nn::TokenVars`.
@@ -99,8 +117,8 @@ pub struct Embed {
     pub words: Vec<WordPart>,
     /// `[positions + segments, width]`.
     pub rest: Var,
-    /// Rows of `rest` that are positions.
-    pub positions: usize,
+    /// Which rows of `rest` are what.
+    pub tables: Tables,
     /// `[2, width]`: weight and bias of the LayerNorm.
     pub gb: Var,
     /// Of the LayerNorm.
@@ -115,28 +133,30 @@ pub struct Embed {
     pub rest_runs: usize,
 }
 
-/// Runs that `rows` tokens can have in a table of (positions, segments).
-pub fn rest_runs(rows: usize, tables: (usize, usize)) -> usize {
-    rows.min(tables.0) + tables.1
+/// Runs that `rows` tokens can have in these tables.
+pub fn rest_runs(rows: usize, tables: Tables) -> usize {
+    rows.min(tables.positions) + tables.segments
 }
 
 /// Sorts the rows of `tokens [T, 4]` by word, by position and by segment into the three parts of
 /// `order [3 T]`, and notes where each distinct one begins and ends in `runs [T + M, 4]` as (row of
-/// the table, begin, end, 0): words first, then positions, then segments, which are rows from
-/// `tables.0` on of the same table. Runs that are left over are empty. Rows without a token are in
+/// the table, begin, end, 0): words first, then positions, then segments, which are rows behind the
+/// positions of the same table, where there are any. Runs that are left over are empty. Rows without a token are in
 /// no run.
-pub fn sort_runs(tokens: &[u32], tables: (usize, usize), order: &mut [u32], runs: &mut [u32]) {
+pub fn sort_runs(tokens: &[u32], tables: Tables, order: &mut [u32], runs: &mut [u32]) {
     let rows = tokens.len() / 4;
+    let Tables { positions, offset, segments } = tables;
     runs.fill(0);
+    order.fill(0);
     let last = |v: u32, count: usize| v.min(count.saturating_sub(1) as u32);
     let mut next = 0;
-    for kind in 0..3 {
+    for kind in 0..if segments > 0 { 3 } else { 2 } {
         let key = |row: u32| {
             let token = &tokens[4 * row as usize..][..4];
             match kind {
                 0 => token[0],
-                1 => last(token[1] & 0xffff, tables.0),
-                _ => tables.0 as u32 + last(token[1] >> 16, tables.1),
+                1 => last((token[1] & 0xffff) + offset as u32, positions),
+                _ => positions as u32 + last(token[1] >> 16, segments),
             }
         };
         if kind == 1 {
@@ -148,7 +168,6 @@ pub fn sort_runs(tokens: &[u32], tables: (usize, usize), order: &mut [u32], runs
             part[count] = row;
             count += 1;
         }
-        part[count..].fill(0);
         let part = &mut part[..count];
         part.sort_unstable_by_key(|row| (key(*row), *row));
         let mut begin = kind * rows;
@@ -173,18 +192,20 @@ impl Tape {
         let parts = e.words.iter().all(part);
         let runs = self.rows_cols(e.runs) == (rows + e.rest_runs, 4);
         let fits = four == 4 && cols % 4 == 0 && rows * cols > 0 && !e.words.is_empty() && parts;
-        if !(fits && runs && self.len(e.order) == 3 * rows && (1..rest_rows).contains(&e.positions))
+        let tables = e.tables.rows() == rest_rows && e.tables.offset < e.tables.positions;
+        if !(fits && runs && self.len(e.order) == 3 * rows && tables)
             || self.rows_cols(e.gb) != (2, cols)
         {
             let detail = format!(
                 "tokens {:?}, words {:?}, rest {:?}, norm {:?}, order {:?}, runs {:?}: want \
-                 [T, 4], [_, 4 k], [_, 4 k], [2, 4 k], [3 T], [T + {}, 4]",
+                 [T, 4], [_, 4 k], [{}, 4 k], [2, 4 k], [3 T], [T + {}, 4]",
                 self.shape(e.tokens),
                 e.words.iter().map(|p| self.shape(p.var).to_vec()).collect::<Vec<_>>(),
                 self.shape(e.rest),
                 self.shape(e.gb),
                 self.shape(e.order),
                 self.shape(e.runs),
+                e.tables.rows(),
                 e.rest_runs
             );
             return Err(Error::shape("embed", detail));
@@ -200,9 +221,12 @@ impl Tape {
             let mut words = sizes(&[rows, cols]);
             words.push(e.eps.to_bits());
             words.extend(mask.words());
-            words.extend(sizes(&[part.base, self.rows_cols(part.var).0, e.positions, rest_rows]));
+            let Tables { positions, offset, segments } = e.tables;
+            let part_rows = self.rows_cols(part.var).0;
+            words.extend(sizes(&[part.base, part_rows, positions, rest_rows, offset]));
             let mut defines = mask.defines();
             defines.extend([("FIRST", u32::from(i == 0)), ("LAST", u32::from(last))]);
+            defines.insert("SEGMENTS", u32::from(segments > 0));
             defines.retain(|_, on| *on != 0);
             let args = [
                 Some(e.tokens),
@@ -270,11 +294,16 @@ mod cases {
     }
 
     pub(super) fn forward() -> Vec<Case> {
-        let list: [(&[usize], usize, usize, usize); 4] =
-            [(&[1], 0, 4, 0), (&[3, 5, 2], 2, 20, 1), (&[40, 33], 7, 8, 0), (&[9, 1], 6, 132, 2)];
+        let list: [(&[usize], usize, usize, usize, usize); 5] = [
+            (&[1], 0, 4, 0, 2),
+            (&[3, 5, 2], 2, 20, 1, 2),
+            (&[40, 33], 7, 8, 0, 2),
+            (&[9, 1], 6, 132, 2, 2),
+            (&[4, 38], 1, 12, 0, 0),
+        ];
         list.into_iter()
             .enumerate()
-            .map(|(i, (lengths, padding, cols, part))| {
+            .map(|(i, (lengths, padding, cols, part, segments))| {
                 let tokens = tokens(lengths, padding, 11);
                 let rows = tokens.len() / 4;
                 // Part 0 is all words, 1 the first of two, 2 the second.
@@ -283,7 +312,9 @@ mod cases {
                 let mut p = sizes(&[rows, cols]);
                 p.push(1e-5_f32.to_bits());
                 p.extend(mask.words());
-                p.extend(sizes(&[base, words, 38, 40]));
+                // Without segments positions begin at the third row.
+                let offset = if segments > 0 { 0 } else { 2 };
+                p.extend(sizes(&[base, words, 40 - segments, 40, offset]));
                 let last = part != 1;
                 let args = vec![
                     Some(CaseArg::U(tokens)),
@@ -294,10 +325,11 @@ mod cases {
                     if last { arg(5, rows * cols) } else { None },
                     if last && i != 2 { arg(6, rows * 2) } else { None },
                 ];
-                let name = format!("{lengths:?} x {cols}, part {part}");
+                let name = format!("{lengths:?} x {cols}, part {part}, {segments} segments");
                 let mut case = Case::new(name, p, args).within(2e-5);
                 case.defines = mask.defines();
-                for (name, on) in [("FIRST", part != 2), ("LAST", last)] {
+                let segments = segments > 0;
+                for (name, on) in [("FIRST", part != 2), ("LAST", last), ("SEGMENTS", segments)] {
                     if on {
                         case = case.define(name, 1);
                     }
@@ -313,7 +345,8 @@ mod cases {
         let mut cases = Vec::new();
         for (lengths, padding, cols) in list {
             let tokens = tokens(lengths, padding, 11);
-            let (rows, tables) = (tokens.len() / 4, (30, 2));
+            let rows = tokens.len() / 4;
+            let tables = Tables { positions: 30, offset: 0, segments: 2 };
             let rest = rest_runs(rows, tables);
             let (mut order, mut runs) = (vec![0; 3 * rows], vec![0; 4 * (rows + rest)]);
             sort_runs(&tokens, tables, &mut order, &mut runs);
@@ -348,11 +381,12 @@ pub mod reference {
 
     /// word + position + segment, normalised, dropped.
     pub fn embed(t: &mut Twin) {
-        let [rows, cols, base, part, positions, rest_rows] = [0, 1, 6, 7, 8, 9].map(|i| t.size(i));
+        let [rows, cols, base, part, positions, rest_rows, offset] =
+            [0, 1, 6, 7, 8, 9, 10].map(|i| t.size(i));
         let (tokens, word, rest, gb) = (t.words_of(0).to_vec(), t.read(1), t.read(2), t.read(3));
         for r in 0..rows {
             let [id, place] = [tokens[4 * r] as usize, tokens[4 * r + 1] as usize];
-            let position = (place & 0xffff).min(positions - 1);
+            let position = ((place & 0xffff) + offset).min(positions - 1);
             let segment = (positions + (place >> 16)).min(rest_rows - 1);
             for c in 0..cols {
                 let mut x = if t.is("FIRST") { 0.0 } else { t.write(4)[r * cols + c] };
@@ -360,7 +394,8 @@ pub mod reference {
                     x += word[(id - base) * cols + c];
                 }
                 if t.is("LAST") {
-                    x += rest[position * cols + c] + rest[segment * cols + c];
+                    let segment = t.is("SEGMENTS").then(|| rest[segment * cols + c]);
+                    x += rest[position * cols + c] + segment.unwrap_or(0.0);
                 }
                 t.write(4)[r * cols + c] = x;
             }
@@ -405,9 +440,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn positions_may_begin_further_on_and_segments_be_absent() {
+        let tokens = cases::tokens(&[2, 3], 1, 5);
+        let tables = Tables { positions: 9, offset: 2, segments: 0 };
+        let (mut order, mut runs) = (vec![9; 18], vec![9; 4 * (6 + rest_runs(6, tables))]);
+        sort_runs(&tokens, tables, &mut order, &mut runs);
+        // Both first tokens, both second ones, the third of the second sentence.
+        assert_eq!(runs[24..36], [2, 6, 8, 0, 3, 8, 10, 0, 4, 10, 11, 0]);
+        assert_eq!(order[6..11], [0, 2, 1, 3, 4]);
+        assert!(runs[36..].iter().chain(&order[12..]).all(|v| *v == 0));
+    }
+
+    #[test]
     fn every_token_is_in_one_run_of_each_kind() {
         let tokens = cases::tokens(&[4, 1, 6], 3, 5);
-        let (rows, tables) = (tokens.len() / 4, (5, 2));
+        let rows = tokens.len() / 4;
+        let tables = Tables { positions: 5, offset: 0, segments: 2 };
         let rest = rest_runs(rows, tables);
         let (mut order, mut runs) = (vec![9; 3 * rows], vec![9; 4 * (rows + rest)]);
         sort_runs(&tokens, tables, &mut order, &mut runs);

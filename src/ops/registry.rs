@@ -57,6 +57,7 @@ pub static KERNELS: &[&Kernel] = &[
     &attention::ATTENTION,
     &attention::BACKWARD_Q,
     &attention::BACKWARD_KV,
+    &attention::BACKWARD_BIAS,
     &conv::UNFOLD,
     &conv::UNFOLD_BACKWARD,
     &align::COVARIANCE,

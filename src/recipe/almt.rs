@@ -147,7 +147,7 @@ impl Almt {
         let (text, steps) = match text {
             Text::Features(spec) => (Text::Features(whole(spec)), spec.steps),
             Text::Bert(bert) => {
-                let steps = config.bert.max_tokens.min(bert.shape.positions);
+                let steps = config.bert.max_tokens.min(bert.shape.tokens());
                 (Text::Bert(bert), steps)
             }
         };
@@ -275,7 +275,7 @@ impl Recipe for Almt {
             Text::Features(spec) => Some(*spec),
             Text::Bert(_) => None,
         };
-        let tokens = self.bert().map(|b| (b.shape.positions, b.shape.segments));
+        let tokens = self.bert().map(|b| b.shape.tables());
         Reads {
             streams: text.into_iter().chain(self.streams).collect(),
             tokens,

@@ -94,7 +94,7 @@ impl BertMag {
         let own: Own = config.model_settings()?;
         let (bert, streams) = inside_bert(config, offered, (BERT_PREFIX, own.layer))?;
         let bert = Box::new(Bert { groups: (BERT.into(), BERT.into()), ..bert });
-        let steps = config.bert.max_tokens.min(bert.shape.positions);
+        let steps = config.bert.max_tokens.min(bert.shape.tokens());
         if !own.pool && streams.iter().any(|s| s.steps != steps) {
             let have: Vec<String> =
                 streams.iter().map(|s| format!("{} has {}", s.modality, s.steps)).collect();
@@ -180,7 +180,7 @@ pub(super) fn moved(cx: &mut Cx<'_>, t: Var, streams: &[(char, Var)], beta: f64)
 
 impl Recipe for BertMag {
     fn reads(&self) -> Reads {
-        let tokens = Some((self.bert.shape.positions, self.bert.shape.segments));
+        let tokens = Some(self.bert.shape.tables());
         Reads { streams: self.streams.clone(), tokens, ..Reads::default() }
     }
 

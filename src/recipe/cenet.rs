@@ -137,7 +137,7 @@ impl Cenet {
         (spec, stream): (&StreamSpec, StreamVars),
     ) -> Result<Var> {
         let [transform, attention] = names(spec.modality);
-        let steps = self.config.bert.max_tokens.min(self.bert.shape.positions);
+        let steps = self.config.bert.max_tokens.min(self.bert.shape.tokens());
         let mut to = |name: String, x: Var, act| linear(cx.tape, cx.params, &name, x, act);
         let x = to(format!("{transform}.0"), stream.values, Act::Relu)?;
         let x = to(format!("{transform}.2"), x, Act::None)?;
@@ -156,7 +156,7 @@ impl Cenet {
 
 impl Recipe for Cenet {
     fn reads(&self) -> Reads {
-        let tokens = Some((self.bert.shape.positions, self.bert.shape.segments));
+        let tokens = Some(self.bert.shape.tables());
         Reads { streams: self.streams.clone(), tokens, ..Reads::default() }
     }
 

@@ -45,4 +45,6 @@ pub use robust::NOISE;
 pub use scorer::{Scorer, Scoring};
 pub use session::{Predictions, Representations, Session};
 pub use simulated::outline_of_shapes;
+#[cfg(feature = "experiment")]
+pub(crate) use text::weights_sha256;
 pub use text::{cut_texts, encoder_of, export, sentences};

@@ -8,11 +8,14 @@ use super::limits::check_weights;
 use super::run_files::Files;
 use crate::data::{
     Dataset, Layout, Loader, Modality, Reads, SplitName, Text, TokenSpec, Tokenised, Tokenizer,
+    text_bert_for,
 };
 use crate::error::{Error, Result};
 use crate::files::{cache_folder, map, seal_of_tensors, sha256_hex, sha256_of, write_atomic};
 use crate::gpu::Gpu;
-use crate::nn::{Bert, BertShape, Freeze, Params, Pretrained, TokenVars, Weights, save_tensors};
+use crate::nn::{
+    Bert, BertShape, EncoderKind, Freeze, Params, Pretrained, TokenVars, Weights, save_tensors,
+};
 use crate::plan::{Memory, Pool, Program, Spaces, Step};
 use crate::recipe::{
     BERT_PREFIX, Config, TextEncoder, TokenSource, bert_prefix, pretrained, reading,
@@ -29,9 +32,11 @@ const BATCH: usize = 32;
 const FEW: usize = 64;
 
 /// What an encoder's folder may hold besides weights: sizes, vocabulary, and how to tokenise.
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "config.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -164,14 +169,13 @@ fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tok
         TokenSource::RawText => true,
         TokenSource::TextBert => false,
     };
-    let BertShape { positions, vocab, segments, .. } = encoder.config;
-    let most = config.bert.max_tokens.min(positions);
+    let most = config.bert.max_tokens.min(encoder.config.tokens());
     let tokens = match raw {
         true if sentences => {
             let tokenizer = Tokenizer::open(&encoder.path)?;
-            Tokenised::from_text(data, &tokenizer, most, vocab)?
+            Tokenised::from_text(data, &tokenizer, most, encoder.config.vocab)?
         }
-        false if ids => Tokenised::from_text_bert(data, most, vocab, segments)?,
+        false if ids => text_bert_for(data, most, encoder)?,
         _ => {
             return Err(Error::data(
                 data.path(),
@@ -181,7 +185,7 @@ fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tok
         }
     };
     if let Some(said) = cut(&tokens, data) {
-        let advice = match config.bert.max_tokens < positions {
+        let advice = match config.bert.max_tokens <= encoder.config.tokens() {
             true => "bert.max_tokens sets that".to_string(),
             false => format!("{} has no more positions", encoder.path.display()),
         };
@@ -224,7 +228,7 @@ fn cached(tokens: &Tokenised, config: &Config, encoder: &Pretrained) -> Result<O
     let half = if config.bert.half { " f16" } else { "" };
     let about = format!(
         "{} {:?} {} {:?} {}{half}",
-        digest(encoder)?,
+        weights_sha256(encoder)?,
         encoder.config,
         tokens.digest,
         config.bert.pooling,
@@ -234,10 +238,14 @@ fn cached(tokens: &Tokenised, config: &Config, encoder: &Pretrained) -> Result<O
     Ok(cache_folder().map(|folder| folder.join("text").join(name)))
 }
 
-/// SHA-256 of an encoder's weights.
-fn digest(encoder: &Pretrained) -> Result<String> {
-    encoder.check_weights_file()?;
-    sha256_of(&encoder.weights_path())
+/// SHA-256 of an encoder's weights; of several files that of all their sums.
+pub(crate) fn weights_sha256(encoder: &Pretrained) -> Result<String> {
+    let files = encoder.weights_files()?;
+    let sums: Vec<String> = files.iter().map(|path| sha256_of(path)).collect::<Result<_>>()?;
+    Ok(match sums.as_slice() {
+        [one] => one.clone(),
+        all => sha256_hex(all.concat().as_bytes()),
+    })
 }
 
 /// What the encoder makes of every row: `{split}.text [rows, 1, hidden]`.
@@ -252,7 +260,7 @@ fn features(
     // Nothing of it is trained.
     let freeze = Freeze { embeddings: true, layers: bert.shape.layers };
     let bert = Bert { freeze, ..bert };
-    let (hidden, tables) = (bert.shape.hidden, (bert.shape.positions, bert.shape.segments));
+    let (hidden, tables) = (bert.shape.hidden, bert.shape.tables());
     let max = gpu.caps().max_binding;
     let most = text.tokens.worst_rows(BATCH);
     let mut spaces = Spaces::new();
@@ -315,8 +323,8 @@ pub(super) fn keep(encoder: &Path, run: &Files<'_>, config: &Config) -> Result<(
     }
     run.folder("bert")?;
     let source = Pretrained::open(encoder)?;
-    for name in to_keep(encoder, config, &source) {
-        let (from, to) = (encoder.join(name), run.own(&format!("bert/{name}"))?);
+    for name in to_keep(config, &source)? {
+        let (from, to) = (encoder.join(&name), run.own(&format!("bert/{name}"))?);
         let bytes = std::fs::read(&from).map_err(Error::io("read", &from))?;
         write_atomic(&to, &bytes)?;
     }
@@ -327,9 +335,15 @@ pub(super) fn keep(encoder: &Path, run: &Files<'_>, config: &Config) -> Result<(
 }
 
 /// The files of an encoder that a run keeps as they are.
-fn to_keep(encoder: &Path, config: &Config, source: &Pretrained) -> Vec<&'static str> {
-    let weights = (!trained(config, &source.config)).then_some("model.safetensors");
-    FILES.into_iter().chain(weights).filter(|name| encoder.join(name).exists()).collect()
+fn to_keep(config: &Config, source: &Pretrained) -> Result<Vec<String>> {
+    let files = FILES.into_iter().filter(|name| source.path.join(name).exists()).map(String::from);
+    let mut all: Vec<String> = files.collect();
+    if !trained(config, &source.config) {
+        let weights = source.weights_files()?;
+        let names = weights.iter().filter_map(|path| path.file_name());
+        all.extend(names.map(|name| name.to_string_lossy().into_owned()));
+    }
+    Ok(all)
 }
 
 /// SHA-256 of the files that [`keep`] puts into a run, by name.
@@ -341,8 +355,11 @@ pub(super) fn kept_files(encoder: &Path, config: &Config) -> Result<BTreeMap<Str
         return Ok(BTreeMap::new());
     }
     let source = Pretrained::open(encoder)?;
-    let sum = |name: &str| Ok((name.to_string(), sha256_of(&encoder.join(name))?));
-    to_keep(encoder, config, &source).into_iter().map(sum).collect()
+    let sum = |name: String| {
+        let sum = sha256_of(&encoder.join(&name))?;
+        Ok((name, sum))
+    };
+    to_keep(config, &source)?.into_iter().map(sum).collect()
 }
 
 /// Holds a run's encoder against what the run kept of it.
@@ -445,6 +462,17 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
         weights
     };
     weights.remove("embeddings.position_ids");
+    let kind = encoder.config.kind;
+    if !kind.pools() {
+        // A model that reads by a pooler has made one of its own, which has no place in that layout.
+        let more = weights.iter().filter(|(name, ..)| name.starts_with("pooler."));
+        let more: Vec<String> = more.map(|(name, ..)| name.to_string()).collect();
+        if !more.is_empty() {
+            log::warn!("a {} has no pooler: that of the model stays in the run", kind.name());
+        }
+        more.iter().for_each(|name| weights.remove(name));
+    }
+    let weights = weights.renamed(|name| kind.stored(name));
     let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
     // Whole or not at all: made beside, then renamed.
@@ -456,7 +484,8 @@ pub fn export(model: &Path, to: &Path) -> Result<usize> {
         }
         let mut bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
         if name == "config.json" {
-            bytes = as_bert_model(&bytes).map_err(|e| Error::checkpoint(&path, e.to_string()))?;
+            bytes =
+                as_encoder(&bytes, kind).map_err(|e| Error::checkpoint(&path, e.to_string()))?;
         }
         write_atomic(made.path().join(name), &bytes)?;
     }
@@ -484,10 +513,10 @@ fn folder_beside(parent: &Path) -> std::io::Result<tempfile::TempDir> {
     builder.tempdir_in(parent)
 }
 
-/// A config.json that says what the exported tensors are: a bare BertModel in f32.
-fn as_bert_model(text: &[u8]) -> serde_json::Result<Vec<u8>> {
+/// A config.json that says what the exported tensors are: an encoder alone, in f32.
+fn as_encoder(text: &[u8], kind: EncoderKind) -> serde_json::Result<Vec<u8>> {
     let mut config: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text)?;
-    config.insert("architectures".into(), serde_json::json!(["BertModel"]));
+    config.insert("architectures".into(), serde_json::json!([kind.class()]));
     for key in ["torch_dtype", "dtype"] {
         if let Some(kind) = config.get_mut(key) {
             *kind = "float32".into();

@@ -6,7 +6,7 @@ use crate::common;
 use common::gpu;
 use modalign::gpu::{Caps, Family};
 use modalign::ops::attention::MAX_TOKENS;
-use modalign::ops::embed::{Embed, WordPart};
+use modalign::ops::embed::{Embed, Tables, WordPart};
 use modalign::ops::heads::HeadVars;
 use modalign::ops::lstm::LstmWeights;
 use modalign::ops::matmul::FeedForward;
@@ -288,7 +288,11 @@ impl Play<'_> {
                     tokens: self.fit(&[rows, 4]),
                     words: vec![WordPart { var: self.fit(&[16, width]), base: 0 }],
                     rest: self.fit(&[MAX_TOKENS.min(16) + 2, width]),
-                    positions: i % 20,
+                    tables: Tables {
+                        positions: i % 20,
+                        offset: i % 3,
+                        segments: 18_usize.saturating_sub(i % 20),
+                    },
                     gb: self.fit(&[2, width]),
                     order: self.fit(&[3 * rows % (1 << 40)]),
                     runs: self.fit(&[rows % (1 << 40) + 6, 4]),

@@ -88,7 +88,7 @@ impl Rig {
         }
         let groups = GROUPS.map(|name| Group::adam(name, 0.0));
         let params = Params::new(specs, &groups, &mut spaces, limit, true).expect("parameters");
-        let tables = (bert.shape.positions, bert.shape.segments);
+        let tables = bert.shape.tables();
         let layout = Layout::new(batch.size(), &[], Some(TokenSpec { rows: batch.rows(), tables }));
         let block = spaces.declare("batch", layout.words);
         let at = layout.tokens.expect("tokens");

@@ -386,7 +386,7 @@ fn labels_of_one_modality_alone_are_written() {
     let clip = |id: &str, value: f32| Clip {
         id: id.into(),
         split: SplitName::Test,
-        features: Features { values: vec![value; 33] },
+        features: Features { values: vec![value; 33], columns: 33, tuning: 0.0, samples: 1 },
         label: Some(value),
         unimodal: [Some(value / 2.0), Some(-value), None],
         text: None,

@@ -114,7 +114,7 @@ fn embedding(rows: usize, hidden: usize) -> Entry {
     Entry::new("embed", format!("{rows} × {hidden}, 30522 words"), parts, move |_| {
         let mut bed = Bed::new();
         let bert = shape(hidden, 1);
-        let tables = (bert.positions, bert.segments);
+        let tables = bert.tables();
         let runs = rest_runs(rows, tables);
         let Packed { tokens, .. } = packed(rows, bert.vocab as u32);
         let (mut order, mut list) = (vec![0; 3 * rows], vec![0; 4 * (rows + runs)]);
@@ -123,8 +123,8 @@ fn embedding(rows: usize, hidden: usize) -> Entry {
         let e = Embed {
             tokens: bed.words("tokens", &[rows, 4], tokens),
             words: vec![WordPart { var: word, base: 0 }],
-            rest: bed.parameter("rest", &[tables.0 + tables.1, hidden]),
-            positions: tables.0,
+            rest: bed.parameter("rest", &[tables.rows(), hidden]),
+            tables,
             gb: bed.parameter("gb", &[2, hidden]),
             eps: bert.eps,
             dropout: 0.1,

@@ -6,7 +6,6 @@
 //! file of gigabytes needs no more memory than one of megabytes.
 
 mod array;
-mod budget;
 mod columns;
 mod convert;
 mod csv;
@@ -16,9 +15,7 @@ mod lay_out;
 mod mapping;
 mod mmsa;
 mod npy;
-mod numpy;
 mod padding;
-mod pickle;
 mod shapes;
 mod side;
 mod store;
@@ -37,7 +34,6 @@ use memmap2::Mmap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use self::budget::Budget;
 use self::hdf5::Hdf5;
 use self::mapping::Mapping;
 use self::store::Store;
@@ -45,6 +41,8 @@ use self::table::Table;
 use super::SplitName;
 use super::open::begins_so;
 use crate::error::{Error, Result};
+use crate::files::pickled::budget::{self, Budget};
+use crate::files::pickled::{Fault, numpy, pickle};
 use crate::files::{self, hex};
 
 /// What can be chosen about an import.
@@ -255,46 +253,5 @@ fn sum(path: &Path, given_up: &AtomicBool) -> Result<String> {
             _ if given_up.load(Ordering::Relaxed) => return Ok(hex(&hash.finalize())),
             n => hash.update(&piece[..n]),
         }
-    }
-}
-
-/// What is wrong with a source, before it has the file's name.
-#[derive(Debug)]
-struct Fault {
-    /// Byte of the file.
-    at: Option<usize>,
-    /// Which field.
-    place: String,
-    what: String,
-}
-
-impl Fault {
-    fn new(what: impl Into<String>) -> Fault {
-        Fault { at: None, place: String::new(), what: what.into() }
-    }
-
-    fn at(offset: usize, what: impl Into<String>) -> Fault {
-        Fault { at: Some(offset), ..Fault::new(what) }
-    }
-
-    /// The same, in a field.
-    fn within(self, place: &str) -> Fault {
-        let place = match self.place.is_empty() {
-            true => place.to_string(),
-            false => format!("{place}: {}", self.place),
-        };
-        Fault { place, ..self }
-    }
-
-    fn detail(&self) -> String {
-        let byte = self.at.map_or_else(String::new, |at| format!("byte {at}: "));
-        match self.place.is_empty() {
-            true => format!("{byte}{}", self.what),
-            false => format!("{}: {byte}{}", self.place, self.what),
-        }
-    }
-
-    fn of(self, path: &Path) -> Error {
-        Error::data(path, self.detail())
     }
 }

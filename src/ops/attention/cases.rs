@@ -19,6 +19,15 @@ const TRIES: [Try; 8] = [
     (1, 64, &[2, 3], 0, 0.1),
 ];
 
+/// Those with a bias, which reaches so many steps.
+const BIASED: [(usize, Try); 5] = [
+    (0, (2, 4, &[3, 1, 6], 1, 0.0)),
+    (3, (3, 8, &[5, 1, 9], 2, 0.3)),
+    (40, (2, 32, &[17, 3, 20, 2], 5, 0.0)),
+    (5, (2, 64, &[40, 13], 11, 0.1)),
+    (511, (1, 20, &[33, 70], 3, 0.2)),
+];
+
 /// Those where each sample has one query.
 const FIRST: [Try; 3] = [
     (3, 8, &[5, 1, 9], 2, 0.3),
@@ -67,10 +76,14 @@ fn spans(lengths: &[usize]) -> Vec<u32> {
 }
 
 pub(super) fn all(pass: Pass) -> Vec<Case> {
+    let biased = BIASED.iter().enumerate().map(|(i, (reach, one))| biased(pass, i, *reach, *one));
+    if pass == Pass::Bias {
+        return biased.collect();
+    }
     let plain = TRIES.iter().enumerate().map(|(i, one)| case(pass, false, i, *one));
     let first = FIRST.iter().enumerate().map(|(i, one)| case(pass, true, i, *one));
     let padded = PADDED.iter().enumerate().map(|(i, one)| padded(pass, i, *one));
-    plain.chain(first).chain(padded).collect()
+    plain.chain(first).chain(padded).chain(biased).collect()
 }
 
 /// Queries, keys and their heads as the words say; what says which belong together.
@@ -79,6 +92,7 @@ struct Given {
     tokens: Option<CaseArg>,
     ranges: [Option<CaseArg>; 2],
     lengths: Option<CaseArg>,
+    bias: Option<CaseArg>,
 }
 
 fn padded(pass: Pass, i: usize, one: PaddedTry) -> Case {
@@ -96,7 +110,7 @@ fn padded(pass: Pass, i: usize, one: PaddedTry) -> Case {
     let of = lengths.map_or("all".to_string(), |l| format!("{l:?}"));
     let name = format!("{samples} of {steps} by {kv_steps}, {heads}x{head} of {of} at {dropout}");
     let lengths = lengths.map(|l| CaseArg::U(l.to_vec()));
-    let given = Given { words, tokens: None, ranges: [None, None], lengths };
+    let given = Given { words, tokens: None, ranges: [None, None], lengths, bias: None };
     finish(pass, i, name, given, Defines::from([("PADDED", 1)]))
 }
 
@@ -118,11 +132,30 @@ fn case(pass: Pass, first: bool, i: usize, (heads, head, lengths, padding, dropo
     let kind = if first { " first" } else { "" };
     let name = format!("{heads}x{head} of {lengths:?}+{padding} at {dropout}{kind}");
     let defines = if first { Defines::from([("FIRST", 1)]) } else { Defines::new() };
-    finish(pass, i, name, Given { words, tokens, ranges, lengths: None }, defines)
+    finish(pass, i, name, Given { words, tokens, ranges, lengths: None, bias: None }, defines)
+}
+
+/// Queries, keys and values side by side in one tensor.
+fn biased(pass: Pass, i: usize, reach: usize, one: Try) -> Case {
+    let (heads, head, lengths, padding, dropout) = one;
+    let rows = lengths.iter().sum::<usize>() + padding;
+    let hidden = heads * head;
+    // Columns that belong to nobody, before those of the queries or behind those of the values.
+    let (at, ld) = (4 * (i % 2), 3 * hidden + 4 * (i % 3).max(i % 2));
+    let mut words = sizes(&[rows, rows, heads, head, ld, at, ld, at + hidden, at + 2 * hidden]);
+    let threshold = (f64::from(dropout) * 4_294_967_296.0) as u32;
+    words.extend([(i % 2) as u32, 5, threshold]);
+    words.extend([1.0 / (1.0 - dropout), 1.0 / (head as f32).sqrt()].map(f32::to_bits));
+    words.extend(sizes(&[MAX_TOKENS, reach]));
+    let tokens = Some(CaseArg::U(tokens(lengths, padding)));
+    let ranges = [tokens.clone(), None];
+    let name = format!("{heads}x{head} of {lengths:?}+{padding} at {dropout}, bias to {reach}");
+    let bias = arg(9, (2 * reach + 1) * heads);
+    finish(pass, i, name, Given { words, tokens, ranges, lengths: None, bias }, Defines::new())
 }
 
 fn finish(pass: Pass, i: usize, name: String, given: Given, defines: Defines) -> Case {
-    let Given { words, tokens, ranges, lengths } = given;
+    let Given { words, tokens, ranges, lengths, bias } = given;
     let [queries, rows, heads, head, ldq, _, ldkv] =
         [0, 1, 2, 3, 4, 5, 6].map(|w| words[w] as usize);
     // Every third case has scores far apart.
@@ -131,13 +164,14 @@ fn finish(pass: Pass, i: usize, name: String, given: Given, defines: Defines) ->
         let values = random(seed, len);
         Some(CaseArg::F(values.iter().map(|v| v * far).collect()))
     };
-    let (q, kv) = (wide(1, queries * ldq), arg(2, rows * ldkv));
+    let kv = if bias.is_some() { None } else { arg(2, rows * ldkv) };
+    let q = wide(1, queries * ldq);
     let (out, stat) = (queries * heads * head, queries * heads);
     let given = [q, kv];
     // Sums of another forward would make probabilities beyond all measure of what these scores say.
     let sums = || {
         let args = given.iter().chain(&ranges).cloned();
-        let args = args.chain([arg(3, out), arg(4, stat), lengths.clone()]).collect();
+        let args = args.chain([arg(3, out), arg(4, stat), lengths.clone(), bias.clone()]).collect();
         let forward = Case { defines: defines.clone(), ..Case::new("", words.clone(), args) };
         let left = run_twin(&ATTENTION, &forward).swap_remove(5)?;
         Some(CaseArg::U(left))
@@ -146,16 +180,22 @@ fn finish(pass: Pass, i: usize, name: String, given: Given, defines: Defines) ->
     let args: Vec<Option<CaseArg>> = match pass {
         Pass::Forward => {
             let lse = if i % 4 == 3 { None } else { arg(4, stat) };
-            given.into_iter().chain(ranges).chain([arg(3, out), lse, lengths]).collect()
+            given.into_iter().chain(ranges).chain([arg(3, out), lse, lengths, bias]).collect()
         }
         Pass::Queries => {
             let read = [arg(3, out), arg(4, out), sums];
-            let written = [arg(6, queries * ldq), arg(7, stat), lengths];
+            let written = [arg(6, queries * ldq), arg(7, stat), lengths, bias];
             given.into_iter().chain(ranges).chain(read).chain(written).collect()
         }
         Pass::Keys => {
             let read = [tokens, arg(4, out), sums, arg(7, stat)];
-            given.into_iter().chain(read).chain([arg(6, rows * ldkv), lengths]).collect()
+            given.into_iter().chain(read).chain([arg(6, rows * ldkv), lengths, bias]).collect()
+        }
+        Pass::Bias => {
+            let [q, _] = given;
+            let sums = [q, tokens, arg(4, out), sums, arg(7, stat)];
+            let len = bias.as_ref().map_or(0, CaseArg::len);
+            sums.into_iter().chain([bias, arg(6, len)]).collect()
         }
     };
     let flops = (8 * queries * rows * heads * head) as u64;

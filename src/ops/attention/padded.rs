@@ -112,6 +112,7 @@ impl Tape {
         let call = Call {
             q,
             kv,
+            bias: None,
             tokens: None,
             spans: None,
             padded: Some(Padded { steps, kv_steps, ahead, lengths }),
@@ -122,6 +123,7 @@ impl Tape {
             ldq,
             at: [0, k_at, k_at + hidden],
             ldkv: parts * hidden,
+            reach: 0,
             mask,
         };
         let out = call.record(self);

@@ -150,7 +150,7 @@ impl Recipe for Misa {
             Text::Features(spec) => Some(*spec),
             Text::Bert(_) => None,
         };
-        let tokens = self.bert().map(|b| (b.shape.positions, b.shape.segments));
+        let tokens = self.bert().map(|b| b.shape.tables());
         Reads {
             streams: text.into_iter().chain(self.streams).collect(),
             tokens,

@@ -401,7 +401,7 @@ impl Recipe for SelfMm {
             Encoder::Features(spec) | Encoder::Lstm(spec, _) => Some(*spec),
             Encoder::Bert(_) => None,
         });
-        let tokens = self.bert().map(|b| (b.shape.positions, b.shape.segments));
+        let tokens = self.bert().map(|b| b.shape.tables());
         Reads { streams: specs.flatten().collect(), tokens, ..Reads::default() }
     }
 

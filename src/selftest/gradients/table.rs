@@ -116,6 +116,18 @@ pub fn table() -> Vec<Entry> {
             let tokens = packed(t, &[2, 3], 1)?;
             t.attention(v[0], tokens, 1, 0.1)
         }),
+        entry("attention with a bias", &[&[9, 24], &[5, 2]], |t, v| {
+            // Twice, as the layers of an encoder share it; some distances are beyond it.
+            let tokens = packed(t, &[5, 1, 2], 1)?;
+            let once = t.biased_attention(v[0], tokens, v[1], 2, 0.3)?;
+            let again = t.biased_attention(v[0], tokens, v[1], 2, 0.0)?;
+            t.add(once, again)
+        }),
+        entry("attention with a bias alone", &[&[13, 1]], |t, v| {
+            let tokens = packed(t, &[4, 3], 1)?;
+            let qkv = t.constant("qkv", &[8, 24], &random(3, 192))?;
+            t.biased_attention(qkv, tokens, v[0], 1, 0.0)
+        }),
         entry("attention of the first", &[&[4, 8], &[9, 16]], |t, v| {
             // The last sample has no rows, the last row no sample.
             let (tokens, spans) = (packed(t, &[3, 1, 4], 1)?, spans(t, &[3, 1, 4, 0])?);

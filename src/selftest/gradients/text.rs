@@ -1,7 +1,7 @@
 //! Entries for the operations of a text encoder: norms, embeddings, pooling.
 
 use super::*;
-use crate::ops::embed::{Embed, WordPart, rest_runs, sort_runs};
+use crate::ops::embed::{Embed, Tables, WordPart, rest_runs, sort_runs};
 
 /// All of them; steep where a row's deviation is small, hence the small steps.
 pub fn entries() -> Vec<Entry> {
@@ -46,11 +46,21 @@ fn norms() -> Vec<Entry> {
 }
 
 const WORDS: usize = 7;
-const TABLES: (usize, usize) = (4, 2);
+const TABLES: Tables = Tables { positions: 4, offset: 0, segments: 2 };
 
 /// Two sentences and two rows without a token; words come up again, the fifth position does not fit
 /// the table of four.
 fn embedded(tape: &mut Tape, words: Vec<WordPart>, rest: Var, gb: Var, p: f32) -> Result<Var> {
+    in_tables(tape, TABLES, (words, rest, gb), p)
+}
+
+/// The same with other tables beside the words.
+fn in_tables(
+    tape: &mut Tape,
+    tables: Tables,
+    (words, rest, gb): (Vec<WordPart>, Var, Var),
+    p: f32,
+) -> Result<Var> {
     let mut tokens: Vec<u32> = Vec::new();
     for (sample, length) in [3_u32, 5].into_iter().enumerate() {
         for position in 0..length {
@@ -60,23 +70,22 @@ fn embedded(tape: &mut Tape, words: Vec<WordPart>, rest: Var, gb: Var, p: f32) -
     }
     tokens.extend([0; 8]);
     let rows = tokens.len() / 4;
-    let rest_runs = rest_runs(rows, TABLES);
+    let rest_runs = rest_runs(rows, tables);
     let (mut order, mut runs) = (vec![0; 3 * rows], vec![0; 4 * (rows + rest_runs)]);
-    sort_runs(&tokens, TABLES, &mut order, &mut runs);
+    sort_runs(&tokens, tables, &mut order, &mut runs);
     let mut words_of = |name, cols, list: &[u32]| {
         let values: Vec<f32> = list.iter().map(|b| f32::from_bits(*b)).collect();
         tape.constant(name, &[list.len() / cols, cols], &values)
     };
     let (tokens, order) = (words_of("tokens", 4, &tokens)?, words_of("order", 1, &order)?);
     let runs = words_of("runs", 4, &runs)?;
-    let (positions, eps) = (TABLES.0, 1e-5);
     let out = tape.embed(Embed {
         tokens,
         words,
         rest,
-        positions,
+        tables,
         gb,
-        eps,
+        eps: 1e-5,
         dropout: p,
         order,
         runs,
@@ -104,6 +113,10 @@ fn embeddings() -> Vec<Entry> {
     all.push(entry("embed frozen words", &[&[6, 8], &[2, 8]], |t, v| {
         let words = t.constant("words", &[WORDS, 8], &random(5, WORDS * 8))?;
         embedded(t, vec![WordPart { var: words, base: 0 }], v[0], v[1], 0.2)
+    }));
+    all.push(entry("embed without segments", &[&[WORDS, 8], &[6, 8], &[2, 8]], |t, v| {
+        let tables = Tables { positions: 6, offset: 2, segments: 0 };
+        in_tables(t, tables, (vec![WordPart { var: v[0], base: 0 }], v[1], v[2]), 0.2)
     }));
     // Gradients of tables are added to: they cannot be anything but parameters.
     all.into_iter().map(|e| Entry { parameters: true, ..e }).collect()

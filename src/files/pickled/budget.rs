@@ -7,28 +7,28 @@ const FIXED: usize = 24 << 20;
 
 /// What is left of the memory that a file may make us allocate. Charges are never given back, so
 /// that the sum of all charges bounds the peak.
-pub(super) struct Budget {
+pub(crate) struct Budget {
     left: usize,
 }
 
 impl Budget {
     /// For a file of `bytes` bytes: that much again, and a fixed room.
-    pub(super) fn of(bytes: usize) -> Budget {
+    pub(crate) fn of(bytes: usize) -> Budget {
         Budget { left: bytes.saturating_add(FIXED) }
     }
 
     /// No limit.
-    pub(super) fn unlimited() -> Budget {
+    pub(crate) fn unlimited() -> Budget {
         Budget { left: usize::MAX }
     }
 
     /// Room for what was unpacked, which is a file now.
-    pub(super) fn unpacked(&mut self, bytes: usize) {
+    pub(crate) fn unpacked(&mut self, bytes: usize) {
         self.left = self.left.saturating_add(bytes);
     }
 
     /// Takes `bytes`.
-    pub(super) fn charge(&mut self, bytes: usize) -> Result<(), Fault> {
+    pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), Fault> {
         match self.left.checked_sub(bytes) {
             Some(left) => self.left = left,
             None => {
@@ -41,7 +41,7 @@ impl Budget {
     }
 
     /// Room for `more` items behind those of `items`, charged as it grows.
-    pub(super) fn room<T>(&mut self, items: &mut Vec<T>, more: usize) -> Result<(), Fault> {
+    pub(crate) fn room<T>(&mut self, items: &mut Vec<T>, more: usize) -> Result<(), Fault> {
         let needed = items.len().saturating_add(more);
         if needed > items.capacity() {
             let capacity = needed.max(2 * items.capacity()).max(4);
@@ -52,14 +52,14 @@ impl Budget {
     }
 
     /// Adds one item to `items`.
-    pub(super) fn push<T>(&mut self, items: &mut Vec<T>, item: T) -> Result<(), Fault> {
+    pub(crate) fn push<T>(&mut self, items: &mut Vec<T>, item: T) -> Result<(), Fault> {
         self.room(items, 1)?;
         items.push(item);
         Ok(())
     }
 
     /// A text of its own, charged with its header.
-    pub(super) fn text(&mut self, texts: &mut Vec<String>, text: &str) -> Result<(), Fault> {
+    pub(crate) fn text(&mut self, texts: &mut Vec<String>, text: &str) -> Result<(), Fault> {
         self.charge(text.len())?;
         self.push(texts, text.to_string())
     }

@@ -1,12 +1,12 @@
 //! What pickles of numpy arrays may call, and what comes of it: descriptions, never code.
 
-use super::Fault;
-use super::array::{DType, Kind};
 use super::pickle::{Machine, Object, Span, Value};
+use super::torch::Torch;
+use super::{DType, Fault, Kind};
 
 /// The functions that a pickle may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Callable {
+pub(crate) enum Callable {
     /// `numpy.core.multiarray._reconstruct`: an array, to be filled by its state.
     Reconstruct,
     /// `numpy.core.multiarray.scalar`: one number.
@@ -27,10 +27,12 @@ pub(super) enum Callable {
     Dict,
     /// What a defaultdict makes of a key that is not there, only as its argument.
     Factory,
+    /// Of PyTorch.
+    Torch(Torch),
 }
 
 /// The allow-list, with the names of numpy 1 and 2. Everything else is refused.
-pub(super) fn callable(module: &str, name: &str) -> Option<Callable> {
+pub(crate) fn callable(module: &str, name: &str) -> Option<Callable> {
     Some(match (module, name) {
         ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => {
             Callable::Reconstruct
@@ -53,29 +55,29 @@ pub(super) fn callable(module: &str, name: &str) -> Option<Callable> {
 
 /// An array as a pickle describes it.
 #[derive(Debug)]
-pub(super) struct NdArray {
-    pub(super) dtype: DType,
-    pub(super) shape: Vec<usize>,
+pub(crate) struct NdArray {
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
     /// In items.
-    pub(super) strides: Vec<usize>,
+    pub(crate) strides: Vec<usize>,
     /// Bytes, or a list where the items are objects.
-    pub(super) payload: Value,
+    pub(crate) payload: Value,
 }
 
 /// What a description takes in memory, at most.
-pub(super) const ARRAY_BYTES: usize = size_of::<NdArray>() + 2 * MOST_AXES * size_of::<usize>();
+pub(crate) const ARRAY_BYTES: usize = size_of::<NdArray>() + 2 * MOST_AXES * size_of::<usize>();
 
 /// Axes that numpy itself allows.
 const MOST_AXES: usize = 32;
 
 /// What a call gives.
-pub(super) enum Made {
+pub(crate) enum Made {
     Value(Value),
     Object(Object),
 }
 
 /// Calls a function of the allow-list.
-pub(super) fn call(machine: &Machine, callable: Callable, args: &[Value]) -> Result<Made, Fault> {
+pub(crate) fn call(machine: &Machine, callable: Callable, args: &[Value]) -> Result<Made, Fault> {
     let empty = Span { start: 0, len: 0 };
     let object = match (callable, args) {
         (Callable::Encode, &[Value::Text(text), codec]) => {
@@ -155,7 +157,7 @@ fn pairs(machine: &Machine, at: u32) -> Result<Vec<(Value, Value)>, Fault> {
 }
 
 /// Sets the state of object `at`: of an array its shape and payload, of a type its byte order.
-pub(super) fn state(machine: &Machine, at: u32, state: Value) -> Result<Object, Fault> {
+pub(crate) fn state(machine: &Machine, at: u32, state: Value) -> Result<Object, Fault> {
     let Some(state) = tuple_of(machine, state) else {
         return Err(machine.fault("sets a state that is no tuple: the pickle is damaged"));
     };
@@ -243,12 +245,12 @@ fn transposed(
 }
 
 /// The product of a shape, where it can be counted.
-pub(super) fn count(shape: &[usize]) -> Option<usize> {
+pub(crate) fn count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, axis| n.checked_mul(*axis))
 }
 
 /// Strides in items, the last axis the fastest.
-pub(super) fn c_strides(shape: &[usize]) -> Vec<usize> {
+pub(crate) fn c_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1usize; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
@@ -257,7 +259,7 @@ pub(super) fn c_strides(shape: &[usize]) -> Vec<usize> {
 }
 
 /// Strides in items, the first axis the fastest.
-pub(super) fn f_strides(shape: &[usize]) -> Vec<usize> {
+pub(crate) fn f_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1usize; shape.len()];
     for axis in 1..shape.len() {
         strides[axis] = strides[axis - 1].saturating_mul(shape[axis - 1]);
@@ -265,7 +267,7 @@ pub(super) fn f_strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-fn tuple_of<'m>(machine: &'m Machine, value: Value) -> Option<&'m [Value]> {
+pub(crate) fn tuple_of<'m>(machine: &'m Machine, value: Value) -> Option<&'m [Value]> {
     let Value::Object(at) = value else { return None };
     match machine.objects.get(at as usize)? {
         Object::Tuple(items) => Some(items),
@@ -273,7 +275,7 @@ fn tuple_of<'m>(machine: &'m Machine, value: Value) -> Option<&'m [Value]> {
     }
 }
 
-fn text_of<'m>(machine: &Machine<'m, '_>, value: Value) -> Option<&'m str> {
+pub(crate) fn text_of<'m>(machine: &Machine<'m, '_>, value: Value) -> Option<&'m str> {
     let (Value::Text(span) | Value::Bytes(span)) = value else { return None };
     std::str::from_utf8(machine.bytes.get(span.start..span.start + span.len)?).ok()
 }
@@ -286,7 +288,7 @@ fn dtype_of(machine: &Machine, value: Value) -> Result<DType, Fault> {
     }
 }
 
-fn shape_of(machine: &Machine, value: Value) -> Result<Vec<usize>, Fault> {
+pub(crate) fn shape_of(machine: &Machine, value: Value) -> Result<Vec<usize>, Fault> {
     let single = [value];
     let items = match value {
         // numpy takes a single number for a shape of one axis.

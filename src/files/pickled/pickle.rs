@@ -1,30 +1,30 @@
 //! A reader of Python pickles that runs nothing.
 //!
 //! A pickle is a program for a stack machine whose instructions may call any function of Python.
-//! This machine knows protocols 2 to 5 as far as numpy needs them: numbers, strings, bytes, tuples,
-//! lists, dicts, sets, the memo, and calls of the names in [`numpy::callable`], which build plain
-//! dicts and descriptions of arrays here. Any other name ends the reading, at its offset, before
+//! This machine knows protocols 2 to 5 as far as numpy and PyTorch need them: numbers, strings, bytes,
+//! tuples, lists, dicts, sets, the memo, and calls of the names in [`numpy::callable`] and, where tensors are
+//! wanted, [`torch::callable`], which build plain dicts and descriptions here. Any other name ends the reading, at its offset, before
 //! anything is made of it.
 //!
 //! Strings, bytes and the payloads of arrays stay in the file: a value holds their range. Objects
 //! lie side by side in a list and refer to each other by number, so that no depth of nesting can
 //! exhaust the stack, and every allocation is charged to a [`Budget`].
 
-use super::Fault;
-use super::array::DType;
 use super::budget::Budget;
 use super::numpy::{self, Callable};
+use super::torch::{self, Storage, Tensor};
+use super::{DType, Fault};
 
 /// A range of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) start: usize,
-    pub(super) len: usize,
+pub(crate) struct Span {
+    pub(crate) start: usize,
+    pub(crate) len: usize,
 }
 
 /// A value on the machine's stack.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     None,
     Bool(bool),
     Int(i64),
@@ -43,7 +43,7 @@ pub(super) enum Value {
 
 /// What a value can refer to.
 #[derive(Debug)]
-pub(super) enum Object {
+pub(crate) enum Object {
     List(Vec<Value>),
     Tuple(Vec<Value>),
     Dict(Vec<(Value, Value)>),
@@ -52,15 +52,18 @@ pub(super) enum Object {
     Blank,
     Array(Box<numpy::NdArray>),
     Scalar(DType, Value),
+    /// Where the numbers of a tensor are.
+    Storage(Storage),
+    Tensor(Box<Tensor>),
 }
 
 /// A pickle that was read.
-pub(super) struct Pickle<'a> {
-    pub(super) bytes: &'a [u8],
+pub(crate) struct Pickle<'a> {
+    pub(crate) bytes: &'a [u8],
     objects: Vec<Object>,
     root: Value,
     /// Bytes up to and with STOP.
-    pub(super) read: usize,
+    pub(crate) read: usize,
 }
 
 /// Containers open at once; pickles of data have three or four.
@@ -68,7 +71,16 @@ const DEEPEST: usize = 1000;
 
 impl<'a> Pickle<'a> {
     /// Runs the machine over `bytes`.
-    pub(super) fn read(bytes: &'a [u8], budget: &mut Budget) -> Result<Pickle<'a>, Fault> {
+    pub(crate) fn read(bytes: &'a [u8], budget: &mut Budget) -> Result<Pickle<'a>, Fault> {
+        Self::read_as(bytes, false, budget)
+    }
+
+    /// The same, with tensors of PyTorch where they are wanted.
+    pub(crate) fn read_as(
+        bytes: &'a [u8],
+        tensors: bool,
+        budget: &mut Budget,
+    ) -> Result<Pickle<'a>, Fault> {
         if bytes.first() != Some(&0x80) {
             return Err(Fault::new(
                 "not a pickle of protocol 2 to 5 (it does not begin with byte 0x80), nor an .npz archive \
@@ -84,6 +96,7 @@ impl<'a> Pickle<'a> {
             memo: Vec::new(),
             memoised: 0,
             objects: Vec::new(),
+            tensors,
             budget,
         };
         // The empty tuple is one object: pickles are full of them.
@@ -93,12 +106,17 @@ impl<'a> Pickle<'a> {
     }
 
     /// The value that the pickle is of.
-    pub(super) fn root(&self) -> Value {
+    pub(crate) fn root(&self) -> Value {
         self.root
     }
 
+    /// All objects.
+    pub(crate) fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
     /// The object behind a value.
-    pub(super) fn object(&self, value: Value) -> Option<&Object> {
+    pub(crate) fn object(&self, value: Value) -> Option<&Object> {
         match value {
             Value::Object(at) => self.objects.get(at as usize),
             _ => None,
@@ -106,12 +124,12 @@ impl<'a> Pickle<'a> {
     }
 
     /// The bytes of a span.
-    pub(super) fn span(&self, span: Span) -> &'a [u8] {
+    pub(crate) fn span(&self, span: Span) -> &'a [u8] {
         self.bytes.get(span.start..span.start + span.len).unwrap_or_default()
     }
 
     /// The items of a list or tuple.
-    pub(super) fn items(&self, value: Value) -> Option<&[Value]> {
+    pub(crate) fn items(&self, value: Value) -> Option<&[Value]> {
         match self.object(value)? {
             Object::List(items) | Object::Tuple(items) => Some(items),
             _ => None,
@@ -119,14 +137,14 @@ impl<'a> Pickle<'a> {
     }
 
     /// The entries of a dict whose keys are strings; a later one of the same key holds.
-    pub(super) fn entries(&self, value: Value) -> Option<Vec<(&'a str, Value)>> {
+    pub(crate) fn entries(&self, value: Value) -> Option<Vec<(&'a str, Value)>> {
         let Object::Dict(entries) = self.object(value)? else { return None };
         let named = entries.iter().filter_map(|(key, value)| Some((self.str(*key)?, *value)));
         Some(named.collect())
     }
 
     /// A string, where it is valid UTF-8.
-    pub(super) fn str(&self, value: Value) -> Option<&'a str> {
+    pub(crate) fn str(&self, value: Value) -> Option<&'a str> {
         match value {
             Value::Text(span) | Value::Bytes(span) => std::str::from_utf8(self.span(span)).ok(),
             _ => None,
@@ -134,8 +152,8 @@ impl<'a> Pickle<'a> {
     }
 }
 
-pub(super) struct Machine<'a, 'b> {
-    pub(super) bytes: &'a [u8],
+pub(crate) struct Machine<'a, 'b> {
+    pub(crate) bytes: &'a [u8],
     at: usize,
     /// Where the present instruction begins.
     op: usize,
@@ -144,7 +162,9 @@ pub(super) struct Machine<'a, 'b> {
     /// `None` where nothing was put.
     memo: Vec<Option<Value>>,
     memoised: usize,
-    pub(super) objects: Vec<Object>,
+    pub(crate) objects: Vec<Object>,
+    /// Whether it may be of tensors.
+    tensors: bool,
     budget: &'b mut Budget,
 }
 
@@ -152,7 +172,7 @@ type Step<T = ()> = Result<T, Fault>;
 
 impl<'a> Machine<'a, '_> {
     /// A fault at the present instruction.
-    pub(super) fn fault(&self, detail: impl Into<String>) -> Fault {
+    pub(crate) fn fault(&self, detail: impl Into<String>) -> Fault {
         Fault::at(self.op, detail)
     }
 
@@ -311,11 +331,19 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn global(&mut self, module: &str, name: &str) -> Step {
-        match numpy::callable(module, name) {
+        let found = numpy::callable(module, name);
+        let tensors = self.tensors;
+        match found.or_else(|| torch::callable(module, name).filter(|_| tensors)) {
             Some(callable) => self.push(Value::Callable(callable)),
             None => {
                 let shown: String = format!("{module}.{name}").chars().take(120).collect();
                 let shown = shown.escape_debug();
+                if tensors {
+                    return Err(self.fault(format!(
+                        "it calls {shown}, which is none of the names that tensors need; nothing of it was \
+                         run; do not load this file in Python unless you trust whoever made it"
+                    )));
+                }
                 if module.split('.').next() == Some("torch") {
                     return Err(self.fault(format!(
                         "it calls {shown}, which makes a tensor of torch; nothing of it was run; \
@@ -343,7 +371,11 @@ impl<'a> Machine<'a, '_> {
         let Value::Callable(callable) = callable else {
             return Err(self.fault("calls something that is no function: the pickle is damaged"));
         };
-        match numpy::call(self, callable, args)? {
+        let made = match callable {
+            Callable::Torch(function) => torch::call(self, function, args)?,
+            _ => numpy::call(self, callable, args)?,
+        };
+        match made {
             numpy::Made::Value(value) => self.push(value),
             numpy::Made::Object(object) => {
                 let entries = match &object {
@@ -362,6 +394,10 @@ impl<'a> Machine<'a, '_> {
         let Some(Value::Object(at)) = target else {
             return Err(self.fault("sets the state of something that has none"));
         };
+        // Versions of modules, which a dict of PyTorch's weights has beside its entries.
+        if self.tensors && matches!(self.objects.get(at as usize), Some(Object::Dict(_))) {
+            return Ok(());
+        }
         let changed = numpy::state(self, at, state)?;
         self.budget.charge(numpy::ARRAY_BYTES)?;
         match self.objects.get_mut(at as usize) {
@@ -546,6 +582,12 @@ impl<'a> Machine<'a, '_> {
                 }
             }
             b'R' => self.reduce(),
+            b'Q' if self.tensors => {
+                let id = self.pop()?;
+                let storage = torch::storage(self, id)?;
+                self.budget.charge(numpy::ARRAY_BYTES)?;
+                self.make(Object::Storage(storage))
+            }
             b'b' => self.build(),
             other => Err(self.fault(match other {
                 b'i' | b'o' | 0x81 | 0x92 => {
