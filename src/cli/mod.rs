@@ -15,6 +15,7 @@ mod demo_report;
 mod devices;
 mod eval;
 mod experiment;
+mod explain;
 mod export;
 mod fatal;
 mod features;
@@ -60,6 +61,7 @@ Examples:
   modalign predict --model runs/play-mosi-1111 --data new.safetensors --format csv
   modalign train --data mosi.safetensors --bert bert-base-uncased    fine-tune a text encoder
   modalign predict --model runs/mosi-mosi-1111 --text \"I really enjoyed this film\"
+  modalign explain --model runs/mosi-mosi-1111 --hardest 5    which words and sounds decided
   modalign features clips/ --labels labels.csv --out mine.safetensors    from recordings of your own
   modalign report runs/play-mosi-1111 --out play.html    what came of it, as a page
   modalign inspect play.safetensors --plan       what a training step will run and need
@@ -148,6 +150,8 @@ enum Verb {
     Eval(eval::EvalArgs),
     /// Score every sample of a data set, or a sentence
     Predict(predict::PredictArgs),
+    /// Which word, step or modality decided
+    Explain(explain::ExplainArgs),
     /// Compute acoustic features of wav files
     Features(features::FeaturesArgs),
     /// Write a fine-tuned text encoder as a Hugging Face folder
@@ -237,6 +241,7 @@ impl Verb {
             Verb::Experiment(args) => experiment::run(args, global),
             Verb::Eval(args) => eval::run(args, global),
             Verb::Predict(args) => predict::run(args, global),
+            Verb::Explain(args) => explain::run(args, global),
             Verb::Features(args) => features::run(args, global),
             Verb::Export(args) => export::run(args, global),
             Verb::Inspect(args) => inspect::run(args, global),

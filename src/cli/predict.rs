@@ -175,7 +175,8 @@ impl PredictArgs {
     }
 }
 
-fn choose(data: &Dataset, wanted: Option<SplitName>) -> Result<SplitName> {
+/// The split that is asked for, else test or the only one there is.
+pub(super) fn choose(data: &Dataset, wanted: Option<SplitName>) -> Result<SplitName> {
     if let Some(split) = wanted {
         return Ok(split);
     }

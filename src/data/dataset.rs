@@ -151,6 +151,12 @@ impl Dataset {
         Ok(self)
     }
 
+    /// A list of names that the side file has under this key: `class_names`, or `audio_features`, the names
+    /// of a stream's features.
+    pub fn names(&self, key: &str) -> Option<&[String]> {
+        self.names.get(key).map(Vec::as_slice)
+    }
+
     /// The fold that its splits are of; none where they are the file's own.
     pub fn fold(&self) -> Option<&Folded> {
         self.fold.as_ref()

@@ -1,6 +1,7 @@
 //! From text to the ids of pieces, as the tokenizer of a pretrained encoder cuts it: word pieces of BERT,
 //! DistilBERT and MPNet, pairs of bytes of RoBERTa.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -178,6 +179,58 @@ impl Tokenizer {
             }
             Ok(all)
         })
+    }
+
+    /// The words of a text, as it has them, each with its tokens among those of
+    /// [`encode`](Self::encode): what the tokenizer took for a word before it cut that into pieces, so
+    /// that marks are words of their own.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn words(&self, text: &str, max_tokens: usize) -> Result<Vec<(String, Range<usize>)>> {
+        self.check_room(max_tokens)?;
+        let run = || -> tokenizers::Result<tokenizers::Encoding> {
+            let mut pieces = self.inner.encode(text, false)?;
+            pieces.truncate(max_tokens - self.added, 0, TruncationDirection::Right);
+            self.inner.post_process(pieces, None, true)
+        };
+        let cut =
+            run().map_err(|e| Error::data(&self.path, format!("a text cannot be cut: {e}")))?;
+        let mut words: Vec<(Option<u32>, Range<usize>, Range<usize>)> = Vec::new();
+        let all =
+            cut.get_word_ids().iter().zip(cut.get_offsets()).zip(cut.get_special_tokens_mask());
+        for (i, ((word, (from, to)), special)) in all.enumerate() {
+            match words.last_mut() {
+                _ if *special == 1 => {}
+                Some((last, bytes, tokens)) if last == word && tokens.end == i => {
+                    (bytes.end, tokens.end) = (*to, i + 1);
+                }
+                _ => words.push((*word, *from..*to, i..i + 1)),
+            }
+        }
+        let said = |bytes: Range<usize>| text.get(bytes).unwrap_or_default().trim().to_string();
+        Ok(words.into_iter().map(|(_, bytes, tokens)| (said(bytes), tokens)).collect())
+    }
+
+    /// Tokens as words by the pieces' own names, of which one that begins with `##` goes on with a word.
+    pub fn joined(&self, ids: &[u32]) -> Vec<(String, Range<usize>)> {
+        let mut words: Vec<(String, Range<usize>)> = Vec::new();
+        for (i, id) in ids.iter().enumerate() {
+            let piece = self.inner.id_to_token(*id).unwrap_or_else(|| format!("#{id}"));
+            match (words.last_mut(), piece.strip_prefix("##")) {
+                (Some((word, tokens)), Some(rest)) if !rest.is_empty() => {
+                    word.push_str(rest);
+                    tokens.end = i + 1;
+                }
+                _ => words.push((piece, i..i + 1)),
+            }
+        }
+        words
+    }
+
+    /// The id of the token that stands for nothing; 0, as BERT's own has it, where there is none.
+    pub fn padding(&self) -> u32 {
+        ["[PAD]", "<pad>"].iter().find_map(|pad| self.inner.token_to_id(pad)).unwrap_or(0)
     }
 
     fn check_room(&self, max_tokens: usize) -> Result<()> {

@@ -59,6 +59,8 @@ pub struct TokenVars {
     pub runs: Var,
     /// How many of `runs` are of positions and segments.
     pub rest_runs: usize,
+    /// `[T, hidden]`: what stands in for the output of the embeddings, where that is given.
+    pub embedded: Option<Var>,
 }
 
 impl TokenVars {
@@ -72,6 +74,7 @@ impl TokenVars {
             order: input("token order", &[3 * rows], layout.order_at),
             runs: input("token runs", &[rows + rest_runs, 4], layout.runs_at),
             rest_runs,
+            embedded: None,
         }
     }
 }
@@ -361,6 +364,9 @@ impl Bert {
         t: &TokenVars,
         train: bool,
     ) -> Result<Var> {
+        if let Some(given) = t.embedded {
+            return Ok(given);
+        }
         let (s, h) = (&self.shape, self.shape.hidden);
         let word = self.name("embeddings.word_embeddings.weight");
         let parts: Vec<(String, usize)> = params

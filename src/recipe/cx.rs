@@ -54,6 +54,17 @@ pub struct StreamVars {
     pub width: usize,
 }
 
+/// The inputs of a batch that a recording asks the gradients of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inputs {
+    /// Where the output of a pretrained encoder's embeddings is given, and its columns.
+    pub embedded: Option<(SpaceId, usize)>,
+    /// The streams that were asked for, by their place.
+    pub streams: Vec<(usize, Var)>,
+    /// The output of the embeddings, `[T, hidden]`, where that was asked for.
+    pub tokens: Option<Var>,
+}
+
 type Later = Box<dyn FnOnce(&mut Tape) -> Result<()>>;
 
 /// Hands a recipe its parameters, the batch and its states, and takes losses and outputs by name.
@@ -74,6 +85,7 @@ pub struct Cx<'a> {
     left: Vec<(usize, Var)>,
     later: Vec<Later>,
     known: Vec<(&'static str, Var)>,
+    inputs: Option<Inputs>,
 }
 
 /// What a recipe has recorded of a batch.
@@ -88,6 +100,8 @@ pub(super) struct Recorded {
     pub left: Vec<(usize, Var)>,
     /// What comes after the gradients.
     pub later: Vec<Later>,
+    /// The inputs that are differentiated, where any are.
+    pub inputs: Option<Inputs>,
 }
 
 impl<'a> Cx<'a> {
@@ -112,7 +126,13 @@ impl<'a> Cx<'a> {
             left: Vec::new(),
             later: Vec::new(),
             known: Vec::new(),
+            inputs: None,
         }
+    }
+
+    /// Has the recording ask for the gradients of the streams and of what is `embedded` of the tokens.
+    pub(super) fn differentiating(self, embedded: Option<(SpaceId, usize)>) -> Self {
+        Cx { inputs: Some(Inputs { embedded, ..Inputs::default() }), ..self }
     }
 
     /// Whether the batch is trained on; otherwise dropout is off and there is no loss.
@@ -192,7 +212,16 @@ impl<'a> Cx<'a> {
             Error::shape("record", format!("the batch has no stream {i} of those that are read"))
         })?;
         let name = at.modality.name();
-        let values = self.tape.input(name, &[n, at.steps, at.width], block, at.values_at);
+        let asked = self.inputs.iter().flat_map(|inputs| &inputs.streams);
+        let known = asked.into_iter().find(|(stream, _)| *stream == i).map(|(_, values)| *values);
+        let values = match known {
+            Some(values) => values,
+            None => self.tape.input(name, &[n, at.steps, at.width], block, at.values_at),
+        };
+        if let (Some(inputs), None) = (&mut self.inputs, known) {
+            self.tape.watch(values);
+            inputs.streams.push((i, values));
+        }
         let lengths = at
             .lengths_at
             .map(|place| self.tape.input(&format!("{name}.lengths"), &[n], block, place));
@@ -251,7 +280,14 @@ impl<'a> Cx<'a> {
     pub fn tokens(&mut self) -> Result<TokenVars> {
         let at = self.layout.tokens.as_ref();
         let at = at.ok_or_else(|| Error::shape("record", "the batch has no tokens"))?;
-        Ok(TokenVars::input(self.tape, self.block, at, self.layout.batch))
+        let tokens = TokenVars::input(self.tape, self.block, at, self.layout.batch);
+        let Some(inputs) = &mut self.inputs else { return Ok(tokens) };
+        if let (None, Some((space, columns))) = (inputs.tokens, inputs.embedded) {
+            let embedded = self.tape.input("embedded", &[at.rows, columns], space, 0);
+            self.tape.watch(embedded);
+            inputs.tokens = Some(embedded);
+        }
+        Ok(TokenVars { embedded: inputs.tokens, ..tokens })
     }
 
     fn spaces(&self) -> Result<&'a TrainSpaces> {
@@ -349,7 +385,7 @@ impl<'a> Cx<'a> {
     }
 
     pub(super) fn recorded(self) -> Recorded {
-        let Cx { losses, logged, own_row, left, later, .. } = self;
-        Recorded { losses, logged, own_row, left, later }
+        let Cx { losses, logged, own_row, left, later, inputs, .. } = self;
+        Recorded { losses, logged, own_row, left, later, inputs }
     }
 }

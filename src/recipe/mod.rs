@@ -40,7 +40,7 @@ pub use config::{
 pub use cx::{Cx, StateSpace, StreamVars, TrainSpaces};
 pub(crate) use goal::reference as goal_reference;
 pub use goal::{Distance, Goal};
-pub use model::{Model, Offered};
+pub use model::{Differentiated, Model, Offered};
 pub use overlay::{nearest, value_of};
 pub use recipe::{
     AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, OutputKind, Recipe,

@@ -80,6 +80,18 @@ impl<'a> Offered<'a> {
     }
 }
 
+/// What [`Model::differentiate`] has recorded; all of it can be read when its program has run.
+#[derive(Clone, Debug)]
+pub struct Differentiated {
+    /// `[batch, columns]`: the scores that are weighed, the one that the model predicts first.
+    pub scores: Var,
+    /// Of each stream that is read its gradient, `[batch, steps, width]`; nothing where the scores do not
+    /// depend on it.
+    pub streams: Vec<Option<Var>>,
+    /// `[T, hidden]`: the gradient of the embeddings' output.
+    pub tokens: Option<Var>,
+}
+
 /// A model.
 pub struct Model {
     config: Config,
@@ -100,6 +112,27 @@ impl Model {
         let recipe = registry::make(config, offered)?;
         let goal = Goal::new(config, offered.task, offered.counts, offered.rows);
         Ok(Self::of(config, recipe, goal))
+    }
+
+    /// The same with every parameter stored in full, none by halves.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn in_full(self) -> Result<Self> {
+        if !self.config.bert.half {
+            return Ok(self);
+        }
+        let mut config = self.config;
+        config.bert.half = false;
+        let shape = self.recipe.bert().map(|bert| bert.shape.clone());
+        let offered = Offered {
+            streams: &self.reads.streams,
+            bert: shape.as_ref(),
+            task: &self.goal.task,
+            counts: &[],
+            rows: 0,
+        };
+        Ok(Self::of(&config, registry::make(&config, offered)?, self.goal))
     }
 
     /// A recipe with a configuration.
@@ -329,6 +362,46 @@ impl Model {
             at += columns;
         }
         Ok(())
+    }
+
+    /// Records a forward pass, and the gradients of the sum of its first scores, each so many times as
+    /// `weights` says (a space of `[scores]`), with respect to what the batch holds: of each row its own,
+    /// since no row of an evaluation knows of another. What the embeddings of a pretrained encoder would
+    /// give is taken from `embedded`, a space of `[T, hidden]` of so many columns, where the model reads
+    /// tokens.
+    ///
+    /// # Errors
+    /// Those of the recipe.
+    pub fn differentiate(
+        &self,
+        tape: &mut Tape,
+        params: &Params,
+        (layout, block): (&Layout, SpaceId),
+        embedded: Option<(SpaceId, usize)>,
+        weights: SpaceId,
+    ) -> Result<Differentiated> {
+        let mut cx = self.cx(tape, params, (layout, block), None).differentiating(embedded);
+        self.recipe.record(&mut cx)?;
+        let Recorded { left, inputs, .. } = cx.recorded();
+        let left = self.left_of(OutputKind::Score, left)?;
+        let (_, scores) =
+            *left.first().ok_or_else(|| Error::shape("differentiate", "there is no score"))?;
+        let columns = tape.rows_cols(scores).1;
+        let weights = tape.input("weights", &[columns], weights, 0);
+        let weighed = tape.mul(scores, weights)?;
+        let all = tape.sum(weighed)?;
+        tape.backward(&[all])?;
+        let inputs = inputs.unwrap_or_default();
+        let gradient = |i: usize| {
+            let (_, var) = inputs.streams.iter().find(|(stream, _)| *stream == i)?;
+            tape.grad(*var)
+        };
+        let streams: Vec<Option<Var>> = (0..layout.streams.len()).map(gradient).collect();
+        let tokens = inputs.tokens.and_then(|var| tape.grad(var));
+        // What is kept is a tensor of its own, whatever the scores share their memory with.
+        let scores = tape.scale(scores, 1.0)?;
+        streams.iter().flatten().chain(&tokens).chain([&scores]).for_each(|var| tape.keep(*var));
+        Ok(Differentiated { scores, streams, tokens })
     }
 
     /// What was left of a kind, in the order of the outputs.

@@ -6,6 +6,7 @@ pub mod carried;
 mod checkpoint;
 mod epochs;
 mod evaluation;
+pub mod explain;
 pub mod folder;
 mod generated;
 mod history;

@@ -63,7 +63,7 @@ pub struct Session {
     pub(super) gpu: Gpu,
     pub(super) model: Model,
     pub(super) data: Arc<Dataset>,
-    standardise: Option<Arc<Standardise>>,
+    pub(super) standardise: Option<Arc<Standardise>>,
     pub(super) made: Blueprint,
     pub(super) memory: Memory,
     pool: Pool,

@@ -73,6 +73,11 @@ fn trained(config: &Config, shape: &BertShape) -> bool {
     config.bert.finetune && config.bert.freeze_layers < shape.layers
 }
 
+/// The tokenizer in an encoder's folder, where the configuration has one and there is one to be read.
+pub(super) fn encoder_tokenizer(config: &Config, folder: &Path) -> Option<Tokenizer> {
+    Some(folder).filter(|_| wanted(config)).and_then(|folder| Tokenizer::open(folder).ok())
+}
+
 /// The data with what a pretrained encoder in `folder` makes of its text: tokens where it is
 /// trained, features where it is not. As it is where the configuration has no encoder.
 ///

@@ -215,6 +215,23 @@ impl Metrics {
     }
 }
 
+/// How far what a model says of a row, `said [outputs]`, is from its target, so that rows can be put in
+/// order: of a number the distance, as the scores count it, of a class how little the true one is believed in.
+/// Nothing for several numbers and labels, of which no row is further off than another.
+pub fn wrongness(task: &Task, convention: Convention, said: &[f32], truth: f32) -> Option<f32> {
+    match task.kind {
+        TaskKind::Classes => {
+            let believed = probabilities(task.kind, said);
+            believed.get(truth as usize).map(|p| -p)
+        }
+        _ if task.one_number() => {
+            let off = clipped(*said.first()?, convention) - clipped(truth, convention);
+            Some(off.abs())
+        }
+        _ => None,
+    }
+}
+
 /// Where the largest of a row is, the first of several.
 pub fn largest(row: &[f32]) -> usize {
     (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
