@@ -10,10 +10,11 @@
 // Out   Y [frames, 4 + 2 BANDS]
 // Geometry  a workgroup of WG invocations a frame, whose magnitudes lie in workgroup memory. An
 //           invocation owns CHUNK neighbouring bins, and in a band every WG-th. The largest of a band are
-//           those that fewer than `most` others exceed: each one counts, and nothing is moved. Of
-//           equal ones each takes the same share of the places that are left for them.
-// Numerics  f32; chunks are summed in their order, then all of them.
-// Limits    BINS <= 1100, BANDS <= 8; 11 KiB of workgroup memory.
+//           found one value after the other, `most` times: the largest below the one before, as often as it
+//           is there. That is less work than sorting, of which nine in hundreds are needed.
+// Numerics  f32; chunks are summed in their order, then all of them. Where magnitudes are not finite their sum
+//           is in the place of every peak and valley.
+// Limits    BINS <= 1100, BANDS <= 8; 8 KiB of workgroup memory.
 // Twin      ops::spectral_shape::reference::spectral_shape
 #import numbers
 
@@ -28,13 +29,14 @@ struct Params {
 const BINS = ${BINS}u;
 const BANDS = ${BANDS}u;
 const CHUNK = ${(BINS + WG - 1) / WG}u;
-// Numbers that an invocation leaves in the end: of the bandwidth, the roll-off and the bands.
-const PARTS = ${2 + 2 * BANDS}u;
 const LEAST = 1e-10;
 
 var<workgroup> s: array<f32, ${BINS}>;
 var<workgroup> sums: array<vec4<f32>, ${WG}>;
-var<workgroup> parts: array<f32, ${WG * (2 + 2 * BANDS)}>;
+var<workgroup> parts: array<vec2<f32>, ${WG}>;
+// Twice, so that a round may write while another one is still read: the largest value and how often an invocation
+// has it, and the same of the smallest.
+var<workgroup> ends: array<vec4<f32>, ${2 * WG}>;
 
 // x, no less than LEAST.
 fn counted(x: f32) -> f32 {
@@ -79,49 +81,67 @@ fn main(
         before += s[k];
         if (before < P.share * total) { below += 1.0; }
     }
-    parts[id * PARTS] = spread;
-    parts[id * PARTS + 1u] = below;
-    for (var b = 0u; b < BANDS; b++) {
-        let band = P.band[b];
-        let n = i32(band.y - band.x);
-        let most = i32(band.z);
-        var peak = 0.0;
-        var valley = 0.0;
-        for (var i = band.x + id; i < band.y; i += ${WG}u) {
-            let mine = s[i];
-            var less = 0;
-            var upto = 0;
-            for (var j = band.x; j < band.y; j++) {
-                let other = s[j];
-                less += select(0, 1, other < mine);
-                upto += select(0, 1, other <= mine);
-            }
-            let ties = max(upto - less, 1);
-            valley += mine * f32(clamp(most - less, 0, ties)) / f32(ties);
-            peak += mine * f32(clamp(most - (n - upto), 0, ties)) / f32(ties);
-        }
-        parts[id * PARTS + 2u + 2u * b] = peak / f32(most);
-        parts[id * PARTS + 3u + 2u * b] = valley / f32(most);
-    }
+    parts[id] = vec2<f32>(spread, below);
     workgroupBarrier();
-
-    let to = frame * (2u + PARTS);
+    let to = frame * ${4 + 2 * BANDS}u;
     if (id == 0u) {
-        Y[to] = P.step * centroid;
+        var whole = vec2<f32>();
+        for (var i = 0u; i < ${WG}u; i++) { whole += parts[i]; }
+        var mean = whole.x;
+        if (!is_smaller(total, 1.2e-38)) { mean = whole.x / total; }
         let ratio = all.z / f32(BINS) - log2(all.w / f32(BINS));
+        Y[to] = P.step * centroid;
+        Y[to + 1u] = P.step * sqrt(mean);
+        Y[to + 2u] = P.step * whole.y;
         Y[to + 3u] = exp2(at_least(ratio, -100.0));
     }
-    for (var c = id; c < PARTS; c += ${WG}u) {
-        var sum = 0.0;
-        for (var i = 0u; i < ${WG}u; i++) { sum += parts[i * PARTS + c]; }
-        if (c == 0u) {
-            var mean = sum;
-            if (!is_smaller(total, 1.2e-38)) { mean = sum / total; }
-            Y[to + 1u] = P.step * sqrt(mean);
-        } else if (c == 1u) {
-            Y[to + 2u] = P.step * sum;
-        } else {
-            Y[to + 2u + c] = 3.01029995664 * log2(counted(sum));
+
+    var turn = 0u;
+    for (var b = 0u; b < BANDS; b++) {
+        let band = P.band[b];
+        let most = f32(band.z);
+        // Sums, places that are left, and the values that were taken last: of the peak and of the valley.
+        var sum = vec2<f32>();
+        var left = vec2<f32>(most);
+        var last = vec2<f32>(3.4e38, -1.0);
+        for (var round = 0u; round < band.z; round++) {
+            var own_ends = vec4<f32>(-1.0, 0.0, 3.4e38, 0.0);
+            for (var i = band.x + id; i < band.y; i += ${WG}u) {
+                let v = s[i];
+                if (v < last.x && v >= own_ends.x) {
+                    own_ends.y = select(1.0, own_ends.y + 1.0, v == own_ends.x);
+                    own_ends.x = v;
+                }
+                if (v > last.y && v <= own_ends.z) {
+                    own_ends.w = select(1.0, own_ends.w + 1.0, v == own_ends.z);
+                    own_ends.z = v;
+                }
+            }
+            ends[turn * ${WG}u + id] = own_ends;
+            workgroupBarrier();
+            last = vec2<f32>(-1.0, 3.4e38);
+            var times = vec2<f32>();
+            for (var i = 0u; i < ${WG}u; i++) {
+                let other = ends[turn * ${WG}u + i];
+                if (other.x >= last.x) {
+                    times.x = select(other.y, times.x + other.y, other.x == last.x);
+                    last.x = other.x;
+                }
+                if (other.z <= last.y) {
+                    times.y = select(other.w, times.y + other.w, other.z == last.y);
+                    last.y = other.z;
+                }
+            }
+            let taken = min(times, left);
+            sum += taken * last;
+            left -= taken;
+            turn = 1u - turn;
+        }
+        if (id == 0u) {
+            var reach = sum / most;
+            if (is_nan(total) || is_above(total, 3.4e38)) { reach = vec2<f32>(total); }
+            Y[to + 4u + 2u * b] = 3.01029995664 * log2(counted(reach.x));
+            Y[to + 5u + 2u * b] = 3.01029995664 * log2(counted(reach.y));
         }
     }
 }

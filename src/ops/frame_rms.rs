@@ -1,10 +1,9 @@
 //! How loud overlapping frames of a signal are. Signals are inputs, so there is no gradient.
 
-use super::reduce::row_launch;
 use super::{arg, sizes};
 use crate::error::{Error, Result};
-use crate::gpu::Defines;
-use crate::plan::{Binding, Case, Kernel};
+use crate::gpu::{Defines, Family};
+use crate::plan::{Binding, Case, Kernel, Launch, grid};
 use crate::tape::{Tape, Var};
 
 /// Root mean square of each frame; see `shaders/frame_rms.wgsl`.
@@ -20,7 +19,16 @@ pub static FRAME_RMS: Kernel = Kernel {
         Binding::write("Y"),
     ],
     step: false,
-    launch: |family, words, _| row_launch(family, words[0] as usize, words[3] as usize, true),
+    launch: |family, words, _| {
+        // How a frame is summed must not depend on how many there are.
+        let rows = words[0] as usize;
+        let launch = match family {
+            Family::Tiled => Launch::of(grid(rows, 1)).with("TREE", 64).with("WG", 64),
+            Family::Wide(lanes) => Launch::of(grid(rows, 1)).with("LANES", lanes).with("WG", lanes),
+            Family::Plain => Launch::of(grid(rows, 64)).with("WG", 64),
+        };
+        launch.with("VEC", 1)
+    },
     twin: reference::frame_rms,
     cases: || {
         // Frames, first, hop, size.

@@ -25,10 +25,11 @@ pub static SPECTRAL_SHAPE: Kernel = Kernel {
             Family::Wide(lanes) => lanes,
             Family::Plain => 8,
         };
-        let rows = defines.get("BANDS").map_or(0, |bands| *bands as usize);
-        let bands = words[4..].chunks_exact(4).take(rows).map(|b| b[1] - b[0]);
-        let counted: u64 = bands.map(|n| u64::from(n) * u64::from(n.div_ceil(wg))).sum();
-        Launch::of(grid(words[0] as usize, 1)).with("WG", wg).iterations(counted).rounds(3)
+        let count = defines.get("BANDS").map_or(0, |bands| *bands as usize);
+        let bands = || words[4..].chunks_exact(4).take(count);
+        let seen = bands().map(|b| u64::from(b[2]) * u64::from((b[1] - b[0]).div_ceil(wg)));
+        let rounds = 3 + bands().map(|b| u64::from(b[2])).sum::<u64>();
+        Launch::of(grid(words[0] as usize, 1)).with("WG", wg).iterations(seen.sum()).rounds(rounds)
     },
     twin: reference::spectral_shape,
     cases,
@@ -94,7 +95,7 @@ fn defines(bins: usize, bands: &[Band]) -> Defines {
 }
 
 fn flops(frames: usize, bins: usize, bands: &[Band]) -> u64 {
-    let compared: usize = bands.iter().map(|b| 2 * (b.end - b.first).pow(2)).sum();
+    let compared: usize = bands.iter().map(|b| 2 * b.most * (b.end - b.first)).sum();
     (frames * (20 * bins + compared)) as u64
 }
 
