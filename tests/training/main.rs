@@ -11,6 +11,7 @@ mod ran;
 mod text_place;
 
 mod bert;
+mod encoders;
 mod faults;
 mod features;
 mod golden;
