@@ -330,6 +330,7 @@ const ACCEPTED: &[(&str, &[&str], &str)] = &[
         hazards::BY_REFERENCE,
         &[
             "align_loss",
+            "attention_backward_bias",
             "batch_norm",
             "batch_norm_backward",
             "cross_entropy",
@@ -356,6 +357,7 @@ const ACCEPTED: &[(&str, &[&str], &str)] = &[
         hazards::UNBOUNDED,
         &[
             "attention",
+            "attention_backward_bias",
             "attention_backward_kv",
             "attention_backward_q",
             "cross_entropy",

@@ -1,5 +1,5 @@
-// Quad v of the head that begins at `at` in Q and in KV, in units of memory. With BIAS keys and values lie
-// in Q, too.
+// Quad v of the head that begins at `at` in Q and in KV, in units of memory. Where there is no KV, keys
+// and values lie in Q, too.
 fn q_quad(at: u32, v: u32) -> vec4<f32> {
 #if WIDTH
     let e = 4u * v;
@@ -14,7 +14,7 @@ fn q_quad(at: u32, v: u32) -> vec4<f32> {
 }
 
 fn kv_quad(at: u32, v: u32) -> vec4<f32> {
-#if BIAS
+#if !KV
     return q_quad(at, v);
 #else
 #if WIDTH

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(after_help = "\
 The folder has config.json, model.safetensors and the tokenizer's files, as `transformers` reads
-them: AutoModel.from_pretrained(\"FOLDER\") gives the hidden states that the run's encoder gives.
+them: AutoModel.from_pretrained(\"FOLDER\") gives the hidden states that the run's encoder gives. A
+RoBERTa, DistilBERT or MPNet is written as one, by its own names.
 A pooler that the encoder came with is passed on as it was.
 
 Example:

@@ -29,9 +29,11 @@ Settings that are often changed (modalign inspect --keys lists all):
   train.lr.bert    bert.finetune    bert.freeze_layers    bert.pooling=first|mean
   bert.max_tokens  bert.checkpoint  bert.half
 
---bert FOLDER takes a BERT as Hugging Face stores it (config.json, model.safetensors, vocab.txt or
-tokenizer.json) and the data's sentences (raw_text in the JSON file beside it) or token ids
-(text_bert). Where bert.finetune=false its outputs are computed once and kept.
+--bert FOLDER takes a BERT, RoBERTa, DistilBERT or MPNet as Hugging Face stores it (config.json,
+model.safetensors or pytorch_model.bin, whole or in parts, and tokenizer.json, vocab.txt, or vocab.json with
+merges.txt) and the data's sentences (raw_text in the JSON file beside it) or token ids (text_bert, which is
+BERT's: MPNet translates it, RoBERTa wants sentences). Where bert.finetune=false its outputs are computed
+once and kept.
 train.lr=X sets all rates, train.lr.bert (5e-5) with them; name the part for one alone.
 
 Examples:

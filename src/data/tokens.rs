@@ -331,6 +331,13 @@ impl Tokenised {
         self
     }
 
+    /// How many rows have this id.
+    pub fn rows_with(&self, id: u32) -> usize {
+        let rows =
+            self.splits.iter().flatten().flat_map(|rows| (0..rows.rows()).map(|i| rows.row(i)));
+        rows.filter(|(ids, _)| ids.contains(&id)).count()
+    }
+
     /// A split's tokens.
     pub fn split(&self, name: SplitName) -> Option<&TokenRows> {
         self.splits[name.index()].as_ref()

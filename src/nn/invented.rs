@@ -54,8 +54,14 @@ impl BertShape {
 /// model.safetensors, vocab.txt with `words` whole and everything else in single letters.
 ///
 /// # Errors
-/// More words than the shape has room for; files that cannot be written.
+/// A shape of another kind; more words than it has room for; files that cannot be written.
 pub fn invent(folder: &Path, shape: &BertShape, words: &[String]) -> Result<()> {
+    if shape.kind != EncoderKind::Bert {
+        let kind = shape.kind.name();
+        return Err(Error::Config(format!(
+            "only a BERT is invented, and this shape is a {kind}'s"
+        )));
+    }
     let vocabulary = vocabulary(shape.vocab, words)?;
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let act = if shape.act == Act::Relu { "relu" } else { "gelu" };
@@ -162,6 +168,7 @@ mod tests {
         assert_eq!((lines.len(), lines[101], lines[104], lines[105]), (512, "[CLS]", "a", "##a"));
         assert_eq!(lines.iter().filter(|l| **l == "review").count(), 1);
         assert_eq!(lines.iter().filter(|l| **l == "a").count(), 1);
+        assert!(invent(folder.path(), &shape.of(EncoderKind::Mpnet), &words).is_err());
         let many: Vec<String> = (0..600).map(|i| format!("word{i}")).collect();
         assert!(invent(folder.path(), &shape, &many).is_err());
         assert_eq!(BertShape::named("base").unwrap().parameters() / 1_000_000, 108);

@@ -199,7 +199,7 @@ impl Pretrained {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::{Map, Value, json};
 
     use super::*;
 
@@ -296,7 +296,11 @@ mod tests {
             config
         };
         for (key, value, wanted) in [
-            ("model_type", json!("roberta"), "only bert is supported"),
+            (
+                "model_type",
+                json!("xlnet"),
+                "only bert or roberta or distilbert or mpnet is supported",
+            ),
             ("position_embedding_type", json!("relative_key"), "only absolute is supported"),
             ("hidden_act", json!("gelu_new"), "hidden_act is \"gelu_new\", and only gelu or relu"),
             ("is_decoder", json!(true), "only an encoder"),
@@ -315,6 +319,45 @@ mod tests {
     }
 
     #[test]
+    fn weights_in_parts_are_read_and_a_lost_part_is_named() {
+        let whole = weights();
+        let folder = folder(&config(), &whole);
+        std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+        let parts = ["one.safetensors", "two.safetensors"];
+        let (mut halves, mut map) = ([Weights::default(), Weights::default()], Map::new());
+        for (i, (name, shape, values)) in whole.iter().enumerate() {
+            halves[i % 2].insert(name, shape.to_vec(), values.to_vec());
+            map.insert(name.into(), parts[i % 2].into());
+        }
+        let save = |halves: &[Weights; 2]| {
+            for (name, half) in parts.iter().zip(halves) {
+                half.save(&folder.path().join(name), &[]).unwrap();
+            }
+        };
+        save(&halves);
+        let index = folder.path().join("model.safetensors.index.json");
+        std::fs::write(&index, json!({ "weight_map": map }).to_string()).unwrap();
+        let found = Pretrained::open(folder.path()).unwrap();
+        assert_eq!(found.weights().unwrap(), whole);
+        assert_eq!((found.weights_path(), found.weights_files().unwrap().len()), (index, 3));
+        let error = |halves: &[Weights; 2]| {
+            save(halves);
+            found.weights().unwrap_err().to_string()
+        };
+        let name = "embeddings.LayerNorm.weight";
+        let at = usize::from(halves[0].get(name).is_none());
+        let (shape, values) = halves[at].get(name).map(|(s, v)| (s.to_vec(), v.to_vec())).unwrap();
+        halves[1 - at].insert(name, shape, values);
+        assert!(error(&halves).contains("is in another part, too"), "{}", error(&halves));
+        halves.iter_mut().for_each(|half| half.remove(name));
+        let lost = error(&halves);
+        assert!(
+            lost.contains(parts[at]) && lost.contains("no tensor 'embeddings.LayerNorm.weight'"),
+            "{lost}"
+        );
+    }
+
+    #[test]
     fn missing_files_say_what_to_do() {
         let folder = folder(&config(), &weights());
         let error =
@@ -322,9 +365,16 @@ mod tests {
         std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
         assert!(error().contains("model.safetensors: there is no such file"), "{}", error());
         std::fs::write(folder.path().join("pytorch_model.bin"), b"").unwrap();
-        assert!(error().contains("weights_only=True"), "{}", error());
-        std::fs::write(folder.path().join("model.safetensors.index.json"), b"{}").unwrap();
-        assert!(error().contains("split over several files"), "{}", error());
+        assert!(error().contains("pytorch_model.bin: not a file of torch.save"), "{}", error());
+        let index = |text: &str| {
+            std::fs::write(folder.path().join("model.safetensors.index.json"), text).unwrap()
+        };
+        index("{}");
+        assert!(error().contains("there is no weight_map"), "{}", error());
+        for file in ["gone.safetensors", "../config.json", "/etc/hostname", ""] {
+            index(&json!({ "weight_map": { "a.b": file } }).to_string());
+            assert!(error().contains("is no file of this folder"), "{}", error());
+        }
         std::fs::remove_file(folder.path().join("config.json")).unwrap();
         assert!(error().contains("config.json: there is no such file"), "{}", error());
     }

@@ -75,7 +75,7 @@ impl Weights {
         all.map(|(name, ..)| name)
     }
 
-    /// Reads the floats of a safetensors file (F32, F16, BF16, or F64, which is rounded). MMSA's `Model.` prefix is taken
+    /// Reads the floats of a safetensors file (F32, F16 or BF16). MMSA's `Model.` prefix is taken
     /// off the names. Integers are no parameters (a BERT keeps its position ids as such) and are
     /// left out.
     ///
@@ -91,14 +91,15 @@ impl Weights {
 
     /// The same of a file's contents; `path` names them in errors.
     pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
-        Self::parse_as(bytes, path, |name| Some(name.into()))
+        Self::parse_as(bytes, path, false, |name| Some(name.into()))
     }
 
     /// As [`Weights::parse`], with each tensor under the name that `rename` gives it; tensors
-    /// without one are not read.
+    /// without one are not read. Doubles are rounded where they may be there: of other programs' files.
     pub(crate) fn parse_as(
         bytes: &[u8],
         path: &Path,
+        doubles: bool,
         rename: impl Fn(&str) -> Option<String>,
     ) -> Result<Self> {
         let file = SafeTensors::deserialize(bytes).map_err(|e| {
@@ -116,7 +117,7 @@ impl Weights {
                     .collect(),
                 Dtype::F16 => halves.map(f16_to_f32).collect(),
                 Dtype::BF16 => halves.map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
-                Dtype::F64 => data
+                Dtype::F64 if doubles => data
                     .chunks_exact(8)
                     .map(|b| {
                         f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32
@@ -124,8 +125,7 @@ impl Weights {
                     .collect(),
                 Dtype::I64 | Dtype::I32 | Dtype::U8 | Dtype::BOOL => continue,
                 other => {
-                    let detail =
-                        format!("tensor '{name}' is {other:?}, want F32, F16, BF16 or F64");
+                    let detail = format!("tensor '{name}' is {other:?}, want F32, F16 or BF16");
                     return Err(Error::checkpoint(path, detail));
                 }
             };
@@ -232,12 +232,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.safetensors");
         let f32s: Vec<u8> = [1.5f32, -0.25].iter().flat_map(|x| x.to_le_bytes()).collect();
-        let f64s: Vec<u8> = [1.5f64, -0.25].iter().flat_map(|x| x.to_le_bytes()).collect();
         let tensors = [
             ("a", Dtype::F32, f32s.as_slice()),
             ("b", Dtype::F16, &[0x00, 0x3e, 0x00, 0xb4]),
             ("Model.c", Dtype::BF16, &[0xc0, 0x3f, 0x80, 0xbe]),
-            ("d", Dtype::F64, f64s.as_slice()),
             ("ids", Dtype::U8, &[1, 2]),
         ];
         let write = |tensors: &[(&str, Dtype, &[u8])]| {
@@ -246,13 +244,18 @@ mod tests {
             Weights::load(&path)
         };
         let weights = write(&tensors).unwrap();
-        assert_eq!(weights.iter().count(), 4);
-        for name in ["a", "b", "c", "d"] {
+        assert_eq!(weights.iter().count(), 3);
+        for name in ["a", "b", "c"] {
             assert_eq!(weights.get(name).unwrap().1, [1.5, -0.25], "{name}");
         }
         let error = write(&[tensors[0], ("Model.a", Dtype::F32, &f32s)]).unwrap_err().to_string();
         assert!(error.contains("'a' is there twice"), "{error}");
-        let error = write(&[("e", Dtype::F8_E4M3, &[0; 2])]).unwrap_err().to_string();
-        assert!(error.contains("'e' is F8_E4M3"), "{error}");
+        // Doubles are other programs', and rounded where those are read.
+        let doubles: Vec<u8> = [1.5f64, -0.25].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let error = write(&[("d", Dtype::F64, &doubles)]).unwrap_err().to_string();
+        assert!(error.contains("'d' is F64"), "{error}");
+        let bytes = std::fs::read(&path).unwrap();
+        let rounded = Weights::parse_as(&bytes, &path, true, |name| Some(name.into())).unwrap();
+        assert_eq!(rounded.get("d").unwrap().1, [1.5, -0.25]);
     }
 }

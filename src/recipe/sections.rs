@@ -145,11 +145,11 @@ pub enum TextEncoder {
     Features,
     /// An LSTM over the text tensor.
     Lstm,
-    /// A pretrained BERT over the tokens of the text.
+    /// A pretrained encoder (BERT, RoBERTa, DistilBERT, MPNet) over the tokens of the text.
     Bert,
 }
 
-/// What a BERT's hidden states become.
+/// What an encoder's hidden states become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
@@ -167,7 +167,7 @@ pub enum TokenSource {
     Auto,
     /// `raw_text` of the side file, through the encoder's own tokenizer.
     RawText,
-    /// `text_bert`, which must be of the encoder's vocabulary.
+    /// `text_bert`, which must be of the encoder's vocabulary, or BERT's where MPNet's is that one moved.
     TextBert,
 }
 
@@ -175,7 +175,7 @@ pub enum TokenSource {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BertConfig {
-    /// Its Hugging Face folder.
+    /// Its Hugging Face folder: a BERT, RoBERTa, DistilBERT or MPNet.
     pub path: String,
     /// `auto`, `raw_text` or `text_bert`.
     pub input: TokenSource,

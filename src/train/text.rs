@@ -178,7 +178,9 @@ fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tok
     let tokens = match raw {
         true if sentences => {
             let tokenizer = Tokenizer::open(&encoder.path)?;
-            Tokenised::from_text(data, &tokenizer, most, encoder.config.vocab)?
+            let tokens = Tokenised::from_text(data, &tokenizer, most, encoder.config.vocab)?;
+            warn_of_padding(&tokens, &tokenizer, &encoder.config);
+            tokens
         }
         false if ids => text_bert_for(data, most, encoder)?,
         _ => {
@@ -225,6 +227,20 @@ pub fn cut_texts(data: &Dataset, config: &Config) -> Result<Option<String>> {
     };
     Ok(cut(&tokens, data)
         .map(|said| format!("{said} have more than {most} tokens (bert.max_tokens)")))
+}
+
+/// Says where a text has the padding's own token: transformers gives the words behind it, in an encoder whose
+/// positions begin behind the padding's, places that do not count it.
+fn warn_of_padding(tokens: &Tokenised, tokenizer: &Tokenizer, shape: &BertShape) {
+    let padding = shape.kind.special().padding;
+    let rows = tokenizer.id(padding).map_or(0, |id| tokens.rows_with(id));
+    if shape.offset > 0 && rows > 0 {
+        log::warn!(
+            "{rows} texts have '{padding}' in them, the padding of a {}, which counts as a word here and \
+             not in transformers: take it out of them",
+            shape.kind.name()
+        );
+    }
 }
 
 /// Where the features of these tokens are kept, if there is such a place. The same weights under another config.json, with

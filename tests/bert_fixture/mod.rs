@@ -24,6 +24,16 @@ pub fn minilm() -> Option<PathBuf> {
     folder.map(PathBuf::from)
 }
 
+/// The folder with all-mpnet-base-v2 that `MODALIGN_MPNET` names; says so where there is none.
+pub fn mpnet() -> Option<PathBuf> {
+    let folder = std::env::var_os("MODALIGN_MPNET").filter(|folder| !folder.is_empty());
+    if folder.is_none() {
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), "skipped: set MODALIGN_MPNET (see .ci/mpnet.sh)");
+    }
+    folder.map(PathBuf::from)
+}
+
 /// A fixture's bytes; tensors are looked up by name and have to be there.
 pub struct Fixture(Vec<u8>);
 

@@ -25,13 +25,13 @@ fn tiny() -> PathBuf {
 }
 
 /// Token rows of a fixture, some of its samples or all.
-struct Batch {
+pub(crate) struct Batch {
     tokens: Vec<u32>,
     spans: Vec<u32>,
 }
 
 impl Batch {
-    fn of(file: &TensorFile) -> Self {
+    pub(crate) fn of(file: &TensorFile) -> Self {
         let words = |name: &str| file.i32(name).into_iter().map(|v| v as u32).collect();
         Batch { tokens: words("tokens"), spans: words("spans") }
     }
@@ -59,7 +59,7 @@ impl Batch {
     }
 
     /// 1 for a token, 0 for a row without one.
-    fn mask(&self) -> Vec<f32> {
+    pub(crate) fn mask(&self) -> Vec<f32> {
         self.tokens.chunks(4).map(|t| f32::from(t[2] > 0)).collect()
     }
 }
@@ -68,8 +68,8 @@ impl Batch {
 const GROUPS: [&str; 4] = ["weights", "plain", "head", "head.bias"];
 
 /// An encoder with its parameters declared, and room for a batch.
-struct Rig {
-    bert: Bert,
+pub(crate) struct Rig {
+    pub(crate) bert: Bert,
     params: Params,
     spaces: Spaces,
     block: SpaceId,
@@ -78,7 +78,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(bert: Bert, batch: &Batch, limit: u64, head: bool) -> Self {
+    pub(crate) fn new(bert: Bert, batch: &Batch, limit: u64, head: bool) -> Self {
         let mut spaces = Spaces::new();
         let mut specs = bert.specs((limit / 4) as usize);
         if head {
@@ -99,7 +99,12 @@ impl Rig {
         Rig { bert, params, spaces, block, layout, words }
     }
 
-    fn record(&self, tape: &mut Tape, reading: Reading, train: bool) -> (Var, TokenVars) {
+    pub(crate) fn record(
+        &self,
+        tape: &mut Tape,
+        reading: Reading,
+        train: bool,
+    ) -> (Var, TokenVars) {
         let at = self.layout.tokens.expect("tokens");
         let tokens = TokenVars::input(tape, self.block, &at, self.layout.batch);
         let out = self.bert.record(tape, &self.params, &tokens, reading, train).expect("record");
@@ -107,7 +112,7 @@ impl Rig {
     }
 
     /// Memory with the batch and the weights in it.
-    fn memory(&self, gpu: &Gpu, weights: &Weights) -> Memory {
+    pub(crate) fn memory(&self, gpu: &Gpu, weights: &Weights) -> Memory {
         let memory = Memory::allocate(gpu, &self.spaces).expect("memory");
         memory.write(gpu, self.block, 0, &self.words).unwrap();
         self.params.check(weights, Path::new("weights")).expect("weights");
@@ -116,7 +121,7 @@ impl Rig {
     }
 }
 
-fn encoder(folder: &Path) -> (Bert, Weights) {
+pub(crate) fn encoder(folder: &Path) -> (Bert, Weights) {
     let found = Pretrained::open(folder).expect("a folder");
     let groups = (GROUPS[0].into(), GROUPS[1].into());
     let bert = Bert { groups, ..Bert::new(found.config) };
@@ -142,7 +147,13 @@ fn probe(tape: &mut Tape, file: &TensorFile, batch: &Batch, h: Var, tokens: &Tok
 }
 
 /// Hidden states, loss and gradients of the probe.
-fn probed(gpu: &Gpu, bert: Bert, weights: &Weights, file: &TensorFile, limit: u64) -> Probed {
+pub(crate) fn probed(
+    gpu: &Gpu,
+    bert: Bert,
+    weights: &Weights,
+    file: &TensorFile,
+    limit: u64,
+) -> Probed {
     let batch = Batch::of(file);
     let rig = Rig::new(bert, &batch, limit, false);
     let mut tape = Tape::new();
@@ -167,18 +178,18 @@ fn probed(gpu: &Gpu, bert: Bert, weights: &Weights, file: &TensorFile, limit: u6
     }
 }
 
-struct Probed {
-    hidden: Vec<f32>,
-    loss: f32,
-    grads: Weights,
+pub(crate) struct Probed {
+    pub(crate) hidden: Vec<f32>,
+    pub(crate) loss: f32,
+    pub(crate) grads: Weights,
 }
 
-fn largest(values: &[f32]) -> f32 {
+pub(crate) fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |m, v| m.max(v.abs()))
 }
 
 /// ‖got − want‖ / ‖want‖; of a gradient that is exactly zero the size itself.
-fn relative(got: &[f32], want: &[f32]) -> f64 {
+pub(crate) fn relative(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
     let norm = |f: &dyn Fn(usize) -> f32| {
         (0..got.len()).map(|i| f64::from(f(i)).powi(2)).sum::<f64>().sqrt()

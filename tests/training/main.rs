@@ -12,6 +12,7 @@ mod text_place;
 
 mod acoustic;
 mod bert;
+mod encoders;
 mod faults;
 mod features;
 mod golden;

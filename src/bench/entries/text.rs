@@ -42,6 +42,7 @@ pub(super) fn add(all: &mut Vec<Entry>) {
             all.push(attention(rows, head, dropout, first));
         }
     }
+    all.push(biased(800, 64));
     for one in [norm, embedding] {
         all.extend([(304, 384), (800, 768)].map(|(rows, hidden)| one(rows, hidden)));
     }
@@ -89,6 +90,28 @@ fn attention(rows: usize, head: usize, dropout: f32, first: bool) -> Entry {
             let qkv = bed.watched("qkv", &[rows, 3 * hidden]);
             bed.tape.attention(qkv, tokens, HEADS, dropout)?
         };
+        let y = bed.tape.square(y)?;
+        bed.backward(y)?;
+        Ok(bed)
+    })
+}
+
+/// The same with MPNet's bias by distance, up to that of its longest sentences.
+fn biased(rows: usize, head: usize) -> Entry {
+    const HEADS: usize = 12;
+    let parts = Rows::Each(&[
+        ("attention", &[""]),
+        ("attention_backward_q", &[""]),
+        ("attention_backward_kv", &[""]),
+        ("attention_backward_bias", &[""]),
+    ]);
+    let shape = format!("{rows} rows, {HEADS} × {head}, bias");
+    Entry::new("attention", shape, parts, move |_| {
+        let mut bed = Bed::new();
+        let tokens = bed.words("tokens", &[rows, 4], packed(rows, 30_522).tokens);
+        let qkv = bed.watched("qkv", &[rows, 3 * HEADS * head]);
+        let bias = bed.watched("bias", &[1023, HEADS]);
+        let y = bed.tape.biased_attention(qkv, tokens, bias, HEADS, 0.1)?;
         let y = bed.tape.square(y)?;
         bed.backward(y)?;
         Ok(bed)

@@ -106,7 +106,7 @@ impl Stored {
                 || path.extension().is_some_and(|kind| kind == "bin")
             {
                 true => torch::read(&map, path, &rename)?,
-                false => Weights::parse_as(&map, path, &rename)?,
+                false => Weights::parse_as(&map, path, true, &rename)?,
             };
             if let Some((name, ..)) = part.iter().find(|(name, ..)| all.get(name).is_some()) {
                 let detail = format!(

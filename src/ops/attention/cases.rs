@@ -158,8 +158,12 @@ fn finish(pass: Pass, i: usize, name: String, given: Given, defines: Defines) ->
     let Given { words, tokens, ranges, lengths, bias } = given;
     let [queries, rows, heads, head, ldq, _, ldkv] =
         [0, 1, 2, 3, 4, 5, 6].map(|w| words[w] as usize);
-    // Every third case has scores far apart.
-    let far = if i % 3 == 2 { 30.0 } else { 1.0 };
+    // Every third case has scores far apart; keys and values in the same tensor grow as queries do.
+    let far = match bias {
+        _ if i % 3 != 2 => 1.0,
+        Some(_) => 4.0,
+        None => 30.0,
+    };
     let wide = |seed, len| {
         let values = random(seed, len);
         Some(CaseArg::F(values.iter().map(|v| v * far).collect()))
