@@ -24,7 +24,7 @@ The usual input is what training had in the mean, in each step of the row's own;
 through a BERT that is trained with the model it is the same sentence with [PAD] for each word piece,
 and the line is drawn behind the embeddings. Padding has no share. Of text whose steps are features,
 words are named where the side file's raw_text has as many as there are steps; of other features names
-are those of the side file (audio_features: a list), which --json has all of.
+are those of the side file (features writes them; vision_features: a list), which --json has all of.
 
 What is explained is the fused score, of classes and labels the logit of the one that is predicted.
 

@@ -151,10 +151,18 @@ impl Dataset {
         Ok(self)
     }
 
-    /// A list of names that the side file has under this key: `class_names`, or `audio_features`, the names
-    /// of a stream's features.
+    /// A list of names that the side file has under this key, such as `class_names`.
     pub fn names(&self, key: &str) -> Option<&[String]> {
         self.names.get(key).map(Vec::as_slice)
+    }
+
+    /// The names of a stream's features: those of audio that `features` made, or the list of names that the
+    /// side file has as `vision_features`.
+    pub fn feature_names(&self, modality: Modality) -> Option<&[String]> {
+        match &self.acoustic {
+            Some(made) if modality == Modality::Audio => Some(&made.columns),
+            _ => self.names(&format!("{modality}_features")),
+        }
     }
 
     /// The fold that its splits are of; none where they are the file's own.

@@ -102,7 +102,7 @@ pub struct Share {
 /// What a feature contributes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Feature {
-    /// Its name in the data's side file (`audio_features`), or its column, from 0.
+    /// Its name in the data's side file ([`Dataset::feature_names`]), or its column, from 0.
     pub name: String,
     /// Its share.
     pub share: f64,
@@ -488,7 +488,7 @@ impl Explainer {
                 .collect();
             let steps: Vec<f64> = values.chunks(place.dim).map(|s| s.iter().sum()).collect();
             let of = |k: usize| values.iter().skip(k).step_by(place.dim).sum();
-            let names = self.data.names(&format!("{}_features", place.modality));
+            let names = self.data.feature_names(place.modality);
             let names = names.filter(|names| names.len() == place.dim);
             let name = |k: usize| names.map_or_else(|| format!("column {k}"), |n| n[k].clone());
             let features = (0..place.dim).map(|k| Feature { name: name(k), share: of(k) });
