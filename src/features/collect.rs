@@ -135,11 +135,9 @@ impl Collection {
             })
             .collect();
         side.insert(AUDIO_FEATURES.into(), json!(self.choice.about()));
-        let about = HashMap::from([
-            ("audio_features".into(), self.choice.to_string()),
-            ("audio_rate".into(), RATE.to_string()),
-            ("audio_hop".into(), HOP.to_string()),
-        ]);
+        // One key only: the header's map has no order, and equal recordings make equal files.
+        let about = format!("{}; every {HOP} samples at {RATE} Hz", self.choice);
+        let about = HashMap::from([(AUDIO_FEATURES.to_string(), about)]);
         let written = views.and_then(|views| safetensors::serialize(views, Some(about)));
         let written = written.map_err(|e| Error::data(path, e.to_string()))?;
         files::write_atomic(path, &written)?;

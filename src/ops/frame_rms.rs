@@ -61,8 +61,8 @@ impl Framing {
     /// The frames as words of a kernel that reads them four samples at a time.
     pub(crate) fn words(self, op: &'static str, tape: &Tape, x: Var) -> Result<Vec<u32>> {
         let Framing { count, first, hop, size } = self;
-        let end = (count.max(1) - 1).saturating_mul(hop).saturating_add(first + size);
-        if count * size == 0 || (first | hop | size) % 4 > 0 || end > tape.len(x) {
+        let end = (count.max(1) - 1).saturating_mul(hop).saturating_add(first).saturating_add(size);
+        if count == 0 || size == 0 || (first | hop | size) % 4 > 0 || end > tape.len(x) {
             let detail = format!(
                 "{count} frames of {size}, {hop} apart from {first} on, in {:?}: want multiples of 4 \
                  within it",

@@ -69,7 +69,7 @@ impl Tape {
         let mut words = frames.words("yin", self, x)?;
         let (low, high) = pitch.lags;
         let within = frames.size <= MOST.0 && high <= MOST.1.min(frames.size - 1);
-        if !within || low == 0 || low + 2 > high {
+        if !within || low == 0 || low.saturating_add(2) > high {
             let detail = format!("periods of {low} to {high} in frames of {}", frames.size);
             return Err(Error::shape("yin", detail));
         }

@@ -7,10 +7,13 @@ use common::gpu;
 use modalign::gpu::{Caps, Family};
 use modalign::ops::attention::MAX_TOKENS;
 use modalign::ops::embed::{Embed, Tables, WordPart};
+use modalign::ops::frame_rms::Framing;
 use modalign::ops::heads::HeadVars;
 use modalign::ops::lstm::LstmWeights;
 use modalign::ops::matmul::FeedForward;
 use modalign::ops::objective::{Aligning, Goals};
+use modalign::ops::spectral_shape::Band;
+use modalign::ops::yin::Pitch;
 use modalign::ops::{Act, align::Pair, elementwise};
 use modalign::plan::{Memory, Pool, SpaceId, Spaces, Stage, Step};
 use modalign::tape::Custom;
@@ -333,6 +336,22 @@ impl Play<'_> {
                 let made = self.tape.modulus(a);
                 self.keep(made);
                 let made = self.tape.decibels(a, b);
+                self.keep(made);
+                let four = |rng: &mut Rng, most| 4 * rng.below(most);
+                let rng = &mut self.rng;
+                let (count, first) = (rng.below(4), four(rng, 3));
+                let (hop, size) = (four(rng, 3), four(rng, 6));
+                let frames = Framing { count, first, hop, size };
+                let made = self.tape.frame_rms(a, frames);
+                self.keep(made);
+                let lags = (self.rng.below(4), self.rng.below(12));
+                let pitch = Pitch { rate: 9.0, lags, threshold: 0.1, least: 0.5 };
+                let made = self.tape.yin(a, frames, pitch);
+                self.keep(made);
+                let [first, end, most] = [3, 9, 3].map(|n| self.rng.below(n));
+                let bands = [Band { first, end, most }];
+                let bins = (self.rng.below(9), 0.5);
+                let made = self.tape.spectral_shape(b, bins, 0.85, &bands);
                 self.keep(made);
             }
             _ => {

@@ -261,6 +261,10 @@ mod command {
 
         place.ok("features speech.wav --features contrast,zcr --out a.safetensors");
         let data = Dataset::open(place.at("a.safetensors")).unwrap();
+        // The same recordings are the same file.
+        place.ok("features speech.wav --features contrast,zcr --out b.safetensors");
+        let bytes = |name: &str| std::fs::read(place.at(name)).unwrap();
+        assert!(bytes("a.safetensors") == bytes("b.safetensors"));
         let made = data.acoustic().unwrap();
         assert_eq!(made.groups, ["contrast", "zcr"]);
         assert_eq!((made.columns.len(), made.rate, made.hop), (8, 22_050, 512));
