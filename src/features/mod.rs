@@ -7,6 +7,7 @@
 //! a block is one upload, a dispatch for each step, and one reading back.
 
 mod block;
+mod by_word;
 mod collect;
 mod compressed;
 mod extract;
@@ -14,16 +15,20 @@ mod labels;
 mod resample;
 mod signal;
 mod sound;
+mod table;
 mod tables;
 mod tuning;
 mod wav;
+mod words;
 
+pub use by_word::{ByWord, ByWordReport, by_word};
 pub use collect::{Clip, Collection};
 pub use extract::{Extractor, Features};
 pub use labels::{Label, Labels, clip_id, read_labels};
 pub use resample::Resampler;
 pub use signal::{Memory, Recording, Signal};
 pub use sound::{ENDINGS, Sound};
+pub use words::{TimedWord, read_words};
 
 /// Samples a second that features are made of.
 pub const RATE: u32 = 22_050;

@@ -11,6 +11,8 @@ mod ran;
 mod text_place;
 
 mod bert;
+mod by_word;
+mod explain;
 mod faults;
 mod features;
 mod golden;
