@@ -4,6 +4,7 @@
 //! (progress, notes, warnings, errors) goes to stderr. An error is one line, and the exit status is
 //! 2 for a command or a configuration that cannot be used and 1 for everything else.
 
+mod align;
 mod bench;
 mod bench_own;
 mod bench_table;
@@ -154,6 +155,8 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Compute acoustic features of wav files
     Features(features::FeaturesArgs),
+    /// A data set with a step for each word, from a table of word times
+    Align(align::AlignArgs),
     /// Write a fine-tuned text encoder as a Hugging Face folder
     Export(export::ExportArgs),
     /// Show a data set, a run, a model, or the plan of a training step
@@ -243,6 +246,7 @@ impl Verb {
             Verb::Predict(args) => predict::run(args, global),
             Verb::Explain(args) => explain::run(args, global),
             Verb::Features(args) => features::run(args, global),
+            Verb::Align(args) => align::run(args, global),
             Verb::Export(args) => export::run(args, global),
             Verb::Inspect(args) => inspect::run(args, global),
             Verb::Profile(args) => profile::run(args, global),

@@ -1,11 +1,12 @@
 //! Tables of labels of recordings: our own `id,label[,split][,text]`, and MMSA-FET's `label.csv`.
 
-use crate::data::{Modality, SplitName, clip_id as joined, delimiter};
-use crate::error::{Error, Result};
+use crate::data::{Modality, SplitName, clip_id as joined};
+use crate::error::Result;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::sound::ENDINGS;
+use super::table::Table;
 
 /// What a table says about a recording.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,33 +48,18 @@ fn without_ending(name: &str) -> &str {
 /// one modality alone. Commas, semicolons or tabs are between them.
 ///
 /// # Errors
-/// [`Error::Io`] and, naming the line, [`Error::Data`].
+/// [`Error::Io`](crate::Error::Io) and, naming the line, [`Error::Data`](crate::Error::Data).
 pub fn read_labels(path: impl AsRef<Path>) -> Result<Labels> {
-    let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
-    let mut reader = csv::ReaderBuilder::new()
-        .trim(csv::Trim::All)
-        .delimiter(delimiter(first))
-        .from_reader(bytes);
-    // The reader's own count is one behind after a line that ends as Windows has it.
-    let line_at = |at: Option<&csv::Position>| {
-        let at = at.map_or(0, |at| at.byte() as usize).min(bytes.len());
-        let blank = bytes[at..].iter().take_while(|b| matches!(b, b'\n' | b'\r')).count();
-        1 + bytes[..at + blank].iter().filter(|b| **b == b'\n').count()
-    };
-    let bad = |line: usize, what: String| Error::data(path, format!("line {line}: {what}"));
-    let unreadable = |e: csv::Error| bad(line_at(e.position()), format!("{e}; mend the table"));
-    let header = reader.headers().map_err(unreadable)?.clone();
-    let column = |name: &str| header.iter().position(|h| h == name);
+    let table = Table::read(path.as_ref())?;
+    let bad = |line: usize, what: String| table.bad(line, what);
+    let (header, column) = (table.header(), |name: &str| table.column(name));
     let id = match (column("id"), column("video_id"), column("clip_id")) {
         (Some(id), ..) => vec![id],
         (None, Some(video), Some(clip)) => vec![video, clip],
         _ => Vec::new(),
     };
     let (false, Some(label)) = (id.is_empty(), column("label")) else {
-        let found = header.iter().collect::<Vec<_>>().join(", ");
+        let found = header.join(", ");
         let detail = format!(
             "columns {found}: wanted id (or video_id and clip_id) and label, and perhaps split (or mode) \
              and text"
@@ -90,9 +76,7 @@ pub fn read_labels(path: impl AsRef<Path>) -> Result<Labels> {
     let unread = header.iter().enumerate().filter(|(at, _)| !read(*at));
     let mut unread: Vec<String> = unread.map(|(_, name)| name.to_string()).collect();
     let mut rows = BTreeMap::new();
-    for record in reader.records() {
-        let record = record.map_err(unreadable)?;
-        let line = line_at(record.position());
+    table.each(|line, record| {
         let field = |at: Option<usize>| at.and_then(|i| record.get(i)).filter(|f| !f.is_empty());
         let parts: Option<Vec<&str>> = id.iter().map(|at| field(Some(*at))).collect();
         let name = match parts.as_deref() {
@@ -119,7 +103,8 @@ pub fn read_labels(path: impl AsRef<Path>) -> Result<Labels> {
         if rows.insert(name.clone(), row).is_some() {
             return Err(bad(line, format!("'{name}' comes a second time")));
         }
-    }
+        Ok(())
+    })?;
     // A model needs the labels of all rows: what some of them lack is of no use.
     for (at, modality) in Modality::KNOWN.into_iter().enumerate() {
         let lacking = rows.values().filter(|row: &&Label| row.unimodal[at].is_none()).count();

@@ -8,6 +8,7 @@
 //! a block is one upload, a dispatch for each step, and one reading back.
 
 mod block;
+mod by_word;
 mod choice;
 mod collect;
 mod compressed;
@@ -17,10 +18,13 @@ mod labels;
 mod resample;
 mod signal;
 mod sound;
+mod table;
 mod tables;
 mod tuning;
 mod wav;
+mod words;
 
+pub use by_word::{ByWord, ByWordReport, by_word};
 pub use choice::{Choice, Group};
 pub use collect::{Clip, Collection};
 pub use extract::{Extractor, Features};
@@ -28,6 +32,7 @@ pub use labels::{Label, Labels, clip_id, read_labels};
 pub use resample::Resampler;
 pub use signal::{Memory, Recording, Signal};
 pub use sound::{ENDINGS, Sound};
+pub use words::{TimedWord, read_words};
 
 /// Samples a second that features are made of.
 pub const RATE: u32 = 22_050;

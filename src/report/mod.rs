@@ -10,6 +10,7 @@ mod compare;
 mod covariances;
 pub(crate) mod curves;
 mod experiment;
+mod explained;
 pub(crate) mod frame;
 mod labels;
 mod number;

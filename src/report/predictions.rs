@@ -13,7 +13,7 @@ use crate::train::metrics::{Confusion, Convention, class, classes, clipped};
 use maud::{Markup, html};
 
 /// How many of the worst are shown.
-const WORST: usize = 12;
+pub const WORST: usize = 12;
 
 /// The section of predictions.
 pub fn section(scored: &Scored, config: &Config) -> Section {
@@ -123,9 +123,9 @@ fn errors(scored: &Scored, config: &Config) -> Markup {
 /// further off than another.
 pub fn hardest(scored: &Scored, convention: Convention) -> Option<Section> {
     if !scored.task.one_number() {
-        return tasks::hardest(scored, WORST);
+        return tasks::hardest(scored, convention, WORST);
     }
-    let off = |row: &usize| off(scored.scores[*row][0], scored.truth[*row], convention).abs();
+    let off = |row: &usize| scored.wrongness(*row, convention);
     let mut order: Vec<usize> = (0..scored.truth.len()).collect();
     order.sort_by(|a, b| off(b).total_cmp(&off(a)));
     order.truncate(WORST);

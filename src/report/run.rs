@@ -7,7 +7,7 @@ use crate::nn::Weights;
 use crate::recipe::{Config, TextEncoder};
 use crate::train::aligned::{Aligned, aligned};
 use crate::train::carried::{Carried, carried};
-use crate::train::metrics::{Convention, Metrics, evaluate};
+use crate::train::metrics::{Convention, Metrics, evaluate, wrongness};
 use crate::train::{EpochRecord, LabelRecord, Saved, folder, initial_weights, open_saved, score};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -136,6 +136,14 @@ pub struct Scored {
     pub texts: Option<Vec<String>>,
     /// Of the fused head.
     pub metrics: Metrics,
+}
+
+impl Scored {
+    /// How far off a row is, as [`wrongness`] has it; 0 where no row is further off than another.
+    pub fn wrongness(&self, row: usize, convention: Convention) -> f32 {
+        let said = &self.scores[row][..self.task.outputs()];
+        wrongness(&self.task, convention, said, self.truth[row]).unwrap_or_default()
+    }
 }
 
 /// Labels of one modality on the training rows: those of the multimodal label and of the generated one

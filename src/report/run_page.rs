@@ -5,7 +5,7 @@ use super::number::{fixed, or_dash, score};
 use super::page::{Grid, HALF, Part, Section, absent, facts, figure, legend};
 use super::run::{Live, Run};
 use super::theme::Ink;
-use super::{covariances, curves, labels, predictions};
+use super::{covariances, curves, explained, labels, predictions};
 use crate::data::Modality;
 use crate::recipe::{Config, find};
 use crate::train::carried::Carried;
@@ -29,7 +29,10 @@ pub fn part(run: &Run, live: Option<&Result<Live, String>>, id: &str, title: Str
             sections.extend(has("labels").then(|| labels::section(run, &live.human)));
             sections.extend(has("align").then(|| covariances::section(live, id)));
             sections.extend(live.carried.as_ref().map(probes));
-            sections.extend(predictions::hardest(&live.scored, run.config.data.convention));
+            let hardest = predictions::hardest(&live.scored, run.config.data.convention);
+            let some = hardest.is_some();
+            sections.extend(hardest);
+            sections.extend(some.then(|| explained::section(run)));
         }
         Some(Err(why)) => {
             let why = format!(
@@ -189,7 +192,7 @@ pub fn changed(config: &Config) -> Vec<(String, String)> {
 }
 
 /// A word for a shell.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=+,:@%".contains(c);
     match !word.is_empty() && word.chars().all(plain) {
         true => word.into(),

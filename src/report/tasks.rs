@@ -7,7 +7,7 @@ use super::page::{Grid, HALF, Section, figure};
 use super::run::Scored;
 use super::theme::Ink;
 use crate::data::TaskKind;
-use crate::train::metrics::{Confusion, largest, probabilities};
+use crate::train::metrics::{Confusion, Convention, largest, probabilities};
 use maud::{Markup, html};
 
 /// Classes whose matrix fits into half of a page.
@@ -102,7 +102,7 @@ fn each(scored: &Scored) -> Markup {
 }
 
 /// The rows whose true class a model gives the least, `most` of them; nothing for other tasks.
-pub fn hardest(scored: &Scored, most: usize) -> Option<Section> {
+pub fn hardest(scored: &Scored, convention: Convention, most: usize) -> Option<Section> {
     if scored.task.kind != TaskKind::Classes {
         return None;
     }
@@ -113,7 +113,8 @@ pub fn hardest(scored: &Scored, most: usize) -> Option<Section> {
         (truth, said, p[truth], p[said])
     };
     let mut order: Vec<usize> = (0..scored.truth.len()).collect();
-    order.sort_by(|a, b| told(*a).2.total_cmp(&told(*b).2));
+    let wrong = |row: &usize| scored.wrongness(*row, convention);
+    order.sort_by(|a, b| wrong(b).total_cmp(&wrong(a)));
     order.truncate(most);
     let body = html! {
         p { "The " (order.len()) " " (scored.split) " rows whose true class the model believes in least." }

@@ -10,6 +10,7 @@ use modalign::data::{
     Dataset, Modality, SplitName, StreamSpec, SynthConfig, SynthTarget, TaskKind, shortened, synth,
 };
 use modalign::recipe::{Config, Entry, MODELS, find};
+use modalign::train::explain::Explainer;
 use modalign::train::{
     RunOptions, Saved, Scorer, Session, evaluate_run, open_saved, resume, train,
 };
@@ -376,6 +377,29 @@ fn every_model_goes_on_to_the_same_bytes() {
     }
 }
 
+/// Where a row's score comes from adds up to it, and nothing comes from padding.
+fn explained(name: &str, session: Session, scores: &[Vec<f32>]) {
+    let mut explainer = Explainer::new(session, Path::new("none")).expect("an explainer");
+    for row in [1, 4] {
+        let said = explainer.explain_predicted(SplitName::Test, row).expect("shares");
+        assert!(said.complete, "{name}, row {row}: {said:?}");
+        let output = explainer.outputs().iter().position(|o| *o == said.output).expect("one");
+        let off = (said.score - f64::from(scores[row][output])).abs();
+        assert!(off < 1e-4, "{name}, row {row}: {} of {said:?}", scores[row][output]);
+        assert!((said.score - said.usual - said.sum() - said.residual).abs() < 1e-9);
+        assert!(said.modalities.iter().all(|share| share.share != 0.0), "{name}: {said:?}");
+        let test = explainer.data().split(SplitName::Test).expect("rows");
+        let tokens = explainer.data().text().and_then(|t| t.tokens.split(SplitName::Test));
+        for share in &said.modalities {
+            let own = match (share.modality, tokens) {
+                (Modality::Text, Some(tokens)) => tokens.len(row),
+                (modality, _) => test.stream(modality).expect("a stream").len(row),
+            };
+            assert_eq!(share.steps.len(), own, "{name}: steps of {}", share.modality);
+        }
+    }
+}
+
 #[test]
 fn every_model_is_scored_damaged_and_read_back() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -395,6 +419,8 @@ fn every_model_is_scored_damaged_and_read_back() {
         for (name, size, values) in session.represent(SplitName::Test).expect("representations") {
             assert_eq!(values.len(), size * found.scores.len(), "{name}");
         }
+        let data = session.data().clone();
+        explained(name, session, &found.scores);
         if entry.tokens {
             let refused = Scorer::new(gpu(), &saved, 1).err().expect("no scorer").to_string();
             assert!(refused.contains("reads tokens"), "{name}: {refused}");
@@ -402,7 +428,6 @@ fn every_model_is_scored_damaged_and_read_back() {
         }
         let mut scorer = Scorer::new(gpu(), &saved, 1).expect("a scorer");
         assert_eq!(scorer.tasks(), found.tasks, "{name}");
-        let data = session.data().clone();
         let test = data.split(SplitName::Test).expect("rows");
         // Whole steps, without the padding behind them.
         let steps = |s: &StreamSpec| {

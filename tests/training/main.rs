@@ -12,7 +12,9 @@ mod text_place;
 
 mod acoustic;
 mod bert;
+mod by_word;
 mod encoders;
+mod explain;
 mod faults;
 mod features;
 mod golden;
