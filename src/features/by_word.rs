@@ -92,7 +92,7 @@ pub fn by_word(
         return Err(Error::Config("--out is the data set itself; choose another name".into()));
     }
     // Whatever a label may be, it is the same afterwards.
-    let set = Dataset::open_with(data, &Options { label_range: f32::MAX, task: None })?;
+    let set = Dataset::open_with(data, &Options { label_range: f32::MAX, ..Options::default() })?;
     let (kinds, whole) = kinds(&set, how)?;
     let mut report = ByWordReport { whole, ..ByWordReport::default() };
     let mut rows: BTreeMap<SplitName, Vec<Row>> = BTreeMap::new();

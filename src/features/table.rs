@@ -1,5 +1,6 @@
 //! Tables that people made: a first line that names the columns, and commas, semicolons or tabs.
 
+use crate::data::delimiter;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -22,8 +23,7 @@ impl Table {
             bytes.drain(..3);
         }
         let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
-        let most = |mark: &u8| first.iter().filter(|b| *b == mark).count();
-        let delimiter = [b'\t', b';', b','].into_iter().max_by_key(most).unwrap_or(b',');
+        let delimiter = delimiter(first);
         let mut table = Table { path: path.into(), bytes, delimiter, header: Vec::new() };
         let header = table.reader().headers().map_err(|e| table.unreadable(&e))?.clone();
         table.header = header.iter().map(String::from).collect();

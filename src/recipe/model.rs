@@ -126,11 +126,9 @@ impl Model {
         config.bert.half = false;
         let shape = self.recipe.bert().map(|bert| bert.shape.clone());
         let offered = Offered {
-            streams: &self.reads.streams,
             bert: shape.as_ref(),
             task: &self.goal.task,
-            counts: &[],
-            rows: 0,
+            ..Offered::new(&self.reads.streams)
         };
         Ok(Self::of(&config, registry::make(&config, offered)?, self.goal))
     }

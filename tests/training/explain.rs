@@ -115,7 +115,7 @@ fn a_plane_s_shares_are_exact() {
     let data = made.open();
     let config = config(&["model.modalities=T", "labels.enabled=false"]);
     let train = data.split(SplitName::Train).expect("rows");
-    let usual = Standardise::with_usual(train, &[]).expect("means");
+    let usual = Standardise::with_usual(train, &[], Normalize::Standard).expect("means");
     let session = Session::new(gpu(), &config, data.clone(), None, false).expect("a session");
     let mut weights = session.params().initial(7);
     for layer in [1, 2] {

@@ -304,7 +304,7 @@ fn metrics_are_mmsas() {
         let m = evaluate(&list("pred"), &list("truth"), convention).unwrap();
         let got = |key: &str| match key {
             "mae" => Some(m.mae),
-            "corr" => Some(m.corr),
+            "corr" => m.corr,
             "acc7" => m.acc7,
             "acc5" => m.acc5,
             "acc3" => m.acc3,
