@@ -33,8 +33,8 @@ test.audio_lengths; NAME.json beside it has the ids, which are the files' names 
 
 A table of labels has the columns id and label, and perhaps split and text; with it every recording
 must have a line. MMSA-FET's layout is read as it is: recordings as FOLDER/VIDEO/CLIP.wav, whose ids
-are VIDEO$_$CLIP, and its label.csv with video_id, clip_id, text, label and mode. A model that
-reads audio alone is trained with --set model.modalities=A.
+are VIDEO$_$CLIP, and its label.csv with video_id, clip_id, text, label and mode; label_T, label_A
+and label_V become the labels of one modality alone. A model that reads audio alone is trained with --set model.modalities=A.
 
 Examples:
   modalign features talk.wav --out talk.csv

@@ -10,7 +10,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, ModelWrapper, PostProcessor, TruncationDirection};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, contained};
 
 const CLS: &str = "[CLS]";
 const SEP: &str = "[SEP]";
@@ -196,14 +196,6 @@ impl Settings {
         to.strip_accents = self.accents.unwrap_or(to.strip_accents);
         to.handle_chinese_chars = self.chinese.unwrap_or(to.handle_chinese_chars);
     }
-}
-
-/// What `body` gives, or nothing where it panics: the library counts on files that its own tools wrote.
-fn contained<T: Send>(body: impl FnOnce() -> T + Send) -> Option<T> {
-    thread::scope(|scope| {
-        let name = crate::error::CONTAINED.to_string();
-        thread::Builder::new().name(name).spawn_scoped(scope, body).ok()?.join().ok()
-    })
 }
 
 /// How many times longer a text may become by what a tokenizer replaces.

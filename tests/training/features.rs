@@ -5,7 +5,8 @@ use crate::{common, ran};
 use modalign::Result;
 use modalign::data::SplitName;
 use modalign::features::{
-    COLUMNS, Collection, Extractor, Features, HOP, Memory, RATE, Recording, Signal, read_labels,
+    COLUMNS, Clip, Collection, Extractor, Features, HOP, Label, Memory, RATE, Recording, Signal,
+    read_labels,
 };
 use modalign::gpu::Family;
 use safetensors::SafeTensors;
@@ -387,7 +388,7 @@ fn labels_of_one_modality_alone_are_written() {
     let clip = |id: &str, value: f32| Clip {
         id: id.into(),
         split: SplitName::Test,
-        features: Features { values: vec![value; 33] },
+        features: Features { values: vec![value; COLUMNS], tuning: 0.0, samples: HOP },
         label: Some(labels(value)),
     };
     let folder = tempfile::tempdir().unwrap();
