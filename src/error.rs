@@ -171,6 +171,15 @@ impl Error {
 #[cfg(feature = "data")]
 pub(crate) const CONTAINED: &str = "contained";
 
+/// What `body` gives, or nothing where it panics: some libraries count on files that nobody damaged.
+#[cfg(feature = "data")]
+pub(crate) fn contained<T: Send>(body: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let named = std::thread::Builder::new().name(CONTAINED.into());
+        named.spawn_scoped(scope, body).ok()?.join().ok()
+    })
+}
+
 /// The candidate most like `name`, for "did you mean".
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
     let wanted = name.to_lowercase();

@@ -46,8 +46,8 @@ and which features these are: predict --audio computes the same of new recording
 
 A table of labels has the columns id and label, and perhaps split and text; with it every recording
 must have a line. MMSA-FET's layout is read as it is: recordings as FOLDER/VIDEO/CLIP.wav, whose ids
-are VIDEO$_$CLIP, and its label.csv with video_id, clip_id, text, label and mode. A model that
-reads audio alone is trained with --set model.modalities=A.
+are VIDEO$_$CLIP, and its label.csv with video_id, clip_id, text, label and mode; label_T, label_A
+and label_V become the labels of one modality alone. A model that reads audio alone is trained with --set model.modalities=A.
 
 Examples:
   modalign features talk.wav --out talk.csv

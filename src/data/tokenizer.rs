@@ -16,7 +16,7 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, ModelWrapper, PostProcessor, TruncationDirection};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, contained};
 use crate::nn::{EncoderKind, SpecialTokens};
 
 /// Longer words become one `[UNK]`, as in the original.
@@ -297,14 +297,6 @@ impl Settings {
         to.strip_accents = self.accents.unwrap_or(to.strip_accents);
         to.handle_chinese_chars = self.chinese.unwrap_or(to.handle_chinese_chars);
     }
-}
-
-/// What `body` gives, or nothing where it panics: the library counts on files that its own tools wrote.
-fn contained<T: Send>(body: impl FnOnce() -> T + Send) -> Option<T> {
-    thread::scope(|scope| {
-        let name = crate::error::CONTAINED.to_string();
-        thread::Builder::new().name(name).spawn_scoped(scope, body).ok()?.join().ok()
-    })
 }
 
 /// How many times longer a text may become by what a tokenizer replaces.

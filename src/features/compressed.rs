@@ -1,7 +1,7 @@
 //! FLAC, Ogg Vorbis and MP3, by the decoders of `symphonia`.
 
 use super::sound::{About, Samples};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, contained};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
@@ -25,15 +25,23 @@ pub(super) struct Compressed {
     taken: usize,
 }
 
-/// Opens a file, and decodes it once to count what is in it.
+/// Opens a file, and decodes it once to count what is in it. The decoders count on sound headers here and there,
+/// and panic over others: what they can be made to do by this file, they have done behind this.
 pub(super) fn open(path: &Path) -> Result<(About, Compressed)> {
+    let about = contained(|| count(path)).unwrap_or_else(|| {
+        Err(Error::data(path, "not a FLAC, Ogg or MP3 file that can be read: it is damaged"))
+    })?;
+    Ok((about, Compressed::open(path)?))
+}
+
+fn count(path: &Path) -> Result<About> {
     let mut counted = Compressed::open(path)?;
     let mut len = 0;
     while counted.next()? {
         len += counted.decoded.len() / counted.channels;
     }
     let channels = u16::try_from(counted.channels).unwrap_or(0);
-    Ok((About { rate: counted.rate, channels, len }, Compressed::open(path)?))
+    Ok(About { rate: counted.rate, channels, len })
 }
 
 fn unusable(path: &Path, why: Fault) -> Error {

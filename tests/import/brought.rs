@@ -135,6 +135,29 @@ fn tables_of_opensmile_and_openface() {
     tables("openface.csv", ":AU*_r,gaze_*", &tokens, 26_000_000);
 }
 
+/// Gives pages of Ogg their checksums again: a reader sees nothing of what is in a page without.
+fn sealed(bytes: &mut [u8]) {
+    let mut at = 0;
+    while at + 27 <= bytes.len() {
+        if bytes[at..at + 4] != *b"OggS" {
+            at += 1;
+            continue;
+        }
+        let segments = usize::from(bytes[at + 26]);
+        let Some(sizes) = bytes.get(at + 27..at + 27 + segments) else { return };
+        let body: usize = sizes.iter().map(|size| usize::from(*size)).sum();
+        let end = (at + 27 + segments + body).min(bytes.len());
+        bytes[at + 22..at + 26].fill(0);
+        let sum = bytes[at..end].iter().fold(0u32, |sum, byte| {
+            (0..8).fold(sum ^ (u32::from(*byte) << 24), |sum, _| {
+                (sum << 1) ^ (if sum >> 31 == 1 { 0x04c1_1db7 } else { 0 })
+            })
+        });
+        bytes[at + 22..at + 26].copy_from_slice(&sum.to_le_bytes());
+        at = end;
+    }
+}
+
 #[test]
 fn compressed_sound() {
     let tokens: [&[u8]; 8] = [
@@ -153,6 +176,11 @@ fn compressed_sound() {
         let place = folder();
         let path = place.path().join(format!("in.{ending}"));
         let taken = hammer_at(&path, files(), &bases, &tokens, seed, |path| {
+            if ending == "ogg" {
+                let mut bytes = std::fs::read(path).unwrap();
+                sealed(&mut bytes);
+                std::fs::write(path, bytes).unwrap();
+            }
             let heard = Sound::open(path).and_then(|mut sound| {
                 let mut some = [0.0; 4096];
                 // A mutant may say that it is long: what is heard of it is bounded by what it holds.

@@ -5,7 +5,7 @@
 use crate::common::{Made, TensorFile, config, gpu};
 use crate::models::{self, Golden, close};
 use crate::text_place::Place;
-use modalign::data::{Dataset, Modality, SplitName, Standardise};
+use modalign::data::{Dataset, Modality, Normalize, SplitName, Standardise};
 use modalign::nn::Weights;
 use modalign::recipe::Config;
 use modalign::train::Session;

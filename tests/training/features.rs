@@ -5,7 +5,8 @@ use crate::{common, ran};
 use modalign::Result;
 use modalign::data::SplitName;
 use modalign::features::{
-    COLUMNS, Choice, Clip, Collection, Extractor, Features, HOP, Memory, RATE, Recording, Signal, read_labels,
+    COLUMNS, Choice, Clip, Collection, Extractor, Features, HOP, Memory, RATE, Recording, Signal,
+    read_labels,
 };
 use modalign::gpu::Family;
 use safetensors::SafeTensors;

@@ -55,7 +55,7 @@ impl Head {
     /// A column as a message names it.
     pub(super) fn column(&self, at: usize) -> String {
         match self.names().and_then(|names| names.get(at)) {
-            Some(name) => format!("column '{name}'"),
+            Some(name) => format!("column '{}'", shown(name)),
             None => format!("column {at}"),
         }
     }
@@ -163,15 +163,19 @@ impl Columns {
                         None => family == "*",
                     }));
                     if chosen.len() == before {
-                        let names = head.names().unwrap_or_default();
-                        let some = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
                         let what = match head.names() {
-                            Some(_) => format!("; its columns are {some}"),
+                            Some(names) => {
+                                let names = listed(names.iter().map(String::as_str));
+                                format!("; its columns are {names}")
+                            }
                             None => {
                                 ": its first line is of numbers, so columns go by number".into()
                             }
                         };
-                        return Err(Fault::new(format!("no column is like '{family}'{what}")));
+                        return Err(Fault::new(format!(
+                            "no column is like '{}'{what}",
+                            shown(family)
+                        )));
                     }
                 }
             }
@@ -194,8 +198,25 @@ fn place(head: &Head, name: &str) -> Result<usize, Fault> {
     };
     head.find(name).ok_or_else(|| {
         let close = crate::error::nearest(name, names.iter().map(String::as_str));
-        Fault::new(format!("no column '{name}', did you mean '{close}'?"))
+        Fault::new(format!("no column '{}', did you mean '{}'?", shown(name), shown(&close)))
     })
+}
+
+/// A name or a cell as a message may show it: a quote in a damaged table takes in the lines that follow.
+pub(super) fn shown(cell: &str) -> String {
+    cell.chars().take(40).collect::<String>().escape_debug().to_string()
+}
+
+/// Names as a message may show them.
+pub(super) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const MOST: usize = 12;
+    let mut names: Vec<String> = names.map(shown).collect();
+    if names.len() > MOST {
+        let more = names.len() - MOST;
+        names.truncate(MOST);
+        names.push(format!("… and {more} more"));
+    }
+    names.join(", ")
 }
 
 /// Whether a name is like a family's, with anything in the place of each `*`.

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::Fault;
-use super::columns::{Columns, Head};
+use super::columns::{Columns, Head, listed, shown};
 use crate::data::delimiter;
 
 /// What a table says beside its numbers.
@@ -27,9 +27,8 @@ impl Said {
     pub(super) fn notes(&self, of: &str, lines: usize) -> Vec<String> {
         let mut notes = Vec::new();
         if !self.left.is_empty() {
-            let left: Vec<&str> =
-                self.left.iter().map(|n| if n.is_empty() { "the index" } else { n }).collect();
-            notes.push(format!("{of}: {} left out: no features", left.join(", ")));
+            let left = self.left.iter().map(|n| if n.is_empty() { "the index" } else { n });
+            notes.push(format!("{of}: {} left out: no features", listed(left)));
         }
         if self.counted {
             notes.push(format!("{of}: the first line counts 0, 1, 2, …: taken for names"));
@@ -64,7 +63,7 @@ enum Lines {
 }
 
 impl Lines {
-    /// Opens a table; also whether its first line is a comment, as `numpy.savetxt` writes a header.
+    /// Opens a table, with what stands between the cells of its first line.
     fn open(path: &Path) -> Result<Lines, Fault> {
         let fail = |e: std::io::Error| Fault::new(e.to_string());
         let mut head = Vec::new();
@@ -162,11 +161,6 @@ impl Open {
             take(&self.head, &self.chosen, &place, &record)?;
         }
     }
-}
-
-/// A cell as an error may show it.
-fn shown(cell: &str) -> String {
-    cell.chars().take(40).collect::<String>().escape_debug().to_string()
 }
 
 /// The chosen columns as numbers. There may be no line below the names.

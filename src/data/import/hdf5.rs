@@ -333,7 +333,8 @@ fn named(kind: &Datatype) -> DType {
     };
     let found = match kind {
         Datatype::FixedPoint { size, byte_order, layout } => {
-            let plain = layout.bit_offset == 0 && u32::from(layout.bit_precision) == 8 * size;
+            let plain =
+                layout.bit_offset == 0 && u64::from(layout.bit_precision) == 8 * u64::from(*size);
             let kind = if layout.signed { Kind::Int } else { Kind::Uint };
             order(*byte_order)
                 .filter(|_| plain && matches!(size, 1 | 2 | 4 | 8))

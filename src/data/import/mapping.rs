@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::Fault;
 use super::budget::Budget;
+use super::columns::listed;
 use super::csv::Said;
 use super::store::Store;
 use super::table::{
@@ -313,9 +314,6 @@ fn sequences(
 fn called(said: &Said) -> String {
     match &said.names {
         None => "nothing: the first line is of numbers".into(),
-        Some(names) => {
-            let shown = names.iter().take(6).cloned().collect::<Vec<_>>().join(", ");
-            if names.len() > 6 { format!("{shown}, … ({} columns)", names.len()) } else { shown }
-        }
+        Some(names) => listed(names.iter().map(String::as_str)),
     }
 }

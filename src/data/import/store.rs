@@ -1,4 +1,4 @@
-//! Where a mapping finds its arrays: the files of a folder, or the arrays of an `.npz` archive.
+//! Where a mapping finds its arrays: the files of a folder, or the arrays of a file of several.
 
 use std::collections::BTreeMap;
 use std::fs::File;
