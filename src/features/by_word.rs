@@ -9,7 +9,9 @@
 //! which have zeros: MMSA's aligned files have one step for a token.
 
 use super::{HOP, RATE, TimedWord};
-use crate::data::{Dataset, Modality, Options, Split, SplitName, Stream, Tokenizer};
+use crate::data::{
+    AUDIO_FEATURES, Dataset, Modality, Options, Split, SplitName, Stream, Tokenizer,
+};
 use crate::error::{Error, Result};
 use crate::files;
 use safetensors::{Dtype, SafeTensors};
@@ -22,8 +24,8 @@ use std::path::Path;
 /// How a data set is brought to words.
 #[derive(Debug, Default)]
 pub struct ByWord {
-    /// Steps of a second, of streams whose file does not say it (`audio_rate` and `audio_hop` in its header,
-    /// as the features of recordings have them), or says it wrongly.
+    /// Steps of a second, of streams of which the data set does not say it (as it does of the features of
+    /// recordings; others may have `audio_rate` and `audio_hop` in the file's header), or says it wrongly.
     pub rates: BTreeMap<Modality, f64>,
     /// Cuts words into pieces: a step for each token instead of each word.
     pub tokenizer: Option<Tokenizer>,
@@ -146,7 +148,9 @@ fn kinds(set: &Dataset, how: &ByWord) -> Result<(BTreeMap<Modality, Kind>, Vec<M
             continue;
         }
         let number = |key: &str| set.metadata(&format!("{modality}_{key}"))?.parse::<f64>().ok();
-        let said = number("rate").map(|rate| rate / number("hop").unwrap_or(1.0));
+        let made = set.acoustic().filter(|_| modality == Modality::Audio);
+        let made = made.map(|made| f64::from(made.rate) / made.hop.max(1) as f64);
+        let said = made.or(number("rate").map(|rate| rate / number("hop").unwrap_or(1.0)));
         let rate = how.rates.get(&modality).copied().or(said).ok_or_else(|| {
             let detail = format!(
                 "nothing says how many steps of {modality} a second has: give --{modality}-rate (features of \
@@ -354,6 +358,13 @@ fn write(
         Err(e) if e.kind() == ErrorKind::NotFound => Map::new(),
         Err(e) => return Err(Error::io("read", &path)(e)),
     };
+    // Its features keep their names; a recording's own features would be no steps of this set, whose steps are
+    // words.
+    if let Some(made) = side.get_mut(AUDIO_FEATURES)
+        && let Some(columns) = made.get("columns").cloned()
+    {
+        *made = columns;
+    }
     for (split, rows) in rows {
         let said = |row: &Row| {
             let words: Vec<&str> = row.words.iter().map(|word| word.word.as_str()).collect();
