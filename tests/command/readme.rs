@@ -82,28 +82,7 @@ fn prepare(place: &Place) {
                 'align.weight' = [0, 1]\n";
     fs::write(place.at("plan.toml"), plan).unwrap();
 
-    fs::create_dir(place.at("clips")).unwrap();
-    let mut labels = String::from("id,label,split\n");
-    for (i, split) in ["train", "train", "valid", "test"].into_iter().enumerate() {
-        let wave = (0..8000).map(|t| (f64::from(t) * 0.05 * (i + 1) as f64).sin() * 8000.0);
-        let data: Vec<u8> = wave.flat_map(|v| (v as i16).to_le_bytes()).collect();
-        fs::write(place.at(&format!("clips/clip{i}.wav")), wav(16_000, &data)).unwrap();
-        labels += &format!("clip{i},{i},{split}\n");
-    }
-    fs::write(place.at("labels.csv"), labels).unwrap();
-}
-
-/// A wav file of one channel of 16 bits.
-fn wav(rate: u32, data: &[u8]) -> Vec<u8> {
-    let mut file = b"RIFF".to_vec();
-    file.extend((36 + data.len() as u32).to_le_bytes());
-    file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
-    file.extend(rate.to_le_bytes());
-    file.extend((2 * rate).to_le_bytes());
-    file.extend(b"\x02\0\x10\0data");
-    file.extend((data.len() as u32).to_le_bytes());
-    file.extend(data);
-    file
+    super::road::recordings(place, 22);
 }
 
 /// The lines of a document's shell blocks that are commands of ours, without what is said behind them.

@@ -33,14 +33,20 @@ fn pitch(mood: f64) -> f64 {
     300.0 * 2_f64.powf(mood / 2.0)
 }
 
-/// Videos of ten clips each in `Raw`, and two tables of them: moods from -2 to 2, and which third it is.
-fn prepare(place: &Place) {
+/// So many clips in `Raw`, of eleven videos, and two tables of them: moods from -2 to 2, and which third that
+/// is; a table of their words; and recordings that are in none.
+pub fn recordings(place: &Place, clips: usize) {
     let mut moods = "video_id,clip_id,text,label,annotation,mode\n".to_string();
     let mut kinds = "id,label,split\n".to_string();
-    for clip in 0..110_usize {
-        let (video, number) = (format!("video_{:02}", clip / 10), format!("{:04}", clip % 10));
-        let mode = ["train", "train", "train", "train", "train", "valid", "valid", "valid"];
-        let mode = mode.get(clip / 10).copied().unwrap_or("test");
+    let mut words = "id,word,start,end\n".to_string();
+    let each = clips / 11;
+    for clip in 0..clips {
+        let (video, number) = (format!("video_{:02}", clip / each), format!("{:04}", clip % each));
+        let mode = match clip / each {
+            0..5 => "train",
+            5..8 => "valid",
+            _ => "test",
+        };
         let mood = f64::from((clip * 37 % 41) as u8) / 10.0 - 2.0;
         let folder = place.at("Raw").join(&video);
         fs::create_dir_all(&folder).unwrap();
@@ -49,9 +55,13 @@ fn prepare(place: &Place) {
         writeln!(moods, "{video},{number},\"so, {word}\",{mood},{word},{mode}").unwrap();
         let kind = usize::from(mood > -0.7) + usize::from(mood > 0.7);
         writeln!(kinds, "{video}$_${number},{kind},{mode}").unwrap();
+        writeln!(words, "{video}$_${number},so,0,0.15\n{video}$_${number},{word},0.15,0.4")
+            .unwrap();
     }
     fs::write(place.at("label.csv"), moods).unwrap();
     fs::write(place.at("kinds.csv"), kinds).unwrap();
+    fs::write(place.at("words.csv"), words).unwrap();
+    tone(&place.at("new.wav"), pitch(0.4), 1000);
     tone(&place.at("high.wav"), pitch(1.8), 1001);
     tone(&place.at("low.wav"), pitch(-1.8), 1002);
 }
@@ -59,7 +69,7 @@ fn prepare(place: &Place) {
 #[test]
 fn from_a_folder_of_recordings_to_a_page() {
     let place = Place::fresh("road");
-    prepare(&place);
+    recordings(&place, 110);
     let made = place.json("features Raw --labels label.csv --out mine.safetensors --json");
     assert_eq!(made["recordings"].as_array().unwrap().len(), 110);
     let side: Value = serde_json::from_slice(&fs::read(place.at("mine.json")).unwrap()).unwrap();
@@ -82,10 +92,10 @@ fn from_a_folder_of_recordings_to_a_page() {
     assert!(run["test"]["accuracy"].as_f64().unwrap() > 0.7, "{run}");
 
     // A recording that neither has seen.
-    let said = place.json("predict --model moods --wav high.wav --wav low.wav --json");
+    let said = place.json("predict --model moods --audio high.wav --wav low.wav --json");
     let [high, low] = [0, 1].map(|row| said["rows"][row]["score"].as_f64().unwrap());
     assert!(high > 0.5 && low < -0.5, "{said}");
-    let said = place.json("predict --model kinds --wav high.wav --wav low.wav --json");
+    let said = place.json("predict --model kinds --audio high.wav --wav low.wav --json");
     let [high, low] = [0, 1].map(|row| said["rows"][row]["class"].as_str().unwrap().to_string());
     assert_eq!([high, low], ["class 2", "class 0"], "{said}");
 
