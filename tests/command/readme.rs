@@ -10,7 +10,7 @@ use std::process::Command;
 
 /// What is added to a command, by its first words, so that it is done soon; and why it would not be.
 /// Where two entries fit, the first counts.
-const SMALLER: [(&str, &str, &str); 12] = [
+const SMALLER: [(&str, &str, &str); 13] = [
     ("modalign selftest", "--quick --only trainings", "all kernels take a minute or two"),
     (
         "modalign synth",
@@ -49,6 +49,11 @@ const SMALLER: [(&str, &str, &str); 12] = [
         "modalign experiment ablation --data ravdess.safetensors",
         "--shard 1/180 --set train.max_epochs=1",
         "18 cells of 10 seeds are 180 runs",
+    ),
+    (
+        "modalign train --data own.safetensors",
+        "--max-epochs 2",
+        "it stops by itself, later; the road's own test trains to the end",
     ),
     ("modalign experiment plan.toml --list", "", "nothing is trained"),
 ];
