@@ -11,7 +11,9 @@ use crate::error::{Error, Result};
 
 #[cfg(feature = "train")]
 mod claim;
+// Arrays of numpy are read by imports alone, tensors by encoders, too.
 #[cfg(feature = "bert")]
+#[cfg_attr(not(feature = "import"), allow(dead_code))]
 pub(crate) mod pickled;
 #[cfg(feature = "train")]
 mod seal;

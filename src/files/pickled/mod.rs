@@ -31,7 +31,6 @@ impl Fault {
     }
 
     /// The same, in a field.
-    #[cfg(feature = "import")]
     pub(crate) fn within(self, place: &str) -> Fault {
         let place = match self.place.is_empty() {
             true => place.to_string(),
