@@ -28,8 +28,8 @@ pub(super) fn wanted(saved: &Saved, audio: &[PathBuf], texts: &[String]) -> Resu
     };
     let Some(made) = &card.acoustic else {
         return refused(
-            "was trained on audio that did not come from modalign features, so that nothing is known of how to \
-             make it of a recording: give a data set with --data"
+            "was trained on audio that modalign features did not make, as far as its data set says, so that nothing \
+             is known of how to make it of a recording: give a data set with --data"
                 .into(),
         );
     };

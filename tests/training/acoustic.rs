@@ -225,9 +225,10 @@ fn samples_that_overflow_are_refused_whatever_is_chosen() {
 mod command {
     use super::*;
     use crate::features::command::clips;
+    use crate::features::pcm;
     use crate::ran::{Place, fails};
     use crate::text_place;
-    use modalign::data::Dataset;
+    use modalign::data::{Dataset, Modality, SplitName};
     use serde_json::Value;
 
     /// Clips, and a table of their labels with what is said in them.
@@ -326,6 +327,18 @@ mod command {
             }
         }
 
+        // A longer recording than the model has seen is cut, as the data set's are.
+        let steps = Dataset::open(place.at("mine.safetensors")).unwrap();
+        let steps = steps.split(SplitName::Test).unwrap().stream(Modality::Audio).unwrap().steps;
+        let long = pcm(16_000, (0..48_000_u32).map(|n| 0.4 * (f64::from(n * n) / 3e6).sin()));
+        std::fs::write(place.at("long.wav"), long).unwrap();
+        let cut = format!("--features mfcc,f0,contrast,delta --max-steps {steps}");
+        place.ok(&format!("features long.wav {cut} --out long.safetensors"));
+        let by_data = rows(&place.json("predict --model run --data long.safetensors --json"));
+        let heard = place.run("predict --model run --audio long.wav --json");
+        assert!(heard.err.contains(&format!("the model reads the first {steps}")), "{}", heard.err);
+        assert_eq!(rows(&serde_json::from_str(&heard.out).unwrap())[0].1, by_data[0].1);
+
         // Other features of the same width are not taken for these.
         let other = "features new/new01.wav --features mfcc,rms,flatness,contrast,delta";
         place.ok(&format!("{other} --out other.safetensors --quiet"));
@@ -348,7 +361,7 @@ mod command {
         place.ok(&format!("{train} --set model.modalities=A --out heard"));
         place.ok(&format!("{train} --set model.modalities=V --out seen"));
         for (run, wanted) in [
-            ("heard", "was trained on audio that did not come from modalign features"),
+            ("heard", "was trained on audio that modalign features did not make"),
             ("seen", "reads no audio"),
         ] {
             let refused = place.run(&format!("predict --model {run} --audio new/new00.wav"));
