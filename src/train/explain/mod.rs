@@ -183,6 +183,9 @@ pub struct Explainer {
     embeddings: HashMap<BatchShape, (Program, Var)>,
 }
 
+/// All scores of some points, and of each part the tensor of its gradients there.
+type Said = (Vec<Vec<f32>>, Vec<Option<Vec<f32>>>);
+
 /// What is on the device for batches of so many rows.
 struct Device {
     params: Params,
@@ -413,7 +416,7 @@ impl Explainer {
         words: &mut [u32],
         parts: &[Option<Part>],
         shares: &[f64],
-    ) -> Result<(Vec<Vec<f32>>, Vec<Option<Vec<f32>>>)> {
+    ) -> Result<Said> {
         self.prepare(layout)?;
         let Device { memory, block, embedded, rows, .. } = &self.device;
         let Some((program, vars)) = self.programs.get(&layout.shape()) else {
