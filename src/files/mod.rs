@@ -114,7 +114,7 @@ fn write_regular(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -
 
 /// What a safetensors file begins with: the header's length and the header, padded to a multiple of
 /// 8. `tensors` are name, type, shape and bytes, in the order in which their values will follow.
-#[cfg(any(feature = "import", feature = "train"))]
+#[cfg(any(feature = "audio", feature = "import", feature = "train"))]
 pub(crate) fn tensor_header<'a>(
     metadata: &[(&str, String)],
     tensors: impl Iterator<Item = (&'a str, &'static str, Vec<usize>, u64)>,

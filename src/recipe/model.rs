@@ -124,7 +124,7 @@ impl Model {
         }
         let mut config = self.config;
         config.bert.half = false;
-        let shape = self.recipe.bert().map(|bert| bert.shape.clone());
+        let shape = self.recipe.bert().map(|bert| bert.shape);
         let offered = Offered {
             bert: shape.as_ref(),
             task: &self.goal.task,

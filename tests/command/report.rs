@@ -155,6 +155,7 @@ fn a_run_as_a_page() {
             "Covariances, before and after",
             "What the representations carry",
             "Hardest samples",
+            "Where scores come from",
             "To repeat this",
         ]
     );
@@ -206,6 +207,23 @@ fn what_a_run_has_not_is_said() {
         .run(&format!("report {} --out no-adapter.html --adapter nothing-of-that-name", trained()));
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     holds(&check(&read(&place().at("no-adapter.html"))), &["are left out", "Generated labels"]);
+}
+
+#[test]
+fn scores_are_explained_once_that_was_asked_for() {
+    let text = check(&read(&page("unexplained.html", plain())));
+    holds(&text, &["modalign explain --model plain --hardest 12 --save"]);
+    place().ok("explain --model plain --hardest 3 --save --quiet");
+    let html = read(&page("explained.html", plain()));
+    let text = check(&html);
+    holds(&text, &["Integrated gradients", "share of the score", "residual", place::HOSTILE]);
+    assert!(!text.contains("modalign explain --model plain"));
+    // Explanations of another state of the run are not shown as those of this one.
+    let mut kept: Value = serde_json::from_str(&read(&place().at("plain/explain.json"))).unwrap();
+    kept["epoch"] = 99.into();
+    unsealed(&place().at("plain/explain.json"), kept);
+    let text = check(&read(&page("stale.html", plain())));
+    holds(&text, &["is of another state of this run", "modalign explain --model plain"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //!
 //! The usual input u of a stream is the mean of training in each of the row's own steps, as the model reads
 //! a row that lacks the stream: zero after standardising. That of text that goes through a pretrained
-//! encoder is the same sentence with [PAD] in the place of each word piece; the path goes from one to the
+//! encoder is the same sentence with `[PAD]` in the place of each word piece; the path goes from one to the
 //! other behind the embeddings (word, position and segment, normalised), and a piece's share is the sum over
 //! its columns. What begins and ends a sentence is the same in both and has no share, and neither has padding.
 //! The usual input's score is taken a millionth of the way from it: a step of nothing but zeros is padding to
@@ -182,6 +182,9 @@ pub struct Explainer {
     programs: HashMap<BatchShape, (Program, Differentiated)>,
     embeddings: HashMap<BatchShape, (Program, Var)>,
 }
+
+/// All scores of some points, and of each part the tensor of its gradients there.
+type Said = (Vec<Vec<f32>>, Vec<Option<Vec<f32>>>);
 
 /// What is on the device for batches of so many rows.
 struct Device {
@@ -413,7 +416,7 @@ impl Explainer {
         words: &mut [u32],
         parts: &[Option<Part>],
         shares: &[f64],
-    ) -> Result<(Vec<Vec<f32>>, Vec<Option<Vec<f32>>>)> {
+    ) -> Result<Said> {
         self.prepare(layout)?;
         let Device { memory, block, embedded, rows, .. } = &self.device;
         let Some((program, vars)) = self.programs.get(&layout.shape()) else {

@@ -90,9 +90,12 @@ impl Integral {
 struct Piece {
     ends: [f64; 2],
     scores: [f64; 2],
-    gradients: Vec<Vec<f32>>,
+    gradients: Gradients,
     residual: f64,
 }
+
+/// Of each part the integral of its gradient.
+type Gradients = Vec<Vec<f32>>;
 
 /// A point to ask about: an end, or a node of a piece with its weight.
 type Point = (f64, Option<(usize, f64)>);
@@ -144,12 +147,7 @@ pub(super) fn integral(
 }
 
 impl Piece {
-    fn new(
-        parts: &[Option<Part>],
-        ends: [f64; 2],
-        scores: [f64; 2],
-        gradients: Vec<Vec<f32>>,
-    ) -> Self {
+    fn new(parts: &[Option<Part>], ends: [f64; 2], scores: [f64; 2], gradients: Gradients) -> Self {
         let sums = parts.iter().zip(&gradients).map(|(part, gradient)| {
             let gradient = gradient.iter().map(|g| f64::from(*g));
             part.as_ref().map_or(0.0, |part| part.attributions(gradient).sum())
@@ -166,7 +164,7 @@ fn asked(
     (ends, pieces): (&[f64], &[[f64; 2]]),
     ask: &mut dyn FnMut(&[f64]) -> Result<Answer>,
     points: &mut usize,
-) -> Result<(Vec<f64>, Vec<Vec<Vec<f32>>>)> {
+) -> Result<(Vec<f64>, Vec<Gradients>)> {
     let mut all: Vec<Point> = ends.iter().map(|end| (*end, None)).collect();
     for (i, [from, to]) in pieces.iter().enumerate() {
         let width = to - from;
@@ -174,7 +172,7 @@ fn asked(
     }
     *points += all.len();
     let none = || parts.iter().map(|part| vec![0.0; part.as_ref().map_or(0, |p| p.own.len())]);
-    let mut sums: Vec<Vec<Vec<f32>>> = pieces.iter().map(|_| none().collect()).collect();
+    let mut sums: Vec<Gradients> = pieces.iter().map(|_| none().collect()).collect();
     let mut scores = Vec::with_capacity(ends.len());
     for pass in all.chunks(rows) {
         let shares: Vec<f64> = pass.iter().map(|(share, _)| *share).collect();
