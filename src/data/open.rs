@@ -543,7 +543,10 @@ mod tests {
         let file = small().f32("train.regression_labels", &[3], [0.0, f32::NAN, 0.0]);
         refused(&file.save(), &["train.regression_labels, row 1 is NaN"]);
         let file = small().f32("train.regression_labels", &[3], [0.0, 3.0, -3.5]);
-        refused(&file.save(), &["row 2 is -3.5, outside -3..=3"]);
+        refused(
+            &file.save(),
+            &["1 of ", "outside -3..=3, the farthest in train.regression_labels, row 2: -3.5"],
+        );
         let file = small().i32("train.class_labels", &[3], &[0, 1, -1]);
         refused(&file.save(), &["train.class_labels, row 2 is -1"]);
     }
@@ -590,6 +593,6 @@ mod tests {
         let file = small().save();
         let options = Options { label_range: 1.0, ..Options::default() };
         let error = Dataset::open_with(file.path(), &options).unwrap_err().to_string();
-        assert!(error.contains("row 2 is 2, outside -1..=1"), "{error}");
+        assert!(error.contains("outside -1..=1") && error.contains("row 2: 2;"), "{error}");
     }
 }

@@ -63,7 +63,7 @@ fn wild_values_are_named_and_a_robust_scale_bears_them() {
     let ((flat, warned), (robust, calm)) = (on("true"), on("robust"));
     assert!(robust > 0.85 && flat < robust - 0.2, "{flat} {robust}");
     assert!(warned.contains("train.normalize=robust"), "{warned}");
-    assert!(!calm.contains("warning"), "{calm}");
+    assert!(!calm.contains("train.normalize"), "{calm}");
     // A trained run scales new data by what it kept.
     let kept = std::fs::read_to_string(place().at("wild-robust/config.toml")).unwrap();
     assert!(kept.contains("normalize = \"robust\""), "{kept}");
@@ -180,7 +180,7 @@ fn sentences_that_are_cut_are_counted() {
     let mut predict = place().command("predict --model spoken --data spoken.safetensors");
     let ran: Ran = predict.output().unwrap().into();
     assert!(ran.err.contains("8 of 8 rows of test"), "{}", ran.err);
-    let mut predict = place().command("predict --model spoken --text short --text");
+    let mut predict = place().command("predict --model spoken --text kind --text");
     let ran: Ran = predict.arg("one two three four five six").output().unwrap().into();
     assert!(ran.err.contains("1 of 2 sentences are cut to 4 tokens"), "{}", ran.err);
     let inspect = "inspect spoken.safetensors --bert speaker --set bert.max_tokens=4";

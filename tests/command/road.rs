@@ -50,7 +50,9 @@ pub fn recordings(place: &Place, clips: usize) {
         let mood = f64::from((clip * 37 % 41) as u8) / 10.0 - 2.0;
         let folder = place.at("Raw").join(&video);
         fs::create_dir_all(&folder).unwrap();
-        tone(&folder.join(format!("{number}.wav")), pitch(mood), clip as u64);
+        // Nobody speaks just so high as the mood is: a feature that is the label would be pointed at.
+        let other = 0.7 * f64::from(modalign::ops::random(5000 + clip as u64, 1)[0]);
+        tone(&folder.join(format!("{number}.wav")), pitch(mood + other), clip as u64);
         let word = if mood < 0.0 { "Negative" } else { "Positive" };
         writeln!(moods, "{video},{number},\"so, {word}\",{mood},{word},{mode}").unwrap();
         let kind = usize::from(mood > -0.7) + usize::from(mood > 0.7);
@@ -89,7 +91,7 @@ fn from_a_folder_of_recordings_to_a_page() {
     place.ok("features Raw --labels kinds.csv --out kinds.safetensors --quiet");
     let run =
         place.json(&format!("train --data kinds.safetensors --model lf_dnn --out kinds {train}"));
-    assert!(run["test"]["accuracy"].as_f64().unwrap() > 0.7, "{run}");
+    assert!(run["test"]["accuracy"].as_f64().unwrap() > 0.6, "{run}");
 
     // A recording that neither has seen.
     let said = place.json("predict --model moods --audio high.wav --wav low.wav --json");
