@@ -142,6 +142,14 @@ fn bucket(steps: i64, buckets: usize) -> usize {
     if steps > 0 { half + within } else { within }
 }
 
+/// The distance from which on all up to `farthest` are of the same bucket, before a query and behind it:
+/// attention takes what is beyond for that, and the gradient goes through the distances one by one.
+fn reach(farthest: usize, buckets: usize) -> i64 {
+    let pair = |steps: i64| (bucket(-steps, buckets), bucket(steps, buckets));
+    let farthest = farthest as i64;
+    (1..farthest).find(|steps| pair(*steps) == pair(farthest)).unwrap_or(farthest)
+}
+
 impl Bert {
     /// An encoder of these sizes whose every part is trained, in the group `bert`, without dropout;
     /// names have no prefix.
@@ -340,13 +348,13 @@ impl Bert {
         self.shape.buckets == 0 && self.shape.hidden.is_multiple_of(crate::plan::ALIGN_WORDS)
     }
 
-    /// The bias of the scores by distance, `[2 r + 1, heads]`, up to the farthest that there is.
+    /// The bias of the scores by distance, `[2 r + 1, heads]`, up to where all farther ones are alike.
     fn bias(&self, tape: &mut Tape, params: &Params) -> Result<Option<Var>> {
         let BertShape { buckets, .. } = self.shape;
         if buckets == 0 {
             return Ok(None);
         }
-        let reach = self.shape.tokens().saturating_sub(1) as i64;
+        let reach = reach(self.shape.tokens().saturating_sub(1), buckets);
         let ids: Vec<u32> = (-reach..=reach).map(|steps| bucket(steps, buckets) as u32).collect();
         let rows = tape.rows("buckets", &ids, buckets)?;
         let table = params.var(tape, &self.name(BIAS))?;
@@ -491,7 +499,7 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
-    use super::bucket;
+    use super::{bucket, reach};
 
     #[test]
     fn distances_have_the_buckets_of_t5() {
@@ -503,5 +511,6 @@ mod tests {
             assert_eq!(of(1 - first), 7 + i, "before {first}");
         }
         assert_eq!((of(1), of(-511), of(511)), (17, 15, 31));
+        assert_eq!([511, 91, 90, 20, 0].map(|farthest| reach(farthest, 32)), [91, 91, 64, 16, 0]);
     }
 }
