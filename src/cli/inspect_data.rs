@@ -64,11 +64,17 @@ fn far_off(survey: &Survey) -> Vec<String> {
         let mut rows: Vec<usize> = s.outliers.iter().flat_map(|o| o.rows.iter().copied()).collect();
         rows.sort_unstable();
         rows.dedup();
+        let advice = match s.modality {
+            // It is read as it is.
+            Modality::Text => "Where they are no measurements, set them to 0",
+            _ => {
+                "Standardising by mean and deviation makes the others of a feature alike: set them to 0 where \
+                 they are no measurements, or train with --set train.normalize=robust"
+            }
+        };
         Some(format!(
             "{}.{}: {} of {} features ({}) have values thousands of deviations off, in rows such as {}; the \
-             farthest is {:e} in row {} of feature {}. Standardising by mean and deviation makes the others \
-             of a feature alike: set them to 0 where they are no measurements, or train with --set \
-             train.normalize=robust",
+             farthest is {:e} in row {} of feature {}. {advice}",
             s.split,
             s.modality,
             features.len(),
@@ -76,7 +82,7 @@ fn far_off(survey: &Survey) -> Vec<String> {
             ranges(&features),
             ranges(&rows),
             first.value,
-            first.rows.first().copied().unwrap_or_default(),
+            first.row,
             first.feature
         ))
     };

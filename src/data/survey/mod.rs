@@ -56,6 +56,8 @@ pub struct Outlier {
     pub feature: usize,
     /// The value that is the farthest from the median.
     pub value: f32,
+    /// The sample that has it.
+    pub row: usize,
     /// How far, in deviations told by the quartiles.
     pub deviations: f64,
     /// The samples that have such values, the first few.
@@ -178,7 +180,7 @@ fn outliers(stream: &Stream<'_>, low: &[f32], high: &[f32]) -> Result<Vec<Outlie
         if down.max(up) > FAR {
             let value = if down > up { low[k] } else { high[k] };
             let (deviations, rows) = (down.max(up), Vec::new());
-            found.push(Outlier { feature: k, value, deviations, rows, count: 0 });
+            found.push(Outlier { feature: k, value, row: 0, deviations, rows, count: 0 });
         }
     }
     if found.is_empty() {
@@ -188,8 +190,11 @@ fn outliers(stream: &Stream<'_>, low: &[f32], high: &[f32]) -> Result<Vec<Outlie
         let values = stream.values(row)?;
         let valid = &values[..stream.len(row) * stream.dim];
         for one in &mut found {
-            let mut own = valid.iter().skip(one.feature).step_by(stream.dim);
-            if own.any(|x| far(one.feature, *x) > FAR) {
+            let own = || valid.iter().skip(one.feature).step_by(stream.dim);
+            if own().any(|x| *x == one.value) {
+                one.row = row;
+            }
+            if own().any(|x| far(one.feature, *x) > FAR) {
                 one.count += 1;
                 if one.rows.len() < NAMED {
                     one.rows.push(row);
