@@ -195,7 +195,7 @@ impl Metrics {
     pub fn heads(&self) -> Vec<(&'static str, f64)> {
         let pairs = [["MAE", "Corr"], ["accuracy", "f1_macro"], ["f1", "weighted_accuracy"]];
         let there = |name: &&str| self.get(name).is_some();
-        let whole = pairs.into_iter().find(|pair| pair.iter().all(|name| there(name)));
+        let whole = pairs.into_iter().find(|pair| pair.iter().all(there));
         let own = whole.or_else(|| pairs.into_iter().find(|pair| there(&pair[0])));
         let own = own.unwrap_or_default();
         own.into_iter().filter_map(|name| Some((name, self.get(name)?))).collect()
