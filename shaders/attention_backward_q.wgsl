@@ -43,7 +43,7 @@
 #import attention_bias
 #endif
 
-// The same of OUT and of DOUT.
+// The same of OUT.
 fn out_quad(at: u32, v: u32) -> vec4<f32> {
 #if WIDTH
     let e = 4u * v;
@@ -57,18 +57,7 @@ fn out_quad(at: u32, v: u32) -> vec4<f32> {
 #endif
 }
 
-fn dout_quad(at: u32, v: u32) -> vec4<f32> {
-#if WIDTH
-    let e = 4u * v;
-    return vec4<f32>(
-        DOUT[at + e],
-        select(0.0, DOUT[at + min(e + 1u, HW - 1u)], e + 1u < HW),
-        select(0.0, DOUT[at + min(e + 2u, HW - 1u)], e + 2u < HW),
-        select(0.0, DOUT[at + min(e + 3u, HW - 1u)], e + 3u < HW));
-#else
-    return DOUT[at + v];
-#endif
-}
+#import attention_dout
 
 // Stores quad v of the head that begins at `at`, or adds it to what is there.
 fn put(at: u32, v: u32, value: vec4<f32>) {

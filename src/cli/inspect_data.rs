@@ -26,18 +26,15 @@ fn beyond(data: &Dataset, range: f64) -> Option<String> {
     if !data.task().one_number() {
         return None;
     }
-    let labels = data.splits().filter_map(Split::labels).flatten();
-    let all: Vec<f64> = labels.map(|l| f64::from(l.abs())).collect();
-    let most = all.iter().copied().fold(0.0, f64::max);
-    let beyond = all.iter().filter(|l| **l > range + 1e-6).count();
-    (beyond > 0).then(|| {
-        format!(
-            "{beyond} of {} labels are beyond ±{range}, which the settings have, and go up to {most}: choose \
-             another --preset, rescale them, or train with --set data.label_range={} or --clip-labels",
-            all.len(),
-            most.ceil()
-        )
-    })
+    let found = data.labels_beyond(range)?;
+    let most = found.farthest.2.abs();
+    Some(format!(
+        "{} of {} labels are beyond ±{range}, which the settings have, and go up to {most}: choose another \
+         --preset, rescale them, or train with --set data.label_range={} or --clip-labels",
+        found.count,
+        found.of,
+        most.ceil()
+    ))
 }
 
 /// Numbers out of all proportion, which standardising flattens the rest for, or training overflows by.

@@ -15,6 +15,35 @@ pub(super) type Numbers = (Option<Vec<f32>>, Option<Table<f32>>);
 /// A class of each row, or several labels that it has or not.
 pub(super) type Classes = (Option<Vec<u32>>, Option<Table<u32>>);
 
+/// Labels that are numbers and lie beyond a range.
+pub(crate) struct Beyond {
+    /// How many.
+    pub(crate) count: usize,
+    /// Of how many.
+    pub(crate) of: usize,
+    /// The one that is the farthest from 0: its split, row and value.
+    pub(crate) farthest: (SplitName, usize, f32),
+}
+
+impl Dataset {
+    /// The labels of all splits beyond ±`range`; nothing where there are none.
+    pub(crate) fn labels_beyond(&self, range: f64) -> Option<Beyond> {
+        let (mut of, mut count, mut farthest) = (0, 0, None::<(SplitName, usize, f32)>);
+        for split in self.splits() {
+            let labels = split.labels().unwrap_or_default();
+            of += labels.len();
+            let outside = |label: &f32| f64::from(label.abs()) > range + 1e-6;
+            for (row, label) in labels.iter().enumerate().filter(|(_, label)| outside(label)) {
+                count += 1;
+                if farthest.is_none_or(|(.., most)| label.abs() > most.abs()) {
+                    farthest = Some((split.name(), row, *label));
+                }
+            }
+        }
+        farthest.map(|farthest| Beyond { count, of, farthest })
+    }
+}
+
 /// Checks that the numbers of all rows are what the settings say that they are, or makes them so where that
 /// is wanted.
 ///
@@ -22,22 +51,11 @@ pub(super) type Classes = (Option<Vec<u32>>, Option<Table<u32>>);
 /// [`Error::Data`], once for all labels beyond the range: how many, the largest, what to do.
 pub(super) fn in_range(data: &mut Dataset, options: &Options) -> Result<()> {
     let range = options.label_range;
-    let outside = |label: f32| f64::from(label.abs()) > f64::from(range) + 1e-6;
-    let (mut all, mut beyond, mut farthest) = (0, 0, None::<(SplitName, usize, f32)>);
-    for split in data.splits() {
-        let labels = split.labels().unwrap_or_default();
-        all += labels.len();
-        for (row, label) in labels.iter().enumerate().filter(|(_, label)| outside(**label)) {
-            beyond += 1;
-            if farthest.is_none_or(|(.., most)| label.abs() > most.abs()) {
-                farthest = Some((split.name(), row, *label));
-            }
-        }
-    }
-    let Some((split, row, label)) = farthest else { return Ok(()) };
+    let Some(found) = data.labels_beyond(range.into()) else { return Ok(()) };
+    let Beyond { count, of, farthest: (split, row, label) } = found;
     if options.clip_labels {
         log::warn!(
-            "{beyond} of {all} labels are beyond ±{range} and taken for that (the farthest, {split} row {row}, \
+            "{count} of {of} labels are beyond ±{range} and taken for that (the farthest, {split} row {row}, \
              is {label})"
         );
         for labels in data.splits.iter_mut().flatten().filter_map(|split| split.labels.as_mut()) {
@@ -48,7 +66,7 @@ pub(super) fn in_range(data: &mut Dataset, options: &Options) -> Result<()> {
     Err(Error::data(
         data.path(),
         format!(
-            "{beyond} of {all} labels are outside -{range}..={range}, the farthest in \
+            "{count} of {of} labels are outside -{range}..={range}, the farthest in \
              {split}.regression_labels, row {row}: {label}; rescale the labels, allow for them with --set \
              data.label_range={}, or take them for ±{range} with --set data.clip_labels=true",
             label.abs().ceil()

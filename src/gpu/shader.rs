@@ -19,6 +19,7 @@ const SHARED: &[(&str, &str)] = &[
     ("activation", include_str!("../../shaders/shared/activation.wgsl")),
     ("attention", include_str!("../../shaders/shared/attention.wgsl")),
     ("attention_bias", include_str!("../../shaders/shared/attention_bias.wgsl")),
+    ("attention_dout", include_str!("../../shaders/shared/attention_dout.wgsl")),
     ("attention_keys", include_str!("../../shaders/shared/attention_keys.wgsl")),
     ("attention_padded", include_str!("../../shaders/shared/attention_padded.wgsl")),
     ("attention_quads", include_str!("../../shaders/shared/attention_quads.wgsl")),

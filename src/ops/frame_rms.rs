@@ -6,18 +6,18 @@ use crate::gpu::{Defines, Family};
 use crate::plan::{Binding, Case, Kernel, Launch, grid};
 use crate::tape::{Tape, Var};
 
+/// Words that frames read of their signal, where the words of a call begin as [`Framing`] has them: the frames
+/// overlap, or leave gaps.
+pub(super) fn frames_read(p: &[u32], _: &Defines, len: u64) -> [u64; 2] {
+    let span = u64::from(p[0] - 1) * u64::from(p[2].min(p[3])) + u64::from(p[3]);
+    [span.min(len), 0]
+}
+
 /// Root mean square of each frame; see `shaders/frame_rms.wgsl`.
 pub static FRAME_RMS: Kernel = Kernel {
     name: "frame_rms",
     source: include_str!("../../shaders/frame_rms.wgsl"),
-    bindings: &[
-        // The frames overlap, or leave gaps.
-        Binding::read("X").part(|p, _, len| {
-            let span = u64::from(p[0] - 1) * u64::from(p[2].min(p[3])) + u64::from(p[3]);
-            [span.min(len), 0]
-        }),
-        Binding::write("Y"),
-    ],
+    bindings: &[Binding::read("X").part(frames_read), Binding::write("Y")],
     step: false,
     launch: |family, words, _| {
         // How a frame is summed must not depend on how many there are.

@@ -1,7 +1,7 @@
 //! The pitch of overlapping frames of a signal, after YIN (de Cheveigné and Kawahara, 2002). Signals are
 //! inputs, so there is no gradient.
 
-use super::frame_rms::Framing;
+use super::frame_rms::{Framing, frames_read};
 use super::{random, sizes};
 use crate::error::{Error, Result};
 use crate::gpu::{Defines, Family};
@@ -13,14 +13,7 @@ use std::f32::consts::TAU;
 pub static YIN: Kernel = Kernel {
     name: "yin",
     source: include_str!("../../shaders/yin.wgsl"),
-    bindings: &[
-        // The frames overlap, or leave gaps.
-        Binding::read("X").part(|p, _, len| {
-            let span = u64::from(p[0] - 1) * u64::from(p[2].min(p[3])) + u64::from(p[3]);
-            [span.min(len), 0]
-        }),
-        Binding::write("Y"),
-    ],
+    bindings: &[Binding::read("X").part(frames_read), Binding::write("Y")],
     step: false,
     launch: |family, words, defines| {
         let wg = match family {
