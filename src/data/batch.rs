@@ -64,6 +64,8 @@ pub struct Reads {
     pub tokens: Option<Tables>,
     /// Modalities whose own labels it learns, as people gave them of each by itself.
     pub unimodal: Vec<Modality>,
+    /// Modalities of which it has to know which rows have them.
+    pub presence: Vec<Modality>,
 }
 
 impl Reads {
@@ -134,6 +136,8 @@ pub struct Layout {
     /// f32 `[batch]` for each of these: what people said of the row by that modality alone; zero where the
     /// split has no such labels.
     pub unimodal: Vec<(Modality, usize)>,
+    /// f32 `[batch]` for each of these: 1 where a row has the modality, 0 where it lacks it.
+    pub presence: Vec<(Modality, usize)>,
     /// Size of the block in words, a multiple of 64.
     pub words: usize,
     /// Rows.
@@ -183,16 +187,32 @@ impl Layout {
         });
         let targets_at = place(batch * target_width);
         let rows_at = place(batch);
-        let unimodal = Vec::new();
-        Layout { streams, tokens, targets_at, target_width, rows_at, unimodal, words: end, batch }
+        let (unimodal, presence) = (Vec::new(), Vec::new());
+        let words = end;
+        Layout {
+            streams,
+            tokens,
+            targets_at,
+            target_width,
+            rows_at,
+            unimodal,
+            presence,
+            words,
+            batch,
+        }
     }
 
-    /// The same with room for the labels of each of these modalities.
-    pub(crate) fn and_unimodal(mut self, modalities: &[Modality]) -> Layout {
-        for modality in modalities {
-            self.unimodal.push((*modality, self.words));
-            self.words = (self.words + self.batch).next_multiple_of(64);
-        }
+    /// The same with room for what is read of rows beside streams, tokens and targets.
+    pub(crate) fn and(mut self, reads: &Reads) -> Layout {
+        let mut end = self.words;
+        let mut place = |modality: &Modality| {
+            let at = end;
+            end = (at + self.batch).next_multiple_of(64);
+            (*modality, at)
+        };
+        self.unimodal = reads.unimodal.iter().map(&mut place).collect();
+        self.presence = reads.presence.iter().map(&mut place).collect();
+        self.words = end;
         self
     }
 
@@ -202,7 +222,7 @@ impl Layout {
         specs.iter_mut().zip(&shape.steps).for_each(|(spec, steps)| spec.steps = *steps);
         let layout =
             Layout::with_targets(shape.rows, &specs, reads.tokens(shape.tokens), target_width);
-        layout.and_unimodal(&reads.unimodal)
+        layout.and(reads)
     }
 
     /// What a plan for it depends on.
@@ -264,6 +284,12 @@ pub fn fill(
         let labels = split.unimodal_labels(*modality).unwrap_or_default();
         for (word, row) in out[*at..].iter_mut().zip(rows) {
             *word = labels.get(*row as usize).copied().unwrap_or_default().to_bits();
+        }
+    }
+    for (modality, at) in &layout.presence {
+        let known = split.has(*modality);
+        for (word, row) in out[*at..].iter_mut().zip(rows) {
+            *word = f32::from(known && !split.missing(*modality, *row as usize)).to_bits();
         }
     }
     let targets = split.targets();

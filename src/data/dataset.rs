@@ -113,18 +113,20 @@ impl Dataset {
 
     /// The same data with its text as tokens.
     pub fn with_text(self, mut text: Text) -> Dataset {
-        for split in self.splits() {
-            if split.missing_rows(Modality::Text) > 0 {
-                // Of a sentence of which nothing is known, its two ends.
-                let kept = text.tokens.keep(split.name(), |row, tokens| {
-                    let lacks = split.missing(Modality::Text, row);
-                    (0..tokens).filter(|i| !lacks || *i == 0 || *i + 1 == tokens).collect()
-                });
-                debug_assert!(kept.is_ok(), "tokens that were there once can be again");
-            }
-        }
+        self.without_lacking(&mut text);
         let tokens_digest = Some(text.tokens.digest.clone());
         Dataset { text: Some(Arc::new(text)), tokens_digest, ..self }
+    }
+
+    /// Leaves of the sentences of rows that lack the text, of which nothing is known, their two ends.
+    pub(super) fn without_lacking(&self, text: &mut Text) {
+        for split in self.splits().filter(|split| split.missing_rows(Modality::Text) > 0) {
+            let kept = text.tokens.keep(split.name(), |row, tokens| {
+                let lacks = split.missing(Modality::Text, row);
+                (0..tokens).filter(|i| !lacks || *i == 0 || *i + 1 == tokens).collect()
+            });
+            debug_assert!(kept.is_ok(), "tokens that were there once can be again");
+        }
     }
 
     /// SHA-256 of the text's tokens, where it was tokenised.
@@ -382,7 +384,13 @@ impl Split {
         })
     }
 
-    /// Whether the file says that a row lacks a modality.
+    /// Whether there is anything of a modality: features, or token ids or sentences of the text.
+    pub fn has(&self, modality: Modality) -> bool {
+        let text = || self.text_bert.is_some() || self.raw_text.is_some();
+        self.streams.contains_key(&modality) || (modality == Modality::Text && text())
+    }
+
+    /// Whether a row lacks a modality, as the file says or [`Lacking`](super::Lacking) has made it.
     pub fn missing(&self, modality: Modality, row: usize) -> bool {
         let rows = self.missing.get(&modality);
         rows.is_some_and(|rows| rows.get(row).copied().unwrap_or_default())

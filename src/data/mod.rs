@@ -16,7 +16,8 @@ pub mod folds;
 pub mod groups;
 #[cfg(feature = "import")]
 pub mod import;
-pub mod loader;
+pub mod lacking;
+mod loader;
 mod modality;
 pub mod normalize;
 mod open;
@@ -48,6 +49,7 @@ pub use folds::{FEWEST_FOLDS, Fold, Folded, Folds};
 pub use groups::Group;
 #[cfg(any(feature = "import", feature = "audio"))]
 pub(crate) use groups::clip_id;
+pub use lacking::Lacking;
 pub use loader::{Batch, Loader};
 pub use modality::{Modality, StreamName, listed, shortened};
 pub use normalize::{FeatureStats, Normalize, Standardise};

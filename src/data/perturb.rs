@@ -1,7 +1,8 @@
-//! What can go wrong with a modality between training and use: a camera that is off, a noisy
-//! microphone, a recording that breaks off.
+//! What can go wrong with modalities between training and use: a camera that is off, a noisy microphone, a
+//! recording that breaks off, rows of which only a part was recorded.
 
 use super::batch::{Layout, StreamLayout};
+use super::lacking::taken;
 use super::normalize::FeatureStats;
 use super::tokens::Tokenised;
 use super::{Modality, SplitName, Standardise};
@@ -22,101 +23,165 @@ pub enum Damage {
     Noise(f64),
     /// The second half is missing.
     Truncated,
+    /// All others are dropped.
+    Alone,
+    /// Of each row each modality is dropped with this chance, but never all.
+    Missing(f64),
 }
 
-/// Damage to one modality.
+/// Damage to one modality, or to any.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Perturbation {
-    /// Whose.
-    pub modality: Modality,
+    /// Whose; none where it is any.
+    pub modality: Option<Modality>,
     /// What.
     pub damage: Damage,
 }
 
 impl std::fmt::Display for Perturbation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let modality = self.modality;
+        let modality = self.modality.map_or("any", Modality::name);
         match self.damage {
             Damage::Dropped => write!(f, "{modality} dropped"),
             Damage::Noise(level) => write!(f, "{modality} noise {level}"),
             Damage::Truncated => write!(f, "{modality} truncated"),
+            Damage::Alone => write!(f, "{modality} alone"),
+            Damage::Missing(rate) => write!(f, "{modality} missing {:.0} %", 100.0 * rate),
         }
     }
 }
 
 impl Perturbation {
+    /// Of one modality.
+    pub fn of(modality: Modality, damage: Damage) -> Self {
+        Perturbation { modality: Some(modality), damage }
+    }
+
+    /// Of every modality at such a rate; see [`Damage::Missing`].
+    pub fn missing(rate: f64) -> Self {
+        Perturbation { modality: None, damage: Damage::Missing(rate) }
+    }
+
     /// A generator for one row, whatever batch it comes in.
     fn rng(&self, row: usize) -> Rng {
-        Rng::keyed(&[0x9e27_0b5e, self.modality.key(), row as u64])
+        Rng::keyed(&[0x9e27_0b5e, self.modality.map_or(u64::MAX, Modality::key), row as u64])
+    }
+
+    /// Which of `all` that a model reads a row loses altogether.
+    fn gone(&self, row: usize, all: &[Modality]) -> Vec<Modality> {
+        let own = |m: &&Modality| Some(**m) == self.modality;
+        match self.damage {
+            Damage::Dropped => all.iter().filter(own).copied().collect(),
+            Damage::Alone => all.iter().filter(|m| !own(m)).copied().collect(),
+            Damage::Missing(rate) => {
+                let mut rng = self.rng(row);
+                taken(rate, all.iter().map(|m| (rng.uniform(), *m)).collect()).collect()
+            }
+            Damage::Noise(_) | Damage::Truncated => Vec::new(),
+        }
     }
 
     /// Whether a block has this modality as a stream of features, and enough of it to damage.
     pub fn applies(&self, layout: &Layout) -> bool {
-        let stream = layout.streams.iter().find(|s| s.modality == self.modality);
+        let stream = layout.streams.iter().find(|s| Some(s.modality) == self.modality);
         stream.is_some_and(|s| self.damage != Damage::Truncated || s.steps > 1)
     }
 
-    /// Damages the features of a filled block. `stats` are the training statistics of the modality
-    /// as the file has it, and `standardise` says which modalities a block holds standardised.
-    pub fn apply(
+    /// Damages the features of a filled block for a model that reads `all`. `stats` has of a modality the
+    /// training statistics as the file has it, and `standardise` says which modalities a block holds
+    /// standardised.
+    pub fn apply<'a>(
         &self,
+        all: &[Modality],
         layout: &Layout,
         standardise: Option<&Standardise>,
-        stats: &FeatureStats,
+        stats: impl Fn(Modality) -> Option<&'a FeatureStats>,
         words: &mut [u32],
     ) {
-        let Some(place) = layout.streams.iter().find(|s| s.modality == self.modality) else {
-            return;
-        };
-        let standard = standardise.is_some_and(|s| s.stats(self.modality).is_some());
-        // What a value of the block is in training: its mean and its deviation.
-        let usual = |d: usize| if standard { (0.0, 1.0) } else { (stats.mean[d], stats.std[d]) };
-        for i in 0..layout.batch {
-            let row = words[layout.rows_at + i] as usize;
-            let valid = place.lengths_at.map_or(place.steps, |at| words[at + i] as usize);
-            let values = place.values_at + i * place.steps * place.width;
-            let mut left = valid;
-            match self.damage {
-                Damage::Dropped => {
-                    left = if place.lengths_at.is_some() { 1 } else { valid };
-                    for (step, d) in cells(place, left) {
-                        words[values + step * place.width + d] = usual(d).0.to_bits();
-                    }
-                }
-                Damage::Noise(level) => {
-                    let mut rng = self.rng(row);
-                    for (step, d) in cells(place, valid) {
-                        let word = &mut words[values + step * place.width + d];
-                        let noise = level as f32 * usual(d).1 * rng.normal() as f32;
-                        *word = (f32::from_bits(*word) + noise).to_bits();
-                    }
-                }
-                Damage::Truncated => left = valid.div_ceil(2),
+        let rows = &words[layout.rows_at..][..layout.batch];
+        let gone: Vec<Vec<Modality>> =
+            rows.iter().map(|row| self.gone(*row as usize, all)).collect();
+        for place in &layout.streams {
+            let touched = |i: usize| gone[i].contains(&place.modality);
+            let own = Some(place.modality) == self.modality;
+            let Some(stats) = stats(place.modality) else { continue };
+            let standard = standardise.is_some_and(|s| s.stats(place.modality).is_some());
+            // What a value of the block is in training: its mean and its deviation.
+            let usual =
+                |d: usize| if standard { (0.0, 1.0) } else { (stats.mean[d], stats.std[d]) };
+            for i in (0..layout.batch).filter(|i| own || touched(*i)) {
+                let damage = if touched(i) { Damage::Dropped } else { self.damage };
+                self.damage_row((layout, place), i, damage, usual, words);
             }
-            words[values + left * place.width..values + valid * place.width].fill(0);
-            if let Some(at) = place.lengths_at {
-                words[at + i] = left as u32;
-            }
+        }
+        for (modality, at) in &layout.presence {
+            let lost = (0..layout.batch).filter(|i| gone[*i].contains(modality));
+            lost.for_each(|i| words[at + i] = 0.0_f32.to_bits());
         }
     }
 
-    /// The tokens of a split with this damage; other splits as they are.
+    /// Damages row `i` of a stream of a block.
+    fn damage_row(
+        &self,
+        (layout, place): (&Layout, &StreamLayout),
+        i: usize,
+        damage: Damage,
+        usual: impl Fn(usize) -> (f32, f32),
+        words: &mut [u32],
+    ) {
+        let row = words[layout.rows_at + i] as usize;
+        let valid = place.lengths_at.map_or(place.steps, |at| words[at + i] as usize);
+        let values = place.values_at + i * place.steps * place.width;
+        let mut left = valid;
+        match damage {
+            Damage::Dropped => {
+                left = if place.lengths_at.is_some() { 1 } else { valid };
+                for (step, d) in cells(place, left) {
+                    words[values + step * place.width + d] = usual(d).0.to_bits();
+                }
+            }
+            Damage::Noise(level) => {
+                let mut rng = self.rng(row);
+                for (step, d) in cells(place, valid) {
+                    let word = &mut words[values + step * place.width + d];
+                    let noise = level as f32 * usual(d).1 * rng.normal() as f32;
+                    *word = (f32::from_bits(*word) + noise).to_bits();
+                }
+            }
+            Damage::Truncated => left = valid.div_ceil(2),
+            Damage::Alone | Damage::Missing(_) => {}
+        }
+        words[values + left * place.width..values + valid * place.width].fill(0);
+        if let Some(at) = place.lengths_at {
+            words[at + i] = left as u32;
+        }
+    }
+
+    /// The tokens of a split with this damage, for a model that reads `all`; other splits as they are.
     ///
     /// # Errors
     /// None for tokens that were read.
-    pub fn of_tokens(&self, tokens: &Tokenised, split: SplitName) -> Result<Tokenised> {
+    pub fn of_tokens(
+        &self,
+        all: &[Modality],
+        tokens: &Tokenised,
+        split: SplitName,
+    ) -> Result<Tokenised> {
         let mut damaged = tokens.clone();
         damaged.keep(split, |row, tokens| {
             let mut rng = self.rng(row);
             let last = tokens - 1;
             let half = 1 + last.saturating_sub(1).div_ceil(2);
+            let gone = self.gone(row, all).contains(&Modality::Text);
+            let own = self.modality == Some(Modality::Text);
             let mut keep = |i: usize| {
                 let end = i == 0 || i == last;
-                end || match self.damage {
-                    Damage::Dropped => false,
-                    Damage::Noise(s) => rng.uniform() >= s * s / (1.0 + s * s),
-                    Damage::Truncated => i < half,
-                }
+                end || !gone
+                    && match self.damage {
+                        Damage::Noise(s) if own => rng.uniform() >= s * s / (1.0 + s * s),
+                        Damage::Truncated if own => i < half,
+                        _ => true,
+                    }
             };
             (0..=last).filter(|i| keep(*i)).collect()
         })?;
@@ -148,9 +213,9 @@ mod tests {
         let layout = Layout::new(3, &[spec], None);
         let mut words = Vec::new();
         fill(train, None, &[0, 1, 2], &layout, used, &mut words).unwrap();
-        let perturbation = Perturbation { modality: Modality::Audio, damage };
+        let perturbation = Perturbation::of(Modality::Audio, damage);
         assert!(perturbation.applies(&layout));
-        perturbation.apply(&layout, used, stats.stats(Modality::Audio).unwrap(), &mut words);
+        perturbation.apply(&[Modality::Audio], &layout, used, |m| stats.stats(m), &mut words);
         let s = layout.streams[0];
         let value = |(i, t, d): (usize, usize, usize)| {
             f32::from_bits(words[s.values_at + (i * s.steps + t) * s.width + d])
@@ -201,8 +266,8 @@ mod tests {
         let tokens =
             Tokenised { splits: [None, None, Some(rows)], source: "raw_text", digest: "x".into() };
         let under = |damage| {
-            let p = Perturbation { modality: Modality::Text, damage };
-            let all = p.of_tokens(&tokens, SplitName::Test).unwrap();
+            let p = Perturbation::of(Modality::Text, damage);
+            let all = p.of_tokens(&[Modality::Text], &tokens, SplitName::Test).unwrap();
             let rows = all.splits[2].clone().unwrap();
             assert_eq!(rows.row(1).0, [101, 102]);
             rows.row(0).0.to_vec()

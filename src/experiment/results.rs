@@ -388,14 +388,15 @@ fn best(cells: &[CellResult], reference: &str, metric: &str, alpha: f64) -> Opti
     })
 }
 
-/// Damages in the order in which tables list them: by modality, dropped first.
-pub fn damage_order(p: &Perturbation) -> (Modality, u64) {
+/// Damages in the order in which tables list them: by modality, dropped first; those to any in the end.
+pub fn damage_order(p: &Perturbation) -> (bool, Option<Modality>, u64) {
     let rank = match p.damage {
         Damage::Dropped => 0,
-        Damage::Noise(level) => 1 + (level * 1000.0) as u64,
-        Damage::Truncated => u64::MAX,
+        Damage::Noise(level) | Damage::Missing(level) => 1 + (level * 1000.0) as u64,
+        Damage::Truncated => u64::MAX - 1,
+        Damage::Alone => u64::MAX,
     };
-    (p.modality, rank)
+    (p.modality.is_none(), p.modality, rank)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bert")]
 mod bert;
+mod certainty;
 mod groups;
 mod init;
 #[cfg(feature = "bert")]
@@ -18,6 +19,7 @@ mod weights;
 
 #[cfg(feature = "bert")]
 pub use bert::{Bert, Freeze, Reading, TokenVars};
+pub use certainty::{Certainty, mean_of_present, weigh_by_certainty};
 pub use groups::{Group, Groups, Optimizer};
 pub use init::Init;
 #[cfg(feature = "bert")]

@@ -7,7 +7,7 @@ pub use super::sections::{
     BertConfig, BySense, ByStream, ClassWeights, DataConfig, ModelConfig, PartRates, Pooling,
     TaskChoice, TaskConfig, TextEncoder, TokenSource, TrainConfig,
 };
-use crate::data::{Modality, Normalize};
+use crate::data::{Lacking, Modality, Normalize};
 use crate::error::{Error, Result};
 use crate::files::FORMAT;
 use crate::train::metrics::Convention;
@@ -44,7 +44,12 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             preset: "mosi".into(),
-            data: DataConfig { convention: Convention::Mosi, label_range: 3.0, clip_labels: false },
+            data: DataConfig {
+                convention: Convention::Mosi,
+                label_range: 3.0,
+                clip_labels: false,
+                missing: Lacking::default(),
+            },
             task: TaskConfig::default(),
             train: TrainConfig {
                 batch_size: 32,
@@ -279,6 +284,7 @@ impl Config {
             }
         }
         self.check_sizes()?;
+        self.data.missing.check()?;
         probability("task.label_smoothing", self.task.label_smoothing)?;
         let wanted = match self.model.wanted() {
             Ok(wanted) => wanted.unwrap_or_default(),

@@ -260,7 +260,7 @@ impl<'a> Cx<'a> {
     pub fn unimodal_loss(&mut self, modality: Modality, scores: Var) -> Result<()> {
         let labels = self.unimodal(modality)?;
         let labels = self.tape.reshape(labels, &[self.layout.batch, 1])?;
-        let loss = self.goal.loss(self.tape, scores, labels, Distance::Absolute)?;
+        let loss = self.goal.loss(self.tape, scores, labels, Distance::Absolute, None)?;
         self.loss(modality.short(), loss)
     }
 
@@ -270,7 +270,29 @@ impl<'a> Cx<'a> {
     /// Scores that are not the task's.
     pub fn goal_loss(&mut self, scores: Var, distance: Distance) -> Result<Var> {
         let target = self.target();
-        self.goal.loss(self.tape, scores, target, distance)
+        self.goal.loss(self.tape, scores, target, distance, None)
+    }
+
+    /// The loss of the task over those rows of which `count [batch]` says 1 and not 0; 0 where there are none.
+    ///
+    /// # Errors
+    /// Scores that are not the task's.
+    pub fn goal_loss_of(&mut self, scores: Var, distance: Distance, count: Var) -> Result<Var> {
+        let target = self.target();
+        self.goal.loss(self.tape, scores, target, distance, Some(count))
+    }
+
+    /// `[batch]`: 1 where a row has a modality, 0 where it lacks it.
+    ///
+    /// # Errors
+    /// A modality that the recipe does not read the presence of.
+    pub fn present(&mut self, modality: Modality) -> Result<Var> {
+        let found = self.layout.presence.iter().find(|(m, _)| *m == modality);
+        let (_, at) = found.ok_or_else(|| {
+            Error::shape("record", format!("the batch does not say which rows have {modality}"))
+        })?;
+        let name = format!("{modality} is there");
+        Ok(self.tape.input(&name, &[self.layout.batch], self.block, *at))
     }
 
     /// The text as tokens.

@@ -48,7 +48,8 @@ impl Goal {
     }
 
     /// The loss of `scores [n, outputs]`, a single number. `target` is `[n, width]` f32, of classes
-    /// `[n]` u32.
+    /// `[n]` u32. Of rows that `count`, `[n]`, says 1 or 0 of, those of 0 take no part; without any row the
+    /// loss is 0.
     ///
     /// ```text
     /// numbers   mean |ŷ - y|, or mean (ŷ - y)²
@@ -64,19 +65,20 @@ impl Goal {
         scores: Var,
         target: Var,
         distance: Distance,
+        count: Option<Var>,
     ) -> Result<Var> {
         match self.task.kind {
-            TaskKind::Regression => numbers(tape, scores, target, distance),
+            TaskKind::Regression => numbers(tape, scores, target, distance, count),
             TaskKind::Classes if self.weights.is_none() && self.smoothing == 0.0 => {
                 let losses = tape.cross_entropy(scores, target)?;
-                tape.mean(losses)
+                mean_of_rows(tape, losses, count)
             }
-            TaskKind::Classes => self.soft(tape, scores, target),
-            TaskKind::Labels => self.labels(tape, scores, target),
+            TaskKind::Classes => self.soft(tape, scores, target, count),
+            TaskKind::Labels => self.labels(tape, scores, target, count),
         }
     }
 
-    fn soft(&self, tape: &mut Tape, scores: Var, class: Var) -> Result<Var> {
+    fn soft(&self, tape: &mut Tape, scores: Var, class: Var, count: Option<Var>) -> Result<Var> {
         let n = self.task.outputs();
         let even = vec![1.0; n];
         let weights = self.weights.as_deref().unwrap_or(&even);
@@ -89,15 +91,18 @@ impl Goal {
         let soft = tape.gather(table, class)?;
         let log = tape.log_softmax(scores)?;
         let each = tape.mul(soft, log)?;
+        let each = of_those(tape, each, count)?;
         let sum = tape.sum(each)?;
         let loss = tape.scale(sum, -1.0)?;
         let weights = tape.constant("class weights", &[n, 1], weights)?;
         let own = tape.gather(weights, class)?;
+        let own = of_those(tape, own, count)?;
         let total = tape.sum(own)?;
+        let total = if count.is_some() { tape.clamp(total, FEWEST, f32::MAX)? } else { total };
         tape.div(loss, total)
     }
 
-    fn labels(&self, tape: &mut Tape, x: Var, y: Var) -> Result<Var> {
+    fn labels(&self, tape: &mut Tape, x: Var, y: Var, count: Option<Var>) -> Result<Var> {
         let without = tape.softplus(x)?;
         // softplus(-x) = softplus(x) - x
         let with = tape.sub(without, x)?;
@@ -111,22 +116,54 @@ impl Goal {
         let difference = tape.sub(with, without)?;
         let there = tape.mul(difference, y)?;
         let each = tape.add(without, there)?;
-        tape.mean(each)
+        mean_of_rows(tape, each, count)
     }
 }
 
-fn numbers(tape: &mut Tape, scores: Var, target: Var, distance: Distance) -> Result<Var> {
+/// Less than one row can weigh, and more than nothing to divide by.
+const FEWEST: f32 = 1e-6;
+
+/// Numbers of rows `[n, ..]` with 0 in place of those that do not count.
+fn of_those(tape: &mut Tape, each: Var, count: Option<Var>) -> Result<Var> {
+    let Some(count) = count else { return Ok(each) };
+    let (n, columns) = (tape.len(count), tape.len(each) / tape.len(count).max(1));
+    let (each, count) = (tape.reshape(each, &[n, columns])?, tape.reshape(count, &[n, 1])?);
+    tape.mul(each, count)
+}
+
+/// The mean of numbers of rows `[n, ..]`, of those that count.
+fn mean_of_rows(tape: &mut Tape, each: Var, count: Option<Var>) -> Result<Var> {
+    let Some(count) = count else { return tape.mean(each) };
+    let columns = tape.len(each) / tape.len(count).max(1);
+    let each = of_those(tape, each, Some(count))?;
+    let sum = tape.sum(each)?;
+    let rows = tape.sum(count)?;
+    let rows = tape.clamp(rows, 1.0, f32::MAX)?;
+    let total = tape.scale(rows, columns as f32)?;
+    tape.div(sum, total)
+}
+
+fn numbers(
+    tape: &mut Tape,
+    scores: Var,
+    target: Var,
+    distance: Distance,
+    count: Option<Var>,
+) -> Result<Var> {
     let n = tape.len(scores);
-    if distance == Distance::Absolute && tape.rows_cols(scores).1 == 1 {
+    if distance == Distance::Absolute && tape.rows_cols(scores).1 == 1 && count.is_none() {
         let ones = tape.constant("one", &[n, 1], &vec![1.0; n])?;
         return Ok(tape.weighted_l1(scores, target, ones)?.loss);
     }
-    if distance == Distance::Squared {
+    if distance == Distance::Squared && count.is_none() {
         return squared_error(tape, scores, target);
     }
     let off = tape.sub(scores, target)?;
-    let each = tape.abs(off)?;
-    tape.mean(each)
+    let each = match distance {
+        Distance::Absolute => tape.abs(off)?,
+        Distance::Squared => tape.square(off)?,
+    };
+    mean_of_rows(tape, each, count)
 }
 
 /// The same loss of numbers on the host, over rows `[n, outputs]` and target words `[n, width]`.

@@ -12,7 +12,11 @@
 //! ```
 //!
 //! P begins as the identity and is never begun again. The loss of the log is the mean of all: each turn learns
-//! from its own. Momentum and weight decay of the head are not projected.
+//! from its own. Momentum and weight decay of the head are not projected. Losses and means are over the rows
+//! that have a modality, and the sum is over the modalities that a row has.
+//!
+//! `model.joint=true` trains encoders and head at once instead, by the loss of head(mean over m of h_m): what
+//! the turns are held against.
 //!
 //! What differs from the release is that it does this. There the projection never runs, as it looks for a
 //! parameter of another name; rᵀPr is an outer product; P already holds what a gradient is projected for, and
@@ -30,12 +34,13 @@ use super::recipe::{Begins, Column, Columns, Counts, Output, Recipe, StateSpec, 
 use super::subnets::{Dropouts, Encoders, Subnets};
 use crate::data::{Modality, Normalize, Reads, TaskKind};
 use crate::error::{Error, Result};
-use crate::nn::{Group, ParamSpec, linear, linear_specs};
+use crate::nn::{
+    Certainty, Group, ParamSpec, linear, linear_specs, mean_of_present, weigh_by_certainty,
+};
 use crate::ops::Act;
-use crate::ops::batched::Transposed;
 use crate::ops::owm::OwmRule;
 use crate::plan::Stage;
-use crate::tape::Var;
+use crate::tape::{Tape, Var};
 use serde::{Deserialize, Serialize};
 
 /// The model's own settings.
@@ -62,6 +67,9 @@ struct Own {
     p_norm: PNorm,
     /// One weight of a modality for all rows of a batch.
     batch_entropy: bool,
+    /// Learn from all modalities at once, by the mean of what they give the head, without turns.
+    #[serde(default)]
+    joint: bool,
 }
 
 /// What a projector is divided by.
@@ -114,6 +122,7 @@ pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
             dropout: Dropouts::all(p),
             p_norm: PNorm::None,
             batch_entropy: false,
+            joint: false,
         },
         sgd: Sgd { momentum: 0.9, step_size: 70, gamma: 0.1 },
     })
@@ -161,45 +170,26 @@ impl Mla {
 }
 
 /// Records what is behind the gradients of a turn: that of the head is projected, and P loses the mean of the
-/// `h [batch, width]` that the head has read.
-pub(super) fn project(cx: &mut Cx<'_>, h: Var, frobenius: bool) -> Result<()> {
+/// rows of `h [batch, width]` that the head has read and that `present`, `[batch]`, are there.
+pub(super) fn project(cx: &mut Cx<'_>, h: Var, present: Var, frobenius: bool) -> Result<()> {
     let (weight, p) = (cx.param(&format!("{HEAD}.weight"))?, cx.state(P)?);
-    let (part, width) = (1.0 / cx.batch() as f32, cx.tape.rows_cols(h).1);
     cx.after_backward(move |tape| {
         tape.in_stage(Stage::State, |tape| {
             tape.project_gradient(weight, p)?;
-            let sum = tape.sum_rows(h)?;
-            let mean = tape.scale(sum, part)?;
-            let mean = tape.reshape(mean, &[1, width])?;
+            let mean = weighted_mean(tape, present, h)?;
             tape.owm_update(p, mean, OwmRule { base: BASE, frobenius })
         })
     });
     Ok(())
 }
 
-/// Scores `[batch, classes]` of modalities, each weighted by how sure it is, of every row or of the batch.
-pub(super) fn fused(cx: &mut Cx<'_>, scores: &[Var], of_batch: bool) -> Result<Var> {
-    let ((batch, classes), n) = (cx.tape.rows_cols(scores[0]), scores.len());
-    let mut sure = Vec::new();
-    for z in scores {
-        let z = if of_batch { cx.tape.transpose(*z, 0, 1)? } else { *z };
-        let (p, log) = (cx.tape.softmax(z)?, cx.tape.log_softmax(z)?);
-        let product = cx.tape.mul(p, log)?;
-        sure.push(if of_batch {
-            let (sum, none) = (cx.tape.sum(product)?, vec![0.0; batch]);
-            let none = cx.tape.constant("none", &[batch, 1], &none)?;
-            cx.tape.add(none, sum)?
-        } else {
-            cx.tape.sum_cols(product)?
-        });
-    }
-    let sure = cx.tape.concat(&sure)?;
-    let weights = cx.tape.softmax(sure)?;
-    let weights = cx.tape.reshape(weights, &[batch, 1, n])?;
-    let all = cx.tape.concat(scores)?;
-    let all = cx.tape.reshape(all, &[batch, n, classes])?;
-    let fused = cx.tape.bmm(weights, all, Transposed::Neither)?;
-    cx.tape.reshape(fused, &[batch, classes])
+/// `[1, width]`: the mean of the rows of `h` that are there; 0 where none is, which leaves P as it was.
+fn weighted_mean(tape: &mut Tape, present: Var, h: Var) -> Result<Var> {
+    let row = tape.reshape(present, &[1, tape.len(present)])?;
+    let sum = tape.matmul(row, h)?;
+    let rows = tape.sum(present)?;
+    let rows = tape.clamp(rows, 1.0, f32::MAX)?;
+    tape.div(sum, rows)
 }
 
 /// The column of a stream's loss: T, A, V, and of another `loss_NAME`, whatever other columns there are.
@@ -212,7 +202,7 @@ fn logged(modality: Modality) -> String {
 
 impl Recipe for Mla {
     fn reads(&self) -> Reads {
-        self.subnets.reads()
+        Reads { presence: self.subnets.modalities(), ..self.subnets.reads() }
     }
 
     fn params(&self, _: bool, _: usize) -> Vec<ParamSpec> {
@@ -238,11 +228,15 @@ impl Recipe for Mla {
     }
 
     fn states(&self, _: usize) -> Vec<StateSpec> {
-        let width = self.settings.model.width;
-        vec![StateSpec { name: P, shape: vec![width, width], begins: Begins::Identity }]
+        let Own { width, joint, .. } = self.settings.model;
+        let p = StateSpec { name: P, shape: vec![width, width], begins: Begins::Identity };
+        if joint { Vec::new() } else { vec![p] }
     }
 
     fn columns(&self) -> Columns {
+        if self.settings.model.joint {
+            return Columns::task();
+        }
         let all = self.subnets.modalities();
         let column = |modality: &Modality| Column {
             name: logged(*modality),
@@ -263,30 +257,48 @@ impl Recipe for Mla {
     }
 
     fn turns(&self) -> Vec<Turn> {
+        if self.settings.model.joint {
+            return vec![Turn::all()];
+        }
         let turn = |m: Modality| Turn::of(m.name(), [m.name(), SHARED]);
         self.subnets.modalities().into_iter().map(turn).collect()
     }
 
     fn record(&self, cx: &mut Cx<'_>) -> Result<()> {
-        let mut scores = Vec::new();
+        let Own { p_norm, batch_entropy, joint, .. } = self.settings.model;
+        let (mut scores, mut features, mut there) = (Vec::new(), Vec::new(), Vec::new());
         for (i, modality) in self.subnets.modalities().into_iter().enumerate() {
-            if cx.turn().is_some_and(|turn| turn != modality.name()) {
+            if cx.turn().is_some_and(|turn| !joint && turn != modality.name()) {
                 continue;
             }
             let x = self.subnets.record_one(cx, i)?;
             let h = linear(cx.tape, cx.params, &format!("proj_{modality}"), x, Act::None)?;
-            let z = linear(cx.tape, cx.params, HEAD, h, Act::None)?;
-            if cx.training() {
-                let loss = cx.goal_loss(z, Distance::Absolute)?;
-                cx.log(&logged(modality), loss)?;
-                cx.whole(loss);
-                return project(cx, h, self.settings.model.p_norm != PNorm::None);
+            let present = cx.present(modality)?;
+            if !(joint && cx.training()) {
+                let z = linear(cx.tape, cx.params, HEAD, h, Act::None)?;
+                if cx.training() {
+                    let loss = cx.goal_loss_of(z, Distance::Absolute, present)?;
+                    cx.log(&logged(modality), loss)?;
+                    cx.whole(loss);
+                    return project(cx, h, present, p_norm != PNorm::None);
+                }
+                cx.output(modality.short(), z)?;
+                cx.output(&format!("feature {}", modality.short()), h)?;
+                scores.push(z);
             }
-            cx.output(modality.short(), z)?;
-            cx.output(&format!("feature {}", modality.short()), h)?;
-            scores.push(z);
+            features.push(h);
+            there.push(present);
         }
-        let fused = fused(cx, &scores, self.settings.model.batch_entropy)?;
+        if joint {
+            let mean = mean_of_present(cx.tape, &features, &there)?;
+            let z = linear(cx.tape, cx.params, HEAD, mean, Act::None)?;
+            return match cx.training() {
+                true => cx.task_loss("M", z, Distance::Absolute),
+                false => cx.output("M", z),
+            };
+        }
+        let certainty = if batch_entropy { Certainty::Batch } else { Certainty::Row };
+        let fused = weigh_by_certainty(cx.tape, &scores, &there, certainty)?;
         cx.output("M", fused)
     }
 

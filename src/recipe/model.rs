@@ -218,7 +218,7 @@ impl Model {
     /// The block of a batch of so many rows of whole streams, without tokens.
     pub fn whole_layout(&self, rows: usize) -> Layout {
         let layout = Layout::with_targets(rows, &self.reads.streams, None, self.task().width());
-        layout.and_unimodal(&self.reads.unimodal)
+        layout.and(&self.reads)
     }
 
     /// Declares the buffers of training over `total` rows.

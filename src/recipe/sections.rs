@@ -1,6 +1,6 @@
 //! The sections of a configuration, as files have them, but for those that a model adds.
 
-use crate::data::{Modality, Normalize, TaskKind, listed};
+use crate::data::{Lacking, Modality, Normalize, TaskKind, listed};
 use crate::error::Result;
 use crate::nn::Group;
 use crate::train::metrics::Convention;
@@ -19,6 +19,10 @@ pub struct DataConfig {
     /// Take labels beyond it for the nearest one within, instead of refusing them.
     #[serde(default)]
     pub clip_labels: bool,
+    /// Rows that are made to lack modalities: `train` and `test`, shares of rows for each modality;
+    /// `train_has` and `test_has`, combinations that rows are dealt to. Validation rows are as training rows.
+    #[serde(default)]
+    pub missing: Lacking,
 }
 
 /// What is to be predicted.

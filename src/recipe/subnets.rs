@@ -249,7 +249,7 @@ impl Subnets {
     pub(super) fn reads(&self) -> Reads {
         let streams = self.all.iter().map(|s| s.spec).collect();
         let alone = self.all.iter().filter(|_| self.heads.is_some()).map(|s| s.modality);
-        Reads { streams, tokens: None, unimodal: alone.collect() }
+        Reads { streams, unimodal: alone.collect(), ..Reads::default() }
     }
 
     /// What is left of a row: `scores` of the whole, those of the parts, and on the way to them the

@@ -5,7 +5,7 @@
 use super::config::Config;
 use super::cx::Cx;
 use super::goal::Goal;
-use super::mla::{fused, project};
+use super::mla::project;
 use super::model::Model;
 use super::recipe::{Begins, Column, Columns, Counts, Output, Recipe, StateSpec, Turn};
 use super::vectors::{close, free, q, run};
@@ -14,6 +14,7 @@ use crate::data::Reads;
 use crate::data::task::NUMBER;
 use crate::error::Result;
 use crate::gpu::GpuOptions;
+use crate::nn::{Certainty, weigh_by_certainty};
 use crate::nn::{Group, Init, ParamSpec, Params, Weights};
 use crate::ops::owm::OwmRule;
 use crate::plan::{Memory, Pool, Spaces, Stage, Step};
@@ -117,7 +118,8 @@ fn mlas_fusion() {
         let values = [("za", za.clone()), ("zv", zv.clone())];
         let (y, ..) = run(specs, &values, &[0.0; 6], |cx| {
             let (a, v) = (cx.param("za")?, cx.param("zv")?);
-            fused(cx, &[a, v], of_batch)
+            let certainty = if of_batch { Certainty::Batch } else { Certainty::Row };
+            weigh_by_certainty(cx.tape, &[a, v], &[], certainty)
         });
         y
     };
@@ -206,7 +208,8 @@ impl Recipe for Toy {
             let loss: Var = cx.tape.cross_entropy(z, y)?;
             cx.log(name, loss)?;
             cx.whole(loss);
-            project(cx, h, false)?;
+            let present = cx.tape.constant("there", &[2], &[1.0; 2])?;
+            project(cx, h, present, false)?;
         }
         Ok(())
     }

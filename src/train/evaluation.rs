@@ -4,7 +4,7 @@ use super::blueprint::{available, offer};
 use super::checkpoint::{CardStream, Saved};
 use super::folder;
 use super::metrics::Metrics;
-use super::opened::{in_kept_fold, open_file};
+use super::opened::{in_kept_fold, lacking, open_file};
 use super::session::{Predictions, Session};
 use super::text;
 use crate::data::{Acoustic, Dataset, SplitName, StreamSpec};
@@ -61,8 +61,11 @@ pub fn open_saved_on(gpu: &Gpu, saved: &Saved, data: Dataset) -> Result<Session>
     }
     let data = text::with_text(gpu, data, &any_task(saved), &encoder).map(Arc::new)?;
     // A digest of gigabytes takes long, and no other model wants it here.
-    let kept = card.fold.as_ref().filter(|_| data.digest() == card.data_sha256);
-    let data = in_kept_fold(data, kept)?;
+    let wanted = card.fold.is_some() || !card.config.data.missing.is_nothing();
+    let same = wanted && data.digest() == card.data_sha256;
+    let data = in_kept_fold(data, card.fold.as_ref().filter(|_| same))?;
+    // Rows of another file are whole: nobody asked for less of them.
+    let data = if same { lacking(data, &card.config)? } else { data };
     let data = Arc::new(Dataset::clone(&data).for_task(&card.task)?);
     if let (Some(there), Some(wanted)) = (data.acoustic(), &card.acoustic)
         && there != wanted

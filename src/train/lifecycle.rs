@@ -6,7 +6,7 @@ use super::folder;
 use super::history::{EpochRecord, StepRecord};
 use super::initial::begin;
 use super::metrics::Metrics;
-use super::opened::{digest_ahead, in_fold, in_kept_fold, open_file, statistics};
+use super::opened::{digest_ahead, in_fold, in_kept_fold, lacking, open_file, statistics};
 use super::run_files::{Files, RunCard};
 use super::session::Session;
 use super::text;
@@ -148,7 +148,7 @@ fn begin_run(
     let options = &options;
     let encoder = Path::new(&options.config.bert.path);
     let data = text::with_text(gpu, data, &options.config, encoder).map(Arc::new)?;
-    let data = in_fold(data, options.fold.as_ref())?;
+    let data = lacking(in_fold(data, options.fold.as_ref())?, &options.config)?;
     digest_ahead(&data);
     let standardise = statistics(&data, &options.config)?;
     let mut session = Session::new(gpu, &options.config, data.clone(), standardise, true)?;
@@ -270,7 +270,7 @@ impl<'a> Kept<'a> {
              and the run's bert folder",
             ));
         }
-        let data = in_kept_fold(data, card.fold.as_ref())?;
+        let data = lacking(in_kept_fold(data, card.fold.as_ref())?, &config)?;
         for folder in ["", "state", "bert"] {
             remove_leftovers(files.at(folder), files.claim().since());
         }

@@ -59,7 +59,8 @@ fn in_time(path: &Path, options: Options) -> Result<Dataset> {
 /// # Errors
 /// Bad data, or an encoder that cannot be read.
 pub fn open_data(gpu: &Gpu, path: &Path, config: &Config, encoder: &Path) -> Result<Arc<Dataset>> {
-    text::with_text(gpu, open_file(path, config)?, config, encoder).map(Arc::new)
+    let data = text::with_text(gpu, open_file(path, config)?, config, encoder).map(Arc::new)?;
+    lacking(data, config)
 }
 
 /// The data with the rows of a fold in its splits, where there is one.
@@ -70,6 +71,15 @@ pub(super) fn in_fold(data: Arc<Dataset>, fold: Option<&Fold>) -> Result<Arc<Dat
 /// The same of the fold that a run kept; other ids than it was made by are an error.
 pub(super) fn in_kept_fold(data: Arc<Dataset>, kept: Option<&Folded>) -> Result<Arc<Dataset>> {
     kept.map_or(Ok(data.clone()), |kept| data.in_kept_fold(kept).map(Arc::new))
+}
+
+/// The data with the rows that a configuration has lack modalities.
+pub(super) fn lacking(data: Arc<Dataset>, config: &Config) -> Result<Arc<Dataset>> {
+    let missing = &config.data.missing;
+    if missing.is_nothing() {
+        return Ok(data);
+    }
+    data.lacking(missing, config.train.seed).map(Arc::new)
 }
 
 /// Has the digest of a data file computed while other things are done: of gigabytes it takes long.

@@ -171,7 +171,10 @@ fn streams_of_any_name_are_read_by_whoever_can() {
                         "{what}: {read:?}"
                     );
                     let damaged = session.robustness(SplitName::Test).expect("scores");
-                    assert!(damaged.iter().any(|(p, _)| p.modality == named("image")), "{what}");
+                    assert!(
+                        damaged.iter().any(|(p, _)| p.modality == Some(named("image"))),
+                        "{what}"
+                    );
                 }
                 Err(why @ Error::Config(_)) => {
                     assert!(!out.exists(), "{what} left {}", out.display());

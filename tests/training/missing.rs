@@ -86,7 +86,7 @@ fn data_without_a_modality_are_scored_with_what_is_there() {
         let bits = |scores: Vec<Vec<f32>>| common::bits_of(&scores);
         for modality in Modality::KNOWN {
             let mut session = open_saved(gpu(), &saved, &whole).expect("a session");
-            let dropped = Perturbation { modality, damage: Damage::Dropped };
+            let dropped = Perturbation::of(modality, Damage::Dropped);
             let wanted = session.predict_under(SplitName::Test, &dropped).expect("scores").scores;
 
             // All rows flagged, and no such tensor at all, are the same as a modality that is dropped.

@@ -4,7 +4,7 @@
 use crate::bert_fixture::{path as fixture, summary};
 use crate::common;
 use common::{TensorFile, gpu, of_largest};
-use modalign::data::{Dataset, Modality, SplitName, StreamSpec};
+use modalign::data::{Dataset, Modality, Normalize, SplitName, Standardise, StreamSpec};
 use modalign::nn::Weights;
 use modalign::recipe::{Config, Model, Offered};
 use modalign::train::{Session, StepRecord, open_data};
@@ -34,6 +34,11 @@ impl Golden {
 
     /// The rows as a data set, which is both trained on and scored.
     pub fn data(&self, folder: &Path, config: &Config) -> Arc<Dataset> {
+        self.data_with(folder, config, &[])
+    }
+
+    /// The same with more fields; one such as `audio_missing` is stored as `missing.audio`.
+    pub fn data_with(&self, folder: &Path, config: &Config, more: &[String]) -> Arc<Dataset> {
         let mut file = TensorFile::default();
         for split in ["train", "test"] {
             let lengths = ["audio_lengths", "vision_lengths"];
@@ -41,6 +46,11 @@ impl Golden {
                 if let Some(tensor) = self.file.tensors.get(name) {
                     file.tensors.insert(format!("{split}.{name}"), tensor.clone());
                 }
+            }
+            for name in more {
+                let stored = name.strip_suffix("_missing").map(|m| format!("missing.{m}"));
+                let tensor = self.file.tensors[stored.as_ref().unwrap_or(name)].clone();
+                file.tensors.insert(format!("{split}.{name}"), tensor);
             }
             let labels = self.file.tensors["labels"].clone();
             let field = match self.task() {
@@ -517,7 +527,7 @@ fn mla_is_pytorchs() {
             close(&format!("scores of {letter}"), &said.of(i), &want, 1e-5);
         }
         let mut records: Vec<StepRecord> = Vec::new();
-        for epoch in 1..=5 {
+        for epoch in 1..=10 {
             common::train_epoch(&mut session, epoch, (0..10).collect(), &mut records)
                 .expect("an epoch");
         }
@@ -525,6 +535,79 @@ fn mla_is_pytorchs() {
         close(&format!("losses, {norm}"), &got, &golden.file.f32(losses), 1e-4);
         let got = session.state("P").expect("a state");
         close(&format!("P, {norm}"), &got, &golden.file.f32(p), 1e-4);
+        if norm == "none" {
+            is_projector(&got);
+        }
+    }
+}
+
+/// P is symmetric to the bit, and its eigenvalues lie above 0 and not above 1.
+fn is_projector(p: &[f32]) {
+    let d = p.len().isqrt();
+    let at = |i: usize, j: usize| f64::from(p[d * i + j]);
+    assert!((0..d).all(|i| (0..i).all(|j| at(i, j).to_bits() == at(j, i).to_bits())));
+    // A matrix has a Cholesky factor where its eigenvalues are above 0.
+    let positive = |of: &dyn Fn(usize, usize) -> f64| {
+        let mut l = vec![vec![0.0; d]; d];
+        (0..d).all(|i| {
+            for j in 0..=i {
+                let sum: f64 = (0..j).map(|k| l[i][k] * l[j][k]).sum();
+                let left = of(i, j) - sum;
+                l[i][j] = if i == j { left.sqrt() } else { left / l[j][j] };
+            }
+            l[i][i] > 0.0
+        })
+    };
+    assert!(positive(&at), "P has an eigenvalue that is not above 0");
+    let below = |i: usize, j: usize| f64::from(u8::from(i == j)) * (1.0 + 1e-6) - at(i, j);
+    assert!(positive(&below), "P has an eigenvalue above 1");
+}
+
+/// Rows that lack modalities take no part in their turns, in P and in the fusion.
+#[test]
+fn mla_learns_of_what_rows_have() {
+    let golden = Golden::read("mla");
+    let folder = tempfile::tempdir().expect("a folder");
+    for joint in [false, true] {
+        let set = [format!("model.joint={joint}")];
+        let config = config("mla", &golden, &set);
+        let lacking: Vec<String> =
+            ["text", "audio", "vision"].map(|m| format!("{m}_missing")).into();
+        let data = golden.data_with(folder.path(), &config, &lacking);
+        let train = data.split(SplitName::Train).expect("rows");
+        let usual = Standardise::with_usual(train, &[], Normalize::None).expect("means");
+        let usual = Some(Arc::new(usual));
+        let mut session =
+            Session::new(gpu(), &config, data.clone(), usual, true).expect("a session");
+        session.initialise().expect("states");
+        session.load(&golden.weights(), &PathBuf::from("golden")).expect("weights");
+        let said = session.predict(SplitName::Test).expect("scores").fused();
+        let kind = if joint { "joint" } else { "lacking" };
+        close(
+            &format!("{kind}: scores"),
+            &said,
+            &golden.file.f32(&format!("{kind}.forward")),
+            1e-5,
+        );
+        let mut records: Vec<StepRecord> = Vec::new();
+        for epoch in 1..=10 {
+            common::train_epoch(&mut session, epoch, (0..10).collect(), &mut records)
+                .expect("an epoch");
+        }
+        let got: Vec<f32> = records.iter().map(|record| record.loss as f32).collect();
+        close(&format!("{kind}: losses"), &got, &golden.file.f32(&format!("{kind}.losses")), 1e-4);
+        if joint {
+            assert!(session.state("P").expect("no state").is_empty());
+            continue;
+        }
+        for letter in ["A", "V", "T"] {
+            let got: Vec<f32> = records.iter().filter_map(|r| r.get(letter)).collect();
+            let want = golden.file.f32(&format!("lacking.losses.{letter}"));
+            close(&format!("lacking: losses of {letter}"), &got, &want, 1e-4);
+        }
+        let got = session.state("P").expect("a state");
+        close("lacking: P", &got, &golden.file.f32("lacking.P"), 1e-4);
+        is_projector(&got);
     }
 }
 

@@ -504,9 +504,9 @@ fn sentences_can_be_dropped_and_cut_at_test_time() {
     let mut session = open_saved(gpu(), &saved, &place.at("data.safetensors")).expect("a model");
     let intact = session.predict(SplitName::Test).expect("scores").scores;
     let named: Vec<String> = session.perturbations().iter().map(ToString::to_string).collect();
-    assert_eq!(named.len(), 2 * 5, "{named:?}");
+    assert_eq!(named.len(), 2 * 5 + 2, "{named:?}");
     let under = |session: &mut Session, modality, damage| {
-        let found = session.predict_under(SplitName::Test, &Perturbation { modality, damage });
+        let found = session.predict_under(SplitName::Test, &Perturbation::of(modality, damage));
         found.expect("scores").scores
     };
     // Columns: fused, text, audio. Without its words every sentence is the same one.

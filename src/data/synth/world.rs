@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::f64::consts::TAU;
 
 use super::{SynthConfig, SynthStream, SynthTarget};
+use crate::data::lacking::taken;
 use crate::data::{Modality, SplitName};
 use crate::rng::Rng;
 
@@ -139,15 +140,12 @@ impl<'a> World<'a> {
                 (0..k).map(|_| rng.normal()).collect()
             };
             let private = config.present().map(|m| (m, draw(m.key(), config.private))).collect();
-            let mut drawn: Vec<(f64, Modality)> = match config.missing > 0.0 {
+            let drawn: Vec<(f64, Modality)> = match config.missing > 0.0 {
                 true => config.present().map(|m| (random(MISSING, m.key()).uniform(), m)).collect(),
                 false => Vec::new(),
             };
-            // Where all would be missing, the one that is the least so stays.
-            drawn.sort_by(|a, b| a.0.total_cmp(&b.0));
-            drawn.pop();
-            let lacking = drawn.into_iter().filter(|(x, _)| *x < config.missing).map(|(_, m)| m);
-            Sample { shared: draw(SHARED, config.shared), private, lacking: lacking.collect() }
+            let lacking = taken(config.missing, drawn).collect();
+            Sample { shared: draw(SHARED, config.shared), private, lacking }
         };
         let samples: Vec<Sample> = (0..config.rows(split)).map(sample).collect();
         let labels = self.labels(&samples);
