@@ -28,6 +28,8 @@ pub struct TrainSpaces {
     pub ring: SpaceId,
     /// Rows of the ring.
     pub ring_rows: usize,
+    /// Floats of a row of it.
+    pub ring_width: usize,
     /// Training rows.
     pub total: usize,
 }
@@ -391,7 +393,7 @@ impl<'a> Cx<'a> {
     pub fn ring(&mut self) -> Result<Var> {
         let spaces = self.spaces()?;
         self.own_row = true;
-        let shape = [spaces.ring_rows, self.columns.width()];
+        let shape = [spaces.ring_rows, spaces.ring_width];
         Ok(self.field("ring", |tape| tape.input("ring", &shape, spaces.ring, 0)))
     }
 

@@ -44,7 +44,7 @@ pub use model::{Differentiated, Model, Offered};
 pub use overlay::{nearest, value_of};
 pub use recipe::{
     AlignedSides, Begins, Column, Columns, Counts, GeneratedLabels, Output, OutputKind, Recipe,
-    StateSpec, Turn,
+    StateSpec, TrainingStage, Turn,
 };
 pub(crate) use registry::bert_prefix;
 pub use registry::{Entry, MODELS, find};

@@ -4,7 +4,7 @@
 use super::config::Config;
 use super::cx::{Cx, Recorded, StateSpace, TrainSpaces};
 use super::goal::Goal;
-use super::recipe::{Columns, Output, OutputKind, Recipe, Turn};
+use super::recipe::{Columns, Output, OutputKind, Recipe, TrainingStage, Turn};
 use super::registry;
 use crate::data::task::NUMBER;
 use crate::data::{BatchShape, Layout, Modality, Reads, StreamSpec, Task};
@@ -97,9 +97,8 @@ pub struct Model {
     config: Config,
     recipe: Box<dyn Recipe>,
     reads: Reads,
-    columns: Columns,
     outputs: Vec<Output>,
-    turns: Vec<Turn>,
+    stages: Vec<TrainingStage>,
     goal: Goal,
 }
 
@@ -135,9 +134,9 @@ impl Model {
 
     /// A recipe with a configuration.
     pub(super) fn of(config: &Config, recipe: Box<dyn Recipe>, goal: Goal) -> Self {
-        let (reads, columns, outputs) = (recipe.reads(), recipe.columns(), recipe.outputs());
-        let turns = recipe.turns();
-        Model { config: config.clone(), recipe, reads, columns, outputs, turns, goal }
+        let (reads, outputs, stages) = (recipe.reads(), recipe.outputs(), recipe.stages());
+        debug_assert!(!stages.is_empty(), "a training has a stage");
+        Model { config: config.clone(), recipe, reads, outputs, stages, goal }
     }
 
     /// The configuration it was made from.
@@ -170,9 +169,39 @@ impl Model {
         &self.reads.streams
     }
 
-    /// The numbers of a line of the log.
+    /// The stages of a training, in order.
+    pub fn stages(&self) -> &[TrainingStage] {
+        &self.stages
+    }
+
+    /// The place of the last stage, which most models begin with.
+    pub fn last_stage(&self) -> usize {
+        self.stages.len() - 1
+    }
+
+    /// Epochs before the last stage.
+    pub fn epochs_before(&self) -> usize {
+        self.stages.iter().filter_map(|stage| stage.epochs).sum()
+    }
+
+    /// The stage of an epoch, from 1.
+    pub fn stage_of(&self, epoch: usize) -> usize {
+        let mut end = 0;
+        let over = |stage: &&TrainingStage| {
+            end += stage.epochs.unwrap_or(usize::MAX - end);
+            end < epoch
+        };
+        self.stages.iter().take_while(over).count().min(self.last_stage())
+    }
+
+    /// The numbers of a line of the log, in the last stage.
     pub fn columns(&self) -> &Columns {
-        &self.columns
+        &self.stages[self.last_stage()].columns
+    }
+
+    /// Floats of a row of the loss ring.
+    pub fn ring_width(&self) -> usize {
+        self.stages.iter().map(|stage| stage.columns.width()).max().unwrap_or_default()
     }
 
     /// What a forward pass leaves of a row.
@@ -205,9 +234,14 @@ impl Model {
         self.recipe.groups()
     }
 
-    /// The turns in which it learns from a batch, in order.
+    /// The turns in which it learns from a batch in the last stage, in order.
     pub fn turns(&self) -> &[Turn] {
-        &self.turns
+        &self.stages[self.last_stage()].turns
+    }
+
+    /// The most turns that a step of any stage has.
+    pub fn most_turns(&self) -> usize {
+        self.stages.iter().map(|stage| stage.turns.len()).max().unwrap_or_default()
     }
 
     /// The block of a batch of this shape.
@@ -230,23 +264,24 @@ impl Model {
         };
         TrainSpaces {
             states: self.recipe.states(total).into_iter().map(state).collect(),
-            ring: spaces.declare("loss ring", ring_rows * self.columns.width()),
+            ring: spaces.declare("loss ring", ring_rows * self.ring_width()),
             ring_rows,
+            ring_width: self.ring_width(),
             total,
         }
     }
 
     fn cx<'a>(
         &'a self,
-        tape: &'a mut Tape,
-        params: &'a Params,
+        (tape, params): (&'a mut Tape, &'a Params),
         place: (&'a Layout, SpaceId),
+        columns: &'a Columns,
         train: Option<(&'a TrainSpaces, &'a str)>,
     ) -> Cx<'a> {
-        Cx::new((tape, params), place, (&self.columns, &self.outputs, &self.goal), train)
+        Cx::new((tape, params), place, (columns, &self.outputs, &self.goal), train)
     }
 
-    /// Records a whole training step, turn by turn: forward, objective and its numbers in the row of the
+    /// Records a whole training step of a stage, turn by turn: forward, objective and its numbers in the row of the
     /// loss ring, backward, what the recipe has after that, optimiser.
     ///
     /// # Errors
@@ -258,25 +293,27 @@ impl Model {
         params: &Params,
         layout: &Layout,
         block: SpaceId,
-        spaces: &TrainSpaces,
+        (spaces, stage): (&TrainSpaces, usize),
     ) -> Result<()> {
+        let TrainingStage { turns, columns, .. } = &self.stages[stage];
         let train = &self.config.train;
         let bound = |most: f64| (most > 0.0).then_some(most as f32);
         let clip = Clip { norm: bound(train.clip_norm), value: bound(train.clip_value) };
         let moved = |group: &Group| {
             let own = |turn: &Turn| turn.groups.as_ref().is_none_or(|g| g.contains(&group.name));
-            self.turns.iter().any(own)
+            self.stages.iter().flat_map(|stage| &stage.turns).any(own)
         };
         if let Some(group) = self.groups().into_iter().find(|group| !moved(group)) {
             let detail = format!("no turn moves the parameter group '{}'", group.name);
             return Err(Error::shape("record", detail));
         }
-        let mut missing = vec![true; self.columns.list().len()];
-        for (i, turn) in self.turns.iter().enumerate() {
+        let mut missing = vec![true; columns.list().len()];
+        for (i, turn) in turns.iter().enumerate() {
             let since = tape.recording().calls.len();
             let place = (layout, block);
-            let made =
-                self.turn(tape, params, place, (spaces, turn)).map_err(|e| self.within(turn, e))?;
+            let made = self
+                .turn((tape, params), place, columns, (spaces, turn))
+                .map_err(|e| self.within(turn, e))?;
             missing.iter_mut().for_each(|column| *column &= !made.own_row);
             made.logged.iter().for_each(|(column, _)| missing[*column] = false);
             match &turn.groups {
@@ -295,7 +332,7 @@ impl Model {
             };
         }
         if let Some(i) = missing.iter().position(|missing| *missing) {
-            let name = &self.columns.list()[i].name;
+            let name = &columns.list()[i].name;
             return Err(Error::shape("record", format!("nothing is logged as '{name}'")));
         }
         Ok(())
@@ -304,16 +341,16 @@ impl Model {
     /// Records a turn up to its gradients and what the recipe has after them.
     fn turn(
         &self,
-        tape: &mut Tape,
-        params: &Params,
+        (tape, params): (&mut Tape, &Params),
         place: (&Layout, SpaceId),
+        columns: &Columns,
         (spaces, turn): (&TrainSpaces, &Turn),
     ) -> Result<Recorded> {
-        let mut cx = self.cx(tape, params, place, Some((spaces, &turn.name)));
+        let mut cx = self.cx((tape, params), place, columns, Some((spaces, &turn.name)));
         self.recipe.record(&mut cx)?;
         let mut made = cx.recorded();
         if !made.logged.is_empty() {
-            let shape = [spaces.ring_rows, self.columns.width()];
+            let shape = [spaces.ring_rows, spaces.ring_width];
             let ring = tape.input("ring", &shape, spaces.ring, 0);
             tape.log_row(&made.logged, ring)?;
         }
@@ -327,7 +364,7 @@ impl Model {
     /// An error with the turn that it is of, where there are several.
     fn within(&self, turn: &Turn, error: Error) -> Error {
         match error {
-            Error::Shape { op, detail } if self.turns.len() > 1 => {
+            Error::Shape { op, detail } if self.most_turns() > 1 => {
                 Error::shape(op, format!("in turn '{}', {detail}", turn.name))
             }
             other => other,
@@ -347,7 +384,7 @@ impl Model {
         (table, rows): (SpaceId, usize),
         kind: OutputKind,
     ) -> Result<()> {
-        let mut cx = self.cx(tape, params, (layout, block), None);
+        let mut cx = self.cx((tape, params), (layout, block), self.columns(), None);
         self.recipe.record(&mut cx)?;
         let places = cx.rows();
         let left = cx.recorded().left;
@@ -378,7 +415,8 @@ impl Model {
         embedded: Option<(SpaceId, usize)>,
         weights: SpaceId,
     ) -> Result<Differentiated> {
-        let mut cx = self.cx(tape, params, (layout, block), None).differentiating(embedded);
+        let cx = self.cx((tape, params), (layout, block), self.columns(), None);
+        let mut cx = cx.differentiating(embedded);
         self.recipe.record(&mut cx)?;
         let Recorded { left, inputs, .. } = cx.recorded();
         let left = self.left_of(OutputKind::Score, left)?;

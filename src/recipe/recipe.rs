@@ -43,6 +43,17 @@ pub trait Recipe: Send + Sync {
         vec![Turn::all()]
     }
 
+    /// The stages of a training, one after the other: one whose every epoch is alike, where nothing else is said.
+    /// What [`columns`](Self::columns) and [`turns`](Self::turns) say is then of the last one.
+    fn stages(&self) -> Vec<TrainingStage> {
+        vec![TrainingStage {
+            name: "training",
+            epochs: None,
+            turns: self.turns(),
+            columns: self.columns(),
+        }]
+    }
+
     /// Records one batch: what it leaves by [`Cx::output`]; in training its losses by [`Cx::loss`], those
     /// of the turn that [`Cx::turn`] names. Every column is of one turn.
     ///
@@ -73,6 +84,21 @@ pub trait Recipe: Send + Sync {
     fn generated(&self) -> Option<GeneratedLabels> {
         None
     }
+}
+
+/// Epochs of a training whose steps are alike.
+///
+/// Only in the last stage is a model held against the validation rows, and only of its epochs is one the best.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingStage {
+    /// What it is called.
+    pub name: &'static str,
+    /// How many; none of the last one, which takes all that are left.
+    pub epochs: Option<usize>,
+    /// The turns of its steps.
+    pub turns: Vec<Turn>,
+    /// The numbers of a line of the log.
+    pub columns: Columns,
 }
 
 /// One of the programs that a recipe makes of a training batch: forward, backward and the optimiser.

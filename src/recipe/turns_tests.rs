@@ -227,7 +227,7 @@ fn recorded(toy: Toy) -> Result<(Tape, Params, Spaces, super::TrainSpaces)> {
     let block = spaces.declare("block", layout.words.max(64));
     let train = model.train_spaces(&mut spaces, 2, 4);
     let mut tape = Tape::new();
-    model.step(&mut tape, &params, &layout, block, &train)?;
+    model.step(&mut tape, &params, &layout, block, (&train, 0))?;
     Ok((tape, params, spaces, train))
 }
 

@@ -20,8 +20,8 @@ const RING_ROWS: usize = 16;
 /// What a plan is for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
-    /// A training step.
-    Train,
+    /// A training step of a [stage](crate::recipe::TrainingStage).
+    Train(usize),
     /// The scores of a batch.
     Scores,
     /// Everything that a batch is encoded to.
@@ -41,7 +41,7 @@ impl Kind {
     /// What of a forward pass it leaves.
     fn outputs(self) -> Option<OutputKind> {
         match self {
-            Kind::Train => None,
+            Kind::Train(_) => None,
             Kind::Scores => Some(OutputKind::Score),
             Kind::Represent => Some(OutputKind::Representation),
         }
@@ -99,7 +99,7 @@ impl Blueprint {
     ) -> Result<Self> {
         let mut spaces = Spaces::new();
         let specs = model.params(train, Params::largest(caps.max_binding));
-        let groups = (&model.groups()[..], model.turns().len());
+        let groups = (&model.groups()[..], model.most_turns());
         let params = Params::by_turns(specs, groups, &mut spaces, caps.max_binding, train)?;
         let block = spaces.declare("batch", model.layout(batch).words);
         // All scores of a split, and the representations of one batch: those are read in passes.
@@ -134,7 +134,7 @@ impl Blueprint {
         }
         let rows = data.most_rows();
         let batch = model.config().train.batch_size.min(rows);
-        let kind = if train { Kind::Train } else { Kind::Scores };
+        let kind = if train { Kind::Train(0) } else { Kind::Scores };
         check_batch(batch, |batch| {
             let batch = full_batch(model, data, batch);
             let made = Self::new(model, data, &batch, caps, train)?;
@@ -166,14 +166,14 @@ impl Blueprint {
     ) -> Result<Plan> {
         let layout = model.layout(batch);
         let mut tape = Tape::new();
-        match (kind.outputs(), &self.train) {
-            (None, Some(spaces)) => {
-                model.step(&mut tape, &self.params, &layout, self.block, spaces)?;
+        match (kind, kind.outputs(), &self.train) {
+            (Kind::Train(stage), _, Some(spaces)) => {
+                model.step(&mut tape, &self.params, &layout, self.block, (spaces, stage))?;
             }
-            (None, None) => {
+            (_, None, _) => {
                 return Err(Error::Config("the data has no training split".into()));
             }
-            (Some(outputs), _) => {
+            (_, Some(outputs), _) => {
                 let table = (self.scores, self.table_rows(model, kind));
                 let place = (&layout, self.block);
                 model.evaluate(&mut tape, &self.params, place, table, outputs)?;
@@ -225,6 +225,14 @@ pub(super) fn outline_over(
         Ok::<_, Error>((model, made, plan, bytes))
     };
     let (model, made, plan, bytes) = fitted(config)?;
+    // The steps of the last stage are those that are meant, where a model has others before.
+    let plan = match model.last_stage() {
+        0 => plan,
+        last => {
+            let batch = full_batch(&model, data, config.train.batch_size);
+            made.plan(&model, &batch, caps, Kind::Train(last))?
+        }
+    };
     let checkpoint_saves = match model.bert() {
         Some(bert) => {
             let mut other = config.clone();
@@ -279,7 +287,7 @@ pub fn typical_step(
     let (_, size) = typical(&model, &data);
     let rows = order(&model, &data, 1).len();
     Ok(TypicalStep {
-        plan: made.plan(&model, &size, caps, Kind::Train)?,
+        plan: made.plan(&model, &size, caps, Kind::Train(model.last_stage()))?,
         batch: size.rows,
         tokens: size.tokens,
         batches: rows.div_ceil(size.rows),

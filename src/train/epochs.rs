@@ -158,7 +158,8 @@ impl<'a> Run<'a> {
             return Err(wrong("epochs.jsonl", detail));
         }
         let lines = all.remove("steps.jsonl").unwrap_or_default();
-        let own = lines.iter().filter_map(|line| StepRecord::from_json(line, session.columns()));
+        let own =
+            lines.iter().filter_map(|line| StepRecord::from_json(line, session.columns(epoch + 1)));
         let steps: Vec<StepRecord> = own.filter(|step| step.epoch == epoch + 1).collect();
         if steps.iter().map(|step| step.batch).ne(1..=batch) {
             let detail =
@@ -278,7 +279,11 @@ impl<'a> Run<'a> {
             self.append("labels.jsonl", &labels)?;
         }
         let valid = session.data().clone();
+        let model = session.model();
+        let unfinished = model.stage_of(epoch) < model.last_stage();
         record.best = match valid.split(SplitName::Valid).and_then(|s| s.targets()) {
+            // What is scored is not trained yet.
+            _ if unfinished => false,
             Some(targets) => {
                 let predictions = session.predict(SplitName::Valid)?;
                 let loss = batched_loss(session, &predictions.fused(), targets);

@@ -150,6 +150,21 @@ pub(super) fn check_schedule(model: &Model, data: &Dataset) -> Result<()> {
             t.accumulate
         )));
     }
+    let before = model.epochs_before();
+    if before >= t.max_epochs {
+        let (last, others) =
+            model.stages().split_last().ok_or_else(|| Error::Config("no stage".into()))?;
+        let others: Vec<String> =
+            others.iter().map(|s| format!("{} of {}", s.epochs.unwrap_or(0), s.name)).collect();
+        return Err(Error::Config(format!(
+            "{} has {before} epochs ({}) before {}, and train.max_epochs = {} leaves none for that: give more, or \
+             fewer to those",
+            model.config().model.name,
+            others.join(", "),
+            last.name,
+            t.max_epochs
+        )));
+    }
     if batches < t.accumulate && !t.keep_tail {
         return Err(Error::Config(format!(
             "{rows} training rows make {batches} micro-batches, fewer than train.accumulate = {}: \

@@ -181,7 +181,8 @@ impl Session {
         let steps = steps.max(1);
         let order: Vec<u32> =
             rows.iter().copied().cycle().take(size.rows * (WARM_UP + 2 * steps)).collect();
-        let plan = self.prepare(Kind::Train, &size)?.plan();
+        let kind = Kind::Train(self.model.last_stage());
+        let plan = self.prepare(kind, &size)?.plan();
         let mut dispatches: Vec<Profiled> = plan
             .dispatches()
             .iter()
@@ -190,20 +191,20 @@ impl Session {
         let mut whole: [Vec<f64>; 3] = Default::default();
         let mut each: Vec<Vec<f64>> = vec![Vec::new(); dispatches.len()];
         // From the second epoch on labels are generated.
-        self.step.epoch = 2;
+        self.step.epoch = self.model.epochs_before() as u32 + 2;
         let mut clear = self.made.params.grad_spaces();
         for (i, batch) in self.loader(SplitName::Train, order)?.enumerate() {
             let batch = batch?;
             self.count_update()?;
             self.step.slot = 0;
             if i < WARM_UP || i % 2 == 0 {
-                let times = self.whole_step(&batch, &clear)?;
+                let times = self.whole_step(kind, &batch, &clear)?;
                 if i >= WARM_UP {
                     whole.iter_mut().zip(times).for_each(|(all, time)| all.push(time));
                 }
             } else {
-                self.stage(Kind::Train, &batch)?;
-                let program = self.staged(Kind::Train, &batch)?;
+                self.stage(kind, &batch)?;
+                let program = self.staged(kind, &batch)?;
                 let times = program.profile(&self.gpu, &self.memory, true, &clear, clock)?;
                 for t in times {
                     each[t.dispatch].push(t.time.as_secs_f64());
@@ -234,10 +235,10 @@ impl Session {
     }
 
     /// A step as training takes it, waited for: seconds in all, of them recording and submitting.
-    fn whole_step(&mut self, batch: &Batch, clear: &[SpaceId]) -> Result<[f64; 3]> {
+    fn whole_step(&mut self, kind: Kind, batch: &Batch, clear: &[SpaceId]) -> Result<[f64; 3]> {
         let start = Instant::now();
-        self.stage(Kind::Train, batch)?;
-        let program = self.staged(Kind::Train, batch)?;
+        self.stage(kind, batch)?;
+        let program = self.staged(kind, batch)?;
         let commands = program.commands(&self.gpu, &self.memory, true, clear, None)?;
         let encoded = start.elapsed();
         self.gpu.submit(commands)?;

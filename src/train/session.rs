@@ -74,7 +74,8 @@ pub struct Session {
     groups: Groups,
     /// What the recipe keeps between epochs.
     kept: Kept,
-    columns: Arc<Columns>,
+    /// Of each stage.
+    columns: Vec<Arc<Columns>>,
     /// Training statistics of the modalities that were asked for.
     pub(super) usual: HashMap<Modality, Arc<FeatureStats>>,
 }
@@ -109,9 +110,9 @@ impl Session {
         let phase = Phase::begin();
         let memory = Memory::allocate(gpu, &made.spaces)?;
         phase.end("buffers allocated");
-        let columns = Arc::new(model.columns().clone());
+        let columns = model.stages().iter().map(|s| Arc::new(s.columns.clone())).collect();
         let ring = made.train.as_ref();
-        let ring = ring.map(|t| Ring::new(gpu, t.ring, t.ring_rows, columns.width()));
+        let ring = ring.map(|t| Ring::new(gpu, t.ring, t.ring_rows, t.ring_width));
         let ring = ring.transpose()?;
         let groups = made.params.groups();
         let seed = model.config().train.seed;
@@ -133,8 +134,9 @@ impl Session {
             columns,
             usual: HashMap::new(),
         };
-        let kind = if session.made.train.is_some() { Kind::Train } else { Kind::Scores };
-        let plan = plan.tune(gpu, kind == Kind::Train)?;
+        let trains = session.made.train.is_some();
+        let kind = if trains { Kind::Train(0) } else { Kind::Scores };
+        let plan = plan.tune(gpu, trains)?;
         let program = plan.prepare(gpu, &session.memory, &mut session.pool)?;
         // While parameters, files and the first batch are made ready here.
         program.warm(gpu)?;
@@ -149,7 +151,7 @@ impl Session {
             Entry::Occupied(ready) => Ok(ready.into_mut()),
             Entry::Vacant(slot) => {
                 let plan = self.made.plan(&self.model, batch, self.gpu.caps(), kind)?;
-                let plan = plan.tune(&self.gpu, kind == Kind::Train)?;
+                let plan = plan.tune(&self.gpu, matches!(kind, Kind::Train(_)))?;
                 let program = plan.prepare(&self.gpu, &self.memory, &mut self.pool)?;
                 Ok(slot.insert(program))
             }
@@ -161,9 +163,9 @@ impl Session {
         &self.model
     }
 
-    /// What a micro-batch's losses are called.
-    pub(super) fn columns(&self) -> &Arc<Columns> {
-        &self.columns
+    /// What a micro-batch's losses are called in an epoch, from 1.
+    pub(super) fn columns(&self, epoch: usize) -> &Arc<Columns> {
+        &self.columns[self.model.stage_of(epoch)]
     }
 
     /// The name of the adapter it runs on.
@@ -203,8 +205,8 @@ impl Session {
 
     /// The plan of a training step of a full batch.
     pub fn step_plan(&mut self) -> Result<&Plan> {
-        let full = self.full_batch();
-        Ok(self.prepare(Kind::Train, &full)?.plan())
+        let (full, last) = (self.full_batch(), self.model.last_stage());
+        Ok(self.prepare(Kind::Train(last), &full)?.plan())
     }
 
     /// Bytes of all persistent buffers and the scratch of the largest plan.
@@ -411,7 +413,8 @@ impl Session {
     pub(super) fn count_update(&mut self) -> Result<()> {
         self.updates += 1;
         let all = self.groups.list().to_vec();
-        for (i, turn) in self.model.turns().iter().enumerate() {
+        let stage = self.model.stage_of(self.step.epoch as usize);
+        for (i, turn) in self.model.stages()[stage].turns.iter().enumerate() {
             self.groups.advance_only(&turn.moves(all.iter()))?;
             self.groups.write_turn(&self.gpu, &self.memory, i)?;
         }

@@ -47,9 +47,7 @@ impl Session {
         if result.is_err() {
             // Rows that nobody took would come up in the next epoch.
             let train = self.made.train.as_ref().ok_or_else(untrained)?;
-            if let Ok(fresh) =
-                Ring::new(&self.gpu, train.ring, train.ring_rows, self.columns().width())
-            {
+            if let Ok(fresh) = Ring::new(&self.gpu, train.ring, train.ring_rows, train.ring_width) {
                 ring = fresh;
             }
         }
@@ -73,7 +71,8 @@ impl Session {
         let mut reported = from;
         let mut taken = from;
         let batch_size = self.batch_size();
-        let columns = self.columns().clone();
+        let columns = self.columns(epoch).clone();
+        let kind = Kind::Train(self.model.stage_of(epoch));
         let mut first = (self.step.step == 0).then(Phase::begin);
         let mut emit = |rows: Vec<Vec<f32>>| {
             if let Some(phase) = first.take_if(|_| !rows.is_empty()) {
@@ -95,7 +94,7 @@ impl Session {
             let update = self.begin_step(i, batches)?;
             // What an incomplete group left behind is dropped here.
             let clear = if i == from { self.made.params.grad_spaces() } else { Vec::new() };
-            flying.push_back(self.submit(Kind::Train, &batch, update, &clear, Some(&mut *ring))?);
+            flying.push_back(self.submit(kind, &batch, update, &clear, Some(&mut *ring))?);
             self.step.step += 1;
             self.keep_up(&mut flying)?;
             emit(ring.drain(&self.gpu)?)?;
@@ -135,13 +134,14 @@ impl Session {
         let rows = |batch: usize| (batch * self.batch_size()).min(order.len());
         let some = order[rows(which.start)..rows(which.end)].to_vec();
         self.step.epoch = epoch as u32;
+        let kind = Kind::Train(self.model.stage_of(epoch));
         for (i, batch) in which.zip(self.loader(SplitName::Train, some)?) {
             let batch = batch?;
             let update = self.begin_step(i, batches)?;
             let clear = if i == 0 { self.made.params.grad_spaces() } else { Vec::new() };
             self.step.slot = 0;
-            self.stage(Kind::Train, &batch)?;
-            let program = self.staged(Kind::Train, &batch)?;
+            self.stage(kind, &batch)?;
+            let program = self.staged(kind, &batch)?;
             let written = program.trace(&self.gpu, &self.memory, update, &clear)?;
             self.step.step += 1;
             see(i + 1, &batch, written);

@@ -57,7 +57,9 @@ impl Bench {
 
     fn tape(&self) -> Tape {
         let mut tape = Tape::new();
-        self.model.step(&mut tape, &self.params, &self.layout, self.block, &self.train).unwrap();
+        self.model
+            .step(&mut tape, &self.params, &self.layout, self.block, (&self.train, 0))
+            .unwrap();
         tape
     }
 

@@ -113,7 +113,7 @@ fn plan(config: &Config, steps: usize, batch: usize, caps: &Caps) -> Result<Plan
     let block = spaces.declare("batch", layout.words);
     let train = model.train_spaces(&mut spaces, batch, 4);
     let mut tape = Tape::new();
-    model.step(&mut tape, &params, &layout, block, &train)?;
+    model.step(&mut tape, &params, &layout, block, (&train, 0))?;
     tape.plan(caps)
 }
 

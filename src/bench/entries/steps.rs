@@ -214,7 +214,7 @@ pub(crate) fn model(caps: &Caps, sizes: ModelSizes) -> Result<Bed> {
     let layout = Layout::with_targets(batch, model.streams(), tokens, width).and(model.reads());
     let block = bed.spaces.declare("batch", layout.words);
     let spaces = model.train_spaces(&mut bed.spaces, rows, RING_ROWS);
-    model.step(&mut bed.tape, &params, &layout, block, &spaces)?;
+    model.step(&mut bed.tape, &params, &layout, block, (&spaces, model.last_stage()))?;
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
     let mut words = vec![0; layout.words];
     for (i, at) in layout.streams.iter().enumerate() {
