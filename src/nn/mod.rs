@@ -14,6 +14,7 @@ mod params;
 mod pretrained;
 mod schedule;
 mod spec;
+pub mod transformer;
 mod weights;
 
 #[cfg(feature = "bert")]
