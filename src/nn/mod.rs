@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bert")]
 mod bert;
+pub mod contrast;
 mod groups;
 mod init;
 #[cfg(feature = "bert")]
