@@ -28,6 +28,7 @@ const SHARED: &[(&str, &str)] = &[
     ("channels", include_str!("../../shaders/shared/channels.wgsl")),
     ("group", include_str!("../../shaders/shared/group.wgsl")),
     ("heads", include_str!("../../shaders/shared/heads.wgsl")),
+    ("contrast", include_str!("../../shaders/shared/contrast.wgsl")),
     ("heads_mask", include_str!("../../shaders/shared/heads_mask.wgsl")),
     ("lstm", include_str!("../../shaders/shared/lstm.wgsl")),
     ("mask", include_str!("../../shaders/shared/mask.wgsl")),

@@ -3,6 +3,7 @@
 #[cfg(feature = "bert")]
 mod bert;
 mod certainty;
+pub mod contrast;
 mod groups;
 mod init;
 #[cfg(feature = "bert")]
@@ -15,6 +16,7 @@ mod params;
 mod pretrained;
 mod schedule;
 mod spec;
+pub mod transformer;
 mod weights;
 
 #[cfg(feature = "bert")]

@@ -6,6 +6,7 @@ pub mod attention;
 pub mod batch_norm;
 pub mod batched;
 pub mod concat;
+pub mod contrast;
 pub mod conv;
 pub mod decibels;
 pub mod decimate;

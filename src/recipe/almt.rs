@@ -21,11 +21,11 @@ use super::recipe::{Output, Recipe};
 use super::subnets::GROUP;
 use crate::data::{Normalize, Reads, StreamSpec};
 use crate::error::{Error, Result};
+use crate::nn::transformer::feed_forward;
 use crate::nn::{Bert, Group, Init, ParamSpec, Reading, Schedule, linear, linear_specs};
 use crate::ops::Act;
 use crate::ops::attention::Asking;
 use crate::ops::gather::Rows;
-use crate::ops::matmul::FeedForward;
 use crate::tape::Var;
 use serde::{Deserialize, Serialize};
 
@@ -203,12 +203,9 @@ impl Almt {
         let read = linear(cx.tape, cx.params, &out, read, Act::None)?;
         let x = cx.tape.add(x, read)?;
         let normed = norm(cx, &format!("{name}.1.norm"), x)?;
-        let mut pair = |net: &str| -> Result<(Var, Var)> {
-            let mut var = |kind: &str| cx.param(&format!("{name}.1.fn.net.{net}.{kind}"));
-            Ok((var("weight")?, var("bias")?))
-        };
-        let two = FeedForward { first: pair("0")?, second: pair("3")?, act: Act::Gelu };
-        let made = cx.tape.feed_forward(normed, two)?;
+        let two = ["0", "3"].map(|net| format!("{name}.1.fn.net.{net}"));
+        let two = [&*two[0], &two[1]];
+        let made = feed_forward(cx.tape, cx.params, two, normed, (Act::Gelu, 0.0))?;
         cx.tape.add(x, made)
     }
 

@@ -8,7 +8,7 @@ use super::recipe::Output;
 use super::self_mm::pretrained;
 use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
-use crate::nn::{Bert, Init, ParamSpec, linear_specs};
+use crate::nn::{Bert, Init, ParamSpec, linear_specs, transformer};
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::batched::Transposed;
 use crate::tape::{Tape, Var};
@@ -23,21 +23,20 @@ const EPS: f32 = 1e-5;
 
 /// PyTorch's LayerNorm of so many columns.
 pub(super) fn norm_specs(name: &str, columns: usize, group: &str) -> Vec<ParamSpec> {
-    let spec = |part: &str, init| ParamSpec::new(format!("{name}.{part}"), &[columns], group, init);
-    let (weight, bias) = (spec("weight", Init::Ones), spec("bias", Init::Zeros));
-    // What has a kernel of its own wants both as one tensor.
-    vec![weight, if columns.is_multiple_of(4) { bias.joined() } else { bias }]
+    let mut specs = transformer::norm_specs(name, columns, group);
+    // Saved states have those of other widths apart.
+    specs[1].joined = columns.is_multiple_of(4);
+    specs
 }
 
 /// Records the LayerNorm `name` over the last axis.
 pub(super) fn norm(cx: &mut Cx<'_>, name: &str, x: Var) -> Result<Var> {
     let (rows, columns) = cx.tape.rows_cols(x);
-    let names = ["weight", "bias"].map(|part| format!("{name}.{part}"));
     if columns.is_multiple_of(4) {
-        let both = cx.params.span(cx.tape, &names, &[2, columns])?;
-        return cx.tape.layer_norm(x, both, EPS);
+        return transformer::norm(cx.tape, cx.params, name, x, EPS);
     }
-    // The kernel reads four columns at once; a batch norm whose channels are the rows does the same.
+    let names = ["weight", "bias"].map(|part| format!("{name}.{part}"));
+    // A batch norm whose channels are the rows does the same.
     let shape = cx.tape.shape(x).to_vec();
     let x = cx.tape.reshape(x, &[rows, columns])?;
     let x = cx.tape.batch_norm(x, BatchNorm { eps: EPS, ..BatchNorm::over(0) }, true)?;

@@ -11,10 +11,10 @@
 use super::cx::Cx;
 use super::subnets::GROUP;
 use crate::error::{Error, Result};
+use crate::nn::transformer::{feed_forward, norm, norm_specs};
 use crate::nn::{Init, ParamSpec, linear};
 use crate::ops::Act;
 use crate::ops::attention::Asking;
-use crate::ops::matmul::FeedForward;
 use crate::ops::positions::Sinusoid;
 use crate::tape::Var;
 
@@ -40,10 +40,7 @@ impl Encoder {
     /// Its parameters.
     pub(super) fn specs(&self) -> Vec<ParamSpec> {
         let w = self.width;
-        let norm = |at: String| {
-            let spec = |part, init| ParamSpec::new(format!("{at}.{part}"), &[w], GROUP, init);
-            [spec("weight", Init::Ones), spec("bias", Init::Zeros).joined()]
-        };
+        let norm = |at: String| norm_specs(&at, w, GROUP);
         let mut specs = Vec::new();
         for i in 0..self.layers {
             let at = format!("{}.layers.{i}", self.name);
@@ -80,9 +77,7 @@ impl Encoder {
     }
 
     fn norm(&self, cx: &mut Cx<'_>, at: &str, x: Var) -> Result<Var> {
-        let names = ["weight", "bias"].map(|kind| format!("{}.{at}.{kind}", self.name));
-        let gb = cx.params.span(cx.tape, &names, &[2, self.width])?;
-        cx.tape.layer_norm(x, gb, 1e-5)
+        norm(cx.tape, cx.params, &format!("{}.{at}", self.name), x, 1e-5)
     }
 
     /// One of the packed projections: `part` is what a parameter's name has behind it.
@@ -125,18 +120,8 @@ impl Encoder {
             let out = cx.tape.dropout(out, residual)?;
             x = cx.tape.add(x, out)?;
             let y = self.norm(cx, &format!("{at}.layer_norms.1"), x)?;
-            let y = if inner > 0.0 {
-                let y = linear(cx.tape, cx.params, &name("fc1"), y, Act::Relu)?;
-                let y = cx.tape.dropout(y, inner)?;
-                linear(cx.tape, cx.params, &name("fc2"), y, Act::None)?
-            } else {
-                let mut pair = |layer: &str| -> Result<(Var, Var)> {
-                    let mut var = |k| cx.params.var(cx.tape, &format!("{}.{k}", name(layer)));
-                    Ok((var("weight")?, var("bias")?))
-                };
-                let (first, second) = (pair("fc1")?, pair("fc2")?);
-                cx.tape.feed_forward(y, FeedForward { first, second, act: Act::Relu })?
-            };
+            let two = [&*name("fc1"), &name("fc2")];
+            let y = feed_forward(cx.tape, cx.params, two, y, (Act::Relu, inner))?;
             let y = cx.tape.dropout(y, residual)?;
             x = cx.tape.add(x, y)?;
         }

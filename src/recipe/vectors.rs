@@ -15,7 +15,9 @@ use crate::data::task::NUMBER;
 use crate::data::{BatchShape, Layout, Modality, Reads, StreamSpec};
 use crate::error::Result;
 use crate::gpu::GpuOptions;
+use crate::nn::contrast::{self, Classes, Units};
 use crate::nn::{Group, Init, ParamSpec, Params, Weights};
+use crate::ops::batched::Transposed;
 use crate::plan::{Memory, Pool, Spaces};
 use crate::tape::{Tape, Var};
 
@@ -248,4 +250,124 @@ fn mags_closed_gates() {
     assert_eq!(gradients.not_finite(), None);
     assert!(gradients.get("v").unwrap().1.iter().all(|g| *g == 0.0));
     assert!(gradients.get("t").unwrap().1.iter().any(|g| *g != 0.0));
+}
+
+#[test]
+fn contrast_of_two_views() {
+    let specs = vec![free("u", &[2, 3]), free("v", &[2, 3])];
+    let values = [("u", q(3, 1, 6)), ("v", q(5, 2, 6))];
+    let (_, loss, gradients) = run(specs, &values, &[1.0], |cx| {
+        let (u, v) = (cx.param("u")?, cx.param("v")?);
+        let views = Units::pair(cx.tape, u, v)?;
+        contrast::nt_xent(cx.tape, views, 0.5)
+    });
+    close("loss", &[loss], &[1.9669616279]);
+    let want = [0.55388817, -0.46104971, -0.28854889, -0.08464252, 0.3951705, 0.32254602];
+    close("du", gradients.get("u").unwrap().1, &want);
+    let want = [0.3969124, -0.07687764, 1.06915864, -0.43057806, 0.88226758, 0.06472585];
+    close("dv", gradients.get("v").unwrap().1, &want);
+}
+
+#[test]
+fn contrast_of_predictions() {
+    let specs = vec![free("zs", &[3, 2]), free("w", &[2, 3]), free("zt", &[3, 3])];
+    let values = [("zs", q(3, 2, 6)), ("w", q(5, 1, 6)), ("zt", q(7, 4, 9))];
+    let (_, loss, gradients) = run(specs, &values, &[1.0], |cx| {
+        let (zs, w, zt) = (cx.param("zs")?, cx.param("w")?, cx.param("zt")?);
+        let predicted = cx.tape.matmul(zs, w)?;
+        let (predicted, zt) = (Units::of(cx.tape, predicted)?, Units::of(cx.tape, zt)?);
+        contrast::matched(cx.tape, predicted, zt, 0.5)
+    });
+    close("loss", &[loss], &[1.7920330209]);
+    let want = [0.0, 1.88959777, 0.02857948, -0.02857948, 0.36178883, 0.0];
+    close("dzs", gradients.get("zs").unwrap().1, &want);
+    let want = [0.18041464, 0.73059633, -0.57493613, 0.27685531, -0.59614449, -0.19842459];
+    close("dw", gradients.get("w").unwrap().1, &want);
+    let want = [
+        -0.03168883,
+        -0.03941561,
+        -0.0260165,
+        0.61611835,
+        -0.09772378,
+        -0.2804472,
+        -0.04576006,
+        -0.04189899,
+        0.38095201,
+    ];
+    close("dzt", gradients.get("zt").unwrap().1, &want);
+}
+
+#[test]
+fn contrast_by_sentiment() {
+    let values = [("x", q(4, 3, 10))];
+    let numbers = [2.0, -1.0, 0.4, -2.2, 0.0];
+    let ids = [0, 1, 0, 1, u32::MAX].map(f32::from_bits);
+    for (name, labels) in [("signs", numbers), ("classes", ids)] {
+        let (_, loss, gradients) = run(vec![free("x", &[5, 2])], &values, &[1.0], |cx| {
+            let (x, labels) = (cx.param("x")?, cx.tape.constant(name, &[5], &labels)?);
+            let units = Units::of(cx.tape, x)?;
+            let signs = name == "signs";
+            let of = if signs { Classes::Signs(labels) } else { Classes::Ids(labels) };
+            contrast::by_class(cx.tape, units, of, 0.5)
+        });
+        close(name, &[loss], &[1.4369218411]);
+        let want = [
+            -0.26697861,
+            -0.66744652,
+            -0.69496122,
+            0.0,
+            0.80167993,
+            -0.30062998,
+            0.07256278,
+            -0.03628139,
+            0.0,
+            0.0,
+        ];
+        close("dx", gradients.get("x").unwrap().1, &want);
+    }
+}
+
+#[test]
+fn contrast_with_a_guide() {
+    let values = [("x", q(2, 7, 18))];
+    let (_, loss, gradients) = run(vec![free("x", &[3, 2, 3])], &values, &[1.0], |cx| {
+        let x = cx.param("x")?;
+        // The mean of the tokens that are there: of the second row the first alone.
+        let parts = cx.tape.constant("parts", &[3, 1, 2], &[0.5, 0.5, 1.0, 0.0, 0.5, 0.5])?;
+        let mean = cx.tape.bmm(parts, x, Transposed::Neither)?;
+        let mean = cx.tape.reshape(mean, &[3, 3])?;
+        let guide = cx.tape.constant("guide", &[3, 3], &q(7, 4, 9))?;
+        let pairs = Units::pair(cx.tape, mean, guide)?;
+        contrast::matched_both_ways(cx.tape, pairs, 0.1)
+    });
+    close("loss", &[loss], &[1.8353588333]);
+    let first = [0.17877874, 0.26552605, 0.24606294];
+    let last = [-0.46730158, 1.70601803, 0.82333921];
+    let second = [-0.85302296, -0.42671488, -1.06643125, 0.0, 0.0, 0.0];
+    let want = [first.as_slice(), &first, &second, &last, &last].concat();
+    close("dx", gradients.get("x").unwrap().1, &want);
+}
+
+/// One row has nothing to be told apart from: no loss, no slope, nothing that is no number.
+#[test]
+fn contrast_of_one_row() {
+    let specs = vec![free("x", &[1, 3]), free("y", &[1, 3])];
+    let values = [("x", q(4, 3, 3)), ("y", q(5, 1, 3))];
+    let (each, loss, gradients) = run(specs, &values, &[1.0; 4], |cx| {
+        let (x, y) = (cx.param("x")?, cx.param("y")?);
+        let (a, b, both) =
+            (Units::of(cx.tape, x)?, Units::of(cx.tape, y)?, Units::pair(cx.tape, x, y)?);
+        let labels = cx.tape.constant("label", &[1], &[1.5])?;
+        let all = [
+            contrast::nt_xent(cx.tape, both, 0.1)?,
+            contrast::matched(cx.tape, a, b, 0.1)?,
+            contrast::matched_both_ways(cx.tape, both, 0.1)?,
+            contrast::by_class(cx.tape, a, Classes::Signs(labels), 0.1)?,
+        ];
+        cx.tape.concat(&all)
+    });
+    assert_eq!((each.as_slice(), loss), (&[0.0; 4][..], 0.0));
+    for name in ["x", "y"] {
+        assert_eq!(gradients.get(name).unwrap().1, [0.0; 3], "{name}");
+    }
 }

@@ -18,4 +18,5 @@ mod sizes;
 mod steps;
 mod streams;
 mod tape;
+mod transformer;
 mod turns;

@@ -1,8 +1,11 @@
 //! Entries for quotients and other functions of one element, batched products, permuted axes, outer
 //! products, rows of length one, log-sum-exp and normal noise.
 
+use super::inputs::classes;
 use super::{Entry, away_from_zero, entry};
+use crate::nn::contrast::{self, Classes, Units};
 use crate::ops::batched::Transposed;
+use crate::ops::contrast::Positives;
 use crate::ops::random;
 use crate::{Tape, Var};
 
@@ -16,6 +19,7 @@ pub fn entries() -> Vec<Entry> {
     all.extend(axes());
     all.extend(rows());
     all.extend(noise());
+    all.extend(contrasts());
     all
 }
 
@@ -161,6 +165,36 @@ fn noise() -> Vec<Entry> {
         entry("mul by noise", &[&[3, 4]], |t, v| {
             let noise = t.normal_like(v[0])?;
             t.mul(v[0], noise)
+        }),
+    ]
+}
+
+fn contrasts() -> Vec<Entry> {
+    vec![
+        entry("contrast matched", &[&[5, 5]], |t, v| t.contrast(v[0], Positives::Matched, 2.0)),
+        entry("contrast views", &[&[2, 6, 6]], |t, v| t.contrast(v[0], Positives::Views, 2.0)),
+        entry("contrast halves x x", &[&[6, 6]], |t, v| {
+            // The second use adds to the gradient.
+            let once = t.contrast(v[0], Positives::Halves, 2.0)?;
+            let again = t.contrast(v[0], Positives::Views, 1.0)?;
+            t.add(once, again)
+        }),
+        entry("contrast classes", &[&[6, 6]], |t, v| {
+            let labels = classes(t, &[0, 1, 0, u32::MAX, 1, 2])?;
+            t.contrast(v[0], Positives::Classes(labels), 2.0)
+        }),
+        entry("contrast signs", &[&[2, 5, 5]], |t, v| {
+            let labels = t.constant("labels", &[5], &[2.0, -1.0, 0.4, -2.2, 0.0])?;
+            t.contrast(v[0], Positives::Signs(labels), 2.0)
+        }),
+        entry("contrast by class of rows", &[&[5, 3]], |t, v| {
+            let labels = classes(t, &[1, 0, 1, 1, 0])?;
+            let units = Units::of(t, v[0])?;
+            contrast::by_class(t, units, Classes::Ids(labels), 0.5)
+        }),
+        entry("contrast of two views", &[&[3, 4], &[3, 4]], |t, v| {
+            let units = Units::pair(t, v[0], v[1])?;
+            contrast::nt_xent(t, units, 0.5)
         }),
     ]
 }
