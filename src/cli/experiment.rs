@@ -26,7 +26,7 @@ A plan is a TOML file:
   group = \"id-prefix\"                # what keeps rows in one fold
   reference = \"labels\"               # what the others are held against
   metric = \"MAE\"                     # chooses the best cell, on validation
-  robustness = true                  # test with each modality dropped, noised and truncated
+  robustness = true                  # test with modalities dropped, noised, truncated, alone, missing
   preset = \"mosi\"                    # as train --preset
 
   [set]                              # settings of every cell, as train --set
@@ -46,7 +46,11 @@ Ready-made cells, which need no file (modalign experiment ablation --data FILE):
   weights      one alignment weight for all pairs: 0, 0.1, 1, 10, 100, 1000
   modalities   every subset of the modalities
   robustness   neither, alignment, labels, both; each tested with a modality dropped, with noise
-               of 0.5, 1 and 2 deviations, and with its second half missing
+               of 0.5, 1 and 2 deviations, with its second half missing, alone, and with 30 and
+               60 % of all modalities missing
+  unseen       unseen modality interaction (umi), late fusion and zero-filling, taught by rows of one
+               modality each and tested on all together, or on what is set:
+               --set 'data.missing.train_has=[\"TA\", \"V\"]' --set 'data.missing.test_has=[\"TAV\"]'
 
 --folds K divides all rows, whatever split they are in, into K folds of about equal size, anew
 for each seed. Fold k tests run k, fold k+1 validates it, the rest trains it. --group says what
@@ -82,7 +86,7 @@ Examples:
   modalign experiment plan.toml --list
   modalign experiment plan.toml --set train.max_epochs=20 --json")]
 pub(super) struct ExperimentArgs {
-    /// A plan file, or ablation, weights, modalities, robustness or models
+    /// A plan file, or ablation, weights, modalities, robustness, models or unseen
     #[arg(value_name = "PLAN.toml|CELLS")]
     plan: PathBuf,
     /// The data set, instead of the plan's

@@ -1,7 +1,7 @@
 //! Ready-made sets of cells.
 
 use super::plan::{Cell, Plan};
-use crate::data::{Modality, shortened};
+use crate::data::{Lacking, Modality, shortened};
 use crate::error::{Error, Result};
 use crate::recipe::MODELS;
 use serde::{Deserialize, Serialize};
@@ -20,12 +20,21 @@ pub enum Preset {
     Robustness,
     /// Every model that fits the data and has settings for it.
     Models,
+    /// Unseen modality interaction, late fusion and zeros for what is missing, taught by rows of one modality each
+    /// and tested on all together.
+    Unseen,
 }
 
 impl Preset {
     /// All of them.
-    pub const ALL: [Preset; 5] =
-        [Preset::Ablation, Preset::Weights, Preset::Modalities, Preset::Robustness, Preset::Models];
+    pub const ALL: [Preset; 6] = [
+        Preset::Ablation,
+        Preset::Weights,
+        Preset::Modalities,
+        Preset::Robustness,
+        Preset::Models,
+        Preset::Unseen,
+    ];
 
     /// As plans write it.
     pub fn name(self) -> &'static str {
@@ -35,6 +44,7 @@ impl Preset {
             Preset::Modalities => "modalities",
             Preset::Robustness => "robustness",
             Preset::Models => "models",
+            Preset::Unseen => "unseen",
         }
     }
 
@@ -44,7 +54,7 @@ impl Preset {
         match self {
             Preset::Ablation | Preset::Robustness => Some("labels"),
             Preset::Weights => Some("weight=0"),
-            Preset::Modalities | Preset::Models => None,
+            Preset::Modalities | Preset::Models | Preset::Unseen => None,
         }
     }
 }
@@ -73,6 +83,9 @@ pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Res
                 Cell::new(&*letters, &[&format!("model.modalities={letters}")])
             })
             .collect());
+    }
+    if preset == Preset::Unseen {
+        return unseen(plan, &base.data.missing, &used);
     }
     let pairs = pairs(&used);
     if pairs.is_empty() {
@@ -112,6 +125,32 @@ pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Res
             ]
         }
     })
+}
+
+/// Ways of using combinations that were never seen: those of `data.missing`, or by default rows of one modality
+/// each in training, and all at test.
+fn unseen(plan: &Plan, missing: &Lacking, used: &[Modality]) -> Result<Vec<Cell>> {
+    if used.len() < 2 {
+        let have: Vec<&str> = used.iter().map(|m| m.name()).collect();
+        return Err(Error::Config(format!(
+            "cells = \"unseen\" wants two streams or more to combine; {} has {}",
+            plan.data.display(),
+            if have.is_empty() { "none".into() } else { have.join(", ") }
+        )));
+    }
+    let or = |given: &[String], usual: Vec<String>| {
+        let all = if given.is_empty() { usual } else { given.to_vec() };
+        all.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>().join(", ")
+    };
+    let each = used.iter().map(|m| shortened([*m])).collect();
+    let seen = format!("data.missing.train_has=[{}]", or(&missing.train_has, each));
+    let all = vec![shortened(used.iter().copied())];
+    let tested = format!("data.missing.test_has=[{}]", or(&missing.test_has, all));
+    let cell = |name: &str, fusion: &str| {
+        let fusion = format!("model.fusion={fusion}");
+        Cell::new(name, &["model.name=umi", &fusion, &seen, &tested])
+    };
+    Ok(vec![cell("umi", "grid"), cell("late fusion", "late"), cell("zero-filling", "zeros")])
 }
 
 fn ablation(pairs: &[&str], correlation_weight: f64) -> Vec<Cell> {

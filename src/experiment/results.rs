@@ -26,6 +26,9 @@ pub struct DamagedMeans {
     pub perturbation: Perturbation,
     /// Scores on test rows.
     pub test: ByScore<Summary>,
+    /// Against the reference with the same damage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against_reference: Option<ByScore<Comparison>>,
 }
 
 /// One way of training, over its seeds and folds.
@@ -284,6 +287,7 @@ impl CellResult {
                     name: one.name.clone(),
                     perturbation: one.perturbation,
                     test: summaries(same.map(|d| entries(Some(&d.test)))),
+                    against_reference: None,
                 }
             };
             first.iter().map(means).collect()
@@ -311,6 +315,14 @@ impl CellResult {
         let run = self.runs.iter().find(|r| r.record.pair() == pair)?;
         run.record.scores().get(score).copied()
     }
+
+    /// The same with a damage of that name.
+    fn damaged_at(&self, damage: &str, score: &str, pair: (u64, Option<usize>)) -> Option<f64> {
+        let run = self.runs.iter().find(|r| r.record.pair() == pair)?;
+        let mut all = run.record.robustness.iter().flatten();
+        let found = all.find(|damaged| damaged.name == damage)?;
+        entries(Some(&found.test)).get(score).copied()
+    }
 }
 
 fn summaries(runs: impl Iterator<Item = ByScore<f64>>) -> ByScore<Summary> {
@@ -330,29 +342,55 @@ fn overlap(cells: &[CellResult]) -> f64 {
     tested as f64 / trained.max(1) as f64
 }
 
-/// Holds every cell against the reference, score by score, corrected for the number of cells.
+/// Holds every cell against the reference, score by score, on test rows as they are and with each damage.
 fn compare(cells: &mut [CellResult], reference: &str, overlap: f64) {
     let Some(fixed) = cells.iter().find(|c| c.cell == reference).cloned() else { return };
     for score in fixed.test.keys() {
-        let found: Vec<Option<Comparison>> = cells
-            .iter()
-            .map(|cell| {
-                if cell.cell == reference {
-                    return None;
-                }
-                let runs = cell.runs.iter().map(|r| r.record.pair());
-                let pairs = runs.filter_map(|p| Some((cell.at(score, p)?, fixed.at(score, p)?)));
-                Comparison::of(&pairs.collect::<Vec<_>>(), overlap)
-            })
-            .collect();
-        let tests = found.iter().flatten().filter(|c| c.n > 1).count();
-        let adjusted = holm(&found.iter().map(|c| c.and_then(|c| c.p)).collect::<Vec<_>>(), tests);
-        for ((cell, found), p_adjusted) in cells.iter_mut().zip(found).zip(adjusted) {
+        let found = held(cells, &fixed, overlap, |cell, pair| cell.at(score, pair));
+        for (cell, found) in cells.iter_mut().zip(found) {
             let Some(found) = found else { continue };
             let all = cell.against_reference.get_or_insert_default();
-            all.insert(score.clone(), Comparison { p_adjusted, ..found });
+            all.insert(score.clone(), found);
         }
     }
+    for damage in fixed.robustness.iter().flatten() {
+        for score in damage.test.keys() {
+            let at = |cell: &CellResult, pair| cell.damaged_at(&damage.name, score, pair);
+            let found = held(cells, &fixed, overlap, at);
+            for (cell, found) in cells.iter_mut().zip(found) {
+                let mut own = cell.robustness.iter_mut().flatten();
+                let own = own.find(|own| own.name == damage.name);
+                let Some((own, found)) = own.zip(found) else { continue };
+                let all = own.against_reference.get_or_insert_default();
+                all.insert(score.clone(), found);
+            }
+        }
+    }
+}
+
+/// How each cell compares with a fixed one in some value of its runs, by seed and fold, corrected for the number
+/// of cells; none for the fixed one itself.
+fn held(
+    cells: &[CellResult],
+    fixed: &CellResult,
+    overlap: f64,
+    value: impl Fn(&CellResult, (u64, Option<usize>)) -> Option<f64>,
+) -> Vec<Option<Comparison>> {
+    let compared = |cell: &CellResult| {
+        if cell.cell == fixed.cell {
+            return None;
+        }
+        let runs = cell.runs.iter().map(|r| r.record.pair());
+        let pairs = runs.filter_map(|p| Some((value(cell, p)?, value(fixed, p)?)));
+        Comparison::of(&pairs.collect::<Vec<_>>(), overlap)
+    };
+    let found: Vec<Option<Comparison>> = cells.iter().map(compared).collect();
+    let tests = found.iter().flatten().filter(|c| c.n > 1).count();
+    let adjusted = holm(&found.iter().map(|c| c.and_then(|c| c.p)).collect::<Vec<_>>(), tests);
+    let corrected = |(found, p_adjusted): (Option<Comparison>, Option<f64>)| {
+        found.map(|found| Comparison { p_adjusted, ..found })
+    };
+    found.into_iter().zip(adjusted).map(corrected).collect()
 }
 
 /// By validation alone; test rows only say whether the choice may be called better.

@@ -220,14 +220,22 @@ pub fn robustness(r: &Results) -> Option<Grid> {
         let row = |name: &String| {
             let value = |c: &&CellResult| {
                 let found = c.robustness.iter().flatten().find(|d| d.name == *name);
-                summary(&r.metric, found.and_then(|d| d.test.get(&r.metric)))
+                let mean = summary(&r.metric, found.and_then(|d| d.test.get(&r.metric)));
+                let held = found.and_then(|d| d.against_reference.as_ref()?.get(&r.metric));
+                match held.and_then(|held| held.p_adjusted) {
+                    Some(p) => format!("{mean} (p {})", probability(Some(p))),
+                    None => mean,
+                }
             };
             std::iter::once(name.clone()).chain(tested.iter().map(value)).collect()
         };
         let whole =
             std::iter::once("intact".to_string()).chain(tested.iter().map(intact)).collect();
         Grid {
-            title: format!("{}: test {} with one modality damaged", r.name, r.metric),
+            title: format!(
+                "{}: test {} with modalities damaged; p against {} with the same damage, corrected",
+                r.name, r.metric, r.reference
+            ),
             header: std::iter::once("test rows".to_string())
                 .chain(tested.iter().map(|c| c.cell.clone()))
                 .collect(),

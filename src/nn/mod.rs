@@ -14,8 +14,10 @@ mod layers;
 mod params;
 #[cfg(feature = "bert")]
 mod pretrained;
+pub mod pseudo;
 mod schedule;
 mod spec;
+pub mod token_grid;
 pub mod transformer;
 mod weights;
 

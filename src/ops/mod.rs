@@ -25,6 +25,7 @@ pub mod masked;
 pub mod math;
 pub mod matmul;
 pub mod modulus;
+pub mod nearest;
 pub mod noise;
 pub mod norm;
 pub mod normalize;

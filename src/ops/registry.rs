@@ -29,6 +29,7 @@ pub static KERNELS: &[&Kernel] = &[
     &optim::sgd::SGD,
     &optim::square_sum::SQUARE_SUM,
     &owm::OWM_UPDATE,
+    &nearest::NEAREST_ROWS,
     &rows::SCATTER,
     &log_row::LOG_ROW,
     &gather::GATHER,

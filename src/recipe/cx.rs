@@ -275,6 +275,11 @@ impl<'a> Cx<'a> {
         self.goal.loss(self.tape, scores, target, distance, None)
     }
 
+    /// The task with what its loss needs.
+    pub(super) fn goal(&self) -> &'a Goal {
+        self.goal
+    }
+
     /// The loss of the task over those rows of which `count [batch]` says 1 and not 0; 0 where there are none.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ mod subnets;
 mod tfn;
 #[cfg(test)]
 mod turns_tests;
+mod umi;
 #[cfg(test)]
 mod vectors;
 

@@ -18,6 +18,7 @@ use super::recipe::Recipe;
 use super::self_mm::{self, SelfMm};
 use super::subnets::Parts;
 use super::tfn::{self, Tfn};
+use super::umi::{self, Umi};
 use crate::data::task::NUMBER;
 use crate::data::{Modality, StreamSpec, Task, TaskKind};
 use crate::error::{Error, Result};
@@ -216,6 +217,21 @@ pub static MODELS: &[Entry] = &[
         check: mla::check,
         about: |_, read| Ok(over("MLA", read)),
         make: |config, offered| Ok(Box::new(Mla::new(config, offered)?)),
+    },
+    Entry {
+        name: "umi",
+        paper: "arXiv:2306.12795",
+        needs: "two or more streams of any name",
+        tasks: &[TaskKind::Regression, TaskKind::Classes],
+        others: true,
+        aligned: false,
+        bert: None,
+        tokens: false,
+        presets: umi::PRESETS,
+        preset: umi::preset,
+        check: umi::check,
+        about: |_, read| Ok(over("Unseen modality interaction", read)),
+        make: |config, offered| Ok(Box::new(Umi::new(config, offered)?)),
     },
     Entry {
         name: "almt",

@@ -36,6 +36,15 @@ fn small(model: &str, more: &[&str]) -> Config {
             "model.hyper_heads=2",
         ],
         "mla" => &["model.hidden=6", "model.width=8"],
+        "umi" => &[
+            "model.width=8",
+            "model.heads=2",
+            "model.head_width=4",
+            "model.places=4",
+            "model.inner=8",
+            "stages.unimodal=1",
+            "stages.averaged=1",
+        ],
         "bert_mag" | "cenet" => &[],
         _ => &["model.hidden=6"],
     };

@@ -30,3 +30,4 @@ mod sources;
 mod text;
 mod text_errors;
 mod tokens;
+mod umi;

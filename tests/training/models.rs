@@ -206,6 +206,15 @@ pub fn settings(model: &str, golden: &Golden) -> Vec<String> {
             all.push(set("sgd.momentum", "momentum"));
             all
         }
+        "umi" => {
+            let mut all = same("model", &["width", "places", "heads", "head_width", "inner"]);
+            all.extend(same("model", &["stream_layers", "layers", "vectors"]));
+            all.extend(same("loss", &["pseudo", "align"]));
+            all.extend(same("stages", &["unimodal", "averaged"]));
+            all.extend([set("sgd.momentum", "momentum"), "sgd.step_size=0".into()]);
+            // It has no dropout.
+            return all;
+        }
         "misa" => {
             let mut all = same("model", &["hidden", "heads", "inner"]);
             all.extend(

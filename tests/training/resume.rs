@@ -171,7 +171,17 @@ fn no_model_loses_anything_to_a_lost_device() {
     let small = ["model.width=4", "model.heads=2", "model.layers=1", "model.kernel=2"];
     let mult = [&plateau[..], &small, &["train.accumulate=1", "model.dropout=0.1"]].concat();
     let mla = ["model.hidden=6", "model.width=8", "sgd.step_size=2", "train.lr=0.05"];
+    // Single modalities in the first three epochs, of which the last two make pseudo-labels.
+    let umi = [
+        "model.width=8",
+        "model.heads=2",
+        "model.head_width=4",
+        "model.places=4",
+        "stages.unimodal=3",
+        "stages.averaged=2",
+    ];
     for (model, data, config) in [
+        ("umi", &classes, of("umi", &umi)),
         ("mult", &sequences, of("mult", &mult)),
         ("mla", &classes, of("mla", &mla)),
         ("self_mm", &place.data, of("self_mm", &["model.dropout=0.05", "train.lr=3e-4"])),
@@ -210,6 +220,10 @@ fn no_model_loses_anything_to_a_lost_device() {
                 assert!(rate < 1.0, "{card}");
                 assert!(card["kept"]["numbers"]["plateau.best"].is_f64(), "{card}");
                 assert!(card["group_steps"].is_null(), "{card}");
+            }
+            "umi" => {
+                let taken = serde_json::json!({ "unimodal": 12, "whole": 4 });
+                assert_eq!(card["group_steps"], taken, "{card}");
             }
             // 26 rows are four batches an epoch, and the head moves three times in each.
             "mla" => {
