@@ -69,9 +69,10 @@ impl Goal {
     ) -> Result<Var> {
         match self.task.kind {
             TaskKind::Regression => numbers(tape, scores, target, distance, count),
-            TaskKind::Classes if self.weights.is_none() && self.smoothing == 0.0 => {
-                let losses = tape.cross_entropy(scores, target)?;
-                mean_of_rows(tape, losses, count)
+            TaskKind::Classes
+                if self.weights.is_none() && self.smoothing == 0.0 && count.is_none() =>
+            {
+                tape.cross_entropy(scores, target)
             }
             TaskKind::Classes => self.soft(tape, scores, target, count),
             TaskKind::Labels => self.labels(tape, scores, target, count),

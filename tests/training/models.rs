@@ -211,6 +211,7 @@ pub fn settings(model: &str, golden: &Golden) -> Vec<String> {
             all.extend(same("model", &["stream_layers", "layers", "vectors"]));
             all.extend(same("loss", &["pseudo", "align"]));
             all.extend(same("stages", &["unimodal", "averaged"]));
+            all.push(set("loss.smoothing", "own_smoothing"));
             all.extend([set("sgd.momentum", "momentum"), "sgd.step_size=0".into()]);
             // It has no dropout.
             return all;

@@ -4,7 +4,7 @@
 use crate::common;
 use crate::models::{Golden, close, config};
 use common::gpu;
-use modalign::data::{Dataset, Normalize, SplitName, Standardise};
+use modalign::data::{Dataset, Modality, Normalize, SplitName, Standardise};
 use modalign::nn::Weights;
 use modalign::train::{Session, StepRecord};
 use std::path::{Path, PathBuf};
@@ -73,8 +73,17 @@ fn check(fixture: &str) {
     for epoch in 1..=7 {
         common::train_epoch(&mut whole, epoch, (0..10).collect(), &mut records).expect("an epoch");
         if epoch == 2 {
-            let state = whole.state("pseudo-labels").expect("a state");
-            close("pseudo-labels", &state, &golden.file.f32("pseudo"), 1e-5);
+            let mut state = whole.state("pseudo-labels").expect("a state");
+            let want = golden.file.f32("pseudo");
+            // What is said of a modality that a row lacks is nobody's teacher.
+            let train = data.split(SplitName::Train).expect("rows");
+            let columns = state.len() / (3 * train.rows());
+            for (at, values) in state.chunks_mut(columns).enumerate() {
+                if train.missing(Modality::KNOWN[at % 3], at / 3) {
+                    values.fill(0.0);
+                }
+            }
+            close("pseudo-labels", &state, &want, 1e-5);
         }
     }
     for part in golden.file.under("losses.") {

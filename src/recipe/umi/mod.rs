@@ -18,7 +18,7 @@
 //! `late`, the mean of what those of a row's modalities say, and `zeros`, two layers over all encodings side by
 //! side, with zeros for those that a row lacks.
 //!
-//! The target of z_0 is 1 − ε of its class and ε / (C − 1) of each other, ε = `task.label_smoothing`. What
+//! The target of z_0 is 1 − ε of its class and ε / (C − 1) of each other, ε = `loss.smoothing`. What
 //! differs from the release: its streams are tokens of frozen encoders of one width, here a linear layer
 //! without bias brings each to `model.width`; places are compared with class vectors behind that width's layers
 //! (there 768 columns with 256); a model is not put back to its best epoch where the learning rate falls.
@@ -126,7 +126,7 @@ impl Recipe for Umi {
     }
 
     fn columns(&self) -> Columns {
-        let Weights { pseudo, align } = self.settings.loss;
+        let Weights { pseudo, align, .. } = self.settings.loss;
         let column = |name: &str, what: &str, counts| {
             let (name, what) = (name.into(), what.into());
             Column { name, what, counts }

@@ -104,7 +104,13 @@ impl Umi {
     pub(super) fn learn(&self, cx: &mut Cx<'_>) -> Result<()> {
         let ([z0, z1], means) = self.whole(cx)?;
         let target = cx.target();
-        let loss = of_its_own(cx.goal()).loss(cx.tape, z0, target, Distance::Absolute, None)?;
+        let loss = smoothed(cx.goal(), self.settings.loss.smoothing).loss(
+            cx.tape,
+            z0,
+            target,
+            Distance::Absolute,
+            None,
+        )?;
         cx.loss("M", loss)?;
         let pseudo = self.pseudo_loss(cx, z1)?;
         cx.loss("pseudo", pseudo)?;
@@ -203,12 +209,13 @@ impl Umi {
     }
 }
 
-/// The goal whose smoothing ε leaves 1 − ε to a row's own class: PyTorch's leaves it ε / C, too.
-fn of_its_own(goal: &Goal) -> Goal {
-    let classes = goal.task.outputs() as f32;
+/// The goal with a target of 1 − `share` of a row's own class and as much of each other: PyTorch's smoothing
+/// leaves a share to a row's own class, too.
+fn smoothed(goal: &Goal, share: f64) -> Goal {
+    let classes = goal.task.outputs() as f64;
     let smoothing = match goal.task.kind == TaskKind::Classes && classes > 1.0 {
-        true => goal.smoothing * classes / (classes - 1.0),
-        false => 0.0,
+        true => (share * classes / (classes - 1.0)) as f32,
+        false => goal.smoothing,
     };
     Goal { smoothing, ..goal.clone() }
 }
@@ -290,12 +297,12 @@ mod tests {
     fn targets_are_smoothed() {
         let names = ["a", "b", "c"].map(String::from).to_vec();
         let task = Task { kind: TaskKind::Classes, names };
-        let goal = Goal { smoothing: 0.1, ..Goal::new(&Config::default(), &task, &[], 0) };
+        let goal = Goal::new(&Config::default(), &task, &[], 0);
         let values = [("z", times(2.0, q(3, 1, 6)))];
         let (_, loss, gradients) = run(vec![free("z", &[2, 3])], &values, &[1.0], |cx| {
             let z = cx.param("z")?;
             let class = cx.tape.constant("y", &[2], &[f32::from_bits(0), f32::from_bits(2)])?;
-            of_its_own(&goal).loss(cx.tape, z, class, Distance::Absolute, None)
+            smoothed(&goal, 0.1).loss(cx.tape, z, class, Distance::Absolute, None)
         });
         close("loss", &[loss], &[1.1325217134]);
         let want = [-0.31752695, 0.2698242, 0.04770275, 0.23685569, -0.00124499, -0.2356107];

@@ -56,6 +56,8 @@ pub(super) enum Fusion {
 pub(super) struct Weights {
     pub(super) pseudo: f64,
     pub(super) align: f64,
+    /// What the target of z_0 leaves to other classes than a row's own.
+    pub(super) smoothing: f64,
 }
 
 /// Epochs in which single modalities learn; in the last of them pseudo-labels are averaged.
@@ -85,7 +87,7 @@ pub(in crate::recipe) fn preset(name: &str, config: &mut Config) -> Result<()> {
     }
     let train = &mut config.train;
     (train.batch_size, train.early_stop, train.normalize) = (96, 0, Normalize::Standard);
-    (train.max_epochs, config.task.label_smoothing) = (60, 0.1);
+    train.max_epochs = 60;
     train.lr = PartRates::of([(UNIMODAL, 1e-2), (WHOLE, 1e-2)]);
     train.decay = PartRates::of([(UNIMODAL, 5e-4), (WHOLE, 5e-4)]);
     config.set_own(&Settings {
@@ -100,7 +102,7 @@ pub(in crate::recipe) fn preset(name: &str, config: &mut Config) -> Result<()> {
             vectors: 128,
             fusion: Fusion::Grid,
         },
-        loss: Weights { pseudo: 1.0, align: 0.001 },
+        loss: Weights { pseudo: 1.0, align: 0.001, smoothing: 0.1 },
         stages: Stages { unimodal: 20, averaged: 5 },
         sgd: Sgd { momentum: 0.9, step_size: 20, gamma: 0.1 },
     })
@@ -131,5 +133,6 @@ pub(in crate::recipe) fn check(config: &Config) -> Result<()> {
     not_negative("loss.pseudo", loss.pseudo)?;
     not_negative("loss.align", loss.align)?;
     not_negative("sgd.gamma", sgd.gamma)?;
+    probability("loss.smoothing", loss.smoothing)?;
     probability("sgd.momentum", sgd.momentum)
 }
