@@ -47,6 +47,9 @@ Ready-made cells, which need no file (modalign experiment ablation --data FILE):
   modalities   every subset of the modalities
   robustness   neither, alignment, labels, both; each tested with a modality dropped, with noise
                of 0.5, 1 and 2 deviations, and with its second half missing
+  models       every model that fits the data, each with its own settings
+  mmcl         MMCL (a reconstruction) as a whole, and without each of its parts: contrast of views,
+               by instance, by sentiment, prediction, a predictor for each, targets that learn
 
 --folds K divides all rows, whatever split they are in, into K folds of about equal size, anew
 for each seed. Fold k tests run k, fold k+1 validates it, the rest trains it. --group says what
@@ -82,7 +85,7 @@ Examples:
   modalign experiment plan.toml --list
   modalign experiment plan.toml --set train.max_epochs=20 --json")]
 pub(super) struct ExperimentArgs {
-    /// A plan file, or ablation, weights, modalities, robustness or models
+    /// A plan file, or ablation, weights, modalities, robustness, models or mmcl
     #[arg(value_name = "PLAN.toml|CELLS")]
     plan: PathBuf,
     /// The data set, instead of the plan's
