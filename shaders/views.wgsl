@@ -12,7 +12,7 @@
 // Geometry  an invocation four channels of a step, 64 to a workgroup; `channels` is a multiple of 4.
 // Numerics  run is in 65536ths, rounded down, so that ceil is that of whole numbers; the beginning is a
 //           remainder of 32 random bits, even to one part in 2^32 / len.
-// Limits    steps <= 65536, n <= 64 times the workgroups.
+// Limits    steps <= 65536.
 // Twin      ops::views::reference::views
 #import rng
 #import normal

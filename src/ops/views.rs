@@ -15,8 +15,8 @@ pub static CHANNEL_DEVIATION: Kernel = Kernel {
     step: false,
     launch: |family, words, _| {
         let [n, steps, channels] = [0, 1, 2].map(|i| words[i] as usize);
-        row_launch(family, channels, n.saturating_mul(steps), false)
-            .iterations(2 * (n as u64) * (steps as u64))
+        // A row's steps are shared out, not those of all rows.
+        row_launch(family, channels, steps, false).iterations(2 * (n as u64) * (steps as u64))
     },
     twin: reference::channel_deviation,
     cases: cases::deviation,
@@ -129,6 +129,7 @@ impl Tape {
             true => Some(self.channel_deviation(x, lengths)?),
             false => None,
         };
+        // One of its own for runs, channels and noise; they follow one another.
         let streams = [0; 3].map(|_| self.next_stream());
         let y = self.output("views", &[3 * n, steps, channels], &[]);
         let all = self.output("views.lengths", &[3 * n], &[]);
