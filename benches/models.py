@@ -45,7 +45,7 @@ DIMS = (768, 74, 35)
 # The data that a model reads, and whether through a BERT.
 FORMS = {
     "self_mm": "unaligned", "ef_lstm": "aligned", "lf_dnn": "unaligned", "tfn": "unaligned", "lmf": "unaligned",
-    "mfn": "aligned", "mult": "unaligned", "misa": "unaligned", "almt": "unaligned", "bert_mag": "aligned",
+    "mfn": "aligned", "mult": "unaligned", "misa": "unaligned", "almt": "unaligned", "mmcl": "unaligned", "bert_mag": "aligned",
     "cenet": "unaligned",
 }  # fmt: skip
 # MMSA limits these gradients before a step.

@@ -367,6 +367,65 @@ class Almt(OfTask):
         return self.regression_head(x[:, 0])
 
 
+class Mmcl(nn.Module):
+    """MMCL, as this house reconstructs it: coding by two views, prediction, contrast by row and by sentiment."""
+
+    def __init__(self, dims, steps, width=64, tau=0.5):
+        super().__init__()
+        two = lambda inputs, out: nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, out))
+        self.tau, self.senses, hidden = tau, ("audio", "vision"), {"audio": 16, "vision": 32}
+        self.text = nn.Linear(dims["text"], width)
+        self.rnn = nn.ModuleDict({s: nn.LSTM(dims[s], hidden[s], batch_first=True) for s in self.senses})
+        self.encode = nn.ModuleDict({s: nn.Linear(hidden[s], width) for s in self.senses})
+        self.code = nn.ModuleDict({s: two(width, width) for s in self.senses})
+        self.predict = nn.ModuleDict({s: two(width, width) for s in self.senses})
+        self.fuse = two(5 * width, 1)
+
+    def encoded(self, s, x, lengths):
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.encode[s](self.rnn[s](packed)[1][0][-1])
+
+    @staticmethod
+    def view(x, lengths):
+        """Without a run of steps, without some channels, with noise."""
+        n, steps, channels = x.shape
+        at = torch.arange(steps)[None]
+        valid = at < lengths[:, None]
+        run = torch.ceil(0.15 * lengths)
+        first = torch.floor(torch.rand(n) * (lengths - run + 1))
+        kept = (at < first[:, None]) | (at >= (first + run)[:, None])
+        kept = kept[..., None] & (torch.rand(n, 1, channels) >= 0.1)
+        deviation = x[valid].std(0, unbiased=False)
+        return (x * kept + 0.05 * deviation * torch.randn_like(x)) * valid[..., None]
+
+    def forward(self, batch):
+        text = self.text(batch["text"][:, 0])
+        label = batch["labels"]
+        n = len(label)
+        own, made, loss = [], [], 0
+        alike = (label[:, None].sign() == label.sign()) & (label != 0) & ~torch.eye(n, dtype=torch.bool)
+        others = (label != 0)[None] & ~torch.eye(n, dtype=torch.bool)
+        for s in self.senses:
+            x, lengths = batch[s], batch[f"{s}_lengths"]
+            there = lengths.to(x.device)
+            all_rows = torch.cat([x, self.view(x, there), self.view(x, there)])
+            h = self.encoded(s, all_rows, lengths.repeat(3))
+            z = F.normalize(self.code[s](h[n:]), dim=1)
+            logits = (z @ z.T / self.tau).masked_fill(torch.eye(2 * n, dtype=torch.bool), -1e30)
+            loss = loss + 0.1 * F.cross_entropy(logits, (torch.arange(2 * n) + n) % (2 * n))
+            p = self.predict[s](text)
+            unit = F.normalize(p, dim=1)
+            loss = loss + 0.1 * F.cross_entropy(unit @ F.normalize(h[:n], dim=1).T / self.tau, torch.arange(n))
+            log = (unit @ unit.T / self.tau).masked_fill(~others, -1e30).log_softmax(1)
+            count = alike.sum(1)
+            each = -(log * alike).sum(1) / count.clamp(min=1)
+            loss = loss + 0.1 * each.sum() / (count > 0).sum().clamp(min=1)
+            own.append(h[:n])
+            made.append(p)
+        return loss + F.l1_loss(self.fuse(torch.cat([text, *own, *made], 1)).squeeze(1), label)
+
+
 MODELS = {
-    "ef_lstm": EfLstm, "lf_dnn": LfDnn, "tfn": Tfn, "lmf": Lmf, "mfn": Mfn, "mult": MulT, "misa": Misa, "almt": Almt
+    "ef_lstm": EfLstm, "lf_dnn": LfDnn, "tfn": Tfn, "lmf": Lmf, "mfn": Mfn, "mult": MulT, "misa": Misa, "almt": Almt,
+    "mmcl": Mmcl,
 }  # fmt: skip

@@ -333,6 +333,7 @@ const ACCEPTED: &[(&str, &[&str], &str)] = &[
             "attention_backward_bias",
             "batch_norm",
             "batch_norm_backward",
+            "channel_deviation",
             "contrast",
             "contrast_mean",
             "cross_entropy",

@@ -48,6 +48,9 @@ Ready-made cells, which need no file (modalign experiment ablation --data FILE):
   robustness   neither, alignment, labels, both; each tested with a modality dropped, with noise
                of 0.5, 1 and 2 deviations, with its second half missing, alone, and with 30 and
                60 % of all modalities missing
+  models       every model that fits the data, each with its own settings
+  mmcl         MMCL (a reconstruction) as a whole, and without each of its parts: contrast of views,
+               by instance, by sentiment, prediction, a predictor for each, targets that learn
   unseen       unseen modality interaction (umi), late fusion and zero-filling, taught by rows of one
                modality each and tested on all together, or on what is set:
                --set 'data.missing.train_has=[\"TA\", \"V\"]' --set 'data.missing.test_has=[\"TAV\"]'
@@ -86,7 +89,7 @@ Examples:
   modalign experiment plan.toml --list
   modalign experiment plan.toml --set train.max_epochs=20 --json")]
 pub(super) struct ExperimentArgs {
-    /// A plan file, or ablation, weights, modalities, robustness, models or unseen
+    /// A plan file, or ablation, weights, modalities, robustness, models, mmcl or unseen
     #[arg(value_name = "PLAN.toml|CELLS")]
     plan: PathBuf,
     /// The data set, instead of the plan's

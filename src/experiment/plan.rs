@@ -13,7 +13,7 @@ use toml::{Table, Value};
 ///
 /// ```toml
 /// data = "cmu_mosi.safetensors"    # from where the plan lies
-/// cells = "ablation"               # or weights, modalities, robustness, models
+/// cells = "ablation"               # or weights, modalities, robustness, models, mmcl
 /// seeds = 5                        # 1111 to 1115, or a list of seeds
 /// folds = 5                        # instead of the file's splits: all rows, in folds
 /// group = "id-prefix"              # what keeps rows in one fold
@@ -225,9 +225,12 @@ impl Plan {
         self.robustness || self.cells == Some(Preset::Robustness)
     }
 
-    /// The settings of every cell, as `--set` takes them.
+    /// The settings of every cell, as `--set` takes them: the model of its ready-made cells first, where they
+    /// are of one.
     pub fn settings(&self) -> Vec<String> {
-        flat(&self.set).into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+        let own = flat(&self.set).into_iter().map(|(key, value)| format!("{key}={value}"));
+        let model = self.cells.and_then(Preset::model).map(|model| format!("model.name={model}"));
+        model.into_iter().chain(own).collect()
     }
 
     /// Adds a `section.key=value` to the settings of every cell, over what the plan has.
@@ -457,6 +460,31 @@ mod tests {
     /// Self-MM's own settings.
     fn own(config: &Config) -> Settings {
         config.settings().unwrap()
+    }
+
+    #[test]
+    fn parts_of_mmcl_are_taken_away_one_by_one() {
+        let text = "data = 'a'\ncells = 'mmcl'\n[set]\n'contrast.temperature' = 0.1";
+        let cells = plan(text).all_cells(&Modality::KNOWN).unwrap();
+        let whole = ["whole", "no-coding", "no-instance", "no-sentiment", "no-prediction"];
+        let all = [&whole[..], &["shared", "detached"]].concat();
+        assert_eq!(cells.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), all);
+        assert_eq!(plan(text).reference(&cells), "whole");
+        for cell in &cells[1..] {
+            assert_eq!(cell.parts.len() + 1, cells[0].parts.len(), "{}", cell.name);
+        }
+        let config = plan(text).config(&cells[1], 1).unwrap();
+        let value = |key| config.value(key).and_then(|v| v.as_float());
+        assert_eq!(config.model.name, "mmcl");
+        assert_eq!(
+            (value("contrast.coding"), value("contrast.temperature")),
+            (Some(0.0), Some(0.1))
+        );
+        // One predictor is no sharing.
+        let names = names(text, &[Text, Audio]);
+        assert_eq!(names, [&whole[..], &["detached"]].concat());
+        let said = problem("data = 'a'\ncells = 'mmcl'\n[set]\n'model.name' = 'lf_dnn'");
+        assert!(said.contains("takes parts of mmcl away"), "{said}");
     }
 
     #[test]

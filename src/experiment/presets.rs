@@ -23,17 +23,20 @@ pub enum Preset {
     /// Unseen modality interaction, late fusion and zeros for what is missing, taught by rows of one modality each
     /// and tested on all together.
     Unseen,
+    /// MMCL as a whole, and without each of its parts.
+    Mmcl,
 }
 
 impl Preset {
     /// All of them.
-    pub const ALL: [Preset; 6] = [
+    pub const ALL: [Preset; 7] = [
         Preset::Ablation,
         Preset::Weights,
         Preset::Modalities,
         Preset::Robustness,
         Preset::Models,
         Preset::Unseen,
+        Preset::Mmcl,
     ];
 
     /// As plans write it.
@@ -45,16 +48,22 @@ impl Preset {
             Preset::Robustness => "robustness",
             Preset::Models => "models",
             Preset::Unseen => "unseen",
+            Preset::Mmcl => "mmcl",
         }
     }
 
-    /// The cell that the others are held against: Self-MM without alignment, or all modalities,
+    /// The model that all of its cells are of, where that is not said otherwise.
+    pub(super) fn model(self) -> Option<&'static str> {
+        (self == Preset::Mmcl).then_some("mmcl")
+    }
+
+    /// The cell that the others are held against: Self-MM without alignment, or all modalities or parts,
     /// which come first.
     pub(super) fn reference(self) -> Option<&'static str> {
         match self {
             Preset::Ablation | Preset::Robustness => Some("labels"),
             Preset::Weights => Some("weight=0"),
-            Preset::Modalities | Preset::Models | Preset::Unseen => None,
+            Preset::Modalities | Preset::Models | Preset::Unseen | Preset::Mmcl => None,
         }
     }
 }
@@ -86,6 +95,9 @@ pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Res
     }
     if preset == Preset::Unseen {
         return unseen(plan, &base.data.missing, &used);
+    }
+    if preset == Preset::Mmcl {
+        return mmcl(&base.model.name, &used);
     }
     let pairs = pairs(&used);
     if pairs.is_empty() {
@@ -151,6 +163,32 @@ fn unseen(plan: &Plan, missing: &Lacking, used: &[Modality]) -> Result<Vec<Cell>
         Cell::new(name, &["model.name=umi", &fusion, &seen, &tested])
     };
     Ok(vec![cell("umi", "grid"), cell("late fusion", "late"), cell("zero-filling", "zeros")])
+}
+
+/// MMCL as a whole, then without each of its parts. One predictor for both of audio and vision is another model
+/// only where there are both.
+fn mmcl(model: &str, used: &[Modality]) -> Result<Vec<Cell>> {
+    if model != "mmcl" {
+        return Err(Error::Config(format!(
+            "cells = \"mmcl\" takes parts of mmcl away, and model.name is '{model}': leave it out"
+        )));
+    }
+    let two = [Modality::Audio, Modality::Vision].iter().all(|m| used.contains(m));
+    let parts = [
+        ("coding", "no-coding", "contrast.coding=0"),
+        ("instance", "no-instance", "contrast.instance=0"),
+        ("sentiment", "no-sentiment", "contrast.sentiment=0"),
+        ("prediction", "no-prediction", "model.predict=false"),
+        ("own predictors", "shared", "model.shared_predictor=true"),
+        ("moving targets", "detached", "contrast.detach_target=true"),
+    ];
+    let parts = parts.iter().filter(|(_, name, _)| two || *name != "shared");
+    let names: Vec<&str> = parts.clone().map(|(part, ..)| *part).collect();
+    let without = parts.map(|(part, name, setting)| {
+        let left: Vec<&str> = names.iter().copied().filter(|other| other != part).collect();
+        Cell::new(*name, &[*setting]).with(&left)
+    });
+    Ok(std::iter::once(Cell::new("whole", &[]).with(&names)).chain(without).collect())
 }
 
 fn ablation(pairs: &[&str], correlation_weight: f64) -> Vec<Cell> {

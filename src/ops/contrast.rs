@@ -60,9 +60,9 @@ pub enum Positives {
     Views,
     /// The same row of the other half, among the rows of that half: what is matched, both ways.
     Halves,
-    /// All others of its class, among all others that have one; their mean counts (arXiv:2011.10566 calls
-    /// this supervised contrast outside of the logarithm). `[n]` u32; [`u32::MAX`] is no class. Rows without
-    /// another of their class are left out of the mean over rows.
+    /// All others of its class, among all others that have one; their mean counts, outside of the logarithm
+    /// (supervised contrast, arXiv:2004.11362). `[n]` u32; [`u32::MAX`] is no class. Rows without another of
+    /// their class are left out of the mean over rows.
     Classes(Var),
     /// The same with the signs of `[n]` numbers as classes; 0 is of none.
     Signs(Var),

@@ -46,6 +46,7 @@ pub mod spectral_shape;
 pub mod spectrum;
 pub mod standardize;
 pub mod unpack;
+pub mod views;
 pub mod yin;
 
 use crate::plan::CaseArg;

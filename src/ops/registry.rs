@@ -101,6 +101,8 @@ pub static KERNELS: &[&Kernel] = &[
     &logsumexp::LOG_SOFTMAX_BACKWARD,
     &noise::NOISE,
     &noise::NOISE_BACKWARD,
+    &views::CHANNEL_DEVIATION,
+    &views::VIEWS,
 ];
 
 /// The kernel of a name.

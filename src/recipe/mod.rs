@@ -16,6 +16,7 @@ mod memory;
 mod mfn;
 mod misa;
 mod mla;
+mod mmcl;
 mod model;
 mod mult;
 mod overlay;

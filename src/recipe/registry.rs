@@ -11,6 +11,7 @@ use super::lmf::{self, Lmf};
 use super::mfn::{self, Mfn};
 use super::misa::{self, Misa};
 use super::mla::{self, Mla};
+use super::mmcl::{self, Mmcl};
 use super::model::Offered;
 use super::mult::{self, MulT};
 use super::overlay::nearest;
@@ -232,6 +233,21 @@ pub static MODELS: &[Entry] = &[
         check: umi::check,
         about: |_, read| Ok(over("Unseen modality interaction", read)),
         make: |config, offered| Ok(Box::new(Umi::new(config, offered)?)),
+    },
+    Entry {
+        name: "mmcl",
+        paper: "arXiv:2210.14556, a reconstruction",
+        needs: "text (for a BERT, or features) with audio, vision or both",
+        tasks: &[TaskKind::Regression, TaskKind::Classes],
+        others: false,
+        aligned: false,
+        bert: Some(blocks::BERT_PREFIX),
+        tokens: false,
+        presets: mmcl::PRESETS,
+        preset: mmcl::preset,
+        check: mmcl::check,
+        about: |_, read| Ok(over("MMCL (a reconstruction)", read)),
+        make: |config, offered| Ok(Box::new(Mmcl::new(config, offered)?)),
     },
     Entry {
         name: "almt",

@@ -216,6 +216,16 @@ pub fn settings(model: &str, golden: &Golden) -> Vec<String> {
             // It has no dropout.
             return all;
         }
+        "mmcl" => {
+            let mut all = hidden();
+            all.extend(same("model", &["width"]));
+            all.push(set("model.text_encoder", "text_encoder").replace('"', ""));
+            let terms = ["coding", "instance", "sentiment", "temperature", "detach_target"];
+            all.extend(same("contrast", &terms));
+            // It has no dropout, and in the fixture both views are the rows as they are.
+            all.extend(["run", "channels", "noise"].map(|key| format!("views.{key}=0")));
+            return all;
+        }
         "misa" => {
             let mut all = same("model", &["hidden", "heads", "inner"]);
             all.extend(
@@ -618,6 +628,70 @@ fn mla_learns_of_what_rows_have() {
         let got = session.state("P").expect("a state");
         close("lacking: P", &got, &golden.file.f32("lacking.P"), 1e-4);
         is_projector(&got);
+    }
+}
+
+/// A reconstruction; `tests/fixtures/golden_mmcl.py` is its witness.
+#[test]
+fn mmcl_is_pytorchs() {
+    check("mmcl");
+}
+
+/// With an LSTM over the text, contrast by class, and targets that learn nothing from their predictions.
+#[test]
+fn mmcl_of_classes_is_pytorchs() {
+    check("mmcl_classes");
+}
+
+/// Parts that are off have neither parameters nor columns, and what is left learns; views differ from step to
+/// step and are the same again. Two streams are enough, and one is refused, as is text alone or none.
+#[test]
+fn mmcl_is_as_large_as_its_parts() {
+    let golden = Golden::read("mmcl");
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = golden.data(folder.path(), &config("mmcl", &golden, &[]));
+    let run = |set: &[&str]| {
+        let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+        let config = config("mmcl", &golden, &set);
+        let mut session = Session::new(gpu(), &config, data.clone(), None, true)?;
+        session.initialise()?;
+        let mut records: Vec<StepRecord> = Vec::new();
+        for epoch in 1..=2 {
+            common::train_epoch(&mut session, epoch, (0..10).collect(), &mut records)?;
+        }
+        let losses: Vec<f64> = records.iter().map(|record| record.loss).collect();
+        assert!(losses.iter().all(|loss| loss.is_finite()), "{set:?}: {losses:?}");
+        let columns = session.model().columns().list().iter().map(|c| c.name.clone());
+        let columns = columns.collect::<Vec<_>>().join(" ");
+        Ok::<_, modalign::Error>((columns, session.weights()?.iter().count(), losses))
+    };
+    let all =
+        ["M coding instance sentiment", "M instance sentiment", "M coding", "M coding sentiment"];
+    // Two tensors of each linear layer, four of each LSTM.
+    let whole = 2 + 2 * 6 + 4 + 2 * 8;
+    for (set, columns, tensors) in [
+        (vec![], all[0], whole),
+        (vec!["contrast.coding=0"], all[1], whole - 8),
+        (vec!["model.predict=false"], all[2], whole - 8),
+        (vec!["contrast.instance=0"], all[3], whole),
+        (vec!["model.shared_predictor=true"], all[0], whole - 4),
+        (vec!["contrast.detach_target=true"], all[0], whole),
+        (vec!["model.modalities=TA"], all[0], 2 + 6 + 4 + 8),
+        (vec!["model.modalities=TV", "contrast.coding=0"], all[1], 2 + 6 + 4 + 4),
+    ] {
+        let found = run(&set).unwrap_or_else(|e| panic!("{set:?}: {e}"));
+        assert_eq!((found.0.as_str(), found.1), (columns, tensors), "{set:?}");
+    }
+    let drawn = ["views.run=0.15", "views.channels=0.3", "views.noise=0.2"];
+    let (first, again) = (run(&drawn).expect("a run"), run(&drawn).expect("a run"));
+    assert_eq!(first.2, again.2);
+    assert_ne!(first.2, run(&["train.seed=5"]).expect("a run").2);
+    // A batch of one row has nothing to be told apart from.
+    let alone = run(&["train.batch_size=1"]).expect("a run");
+    assert_eq!(alone.0, all[0]);
+    for letters in ["T", "A", "AV"] {
+        let said = run(&[&format!("model.modalities={letters}")]).expect_err("refused").to_string();
+        assert!(said.contains("wants text and one of them") && !said.contains('\n'), "{said}");
     }
 }
 

@@ -180,8 +180,11 @@ fn no_model_loses_anything_to_a_lost_device() {
         "stages.unimodal=3",
         "stages.averaged=2",
     ];
+    // Views of the rows and their noise are drawn anew at each step.
+    let mmcl = ["model.hidden=6", "model.width=8", "views.run=0.5", "train.lr=0.01"];
     for (model, data, config) in [
         ("umi", &classes, of("umi", &umi)),
+        ("mmcl", &sequences, of("mmcl", &mmcl)),
         ("mult", &sequences, of("mult", &mult)),
         ("mla", &classes, of("mla", &mla)),
         ("self_mm", &place.data, of("self_mm", &["model.dropout=0.05", "train.lr=3e-4"])),
