@@ -40,8 +40,8 @@ use serde::{Deserialize, Serialize};
 
 pub use acoustic::Acoustic;
 pub use batch::{
-    BatchShape, Layout, Reads, Sample, StreamLayout, StreamSpec, TokenSpec, bucket, fill,
-    fill_samples, shape_of, shuffled,
+    BatchShape, GuideLayout, Layout, Reads, Sample, StreamLayout, StreamSpec, TokenSpec, bucket,
+    fill, fill_samples, shape_of, shuffled,
 };
 pub use dataset::{Dataset, Options, Split, Text};
 pub use folds::{FEWEST_FOLDS, Fold, Folded, Folds};

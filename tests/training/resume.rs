@@ -171,9 +171,17 @@ fn no_model_loses_anything_to_a_lost_device() {
     let small = ["model.width=4", "model.heads=2", "model.layers=1", "model.kernel=2"];
     let mult = [&plateau[..], &small, &["train.accumulate=1", "model.dropout=0.1"]].concat();
     let mla = ["model.hidden=6", "model.width=8", "sgd.step_size=2", "train.lr=0.05"];
+    let clfa = [
+        "model.width=8",
+        "model.heads=2",
+        "model.layers=1",
+        "schedule.warmup=3",
+        "schedule.total=20",
+    ];
     for (model, data, config) in [
         ("mult", &sequences, of("mult", &mult)),
         ("mla", &classes, of("mla", &mla)),
+        ("clfa", &classes, of("clfa", &clfa)),
         ("self_mm", &place.data, of("self_mm", &["model.dropout=0.05", "train.lr=3e-4"])),
     ] {
         let options = |name: &str| RunOptions {

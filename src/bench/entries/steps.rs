@@ -211,8 +211,8 @@ pub(crate) fn model(caps: &Caps, sizes: ModelSizes) -> Result<Bed> {
     let packed = packed_rows(vec![length; batch]);
     let tokens = model.reads().tokens(packed);
     let width = model.task().width();
-    let layout = Layout::with_targets(batch, model.streams(), tokens, width)
-        .and_unimodal(&model.reads().unimodal);
+    let layout =
+        Layout::with_targets(batch, model.streams(), tokens, width).and_of_training(model.reads());
     let block = bed.spaces.declare("batch", layout.words);
     let spaces = model.train_spaces(&mut bed.spaces, rows, RING_ROWS);
     model.step(&mut bed.tape, &params, &layout, block, &spaces)?;
