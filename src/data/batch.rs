@@ -1,6 +1,7 @@
 //! Batches as one flat block of 32-bit words, laid out so that every field can be bound on its own.
 
 use super::dataset::Split;
+use super::guides::{GuideLayout, fill_guides};
 use super::normalize::{FeatureStats, Standardise};
 use super::tokens::{TokenLayout, TokenRows, fill_runs, fill_tokens, packed_rows};
 use super::{Modality, Stream};
@@ -44,18 +45,6 @@ pub struct StreamLayout {
     pub values_at: usize,
     /// u32 `[batch]`, valid steps in 1..=steps.
     pub lengths_at: Option<usize>,
-}
-
-/// Where the vectors of a guide lie in a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct GuideLayout {
-    /// Which stream they are of.
-    pub modality: Modality,
-    /// Features.
-    pub dim: usize,
-    /// f32 `[batch, dim]`: the mean of a row's steps as the file has them, never standardised; zero where the split
-    /// or the row has none.
-    pub at: usize,
 }
 
 /// What a model takes of the text as tokens.
@@ -303,15 +292,7 @@ pub fn fill(
             *word = labels.get(*row as usize).copied().unwrap_or_default().to_bits();
         }
     }
-    for place in &layout.guides {
-        let Some(stream) = split.stream(place.modality) else { continue };
-        if stream.dim != place.dim {
-            return Err(other_features(split, stream, place.dim));
-        }
-        for (i, &row) in rows.iter().enumerate() {
-            write_mean(&stream, row as usize, &mut out[place.at + i * place.dim..][..place.dim])?;
-        }
-    }
+    fill_guides(split, rows, &layout.guides, out)?;
     let targets = split.targets();
     if let Some(t) = targets.filter(|t| t.width != layout.target_width) {
         let detail =
@@ -350,20 +331,6 @@ fn write_frames<F: Iterator<Item = f32>>(
             }
         }
     }
-}
-
-/// Writes the mean of a row's steps; nothing where it has none.
-fn write_mean(stream: &Stream<'_>, row: usize, out: &mut [u32]) -> Result<()> {
-    if stream.missing(row) {
-        return Ok(());
-    }
-    let (values, steps) = (stream.values(row)?, stream.len(row).max(1));
-    let frames = values.chunks_exact(stream.dim).take(steps);
-    let mut sums = vec![0.0_f64; stream.dim];
-    frames.for_each(|frame| sums.iter_mut().zip(frame).for_each(|(sum, x)| *sum += f64::from(*x)));
-    let means = sums.iter().map(|sum| ((sum / steps as f64) as f32).to_bits());
-    out.iter_mut().zip(means).for_each(|(word, mean)| *word = mean);
-    Ok(())
 }
 
 /// A row held in memory: of each modality the features of its steps, one step behind the other.
@@ -469,7 +436,7 @@ fn unknown(split: &Split, modality: Modality, row: usize) -> Error {
 }
 
 /// A stream of a split is of other features than a model takes.
-fn other_features(split: &Split, stream: Stream<'_>, dim: usize) -> Error {
+pub(super) fn other_features(split: &Split, stream: Stream<'_>, dim: usize) -> Error {
     let (name, modality) = (split.name(), stream.modality);
     let detail = format!(
         "{name}.{modality} has {} features where the model takes {dim}; use the data set that the \
@@ -567,38 +534,6 @@ mod tests {
         assert_eq!((f(layout.targets_at), f(layout.targets_at + 1)), (0.0, -1.0));
         assert_eq!(out[layout.rows_at..layout.rows_at + 2], [1, 0]);
         assert_eq!(f(layout.streams[0].values_at), 0.3);
-    }
-
-    #[test]
-    fn guides_are_means_of_steps_as_they_are() {
-        let file = small().save();
-        let data = Dataset::open(file.path()).unwrap();
-        let train = data.split(SplitName::Train).unwrap();
-        let guides = vec![(Modality::Audio, 5), (Modality::Text, 3)];
-        let reads = Reads { guides, ..Reads::default() };
-        let shape = BatchShape { rows: 2, tokens: 0, steps: Vec::new() };
-        let layout = Layout::of(&shape, &reads, 1);
-        let standardise = Standardise::fit(train, &[Modality::Audio]).unwrap();
-        let mut out = vec![u32::MAX; 7];
-        fill(train, None, &[1, 0], &layout, Some(&standardise), &mut out).unwrap();
-        let audio = train.stream(Modality::Audio).unwrap();
-        for (i, row) in [1, 0].into_iter().enumerate() {
-            let (values, steps) = (audio.values(row).unwrap(), audio.len(row));
-            for column in 0..5 {
-                let own = (0..steps).map(|step| values[step * 5 + column]).sum::<f32>();
-                let got = f32::from_bits(out[layout.guides[0].at + i * 5 + column]);
-                assert!((got - own / steps as f32).abs() < 1e-5, "{got}");
-            }
-        }
-        // A vector is its own mean, and what is not there is 0.
-        assert_eq!(f32::from_bits(out[layout.guides[1].at + 3]), 0.3);
-        let reads = Reads { guides: vec![(Modality::Vision, 2)], ..Reads::default() };
-        let layout = Layout::of(&shape, &reads, 1);
-        fill(train, None, &[1, 0], &layout, None, &mut out).unwrap();
-        assert_eq!(out[layout.guides[0].at..][..4], [0; 4]);
-        let reads = Reads { guides: vec![(Modality::Text, 4)], ..Reads::default() };
-        let why = fill(train, None, &[1, 0], &Layout::of(&shape, &reads, 1), None, &mut out);
-        assert!(why.unwrap_err().to_string().contains("3 features where the model takes 4"));
     }
 
     #[test]

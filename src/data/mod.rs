@@ -14,6 +14,7 @@ mod bytes;
 pub mod dataset;
 pub mod folds;
 pub mod groups;
+mod guides;
 #[cfg(feature = "import")]
 pub mod import;
 pub mod loader;
@@ -40,14 +41,15 @@ use serde::{Deserialize, Serialize};
 
 pub use acoustic::Acoustic;
 pub use batch::{
-    BatchShape, GuideLayout, Layout, Reads, Sample, StreamLayout, StreamSpec, TokenSpec, bucket,
-    fill, fill_samples, shape_of, shuffled,
+    BatchShape, Layout, Reads, Sample, StreamLayout, StreamSpec, TokenSpec, bucket, fill,
+    fill_samples, shape_of, shuffled,
 };
 pub use dataset::{Dataset, Options, Split, Text};
 pub use folds::{FEWEST_FOLDS, Fold, Folded, Folds};
 pub use groups::Group;
 #[cfg(any(feature = "import", feature = "audio"))]
 pub(crate) use groups::clip_id;
+pub use guides::GuideLayout;
 pub use loader::{Batch, Loader};
 pub use modality::{Modality, StreamName, listed, shortened};
 pub use normalize::{FeatureStats, Normalize, Standardise};

@@ -187,6 +187,29 @@ pub(super) fn shares_of_steps(cx: &mut Cx<'_>, stream: StreamVars) -> Result<Var
     cx.tape.masked_softmax(even, Keep::Lengths(lengths))
 }
 
+/// What a mean is taken over: the steps of a stream, or tokens and their spans.
+#[derive(Clone, Copy)]
+pub(super) enum Averaged {
+    Stream(StreamVars),
+    Tokens(Var, Var),
+}
+
+impl Averaged {
+    /// The mean of `x`, `[batch, columns]`.
+    pub(super) fn mean(self, cx: &mut Cx<'_>, x: Var) -> Result<Var> {
+        let (batch, columns) = (cx.batch(), cx.tape.rows_cols(x).1);
+        let mean = match self {
+            Averaged::Tokens(tokens, spans) => return cx.tape.pool_mean(x, tokens, spans),
+            Averaged::Stream(StreamVars { steps: 1, .. }) => x,
+            Averaged::Stream(stream) => {
+                let shares = shares_of_steps(cx, stream)?;
+                cx.tape.bmm(shares, x, Transposed::Neither)?
+            }
+        };
+        cx.tape.reshape(mean, &[batch, columns])
+    }
+}
+
 /// What brings `from` steps to `to` as MMSA's alignment does: the last one is repeated up to a multiple
 /// of `to`, then each takes the mean of as many. `[to, from]`.
 fn windows(from: usize, to: usize) -> Vec<f32> {

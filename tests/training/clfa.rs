@@ -89,11 +89,11 @@ fn tokens_go_on_to_the_same_bytes_and_need_no_guide_in_the_end() {
         let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
         assert_eq!(said["retrieval"]["R@1 text→vision"], found["R@1 text→vision"]);
 
-        // Rows without the guide and without other text than tokens are scored all the same.
+        // Rows that have no text but tokens are scored all the same.
         let saved = Saved::load(&run_of("whole")).expect("a model");
         assert_eq!(saved.card.guides, [(Modality::Audio, 5); 2]);
         let mut file = TensorFile::read(&set);
-        file.tensors.remove("test.text");
+        file.tensors.retain(|name, _| name.starts_with("test") && name != "test.text");
         let bare = out("bare.safetensors");
         file.save(&bare);
         let [whole, left] = [&set, &bare].map(|set| {

@@ -1,6 +1,7 @@
 //! How well the one of a pair is found by the other, among all of a split.
 
 use crate::error::{Error, Result};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// Among how many of the nearest a partner is looked for.
@@ -53,7 +54,9 @@ fn ranks(x: &[f32], y: &[f32], size: usize) -> Vec<usize> {
     let of = |(i, row): (usize, &[f32])| {
         let own = dot(row, &y[i * size..][..size]);
         // What is no number is behind nobody, so that it is never a find.
-        let ahead = |(j, other): (usize, &[f32])| j != i && !(dot(row, other) < own);
+        let ahead = |(j, other): (usize, &[f32])| {
+            j != i && dot(row, other).partial_cmp(&own) != Some(Ordering::Less)
+        };
         1 + y.chunks_exact(size).enumerate().filter(|other| ahead(*other)).count()
     };
     x.chunks_exact(size).enumerate().map(of).collect()

@@ -20,140 +20,27 @@
 //! (width 512, 8 heads, 1536 between the layers of an MLP, batches of 8, rate 1e-5 for everything), as for data
 //! of some thousand rows; a BERT has the release's.
 
-use super::blocks::{Text, shares_of_steps};
-use super::config::{Config, PartRates, at_least_one, fail, not_negative, probability};
-use super::cx::{Cx, StreamVars};
+mod settings;
+
+pub(super) use settings::{BERT_PREFIX, PRESETS, check, preset};
+
+use super::blocks::{Averaged, Text};
+use super::config::Config;
+use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Column, Columns, Counts, Output, Recipe};
 use super::sections::TextEncoder;
 use super::self_mm::pretrained;
 use super::subnets::GROUP;
-use crate::data::{Modality, Normalize, Reads, StreamSpec, TaskKind};
+use crate::data::{Modality, Reads, StreamSpec, TaskKind};
 use crate::error::{Error, Result};
 use crate::nn::contrast::{ProjectionHead, Units, matched_both_ways};
 use crate::nn::transformer::{AttentionBlock, FeedForwardBlock, NormAt, Residual, Sequences};
-use crate::nn::{Bert, BertShape, Group, Init, Optimizer, ParamSpec, Reading, Schedule};
-use crate::nn::{linear, linear_specs};
+use crate::nn::{Bert, BertShape, Group, ParamSpec, Reading, linear, linear_specs};
 use crate::ops::Act;
-use crate::ops::attention::MAX_HEAD;
-use crate::ops::batched::Transposed;
 use crate::tape::Var;
-use serde::{Deserialize, Serialize};
-
-/// The model's own settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    model: Own,
-    schedule: Steps,
-}
-
-/// Sizes, weights of the losses, guides.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Own {
-    layers: usize,
-    heads: usize,
-    /// Columns of every sequence behind its MLP.
-    width: usize,
-    /// Columns between the layers of an MLP, and of the two layers of a block.
-    hidden: usize,
-    inner: usize,
-    /// Of attention's weights, of what is added to a residual, before the head.
-    dropout: f64,
-    /// Of each alignment in the loss (0: none, and no guide is read), and of the task.
-    alpha: f64,
-    beta: f64,
-    /// What cosines are divided by.
-    tau: f64,
-    guide: Guides,
-}
-
-/// The streams that text and vision are guided by; nothing for none.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Guides {
-    text: String,
-    vision: String,
-}
-
-/// Learning rates over time, in optimiser steps: up from 0 over `warmup`, then to 0 at `total`, on the line that
-/// began at 1, as BertAdam has it; with a total of 0 they stay.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Steps {
-    warmup: u64,
-    total: u64,
-}
-
-/// Of the norms; and what the groups are called, of which the second of a kind has biases and norms.
-const EPS: f32 = 1e-12;
-const BERT: &str = "bert";
-const PLAIN: [&str; 2] = ["model.no_decay", "bert.no_decay"];
-/// Where the encoder of the text is among the parameters.
-pub(super) const BERT_PREFIX: &str = "bert.";
-
-pub(super) const PRESETS: &[&str] = &["mosi", "mosei", "sims"];
-
-/// The same for all data: the release's method, at sizes and rates for small ones.
-pub(super) fn preset(name: &str, config: &mut Config) -> Result<()> {
-    if name == "sims" {
-        config.sims();
-    }
-    let train = &mut config.train;
-    (train.batch_size, train.max_epochs, train.normalize) = (32, 30, Normalize::None);
-    (train.clip_norm, train.metric_for_best_model) = (1.0, "f1_macro".into());
-    train.lr = PartRates::of([(GROUP, 3e-4), (BERT, 1e-5)]);
-    train.decay = PartRates::of([(GROUP, 0.01), (BERT, 0.01)]);
-    config.set_own(&Settings {
-        model: Own {
-            layers: 3,
-            heads: 4,
-            width: 128,
-            hidden: 256,
-            inner: 512,
-            dropout: 0.1,
-            alpha: 1.0,
-            beta: 1.0,
-            tau: 0.1,
-            guide: Guides { text: "text".into(), vision: "vision".into() },
-        },
-        schedule: Steps { warmup: 50, total: 0 },
-    })
-}
-
-pub(super) fn check(config: &Config) -> Result<()> {
-    let Settings { model, schedule } = config.settings()?;
-    let sizes = [("layers", model.layers), ("hidden", model.hidden), ("inner", model.inner)];
-    sizes.into_iter().try_for_each(|(key, value)| at_least_one(&format!("model.{key}"), value))?;
-    probability("model.dropout", model.dropout)?;
-    not_negative("model.alpha", model.alpha)?;
-    not_negative("model.beta", model.beta)?;
-    if !(model.tau.is_finite() && model.tau as f32 > 0.0) {
-        return fail("model.tau", "a number above 0, as 0.1");
-    }
-    let (heads, width) = (model.heads, model.width);
-    if heads == 0 || width == 0 || !width.is_multiple_of(4 * heads) || width / heads > MAX_HEAD {
-        return fail(
-            "model.heads",
-            "a number of heads that makes model.width heads of 4, 8, .. or 128",
-        );
-    }
-    match schedule.total {
-        0 => Ok(()),
-        total if schedule.warmup < total => Ok(()),
-        _ => fail("schedule.total", "more steps than schedule.warmup has, or 0 for no end"),
-    }
-}
-
-/// A guide: of which stream, which, and its columns.
-#[derive(Clone, Copy)]
-struct Guide {
-    of: Modality,
-    by: Modality,
-    dim: usize,
-}
+use settings::{BERT, EPS, Guide, Own, PLAIN, Settings, Steps, begun, groups, guides};
 
 pub(super) struct Clfa {
     config: Config,
@@ -172,8 +59,8 @@ impl Clfa {
         let refuse = |why: String| Err(Error::Config(format!("clfa {why}")));
         if offered.task.kind != TaskKind::Classes {
             return refuse(format!(
-                "learns to tell classes apart, and the data has {}: give it data with class_labels, or use \
-                 another model",
+                "learns to tell classes apart, and the data has {}: give it class_labels \
+                 (task.kind=classes where it has both), or use another model",
                 offered.task.about()
             ));
         }
@@ -221,49 +108,9 @@ impl Clfa {
                 "fuses text with other streams, and there is none beside it: {has}"
             ));
         }
-        let guides = Self::guides(config, &own, offered, (&text, &others))?;
+        let guides = guides(config, &own, offered, (&text, &others))?;
         let (config, classes) = (config.clone(), offered.task.outputs());
         Ok(Clfa { config, own, schedule, text, others, guides, classes })
-    }
-
-    fn guides(
-        config: &Config,
-        own: &Own,
-        offered: Offered<'_>,
-        (text, others): (&Text, &[StreamSpec]),
-    ) -> Result<Vec<Guide>> {
-        let mut guides = Vec::new();
-        let sees = others.iter().any(|s| s.modality == Modality::Vision);
-        let sides =
-            [(Modality::Text, &own.guide.text, true), (Modality::Vision, &own.guide.vision, sees)];
-        let instead = "or set model.alpha=0 for no alignment";
-        for (of, name, _) in sides.into_iter().filter(|(_, name, read)| *read && !name.is_empty()) {
-            if own.alpha == 0.0 {
-                break;
-            }
-            let by = Modality::named(name)?;
-            let frozen =
-                matches!(text, Text::Features(_)) && config.model.text_encoder == TextEncoder::Bert;
-            let kept = offered.guides.iter().find(|(m, _)| *m == by).map(|(_, dim)| *dim);
-            let found = offered.streams.iter().find(|s| s.modality == by).map(|s| s.dim);
-            let Some(dim) = kept.or(found).filter(|_| !(frozen && by == Modality::Text)) else {
-                let why = match frozen && by == Modality::Text {
-                    true => "has what the frozen encoder makes in its place".to_string(),
-                    false => format!("is no stream of the data, which has: {}", offered.names()),
-                };
-                return Err(Error::Config(format!(
-                    "clfa: model.guide.{of} names '{name}', which {why}; name another, {instead}"
-                )));
-            };
-            guides.push(Guide { of, by, dim });
-        }
-        if guides.is_empty() && own.alpha > 0.0 {
-            return Err(Error::Config(format!(
-                "clfa aligns text and vision with guides, and none is named for a stream that is read: name one \
-                 in model.guide.text or model.guide.vision, {instead}"
-            )));
-        }
-        Ok(guides)
     }
 
     /// What is read beside tokens: text that comes as features, then the others.
@@ -351,29 +198,6 @@ impl Clfa {
     }
 }
 
-/// What a mean is taken over.
-#[derive(Clone, Copy)]
-enum Averaged {
-    Stream(StreamVars),
-    Tokens(Var, Var),
-}
-
-impl Averaged {
-    /// The mean of `x`, `[batch, columns]`.
-    fn mean(self, cx: &mut Cx<'_>, x: Var) -> Result<Var> {
-        let (batch, columns) = (cx.batch(), cx.tape.rows_cols(x).1);
-        let mean = match self {
-            Averaged::Tokens(tokens, spans) => return cx.tape.pool_mean(x, tokens, spans),
-            Averaged::Stream(StreamVars { steps: 1, .. }) => x,
-            Averaged::Stream(stream) => {
-                let shares = shares_of_steps(cx, stream)?;
-                cx.tape.bmm(shares, x, Transposed::Neither)?
-            }
-        };
-        cx.tape.reshape(mean, &[batch, columns])
-    }
-}
-
 impl Recipe for Clfa {
     fn reads(&self) -> Reads {
         let tokens = self.bert().map(|bert| bert.shape.tables());
@@ -408,25 +232,7 @@ impl Recipe for Clfa {
     }
 
     fn groups(&self) -> Vec<Group> {
-        let (t, Steps { warmup, total }) = (&self.config.train, self.schedule);
-        let up = || Schedule::LinearWarmup { steps: warmup };
-        let schedule = match (warmup, total) {
-            (0, 0) => Schedule::Constant,
-            (_, 0) => up(),
-            _ => {
-                let (from, steps) = (1.0 - warmup as f64 / total as f64, total - warmup);
-                up().then(warmup, Schedule::Linear { from, to: 0.0, steps })
-            }
-        };
-        let group = |name: &str, part: &str, decay: f64| {
-            let group = Group::new(name, Optimizer::BERT_ADAM, t.lr.get(part));
-            group.weight_decay(decay).schedule(schedule.clone())
-        };
-        let parts = [GROUP, BERT].into_iter().zip(PLAIN);
-        let both = parts.flat_map(|(part, plain)| {
-            [group(part, part, t.decay.get(part)), group(plain, part, 0.0)]
-        });
-        both.collect()
+        groups(&self.config, self.schedule)
     }
 
     fn columns(&self) -> Columns {
@@ -487,14 +293,5 @@ impl Recipe for Clfa {
         let score = linear(cx.tape, cx.params, "head", x, Act::None)?;
         cx.output("M", score)?;
         if train { cx.task_loss("M", score, Distance::Absolute) } else { Ok(()) }
-    }
-}
-
-/// How a table of vectors begins that no file has, as BERT's own did.
-fn begun(name: &str) -> Init {
-    match name {
-        _ if name.ends_with("LayerNorm.weight") => Init::Ones,
-        _ if name.ends_with("bias") => Init::Zeros,
-        _ => Init::Normal(0.02),
     }
 }
