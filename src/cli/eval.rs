@@ -153,3 +153,20 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         path.display()
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::metrics::retrieval;
+
+    #[test]
+    fn each_way_of_finding_partners_has_a_line() {
+        let rows = [1.0, 0.0, 0.0, 1.0];
+        let found = retrieval(["text", "vision"], &rows, &rows, 2).expect("pairs");
+        let table = retrieval_table(&found).to_string();
+        for way in ["text→vision", "vision→text"] {
+            let line = table.lines().find(|line| line.contains(way)).expect(way);
+            assert_eq!(line.matches("1.0000").count(), 4, "{table}");
+        }
+    }
+}

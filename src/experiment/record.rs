@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encoders_are_scored_on_their_own_factor() {
+    fn a_run_is_scored_by_what_its_encoders_know_and_find() {
         let carried = serde_json::json!({
             "text encoder": {"shared": 0.8, "text": 0.4, "audio": 0.0},
             "audio encoder": {"shared": 0.4, "text": 0.0, "audio": 0.2},
@@ -128,7 +128,10 @@ mod tests {
         });
         let mut record = made_up(&[("labels", &[0.5])]).cells[0].runs[0].record.clone();
         record.probes = Carried::from_json(&carried);
+        let found = [("R@1 text→vision".to_string(), 0.25)];
+        record.retrieval = Some(found.clone().into());
         let scores = record.scores();
+        assert_eq!(scores[&found[0].0], 0.25, "what is found of partners is a score, too");
         assert!((scores[SHARED] - 0.6).abs() < 1e-12 && (scores[PRIVATE] - 0.3).abs() < 1e-12);
     }
 }
