@@ -52,6 +52,7 @@ fn a_sample_in_memory_scores_as_its_row_does() {
             version: "test".into(),
             config: config.clone(),
             streams: session.model().streams().iter().map(Into::into).collect(),
+            guides: Vec::new(),
             standardise,
             data_sha256: String::new(),
             fold: None,

@@ -5,9 +5,10 @@ use super::{Global, output, run_folder};
 use crate::data::SplitName;
 use crate::error::{Error, Result};
 use crate::train::carried::head_name;
-use crate::train::metrics::{self, Metrics};
-use crate::train::{Saved, Session, open_saved};
+use crate::train::metrics::{self, Metrics, Retrieval};
+use crate::train::{Saved, Session, open_saved, retrieved};
 use clap::Args;
+use comfy_table::Table;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,20 @@ pub(super) fn parse_split(name: &str) -> Result<SplitName, String> {
     found.ok_or_else(|| "want train, valid or test".into())
 }
 
+/// A line for each way.
+fn retrieval_table(found: &Retrieval) -> Table {
+    let names = ["R@1", "R@5", "R@10", "median rank"];
+    let ways = found.keys().filter_map(|key| key.strip_prefix("R@1 "));
+    let rows = ways.map(|way| {
+        let cell = |name: &str| {
+            let value = found.get(&format!("{name} {way}"));
+            value.map_or_else(|| "-".to_string(), |value| format!("{value:.4}"))
+        };
+        std::iter::once(way.to_string()).chain(names.map(cell)).collect()
+    });
+    output::table(std::iter::once("from→to").chain(names), 1, rows)
+}
+
 /// Prints the table.
 pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let saved = Saved::load(&args.model)?;
@@ -65,6 +80,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     say_absent(&session, &path, global);
     let predictions = session.predict(args.split)?;
     let damaged = if args.robustness { session.robustness(args.split)? } else { Vec::new() };
+    let found = retrieved(&mut session, args.split)?;
     gpu.save_pipeline_cache();
     let data = session.data().clone();
     let truth = data.split(args.split).and_then(|s| s.targets()).ok_or_else(|| {
@@ -84,7 +100,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         .collect::<Result<_>>()?;
     if global.json {
         let heads: Map<_, _> = heads.iter().map(|(name, m)| (name.clone(), json!(m))).collect();
-        return output::json(&json!({
+        let mut said = json!({
             "model": saved.path.display().to_string(),
             "epoch": saved.card.epoch,
             "data": path.display().to_string(),
@@ -97,7 +113,11 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
                 "perturbation": what,
                 "metrics": m,
             })).collect::<Vec<_>>(),
-        }));
+        });
+        if let Some(found) = found {
+            said["retrieval"] = json!(found);
+        }
+        return output::json(&said);
     }
     if data.task().one_number() {
         let (own, convention) = (truth.numbers(), saved.card.config.data.convention);
@@ -109,6 +129,10 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     if let Some(table) = each_table(data.task(), &heads[0].1) {
         output::print("")?;
         output::tables(&[("", table)])?;
+    }
+    if let Some(found) = found {
+        output::print("")?;
+        output::tables(&[("How well rows find their partners:", retrieval_table(&found))])?;
     }
     if !damaged.is_empty() {
         let lines: Vec<_> =
@@ -128,4 +152,21 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         args.split,
         path.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::metrics::retrieval;
+
+    #[test]
+    fn each_way_of_finding_partners_has_a_line() {
+        let rows = [1.0, 0.0, 0.0, 1.0];
+        let found = retrieval(["text", "vision"], &rows, &rows, 2).expect("pairs");
+        let table = retrieval_table(&found).to_string();
+        for way in ["text→vision", "vision→text"] {
+            let line = table.lines().find(|line| line.contains(way)).expect(way);
+            assert_eq!(line.matches("1.0000").count(), 4, "{table}");
+        }
+    }
 }

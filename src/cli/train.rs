@@ -23,7 +23,7 @@ labels.safetensors (generated labels), curves.svg and state/ (all that --resume 
 
 Settings that are often changed (modalign inspect --keys lists all):
   train.batch_size  train.accumulate  train.shuffle  train.early_stop  train.normalize  train.lr
-  model.text_encoder=features|lstm|bert   model.modalities=all   model.dropout=0
+  model.text_encoder=features|lstm|bert|table   model.modalities=all   model.dropout=0
   align.weight.ta  align.weight.tv  align.weight.av  align.weight=0  align.dim
   labels.enabled   labels.clamp     labels.exclude_zero
   train.lr.bert    bert.finetune    bert.freeze_layers    bert.pooling=first|mean

@@ -1,6 +1,7 @@
 //! Batches as one flat block of 32-bit words, laid out so that every field can be bound on its own.
 
 use super::dataset::Split;
+use super::guides::{GuideLayout, fill_guides};
 use super::normalize::{FeatureStats, Standardise};
 use super::tokens::{TokenLayout, TokenRows, fill_runs, fill_tokens, packed_rows};
 use super::{Modality, Stream};
@@ -66,6 +67,9 @@ pub struct Reads {
     pub unimodal: Vec<Modality>,
     /// Modalities of which it has to know which rows have them.
     pub presence: Vec<Modality>,
+    /// Streams that only its losses read, as vectors that others are to come near to, and their features. What it
+    /// reads besides may be among them.
+    pub guides: Vec<(Modality, usize)>,
 }
 
 impl Reads {
@@ -138,6 +142,8 @@ pub struct Layout {
     pub unimodal: Vec<(Modality, usize)>,
     /// f32 `[batch]` for each of these: 1 where a row has the modality, 0 where it lacks it.
     pub presence: Vec<(Modality, usize)>,
+    /// The guides of [`Reads`], in the same order.
+    pub guides: Vec<GuideLayout>,
     /// Size of the block in words, a multiple of 64.
     pub words: usize,
     /// Rows.
@@ -187,7 +193,7 @@ impl Layout {
         });
         let targets_at = place(batch * target_width);
         let rows_at = place(batch);
-        let (unimodal, presence) = (Vec::new(), Vec::new());
+        let (unimodal, presence, guides) = (Vec::new(), Vec::new(), Vec::new());
         let words = end;
         Layout {
             streams,
@@ -197,6 +203,7 @@ impl Layout {
             rows_at,
             unimodal,
             presence,
+            guides,
             words,
             batch,
         }
@@ -205,13 +212,15 @@ impl Layout {
     /// The same with room for what is read of rows beside streams, tokens and targets.
     pub(crate) fn and(mut self, reads: &Reads) -> Layout {
         let mut end = self.words;
-        let mut place = |modality: &Modality| {
+        let mut place = |columns: usize| {
             let at = end;
-            end = (at + self.batch).next_multiple_of(64);
-            (*modality, at)
+            end = (at + self.batch * columns).next_multiple_of(64);
+            at
         };
-        self.unimodal = reads.unimodal.iter().map(&mut place).collect();
-        self.presence = reads.presence.iter().map(&mut place).collect();
+        self.unimodal = reads.unimodal.iter().map(|m| (*m, place(1))).collect();
+        self.presence = reads.presence.iter().map(|m| (*m, place(1))).collect();
+        let guide = |&(modality, dim)| GuideLayout { modality, dim, at: place(dim) };
+        self.guides = reads.guides.iter().map(guide).collect();
         self.words = end;
         self
     }
@@ -292,6 +301,7 @@ pub fn fill(
             *word = f32::from(known && !split.missing(*modality, *row as usize)).to_bits();
         }
     }
+    fill_guides(split, rows, &layout.guides, out)?;
     let targets = split.targets();
     if let Some(t) = targets.filter(|t| t.width != layout.target_width) {
         let detail =
@@ -434,19 +444,23 @@ fn unknown(split: &Split, modality: Modality, row: usize) -> Error {
     Error::data(split.path(), detail)
 }
 
+/// A stream of a split is of other features than a model takes.
+pub(super) fn other_features(split: &Split, stream: Stream<'_>, dim: usize) -> Error {
+    let (name, modality) = (split.name(), stream.modality);
+    let detail = format!(
+        "{name}.{modality} has {} features where the model takes {dim}; use the data set that the \
+         model was made for",
+        stream.dim
+    );
+    Error::data(split.path(), detail)
+}
+
 /// The stream of a split that a model with `dim` features per step can read.
 pub(super) fn matching_stream(split: &Split, modality: Modality, dim: usize) -> Result<Stream<'_>> {
     let name = split.name();
     match split.stream(modality) {
         Some(stream) if stream.dim == dim => Ok(stream),
-        Some(stream) => Err(Error::data(
-            split.path(),
-            format!(
-                "{name}.{modality} has {} features where the model takes {dim}; use the data set \
-                 that the model was made for",
-                stream.dim
-            ),
-        )),
+        Some(stream) => Err(other_features(split, stream, dim)),
         None => Err(Error::data(
             split.path(),
             format!("{name}.{modality} is missing; the model takes it, so add it to the file"),

@@ -14,6 +14,7 @@ mod bytes;
 pub mod dataset;
 pub mod folds;
 pub mod groups;
+mod guides;
 #[cfg(feature = "import")]
 pub mod import;
 pub mod lacking;
@@ -49,6 +50,7 @@ pub use folds::{FEWEST_FOLDS, Fold, Folded, Folds};
 pub use groups::Group;
 #[cfg(any(feature = "import", feature = "audio"))]
 pub(crate) use groups::clip_id;
+pub use guides::GuideLayout;
 pub use lacking::Lacking;
 pub use loader::{Batch, Loader};
 pub use modality::{Modality, StreamName, listed, shortened};

@@ -3,7 +3,7 @@
 use super::stats::Summary;
 use crate::data::Perturbation;
 use crate::train::carried::Carried;
-use crate::train::metrics::Metrics;
+use crate::train::metrics::{Metrics, Retrieval};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +54,9 @@ pub struct RunRecord {
     /// SHA-256 of what it predicts of its fold's test rows, `predictions.csv`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predictions_sha256: Option<String>,
+    /// How well modalities that the model aligns find each other in the test rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrieval: Option<Retrieval>,
     /// What its representations carry of the factors that made the data, where those are known.
     pub probes: Option<Carried>,
     /// Scores on damaged test rows.
@@ -77,9 +80,10 @@ impl RunRecord {
         (self.seed, self.fold)
     }
 
-    /// Test scores, and what the encoders carry where that is known.
+    /// Test scores, how well aligned modalities find each other, and what the encoders carry where that is known.
     pub fn scores(&self) -> ByScore<f64> {
         let mut scores = entries(self.test.as_ref());
+        scores.extend(self.retrieval.iter().flatten().map(|(name, value)| (name.clone(), *value)));
         if let Some(probes) = &self.probes {
             let senses = ["text", "audio", "vision"];
             let mean = |factor: &dyn Fn(&'static str) -> &'static str| {
@@ -116,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encoders_are_scored_on_their_own_factor() {
+    fn a_run_is_scored_by_what_its_encoders_know_and_find() {
         let carried = serde_json::json!({
             "text encoder": {"shared": 0.8, "text": 0.4, "audio": 0.0},
             "audio encoder": {"shared": 0.4, "text": 0.0, "audio": 0.2},
@@ -124,7 +128,10 @@ mod tests {
         });
         let mut record = made_up(&[("labels", &[0.5])]).cells[0].runs[0].record.clone();
         record.probes = Carried::from_json(&carried);
+        let found = [("R@1 text→vision".to_string(), 0.25)];
+        record.retrieval = Some(found.clone().into());
         let scores = record.scores();
+        assert_eq!(scores[&found[0].0], 0.25, "what is found of partners is a score, too");
         assert!((scores[SHARED] - 0.6).abs() < 1e-12 && (scores[PRIVATE] - 0.3).abs() < 1e-12);
     }
 }

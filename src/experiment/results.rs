@@ -480,6 +480,7 @@ pub(super) mod tests {
                     data_sha256: String::new(),
                     encoder_sha256: None,
                     predictions_sha256: None,
+                    retrieval: None,
                     probes: None,
                     robustness: None,
                 };

@@ -102,7 +102,8 @@ impl Experiment {
         let base = plan.base()?;
         let data = open_file(&plan.data, &base)?;
         let mut has = data.modalities();
-        if base.model.text_encoder == TextEncoder::Bert && !has.contains(&Modality::Text) {
+        let tokens = matches!(base.model.text_encoder, TextEncoder::Bert | TextEncoder::Table);
+        if tokens && !has.contains(&Modality::Text) {
             has.insert(0, Modality::Text);
         }
         let mut cells = plan.all_cells(&has)?;
@@ -302,6 +303,7 @@ impl Experiment {
             data_sha256: self.data.digest().to_string(),
             encoder_sha256: self.encoder.clone(),
             predictions_sha256: predicted.transpose()?,
+            retrieval: outcome.retrieval,
             probes: None,
             robustness: None,
         })

@@ -23,6 +23,15 @@ pub enum Optimizer {
         /// As in Adam.
         eps: f64,
     },
+    /// AdamW whose running means are taken as they are, though they begin at 0: BERT's own optimiser
+    /// (arXiv:1810.04805), `BertAdam` of pytorch-pretrained-bert. Its first steps are larger than AdamW's,
+    /// so it wants a warm-up.
+    BertAdam {
+        /// As in Adam.
+        betas: (f64, f64),
+        /// As in Adam.
+        eps: f64,
+    },
     /// `torch.optim.SGD`: weight decay is added to the gradient.
     Sgd {
         /// The share of the last step's direction; 0 for none, and no memory for it.
@@ -55,12 +64,16 @@ impl Optimizer {
     pub const ADAM: Self = Optimizer::Adam { betas: BETAS, eps: EPS };
     /// AdamW with torch's defaults.
     pub const ADAM_W: Self = Optimizer::AdamW { betas: BETAS, eps: EPS };
+    /// BERT's own optimiser with its defaults: betas 0.9 and 0.999, eps 1e-6.
+    pub const BERT_ADAM: Self = Optimizer::BertAdam { betas: BETAS, eps: 1e-6 };
     /// SGD with torch's defaults: no momentum.
     pub const SGD: Self = Optimizer::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false };
 
     pub(super) fn memorized(&self) -> Memorized {
         match self {
-            Optimizer::Adam { .. } | Optimizer::AdamW { .. } => Memorized::Adam,
+            Optimizer::Adam { .. } | Optimizer::AdamW { .. } | Optimizer::BertAdam { .. } => {
+                Memorized::Adam
+            }
             Optimizer::Sgd { momentum, .. } if *momentum > 0.0 => Memorized::Momentum,
             Optimizer::Sgd { .. } => Memorized::Nothing,
         }
@@ -70,7 +83,9 @@ impl Optimizer {
         // What single precision takes for 1 is 1: nothing would ever be forgotten.
         let share = |v: f64| (0.0..1.0).contains(&v) && (v as f32) < 1.0;
         match *self {
-            Optimizer::Adam { betas, eps } | Optimizer::AdamW { betas, eps } => {
+            Optimizer::Adam { betas, eps }
+            | Optimizer::AdamW { betas, eps }
+            | Optimizer::BertAdam { betas, eps } => {
                 if !share(betas.0) || !share(betas.1) {
                     return Some(format!("betas are {betas:?}; give two from 0 to below 1"));
                 }
@@ -101,7 +116,7 @@ pub struct Group {
     pub optimizer: Optimizer,
     /// Learning rate.
     pub lr: f64,
-    /// Weight decay: L2 in Adam and SGD, decoupled in AdamW.
+    /// Weight decay: L2 in Adam and SGD, decoupled in AdamW and BERT's own.
     pub weight_decay: f64,
     /// What the learning rate is multiplied by from step to step.
     pub schedule: Schedule,
@@ -183,6 +198,10 @@ impl Group {
             }
             Optimizer::AdamW { betas, eps } => {
                 Row { keep: (1.0 - lr * self.weight_decay) as f32, ..adam(betas, eps) }
+            }
+            Optimizer::BertAdam { betas, eps } => {
+                let keep = (1.0 - lr * self.weight_decay) as f32;
+                Row { keep, bias1: 1.0, bias2: 1.0, ..adam(betas, eps) }
             }
             Optimizer::Sgd { momentum, dampening, nesterov } => Row {
                 t,
@@ -411,6 +430,17 @@ mod tests {
             assert!(error.contains("no parameter group 'bret'; did you mean 'bert'?"), "{error}");
         }
         assert_eq!(groups.steps("bert.no_decay").unwrap(), 0, "nothing has advanced");
+    }
+
+    #[test]
+    fn berts_own_optimiser_takes_means_as_they_are() {
+        let group = Group::new("a", Optimizer::BERT_ADAM, 0.5).weight_decay(0.1);
+        for t in [1, 2, 1000] {
+            let row = group.row(t);
+            assert_eq!((row.bias1, row.bias2), (1.0, 1.0), "step {t}");
+            assert_eq!((row.keep, row.decay, row.eps), (0.95, 0.0, 1e-6));
+            assert_eq!((row.beta1, row.rest2), (0.9, 0.001));
+        }
     }
 
     #[test]

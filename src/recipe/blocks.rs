@@ -2,7 +2,7 @@
 //! beside the tokens of one, and the squared error.
 
 use super::config::{Config, TextEncoder};
-use super::cx::Cx;
+use super::cx::{Cx, StreamVars};
 use super::model::Offered;
 use super::recipe::Output;
 use super::self_mm::pretrained;
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::nn::{Bert, Init, ParamSpec, linear_specs, transformer};
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::batched::Transposed;
+use crate::ops::masked::Keep;
 use crate::tape::{Tape, Var};
 
 /// The optimiser group of an encoder whose biases and norms decay like the rest, as MMSA has it here.
@@ -172,6 +173,41 @@ pub(super) fn new_linear(name: &str, sizes: (usize, usize, usize), group: &str) 
         false => ParamSpec { init: Init::Normal(0.02), ..spec },
     };
     specs.map(begun).collect()
+}
+
+/// What each step of a stream is of its mean over those that count, `[1, steps]` or `[batch, 1, steps]`.
+pub(super) fn shares_of_steps(cx: &mut Cx<'_>, stream: StreamVars) -> Result<Var> {
+    let steps = stream.steps;
+    let Some(lengths) = stream.lengths else {
+        let part = vec![1.0 / steps as f32; steps];
+        return cx.tape.constant("part of a step", &[1, steps], &part);
+    };
+    let shape = [cx.batch(), 1, steps];
+    let even = cx.tape.constant("even", &shape, &vec![0.0; cx.batch() * steps])?;
+    cx.tape.masked_softmax(even, Keep::Lengths(lengths))
+}
+
+/// What a mean is taken over: the steps of a stream, or tokens and their spans.
+#[derive(Clone, Copy)]
+pub(super) enum Averaged {
+    Stream(StreamVars),
+    Tokens(Var, Var),
+}
+
+impl Averaged {
+    /// The mean of `x`, `[batch, columns]`.
+    pub(super) fn mean(self, cx: &mut Cx<'_>, x: Var) -> Result<Var> {
+        let (batch, columns) = (cx.batch(), cx.tape.rows_cols(x).1);
+        let mean = match self {
+            Averaged::Tokens(tokens, spans) => return cx.tape.pool_mean(x, tokens, spans),
+            Averaged::Stream(StreamVars { steps: 1, .. }) => x,
+            Averaged::Stream(stream) => {
+                let shares = shares_of_steps(cx, stream)?;
+                cx.tape.bmm(shares, x, Transposed::Neither)?
+            }
+        };
+        cx.tape.reshape(mean, &[batch, columns])
+    }
 }
 
 /// What brings `from` steps to `to` as MMSA's alignment does: the last one is repeated up to a multiple

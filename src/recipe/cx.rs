@@ -204,6 +204,18 @@ impl<'a> Cx<'a> {
         Ok(self.tape.input(&name, &[self.layout.batch], self.block, *at))
     }
 
+    /// `[batch, dim]`: the vectors of the `i`-th guide that the recipe reads.
+    ///
+    /// # Errors
+    /// A batch that lacks it.
+    pub fn guide(&mut self, i: usize) -> Result<Var> {
+        let at = self.layout.guides.get(i).ok_or_else(|| {
+            Error::shape("record", format!("the batch has no guide {i} of those that are read"))
+        })?;
+        let name = format!("guide {}", at.modality);
+        Ok(self.tape.input(&name, &[self.layout.batch, at.dim], self.block, at.at))
+    }
+
     /// The `i`-th of the streams that the recipe reads.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod bert_mag;
 mod between;
 mod blocks;
 mod cenet;
+mod clfa;
 pub mod config;
 mod crossmodal;
 mod cx;

@@ -27,6 +27,8 @@ pub struct Offered<'a> {
     pub counts: &'a [usize],
     /// How many training rows there are.
     pub rows: usize,
+    /// Guides that a saved model was trained with, and their features: it is read without them.
+    pub guides: &'a [(Modality, usize)],
     /// Whether its rows have sentences or token ids, which a pretrained encoder could read.
     pub sentences: bool,
 }
@@ -34,7 +36,8 @@ pub struct Offered<'a> {
 impl<'a> Offered<'a> {
     /// These streams with a number to predict, and no tokens.
     pub fn new(streams: &'a [StreamSpec]) -> Self {
-        Offered { streams, bert: None, task: &NUMBER, counts: &[], rows: 0, sentences: false }
+        let (task, counts, guides) = (&NUMBER, &[], &[]);
+        Offered { streams, bert: None, task, counts, rows: 0, guides, sentences: false }
     }
 
     /// The stream of a modality, where there is one and a configuration wants it.
@@ -127,6 +130,7 @@ impl Model {
         let offered = Offered {
             bert: shape.as_ref(),
             task: &self.goal.task,
+            guides: &self.reads.guides,
             ..Offered::new(&self.reads.streams)
         };
         Ok(Self::of(&config, registry::make(&config, offered)?, self.goal))

@@ -3,7 +3,7 @@
 
 use super::between::EpochEnd;
 use super::cx::Cx;
-use crate::data::Reads;
+use crate::data::{Modality, Reads};
 use crate::error::Result;
 use crate::nn::{Bert, Group, ParamSpec};
 
@@ -77,6 +77,12 @@ pub trait Recipe: Send + Sync {
 
     /// What its covariance term compares, where it has one.
     fn aligned(&self) -> Option<AlignedSides> {
+        None
+    }
+
+    /// Two modalities of which one finds the other, row by row: their outputs `encoded …` are of one width, and near
+    /// to each other where the model has aligned them.
+    fn retrieved(&self) -> Option<[Modality; 2]> {
         None
     }
 

@@ -4,6 +4,7 @@ use super::almt::{self, Almt};
 use super::bert_mag::{self, BertMag};
 use super::blocks;
 use super::cenet::{self, Cenet};
+use super::clfa::{self, Clfa};
 use super::config::{Config, TextEncoder};
 use super::ef_lstm::{self, EfLstm};
 use super::lf_dnn::{self, LfDnn};
@@ -250,6 +251,21 @@ pub static MODELS: &[Entry] = &[
         make: |config, offered| Ok(Box::new(Mmcl::new(config, offered)?)),
     },
     Entry {
+        name: "clfa",
+        paper: "arXiv:2403.06355, its model without knowledge",
+        needs: "text (for a BERT, token ids, or features), another stream, and classes",
+        tasks: &[TaskKind::Classes],
+        others: true,
+        aligned: false,
+        bert: Some(clfa::BERT_PREFIX),
+        tokens: false,
+        presets: clfa::PRESETS,
+        preset: clfa::preset,
+        check: clfa::check,
+        about: |_, read| Ok(over("CLFA", read)),
+        make: |config, offered| Ok(Box::new(Clfa::new(config, offered)?)),
+    },
+    Entry {
         name: "almt",
         paper: "arXiv:2310.05804",
         needs: "text (for a BERT, or features), audio and vision",
@@ -384,7 +400,16 @@ pub(super) fn make(config: &Config, offered: Offered<'_>) -> Result<Box<dyn Reci
     let entry = find(&config.model.name)?;
     let known = |s: &&StreamSpec| entry.others || Modality::KNOWN.contains(&s.modality);
     let streams: Vec<StreamSpec> = offered.streams.iter().filter(known).copied().collect();
-    (entry.make)(config, Offered { streams: &streams, ..offered })
+    let made = (entry.make)(config, Offered { streams: &streams, ..offered })?;
+    let table = config.model.text_encoder == TextEncoder::Table;
+    if table && config.model.wants(Modality::Text) && made.bert().is_none() {
+        return Err(Error::Config(format!(
+            "model.text_encoder=table is of models that learn vectors of words of their own, and {} has \
+             none: use features, lstm or bert",
+            config.model.name
+        )));
+    }
+    Ok(made)
 }
 
 /// Whether a model reads streams of other names than text, audio and vision; so does one that is not known.

@@ -151,6 +151,8 @@ pub enum TextEncoder {
     Lstm,
     /// A pretrained encoder (BERT, RoBERTa, DistilBERT, MPNet) over the tokens of the text.
     Bert,
+    /// Vectors of the token ids of `text_bert`, learned from the start, in a model that has such a table.
+    Table,
 }
 
 /// What an encoder's hidden states become.
@@ -211,7 +213,7 @@ pub struct ModelConfig {
     /// Its name in the [registry](super::MODELS).
     #[serde(default = "first_model")]
     pub name: String,
-    /// `features`, `lstm` or `bert`.
+    /// `features`, `lstm`, `bert` or `table`.
     pub text_encoder: TextEncoder,
     /// Streams to use of those that the data has: `all`, letters of text, audio and vision (`TAV`, `T`), or
     /// names with a + between (`T+image`, `text+image`).
@@ -237,9 +239,14 @@ impl ModelConfig {
         self.wanted().is_ok_and(|wanted| wanted.is_none_or(|all| all.contains(&modality)))
     }
 
+    /// Whether none is named, and so all are.
+    pub(super) fn wants_all(&self) -> bool {
+        self.modalities == ALL_STREAMS
+    }
+
     /// The streams to use, where they are named.
     pub(super) fn wanted(&self) -> Result<Option<Vec<Modality>>> {
-        if self.modalities == ALL_STREAMS { Ok(None) } else { listed(&self.modalities).map(Some) }
+        if self.wants_all() { Ok(None) } else { listed(&self.modalities).map(Some) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The encoders that LF-DNN, TFN and LMF share, under MMSA's names: audio and vision as their mean over
 //! time, through BatchNorm and three layers; text through an LSTM that reads to the end of the padding.
 
+use super::blocks::shares_of_steps;
 use super::config::{
     ByStream, Config, all_at_least_one, at_least_one, not_negative, probabilities, probability,
 };
@@ -13,7 +14,6 @@ use crate::nn::{Head, Init, LstmEncoder, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::batched::Transposed;
-use crate::ops::masked::Keep;
 use crate::tape::Var;
 use serde::{Deserialize, Serialize};
 use toml::Value;
@@ -325,18 +325,7 @@ impl Subnet {
     /// The encoder of the mean over time, and of the deviation from it where that is wanted.
     fn mean(&self, cx: &mut Cx<'_>, i: usize, dropout: f32, deviation: bool) -> Result<Var> {
         let stream = cx.stream(i)?;
-        let parts = match stream.lengths {
-            None => {
-                let part = vec![1.0 / stream.steps as f32; stream.steps];
-                cx.tape.constant("part of a step", &[1, stream.steps], &part)?
-            }
-            Some(lengths) => {
-                let shape = [cx.batch(), 1, stream.steps];
-                let even =
-                    cx.tape.constant("even", &shape, &vec![0.0; cx.batch() * stream.steps])?;
-                cx.tape.masked_softmax(even, Keep::Lengths(lengths))?
-            }
-        };
+        let parts = shares_of_steps(cx, stream)?;
         let averaged = |cx: &mut Cx<'_>, x: Var| {
             let mean = cx.tape.bmm(parts, x, Transposed::Neither)?;
             let mean = cx.tape.reshape(mean, &[cx.batch(), stream.width])?;

@@ -106,7 +106,10 @@ fn modalities(path: &Path, config: &Config) -> Result<Vec<Modality>> {
     }
     let saved = Saved::load(path)?;
     // A text that comes as tokens is no stream.
-    let tokens = config.model.text_encoder == TextEncoder::Bert && config.bert.finetune;
+    let tokens = match config.model.text_encoder {
+        TextEncoder::Bert => config.bert.finetune,
+        other => other == TextEncoder::Table,
+    };
     let streams = saved.card.streams.iter().map(|s| s.modality);
     let all: BTreeSet<Modality> = streams.chain(tokens.then_some(Modality::Text)).collect();
     Ok(all.into_iter().filter(|m| config.model.wants(*m)).collect())

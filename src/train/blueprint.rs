@@ -330,7 +330,8 @@ pub(super) fn offer<'a>(streams: &'a [StreamSpec], data: &'a Dataset) -> Offered
     let rows = data.split(SplitName::Train).map_or(0, |s| s.rows());
     let sentences = data.splits().all(|s| s.raw_text().is_some())
         || data.splits().all(|s| s.text_bert().is_some());
-    Offered { streams, bert, task: data.task(), counts: data.counts(), rows, sentences }
+    let (task, counts) = (data.task(), data.counts());
+    Offered { streams, bert, task, counts, rows, guides: &[], sentences }
 }
 
 /// The streams of the data.

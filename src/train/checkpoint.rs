@@ -28,6 +28,9 @@ pub struct ModelCard {
     pub task: Task,
     /// What it reads: modality, steps, features.
     pub streams: Vec<CardStream>,
+    /// What guided it in training, and the features of that: nothing that reads the model needs them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guides: Vec<(Modality, usize)>,
     /// How its inputs were standardised.
     pub standardise: Option<Standardise>,
     /// How its audio was made of recordings, where that of the training data was and says so.

@@ -6,7 +6,7 @@
 //! digests of what it stands on, so that a log or a model that is not the run's own is not taken for it.
 
 use super::checkpoint::{ModelCard, Saved};
-use super::evaluation::score;
+use super::evaluation::{retrieved, score};
 use super::generated::LabelRecord;
 use super::history::{EpochRecord, StepRecord};
 use super::lifecycle::{Observer, Outcome};
@@ -98,6 +98,7 @@ pub(super) fn continue_run(
         test: None,
         test_scores: Vec::new(),
         valid: None,
+        retrieval: None,
         best_epoch,
         epochs: history.len(),
         seconds: start.elapsed().as_secs_f64(),
@@ -114,7 +115,10 @@ pub(super) fn continue_run(
         let metrics = score(session, split, &predictions)?;
         match split {
             SplitName::Valid => outcome.valid = metrics,
-            _ => (outcome.test, outcome.test_scores) = (metrics, predictions.fused()),
+            _ => {
+                (outcome.test, outcome.test_scores) = (metrics, predictions.fused());
+                outcome.retrieval = retrieved(session, split)?;
+            }
         }
     }
     files.write_json("metrics.json", &outcome)?;
@@ -359,6 +363,7 @@ fn card(session: &Session, epoch: usize) -> ModelCard {
         config: session.model().config().clone(),
         task: session.model().task().clone(),
         streams: session.model().streams().iter().map(Into::into).collect(),
+        guides: session.model().reads().guides.clone(),
         standardise: session.standardise().cloned(),
         acoustic: session.data().acoustic().filter(|_| reads(Modality::Audio)).cloned(),
         data_sha256: session.data().digest().to_string(),

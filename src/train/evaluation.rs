@@ -3,14 +3,14 @@
 use super::blueprint::{available, offer};
 use super::checkpoint::{CardStream, Saved};
 use super::folder;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Retrieval, retrieval};
 use super::opened::{in_kept_fold, lacking, open_file};
 use super::session::{Predictions, Session};
 use super::text;
-use crate::data::{Acoustic, Dataset, SplitName, StreamSpec};
+use crate::data::{Acoustic, Dataset, Modality, SplitName, StreamSpec};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::recipe::{Config, Model, TaskChoice};
+use crate::recipe::{Config, Model, Offered, TaskChoice};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -119,7 +119,8 @@ pub fn open_saved_on(gpu: &Gpu, saved: &Saved, data: Dataset) -> Result<Session>
             }
         }
     }
-    let model = Model::new(&card.config, offer(&streams, &data))?;
+    let offered = Offered { guides: &card.guides, ..offer(&streams, &data) };
+    let model = Model::new(&card.config, offered)?;
     let standardise = card.standardise.clone().map(Arc::new);
     let mut session = Session::with_model(gpu, model, data, standardise, false)?;
     session.load(&saved.weights, &saved.path)?;
@@ -135,4 +136,21 @@ pub fn score(session: &Session, split: SplitName, said: &Predictions) -> Result<
     let Some(targets) = data.split(split).and_then(|s| s.targets()) else { return Ok(None) };
     let convention = session.model().config().data.convention;
     Metrics::of(data.task(), &said.fused(), targets, convention).map(Some)
+}
+
+/// How well the two modalities that the model aligns find each other in a split; nothing where it has no two of one
+/// width.
+///
+/// # Errors
+/// Those of [`Session::represent`].
+pub fn retrieved(session: &mut Session, split: SplitName) -> Result<Option<Retrieval>> {
+    let Some(sides) = session.model().recipe().retrieved() else { return Ok(None) };
+    let parts = session.represent(split)?;
+    let side = |modality: Modality| {
+        let name = format!("encoded {modality}");
+        let part = parts.iter().find(|(own, ..)| *own == name);
+        part.ok_or_else(|| Error::shape("retrieved", format!("the model gives no '{name}'")))
+    };
+    let ((_, size, a), (_, _, b)) = (side(sides[0])?, side(sides[1])?);
+    retrieval(sides.map(Modality::name), a, b, *size).map(Some)
 }

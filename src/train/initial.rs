@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Initial parameters: PyTorch's, under those of a pretrained encoder and of `init` where those
 /// have them.
 pub(super) fn begin(session: &mut Session, init: Option<&Path>) -> Result<()> {
-    if session.model().bert().is_none() && init.is_none() {
+    if !text::wanted(session.model().config()) && init.is_none() {
         return session.initialise();
     }
     let (weights, path) = initial_weights(session, init)?;
@@ -26,10 +26,12 @@ pub(super) fn begin(session: &mut Session, init: Option<&Path>) -> Result<()> {
 /// An encoder or weights that cannot be read.
 pub fn initial_weights(session: &Session, init: Option<&Path>) -> Result<(Weights, PathBuf)> {
     let config = session.model().config().clone();
-    let encoder = session.model().bert().map(|_| Pretrained::open(Path::new(&config.bert.path)));
-    let encoder = encoder.transpose()?;
+    // What begins as a table of its own has no file.
+    let stored = session.model().bert().is_some() && text::wanted(&config);
+    let encoder = stored.then(|| Pretrained::open(Path::new(&config.bert.path))).transpose()?;
     let prefix = bert_prefix(&config);
-    let of_encoder = |name: &str| session.model().bert().is_some_and(|bert| bert.owns(name));
+    let of_encoder =
+        |name: &str| stored && session.model().bert().is_some_and(|bert| bert.owns(name));
     let mut weights = session.params().initial(config.train.seed);
     let all = session.model().params(true, usize::MAX).into_iter();
     for spec in all.filter(|spec| !session.params().has(&spec.name) && !of_encoder(&spec.name)) {

@@ -5,7 +5,7 @@ use super::epochs::{Done, continue_run};
 use super::folder;
 use super::history::{EpochRecord, StepRecord};
 use super::initial::begin;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Retrieval};
 use super::opened::{digest_ahead, in_fold, in_kept_fold, lacking, open_file, statistics};
 use super::run_files::{Files, RunCard};
 use super::session::Session;
@@ -50,6 +50,9 @@ pub struct Outcome {
     /// And on the validation split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid: Option<Metrics>,
+    /// How well modalities that the model aligns find each other in the test split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retrieval: Option<Retrieval>,
     /// The epoch with the best validation loss.
     pub best_epoch: usize,
     /// Epochs trained.

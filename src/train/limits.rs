@@ -91,6 +91,7 @@ pub(super) fn check_task(model: &Model, data: &Dataset) -> Result<()> {
         Err(Error::Config(format!("{key} is of {of}, and the data has {has}: leave it out")))
     };
     check_unimodal(model, data)?;
+    check_guides(model, data)?;
     if config.task.class_weights != ClassWeights::None && task.kind == TaskKind::Regression {
         return refuse("task.class_weights", "classes and labels");
     }
@@ -133,6 +134,26 @@ pub(super) fn check_unimodal(model: &Model, data: &Dataset) -> Result<()> {
             modality.short()
         ))),
     }
+}
+
+/// A model whose losses are guided wants a guide for each row that it learns from.
+fn check_guides(model: &Model, data: &Dataset) -> Result<()> {
+    let Some(train) = data.split(SplitName::Train) else { return Ok(()) };
+    for (modality, _) in &model.reads().guides {
+        let lacking = match train.stream(*modality) {
+            Some(_) => train.missing_rows(*modality),
+            None => train.rows(),
+        };
+        if lacking > 0 {
+            return Err(Error::Config(format!(
+                "{} is guided by '{modality}', which {lacking} of {} training rows lack: leave those rows \
+                 out, or name another guide",
+                model.config().model.name,
+                train.rows()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// With fewer micro-batches than a group has and no kept tail, no parameter would ever move.

@@ -30,7 +30,7 @@ mod text;
 
 pub use blueprint::{Outline, TypicalStep, fits, outline, typical_step};
 pub use checkpoint::{CardStream, ModelCard, Saved};
-pub use evaluation::{evaluate_run, open_saved, open_saved_on, score};
+pub use evaluation::{evaluate_run, open_saved, open_saved_on, retrieved, score};
 pub use generated::{BINS, LabelRecord, TaskLabels};
 pub use history::{EpochRecord, StepRecord};
 pub use initial::initial_weights;

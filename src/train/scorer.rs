@@ -65,7 +65,8 @@ impl Scorer {
             .collect();
         let standardise = saved.card.standardise.clone();
         let (config, weights) = (&saved.card.config, &saved.weights);
-        let offered = Offered { task: &saved.card.task, ..Offered::new(&streams) };
+        let (task, guides) = (&saved.card.task, &saved.card.guides[..]);
+        let offered = Offered { task, guides, ..Offered::new(&streams) };
         Self::with(gpu, config, offered, standardise, (weights, &saved.path), rows)
     }
 
@@ -93,6 +94,11 @@ impl Scorer {
             return Err(Error::Config(detail.into()));
         }
         let model = Model::new(config, offered)?;
+        if model.reads().tokens.is_some() {
+            return Err(Error::Config(
+                "the model reads token ids: make a data set of them, and a Session of that".into(),
+            ));
+        }
         let caps = gpu.caps();
         let mut spaces = Spaces::new();
         let specs = model.params(false, Params::largest(caps.max_binding));

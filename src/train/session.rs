@@ -194,7 +194,9 @@ impl Session {
     /// cannot read.
     pub fn unread(&self) -> Vec<Modality> {
         let (read, config) = (self.model.reads().modalities(), self.model.config());
-        let unread = |m: &Modality| config.model.wants(*m) && !read.contains(m);
+        let guides = &self.model.reads().guides;
+        let known = |m: &Modality| read.contains(m) || guides.iter().any(|(guide, _)| guide == m);
+        let unread = |m: &Modality| config.model.wants(*m) && !known(m);
         self.data.modalities().into_iter().filter(unread).collect()
     }
 

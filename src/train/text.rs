@@ -55,6 +55,27 @@ pub(super) fn wanted(config: &Config) -> bool {
     config.model.text_encoder == TextEncoder::Bert && config.model.wants(Modality::Text)
 }
 
+/// Words of the uncased English vocabulary, which `text_bert` is of where no encoder says otherwise.
+const WORDS: usize = 30_522;
+
+/// The token ids of the data for a model that learns their vectors from the start; nothing where none is wanted.
+/// There is no encoder behind them: their width is the model's own.
+///
+/// # Errors
+/// Data without token ids, or with ids of a larger vocabulary.
+fn ids_alone(data: &Dataset, config: &Config) -> Result<Option<Text>> {
+    if config.model.text_encoder != TextEncoder::Table || !config.model.wants(Modality::Text) {
+        return Ok(None);
+    }
+    let most = config.bert.max_tokens;
+    let shape = BertShape { positions: most, ..BertShape::original(WORDS, 0, 0, 1) };
+    let tokens = Tokenised::from_text_bert(data, most, shape.vocab, shape.segments)?;
+    if let Some(said) = cut(&tokens, data) {
+        log::warn!("texts are cut to {most} tokens in {said}: bert.max_tokens sets that");
+    }
+    Ok(Some(Text { tokens, shape }))
+}
+
 /// The encoder in a folder, if the configuration fits it.
 fn open(config: &Config, folder: &Path) -> Result<Pretrained> {
     let encoder = Pretrained::open(folder)?;
@@ -89,6 +110,9 @@ pub(super) fn with_text(
     config: &Config,
     folder: &Path,
 ) -> Result<Dataset> {
+    if let Some(text) = ids_alone(&data, config)? {
+        return Ok(data.with_text(text));
+    }
     if !wanted(config) {
         return Ok(data);
     }
@@ -155,6 +179,9 @@ pub(super) fn outlined(
     config: &Config,
     folder: &Path,
 ) -> Result<(Dataset, Option<usize>)> {
+    if let Some(text) = ids_alone(&data, config)? {
+        return Ok((data.with_text(text), None));
+    }
     if !wanted(config) {
         return Ok((data, None));
     }

@@ -235,6 +235,7 @@ fn model() -> (ModelCard, Weights) {
         version: "0.1.0".into(),
         config: Config::preset("self_mm", "mosi").unwrap(),
         streams: vec![stream],
+        guides: Vec::new(),
         standardise: None,
         data_sha256: "0".repeat(64),
         fold: None,

@@ -13,6 +13,7 @@ mod text_place;
 mod acoustic;
 mod bert;
 mod by_word;
+mod clfa;
 mod encoders;
 mod explain;
 mod faults;

@@ -200,6 +200,14 @@ pub fn settings(model: &str, golden: &Golden) -> Vec<String> {
             all.push(set("train.clip_value", "clip_at"));
             all
         }
+        "clfa" => {
+            let mut all = same("model", &["layers", "heads", "width", "hidden", "inner"]);
+            all.extend(same("model", &["alpha", "beta", "tau"]));
+            all.extend(same("schedule", &["warmup", "total"]));
+            let guide = |side: &str| set(&format!("model.guide.{side}"), &format!("guide_{side}"));
+            all.extend(["text", "vision"].map(|side| guide(side).replace('"', "")));
+            all
+        }
         "mla" => {
             let mut all = hidden();
             all.extend(same("model", &["text_out", "width"]));
@@ -312,7 +320,7 @@ fn first_gradients(model: &str, golden: &Golden, data: &Arc<Dataset>) -> (Vec<f3
     (losses, moved)
 }
 
-fn check(fixture: &str) {
+pub fn check(fixture: &str) {
     let golden = Golden::read(fixture);
     let model = golden.said["model"].as_str().expect("a name");
     let folder = tempfile::tempdir().expect("a folder");

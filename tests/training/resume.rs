@@ -182,11 +182,19 @@ fn no_model_loses_anything_to_a_lost_device() {
     ];
     // Views of the rows and their noise are drawn anew at each step.
     let mmcl = ["model.hidden=6", "model.width=8", "views.run=0.5", "train.lr=0.01"];
+    let clfa = [
+        "model.width=8",
+        "model.heads=2",
+        "model.layers=1",
+        "schedule.warmup=3",
+        "schedule.total=20",
+    ];
     for (model, data, config) in [
         ("umi", &classes, of("umi", &umi)),
         ("mmcl", &sequences, of("mmcl", &mmcl)),
         ("mult", &sequences, of("mult", &mult)),
         ("mla", &classes, of("mla", &mla)),
+        ("clfa", &classes, of("clfa", &clfa)),
         ("self_mm", &place.data, of("self_mm", &["model.dropout=0.05", "train.lr=3e-4"])),
     ] {
         let options = |name: &str| RunOptions {

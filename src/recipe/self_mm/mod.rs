@@ -539,7 +539,7 @@ impl Recipe for SelfMm {
 pub(super) fn about(config: &Config, read: &[Modality]) -> Result<String> {
     let Settings { align, labels, .. } = config.settings()?;
     let text = match config.model.text_encoder {
-        TextEncoder::Features => "text (features)",
+        TextEncoder::Features | TextEncoder::Table => "text (features)",
         TextEncoder::Lstm => "text (LSTM)",
         TextEncoder::Bert if config.bert.finetune => "text (a BERT, fine-tuned)",
         TextEncoder::Bert => "text (a BERT, frozen)",

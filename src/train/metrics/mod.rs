@@ -2,11 +2,13 @@
 
 mod classes;
 mod numbers;
+mod retrieval;
 
 pub use classes::{ClassMetrics, Confusion, LabelMetrics, OfClass, label};
 pub use numbers::{
     Convention, NumberMetrics, class, classes, clipped, evaluate, left_out, undefined,
 };
+pub use retrieval::{Retrieval, retrieval};
 
 use crate::data::{Targets, Task, TaskKind};
 use crate::error::{Error, Result};
@@ -38,7 +40,7 @@ pub const NAMES: [&str; 17] = [
 
 /// Whether a smaller value of a score is a better one.
 pub fn smaller_is_better(name: &str) -> bool {
-    matches!(name, "MAE" | "loss")
+    matches!(name, "MAE" | "loss") || name.starts_with("median rank")
 }
 
 /// Scores of one set of predictions, unrounded; shares are in 0..=1. A score that has no rows to stand
