@@ -81,7 +81,7 @@ mod tests {
             }
         }
         // A vector is its own mean, and what is not there is 0.
-        assert_eq!(f32::from_bits(out[layout.guides[1].at + 3]), 0.3);
+        assert_eq!(f32::from_bits(out[layout.guides[1].at]), 0.3);
         let reads = Reads { guides: vec![(Modality::Vision, 2)], ..Reads::default() };
         let layout = Layout::of(&shape, &reads, 1);
         fill(train, None, &[1, 0], &layout, None, &mut out).unwrap();

@@ -145,9 +145,9 @@ pub enum Sequences {
     Padded(Option<Var>),
     /// `[T, width]` without padding between them, as a BERT's tokens lie.
     Packed {
-        /// `[T, 4]` and `[batch, 2]`, as in [`TokenVars`](crate::ops::embed::TokenLayout).
+        /// `[T, 4]` unsigned, as [`ops::attention`](crate::ops::attention) has them.
         tokens: Var,
-        /// See `tokens`.
+        /// `[batch, 2]` unsigned: first row and length of each.
         spans: Var,
         /// At least as many as the longest sequence has.
         steps: usize,

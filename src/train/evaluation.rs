@@ -7,7 +7,7 @@ use super::metrics::{Metrics, Retrieval, retrieval};
 use super::opened::{in_kept_fold, lacking, open_file};
 use super::session::{Predictions, Session};
 use super::text;
-use crate::data::{Acoustic, Dataset, Modality, SplitName, StreamSpec};
+use crate::data::{Acoustic, Dataset, Modality, SplitName, StreamSpec, TaskKind};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::recipe::{Config, Model, Offered, TaskChoice};
@@ -46,6 +46,10 @@ pub fn open_saved(gpu: &Gpu, saved: &Saved, data: &Path) -> Result<Session> {
 fn any_task(saved: &Saved) -> Config {
     let mut config = saved.card.config.clone();
     config.task.kind = TaskChoice::Auto;
+    if saved.card.task.kind != TaskKind::Regression {
+        // Numbers that the data have besides are of no use to it, whatever their range.
+        config.data.label_range = f64::from(f32::MAX);
+    }
     config
 }
 

@@ -198,3 +198,22 @@ fn what_it_cannot_do_is_one_clear_line() {
         assert!(why.contains(wanted), "{why}");
     }
 }
+
+/// Data that number their classes as a sentiment, too, far outside of its range.
+#[test]
+fn classes_are_scored_whatever_numbers_the_data_have_besides() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut file = TensorFile::read(&with_task(folder.path(), "classes"));
+    for split in ["train", "valid", "test"] {
+        let rows = file.shape(&format!("{split}.text"))[0];
+        let numbers: Vec<f32> = (0..rows).map(|row| (row % 3) as f32 * 10.0).collect();
+        file.put_f32(&format!("{split}.regression_labels"), &[rows], &numbers);
+    }
+    let set = folder.path().join("both.safetensors");
+    file.save(&set);
+    let out = folder.path().join("run");
+    let outcome = run(&set, out.clone(), &["task.kind=classes"]).expect("a run");
+    let saved = Saved::load(&out).expect("a model");
+    let (_, _, metrics) = evaluate_run(gpu(), &saved, &set, SplitName::Test).expect("scores");
+    assert_eq!(metrics, outcome.test);
+}
