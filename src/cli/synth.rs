@@ -31,6 +31,7 @@ Examples:
   modalign synth --out hard.safetensors --train 4000 --shared-weight 0.2 --audio noise=1,steps=60
   modalign synth --out two.safetensors --modalities text,audio --seed 7
   modalign synth --out four.safetensors --modalities text,audio,image,face --classes 5 --missing 0.2
+  modalign synth --out uneven.safetensors --classes 4 --dominant audio --dominance 6
   modalign synth --out text.safetensors --encoder bert --encoder-size base")]
 pub(super) struct SynthArgs {
     /// The file to write; FILE.json with ids and texts goes beside it
@@ -78,6 +79,12 @@ pub(super) struct SynthArgs {
     /// Share of rows that lack a modality, of each by itself; every row keeps one [default: 0]
     #[arg(long, value_name = "SHARE")]
     missing: Option<f64>,
+    /// The modality that tells most: the noise of all others is multiplied by --dominance
+    #[arg(long, value_name = "MODALITY")]
+    dominant: Option<String>,
+    /// By how much [default: 4]
+    #[arg(long, value_name = "TIMES", requires = "dominant")]
+    dominance: Option<f64>,
     /// Write a BERT that was never trained to FOLDER, as Hugging Face stores one
     #[arg(long, value_name = "FOLDER")]
     encoder: Option<PathBuf>,
@@ -98,6 +105,9 @@ pub(super) struct SynthArgs {
     #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
     other: Vec<String>,
 }
+
+/// By how much the others are noisier, where nothing is said.
+const DOMINANCE: f64 = 4.0;
 
 /// Writes the file.
 pub(super) fn run(args: &SynthArgs, global: &Global) -> Result<()> {
@@ -143,6 +153,11 @@ impl SynthArgs {
         weights.into_iter().for_each(|(slot, given)| *slot = given.unwrap_or(*slot));
         c.seed = self.seed.unwrap_or(c.seed);
         c.missing = self.missing.unwrap_or(c.missing);
+        if let Some(name) = &self.dominant {
+            let fail = |e: Error| Error::Config(format!("--dominant: {e}"));
+            c.dominant = Some(Modality::named(name.trim()).map_err(fail)?);
+            c.dominance = self.dominance.unwrap_or(DOMINANCE);
+        }
         let target = self.classes.map(SynthTarget::Classes);
         let target = target.or(self.numbers.map(SynthTarget::Numbers));
         c.target = target.or(self.labels.map(SynthTarget::Labels)).unwrap_or(c.target);
@@ -221,6 +236,8 @@ mod tests {
         assert_eq!((c.train, c.valid, c.shared_weight, c.text.noise), (10, 192, 0.5, 1.0));
         assert_eq!((c.audio.dim, c.audio.steps, c.audio.min_steps), (3, 4, 4));
         assert_eq!(config("").unwrap(), SynthConfig::default());
+        let c = config("--dominant audio").unwrap();
+        assert_eq!((c.dominant, c.dominance), (Some(Modality::Audio), DOMINANCE));
     }
 
     #[test]

@@ -440,51 +440,26 @@ fn product(mut cells: Vec<Cell>, grid: &[(String, Value)]) -> Result<Vec<Cell>> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::recipe::self_mm::Settings;
     use Modality::{Audio, Text, Vision};
 
-    fn plan(text: &str) -> Plan {
+    pub(in super::super) fn plan(text: &str) -> Plan {
         toml::from_str(text).unwrap()
     }
 
-    fn names(text: &str, has: &[Modality]) -> Vec<String> {
+    pub(in super::super) fn names(text: &str, has: &[Modality]) -> Vec<String> {
         plan(text).all_cells(has).unwrap().into_iter().map(|c| c.name).collect()
     }
 
-    fn problem(text: &str) -> String {
+    pub(in super::super) fn problem(text: &str) -> String {
         plan(text).all_cells(&Modality::KNOWN).unwrap_err().to_string()
     }
 
     /// Self-MM's own settings.
     fn own(config: &Config) -> Settings {
         config.settings().unwrap()
-    }
-
-    #[test]
-    fn parts_of_mmcl_are_taken_away_one_by_one() {
-        let text = "data = 'a'\ncells = 'mmcl'\n[set]\n'contrast.temperature' = 0.1";
-        let cells = plan(text).all_cells(&Modality::KNOWN).unwrap();
-        let whole = ["whole", "no-coding", "no-instance", "no-sentiment", "no-prediction"];
-        let all = [&whole[..], &["shared", "detached"]].concat();
-        assert_eq!(cells.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), all);
-        assert_eq!(plan(text).reference(&cells), "whole");
-        for cell in &cells[1..] {
-            assert_eq!(cell.parts.len() + 1, cells[0].parts.len(), "{}", cell.name);
-        }
-        let config = plan(text).config(&cells[1], 1).unwrap();
-        let value = |key| config.value(key).and_then(|v| v.as_float());
-        assert_eq!(config.model.name, "mmcl");
-        assert_eq!(
-            (value("contrast.coding"), value("contrast.temperature")),
-            (Some(0.0), Some(0.1))
-        );
-        // One predictor is no sharing.
-        let names = names(text, &[Text, Audio]);
-        assert_eq!(names, [&whole[..], &["detached"]].concat());
-        let said = problem("data = 'a'\ncells = 'mmcl'\n[set]\n'model.name' = 'lf_dnn'");
-        assert!(said.contains("takes parts of mmcl away"), "{said}");
     }
 
     #[test]
@@ -518,20 +493,6 @@ mod tests {
         let wanted = ["fused", "av", "correlation", "labels", "labels+av", "labels+correlation"];
         assert_eq!(names, wanted);
         assert!(plan.all_cells(&[Text]).unwrap_err().to_string().contains("pair"));
-    }
-
-    #[test]
-    fn the_other_presets() {
-        let found = names("data='a'\ncells='modalities'", &Modality::KNOWN);
-        assert_eq!(found, ["TAV", "TA", "TV", "AV", "T", "A", "V"]);
-        assert_eq!(names("data='a'\ncells='modalities'", &[Text, Vision]), ["TV", "T", "V"]);
-        let found = names("data='a'\ncells='weights'\nweights=[0, 2.5]", &[Text, Audio]);
-        assert_eq!(found, ["weight=0", "weight=2.5"]);
-        let plan = plan("data='a'\ncells='robustness'");
-        let found = plan.all_cells(&[Text, Audio]).unwrap();
-        let found: Vec<_> = found.iter().map(|c| c.name.as_str()).collect();
-        assert_eq!(found, ["fused", "align", "labels", "labels+align"]);
-        assert!(plan.tests_robustness());
     }
 
     #[test]

@@ -54,7 +54,11 @@ impl Preset {
 
     /// The model that all of its cells are of, where that is not said otherwise.
     pub(super) fn model(self) -> Option<&'static str> {
-        (self == Preset::Mmcl).then_some("mmcl")
+        match self {
+            Preset::Mmcl => Some("mmcl"),
+            Preset::Unseen => Some("umi"),
+            _ => None,
+        }
     }
 
     /// The cell that the others are held against: Self-MM without alignment, or all modalities or parts,
@@ -160,7 +164,7 @@ fn unseen(plan: &Plan, missing: &Lacking, used: &[Modality]) -> Result<Vec<Cell>
     let tested = format!("data.missing.test_has=[{}]", or(&missing.test_has, all));
     let cell = |name: &str, fusion: &str| {
         let fusion = format!("model.fusion={fusion}");
-        Cell::new(name, &["model.name=umi", &fusion, &seen, &tested])
+        Cell::new(name, &[&fusion, &seen, &tested])
     };
     Ok(vec![cell("umi", "grid"), cell("late fusion", "late"), cell("zero-filling", "zeros")])
 }
@@ -237,4 +241,70 @@ fn subsets(n: usize) -> impl Iterator<Item = Vec<usize>> {
         (0..1usize << n).map(|bits| (0..n).filter(|i| bits >> i & 1 == 1).collect()).collect();
     all.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
     all.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::data::Modality::{self, Audio, Text, Vision};
+    use crate::experiment::plan::tests::{names, plan, problem};
+
+    #[test]
+    fn combinations_are_given_or_each_alone() {
+        let unseen = plan("data='a'\ncells='unseen'");
+        let cells = unseen.all_cells(&[Audio, Vision]).unwrap();
+        assert_eq!(
+            cells.iter().map(|c| &*c.name).collect::<Vec<_>>(),
+            ["umi", "late fusion", "zero-filling"]
+        );
+        let config = unseen.config(&cells[1], 7).unwrap();
+        assert_eq!(
+            (config.model.name.as_str(), config.data.missing.train_has),
+            ("umi", vec!["A".to_string(), "V".to_string()])
+        );
+        assert_eq!(config.data.missing.test_has, ["AV"]);
+        let given = "data='a'\ncells='unseen'\n[set]\n'data.missing.train_has'=['TA', 'V']";
+        let cells = plan(given).all_cells(&Modality::KNOWN).unwrap();
+        let config = plan(given).config(&cells[0], 7).unwrap();
+        assert_eq!(config.data.missing.train_has, ["TA", "V"]);
+        assert!(unseen.all_cells(&[Text]).unwrap_err().to_string().contains("two streams"));
+    }
+
+    #[test]
+    fn parts_of_mmcl_are_taken_away_one_by_one() {
+        let text = "data = 'a'\ncells = 'mmcl'\n[set]\n'contrast.temperature' = 0.1";
+        let cells = plan(text).all_cells(&Modality::KNOWN).unwrap();
+        let whole = ["whole", "no-coding", "no-instance", "no-sentiment", "no-prediction"];
+        let all = [&whole[..], &["shared", "detached"]].concat();
+        assert_eq!(cells.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), all);
+        assert_eq!(plan(text).reference(&cells), "whole");
+        for cell in &cells[1..] {
+            assert_eq!(cell.parts.len() + 1, cells[0].parts.len(), "{}", cell.name);
+        }
+        let config = plan(text).config(&cells[1], 1).unwrap();
+        let value = |key| config.value(key).and_then(|v| v.as_float());
+        assert_eq!(config.model.name, "mmcl");
+        assert_eq!(
+            (value("contrast.coding"), value("contrast.temperature")),
+            (Some(0.0), Some(0.1))
+        );
+        // One predictor is no sharing.
+        let names = names(text, &[Text, Audio]);
+        assert_eq!(names, [&whole[..], &["detached"]].concat());
+        let said = problem("data = 'a'\ncells = 'mmcl'\n[set]\n'model.name' = 'lf_dnn'");
+        assert!(said.contains("takes parts of mmcl away"), "{said}");
+    }
+
+    #[test]
+    fn the_other_presets() {
+        let found = names("data='a'\ncells='modalities'", &Modality::KNOWN);
+        assert_eq!(found, ["TAV", "TA", "TV", "AV", "T", "A", "V"]);
+        assert_eq!(names("data='a'\ncells='modalities'", &[Text, Vision]), ["TV", "T", "V"]);
+        let found = names("data='a'\ncells='weights'\nweights=[0, 2.5]", &[Text, Audio]);
+        assert_eq!(found, ["weight=0", "weight=2.5"]);
+        let plan = plan("data='a'\ncells='robustness'");
+        let found = plan.all_cells(&[Text, Audio]).unwrap();
+        let found: Vec<_> = found.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(found, ["fused", "align", "labels", "labels+align"]);
+        assert!(plan.tests_robustness());
+    }
 }

@@ -542,6 +542,31 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn damage_is_held_against_the_same_damage() {
+        let mut r = made_up(&[("labels", &[0.5, 0.52, 0.48]), ("good", &[0.3, 0.33, 0.29])]);
+        let (name, perturbation) = ("any missing 30 %".to_string(), Perturbation::missing(0.3));
+        for cell in &mut r.cells {
+            for run in &mut cell.runs {
+                let test = run.record.test.clone().unwrap();
+                run.record.robustness =
+                    Some(vec![Damaged { name: name.clone(), perturbation, test }]);
+            }
+            let (name, test) = (name.clone(), cell.test.clone());
+            let means = DamagedMeans { name, perturbation, test, against_reference: None };
+            cell.robustness = Some(vec![means]);
+        }
+        compare(&mut r.cells, "labels", 0.0);
+        let of = |cell: usize| r.cells[cell].robustness.as_ref().unwrap()[0].clone();
+        assert!(of(0).against_reference.is_none());
+        let found = of(1).against_reference.unwrap()["MAE"];
+        assert_eq!(Some(&found), r.cells[1].against("MAE"));
+        assert!(found.p_adjusted.unwrap() < 0.05, "{found:?}");
+        let grid = crate::experiment::tables::robustness(&r).unwrap();
+        let row = grid.rows.iter().find(|row| row[0] == name).unwrap();
+        assert!(!row[1].contains("(p ") && row[2].contains("(p "), "{row:?}");
+    }
+
+    #[test]
     fn folds_are_paired_with_their_own_and_their_test_is_corrected() {
         let cells: [(&str, &[f32]); 2] = [
             ("labels", &[0.5, 0.9, 0.2, 0.7, 0.4, 0.6]),

@@ -199,7 +199,8 @@ fn damage_is_measured_where_a_plan_asks_for_it() {
         let all = cell["robustness"].as_array().unwrap();
         let names: Vec<&str> = all.iter().map(|d| d["name"].as_str().unwrap()).collect();
         // Text is one vector here, which cannot be truncated.
-        assert_eq!(names.len(), 4 + 5 + 5, "{names:?}");
+        assert_eq!(names.len(), 5 + 6 + 6 + 2, "{names:?}");
+        assert!(names.contains(&"audio alone") && names.contains(&"any missing 60 %"), "{names:?}");
         assert!(names.contains(&"vision truncated") && !names.contains(&"text truncated"));
         let intact = &cell["test"]["MAE"]["mean"];
         assert!(all.iter().all(|d| d["test"]["MAE"]["mean"] != *intact), "{cell}");

@@ -123,3 +123,73 @@ fn a_flag_is_0_or_1() {
     assert!(matches!(why, Error::Data { .. }), "{why}");
     assert!(why.to_string().contains("train.audio_missing, row 0 is 2; write 1 where"), "{why}");
 }
+
+/// `data.missing` does what flags in the file would: in training and validation, and at test on the very file.
+#[test]
+fn a_configuration_has_rows_lack_modalities() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("whole.safetensors");
+    made().save(&data);
+    let opened = Dataset::open(&data).expect("data");
+    for has in ["[]", r#"["TA", "V"]"#] {
+        let set = [
+            "model.name=lf_dnn".into(),
+            "model.hidden=6".into(),
+            "train.batch_size=8".into(),
+            "train.accumulate=1".into(),
+            "train.max_epochs=2".into(),
+            "train.early_stop=0".into(),
+        ];
+        let missing = [
+            "data.missing.train=0.3".into(),
+            "data.missing.test=0.5".into(),
+            format!("data.missing.train_has={has}"),
+        ];
+        let whole = Config::build("mosi", None, &set).expect("a configuration");
+        let lesser = [&set[..], &missing].concat();
+        let lesser = Config::build("mosi", None, &lesser).expect("a configuration");
+        let found = opened.lacking(&lesser.data.missing, lesser.train.seed).expect("rows");
+
+        // The same rows by flags.
+        let mut file = made();
+        for split in found.splits() {
+            for modality in Modality::KNOWN {
+                let gone: Vec<i32> =
+                    (0..split.rows()).map(|row| i32::from(split.missing(modality, row))).collect();
+                assert!(gone.contains(&1) && gone.contains(&0), "{modality}");
+                let name = format!("{}.{modality}_missing", split.name());
+                file.put_i32(&name, &[split.rows()], &gone);
+            }
+        }
+        let flagged = folder.path().join("flagged.safetensors");
+        file.save(&flagged);
+        let of = |name: &str, data: &Path, config: &Config| {
+            let out = folder.path().join(name);
+            let _ = fs::remove_dir_all(&out);
+            let (data, config) = (data.to_path_buf(), config.clone());
+            let options = RunOptions { data, out: out.clone(), config, init: None, fold: None };
+            train(gpu(), &options, &mut ()).expect("a run");
+            out
+        };
+        let (by_flags, by_setting) = (of("a", &flagged, &whole), of("b", &data, &lesser));
+        for log in ["steps.jsonl", "epochs.jsonl"] {
+            let [a, b] =
+                [&by_flags, &by_setting].map(|out| fs::read(out.join(log)).expect("a log"));
+            assert!(a == b, "{log} differs");
+        }
+        let saved = Saved::load(&by_setting).expect("a model");
+        let own = open_saved(gpu(), &saved, &data).expect("a session");
+        let test = own.data().split(SplitName::Test).expect("rows");
+        assert!(test.missing_rows(Modality::Audio) > 0);
+        // Nobody asked for less of another file.
+        let mut other = made();
+        let shape = other.shape("test.audio").to_vec();
+        let values: Vec<f32> = other.f32("test.audio").iter().map(|v| v + 1.0).collect();
+        other.put_f32("test.audio", &shape, &values);
+        let path = folder.path().join("other.safetensors");
+        other.save(&path);
+        let session = open_saved(gpu(), &saved, &path).expect("a session");
+        let test = session.data().split(SplitName::Test).expect("rows");
+        assert_eq!(test.missing_rows(Modality::Audio), 0);
+    }
+}

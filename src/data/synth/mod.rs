@@ -102,6 +102,12 @@ pub struct SynthConfig {
     /// Share of rows that lack a modality, in 0..1, of each by itself; one is left to every row.
     #[serde(skip_serializing_if = "is_nothing")]
     pub missing: f64,
+    /// A modality that tells most, and so is the first that a model learns from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dominant: Option<Modality>,
+    /// Where there is such a one, what the noise of all others is multiplied by.
+    #[serde(skip_serializing_if = "is_one")]
+    pub dominance: f64,
     /// The text.
     pub text: SynthStream,
     /// The audio.
@@ -121,6 +127,11 @@ fn is_number(target: &SynthTarget) -> bool {
 /// As above.
 fn is_nothing(share: &f64) -> bool {
     *share == 0.0
+}
+
+/// As above.
+fn is_one(times: &f64) -> bool {
+    *times == 1.0
 }
 
 /// As above.
@@ -150,6 +161,8 @@ impl Default for SynthConfig {
             zero_share: 0.05,
             target: SynthTarget::Number,
             missing: 0.0,
+            dominant: None,
+            dominance: 1.0,
             text: stream(32, 1, 1, 0.3, 0.6),
             audio: stream(8, 24, 8, 0.3, 0.5),
             vision: stream(12, 16, 6, 0.3, 0.4),
@@ -175,6 +188,12 @@ impl SynthConfig {
             Modality::Vision => &self.vision,
             Modality::Other(_) => &self.other,
         }
+    }
+
+    /// Standard deviation of the noise on a modality's features.
+    fn noise(&self, modality: Modality) -> f64 {
+        let weaker = self.dominant.is_some_and(|dominant| dominant != modality);
+        self.stream(modality).noise * if weaker { self.dominance } else { 1.0 }
     }
 
     fn rows(&self, split: SplitName) -> usize {
@@ -221,6 +240,18 @@ impl SynthConfig {
         }
         if !(0.0..1.0).contains(&self.missing) {
             return bad(format!("missing is {}; give a share in 0..1", self.missing));
+        }
+        let weak = self.dominant.filter(|m| !self.present().any(|there| there == *m));
+        if let Some(weak) = weak {
+            return bad(format!(
+                "{weak} is to be dominant and is none of the modalities; name one of them"
+            ));
+        }
+        if !(1.0..=1e6).contains(&self.dominance) {
+            return bad(format!("dominance is {}; give 1 or more", self.dominance));
+        }
+        if self.dominance != 1.0 && self.dominant.is_none() {
+            return bad("there is a dominance, and no modality is dominant; name it".into());
         }
         if !(0.0..=1.0).contains(&self.zero_share) {
             return bad(format!("zero_share is {}; give a share in 0..=1", self.zero_share));

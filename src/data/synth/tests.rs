@@ -247,3 +247,37 @@ fn rows_lack_as_much_as_was_asked_for_and_never_all() {
     let kept = (0..train.rows()).filter(|row| !train.missing(image, *row));
     assert!(kept.take(50).all(|row| same(&row)), "what is there is as it was");
 }
+
+#[test]
+fn a_dominant_modality_is_as_it_was_and_the_others_are_noisier() {
+    let flat = |c: &mut SynthConfig| {
+        for stream in [&mut c.text, &mut c.audio, &mut c.vision] {
+            (stream.steps, stream.min_steps, stream.dim) = (1, 1, 8);
+        }
+    };
+    let mut config = SynthConfig { train: 400, ..SynthConfig::default() };
+    flat(&mut config);
+    let (plain, _file) = made(&config);
+    let uneven = SynthConfig { dominant: Some(Modality::Audio), dominance: 5.0, ..config.clone() };
+    let (uneven, _file) = made(&uneven);
+    let values = |d: &Dataset, m: Modality| -> Vec<f32> {
+        let split = d.split(SplitName::Train).unwrap();
+        (0..400).flat_map(|row| split.stream(m).unwrap().row(row)).collect()
+    };
+    assert_eq!(values(&plain, Modality::Audio), values(&uneven, Modality::Audio));
+    for weaker in [Modality::Text, Modality::Vision] {
+        // The same noise four times more: 5 - 1.
+        let gap = values(&uneven, weaker).into_iter().zip(values(&plain, weaker));
+        let square = gap.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / (400.0 * 8.0);
+        let noise = 4.0 * config.stream(weaker).noise;
+        assert!((square.sqrt() / noise - 1.0).abs() < 0.1, "{weaker}: {}", square.sqrt());
+    }
+    let wrong = |dominant, dominance| {
+        let config = SynthConfig { dominant, dominance, ..config.clone() };
+        generate(&config).unwrap_err().to_string()
+    };
+    let image = Modality::named("image").unwrap();
+    assert!(wrong(Some(image), 2.0).contains("image is to be dominant"));
+    assert!(wrong(Some(Modality::Text), 0.5).contains("give 1 or more"));
+    assert!(wrong(None, 2.0).contains("no modality is dominant"));
+}

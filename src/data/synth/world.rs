@@ -228,7 +228,8 @@ impl<'a> World<'a> {
         if sample.lacks(modality) {
             return;
         }
-        let SynthStream { dim, steps, noise, .. } = *self.config.stream(modality);
+        let SynthStream { dim, steps, .. } = *self.config.stream(modality);
+        let noise = self.config.noise(modality);
         let map = of(&self.maps, modality);
         let (length, mut rng) = self.length(modality, split, row);
         let factors = [sample.shared.as_slice(), sample.private(modality)].concat();
