@@ -230,7 +230,7 @@ mod tests {
         let rate = |train| Lacking { train, ..Lacking::default() };
         assert!(said(rate(1.0)).contains("data.missing.train = 1: want a share"));
         assert!(said(rate(f64::NAN)).contains("want a share"));
-        let has = |one: &str| Lacking { test_has: vec![one.into()], ..Lacking::default() };
+        let has = |one: &str| Lacking { train_has: vec![one.into()], ..Lacking::default() };
         assert!(said(has("TX")).contains("'TX' is no combination of modalities"));
         assert!(said(has("T+image")).contains("rows of"), "{}", said(has("T+image")));
     }

@@ -166,7 +166,7 @@ fn unseen(plan: &Plan, missing: &Lacking, used: &[Modality]) -> Result<Vec<Cell>
         let fusion = format!("model.fusion={fusion}");
         Cell::new(name, &[&fusion, &seen, &tested])
     };
-    Ok(vec![cell("umi", "grid"), cell("late fusion", "late"), cell("zero-filling", "zeros")])
+    Ok(vec![cell("umi", "grid"), cell("late-fusion", "late"), cell("zero-filling", "zeros")])
 }
 
 /// MMCL as a whole, then without each of its parts. One predictor for both of audio and vision is another model
@@ -254,7 +254,7 @@ mod tests {
         let cells = unseen.all_cells(&[Audio, Vision]).unwrap();
         assert_eq!(
             cells.iter().map(|c| &*c.name).collect::<Vec<_>>(),
-            ["umi", "late fusion", "zero-filling"]
+            ["umi", "late-fusion", "zero-filling"]
         );
         let config = unseen.config(&cells[1], 7).unwrap();
         assert_eq!(

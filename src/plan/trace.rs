@@ -133,7 +133,12 @@ mod tests {
             .map(|(kernel, b)| (kernel.name, b.name))
             .collect();
         words.sort_unstable();
-        let known = [("segment_reduce", "ARG"), ("sort_rows", "OUT"), ("views", "ALL")];
+        let known = [
+            ("nearest_rows", "NEAREST"),
+            ("segment_reduce", "ARG"),
+            ("sort_rows", "OUT"),
+            ("views", "ALL"),
+        ];
         assert_eq!(words, known);
     }
 }
