@@ -410,6 +410,10 @@ pub fn fill_samples(
             write_frames(place, i, frames.map(|frame| frame.iter().copied()), stats, out);
         }
     }
+    // A sample that lacks a stream was refused above.
+    for (_, at) in &layout.presence {
+        out[*at..at + samples.len()].fill(1.0_f32.to_bits());
+    }
     for i in 0..samples.len() {
         out[layout.rows_at + i] = i as u32;
     }
