@@ -3,7 +3,7 @@
 use super::plan::{Cell, Plan};
 use crate::data::{Lacking, Modality, shortened};
 use crate::error::{Error, Result};
-use crate::recipe::MODELS;
+use crate::recipe::{Config, Entry, MODELS};
 use serde::{Deserialize, Serialize};
 
 /// A ready-made set of cells.
@@ -82,9 +82,8 @@ const LABELS_ON: &str = "labels.enabled=true";
 pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Result<Vec<Cell>> {
     if preset == Preset::Models {
         let known = MODELS.iter().filter(|entry| entry.presets.contains(&plan.preset.as_str()));
-        return Ok(known
-            .map(|e| Cell::new(e.name, &[&format!("model.name={}", e.name)]))
-            .collect());
+        let epochs = plan.base()?.train.max_epochs;
+        return known.map(|entry| cell_of(entry, &plan.preset, epochs)).collect();
     }
     let base = plan.base()?;
     let used: Vec<Modality> = has.iter().copied().filter(|m| base.model.wants(*m)).collect();
@@ -141,6 +140,20 @@ pub(super) fn preset_cells(preset: Preset, plan: &Plan, has: &[Modality]) -> Res
             ]
         }
     })
+}
+
+/// The cell of a model with its own settings. Where it has more epochs of stages before the last one than a plan
+/// has epochs, a third of those are left to them.
+fn cell_of(entry: &Entry, preset: &str, epochs: usize) -> Result<Cell> {
+    let mut settings = vec![format!("model.name={}", entry.name)];
+    let own = Config::preset(entry.name, preset)?;
+    let stages = own.value("stages.unimodal").and_then(|value| value.as_integer());
+    if stages.is_some_and(|before| before as usize >= epochs) {
+        let before = (epochs / 3).max(1);
+        settings.push(format!("stages.unimodal={before}"));
+        settings.push(format!("stages.averaged={}", (before / 4).max(1)));
+    }
+    Ok(Cell { settings, ..Cell::new(entry.name, &[]) })
 }
 
 /// Ways of using combinations that were never seen: those of `data.missing`, or by default rows of one modality

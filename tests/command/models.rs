@@ -68,7 +68,7 @@ fn all_models_are_compared() {
          --vision steps=5,min_steps=2 --quiet",
     );
     place()
-        .ok("experiment models --data few.safetensors --seeds 2 --set train.max_epochs=1 --set \
+        .ok("experiment models --data few.safetensors --seeds 2 --set train.max_epochs=2 --set \
          train.batch_size=4 --out all --quiet");
     let results = std::fs::read_to_string(place().at("all/results.md")).unwrap();
     for name in ["self_mm", "lf_dnn", "tfn", "lmf"] {

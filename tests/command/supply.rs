@@ -92,7 +92,8 @@ fn the_package_is_whole_and_small() {
     }
     let sizes = files.iter().filter_map(|file| fs::metadata(root().join(file)).ok());
     let bytes: u64 = sizes.map(|about| about.len()).sum();
-    assert!(bytes < 10 << 20, "{bytes} bytes, before they are compressed");
+    // crates.io takes 10 MiB compressed; most of this is text.
+    assert!(bytes < 12 << 20, "{bytes} bytes, before they are compressed");
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let manifest: toml::Table = manifest.parse().unwrap();
     assert_eq!(manifest["package"]["metadata"]["docs"]["rs"]["all-features"].as_bool(), Some(true));
