@@ -24,6 +24,15 @@ impl Family {
     pub fn lanes(self) -> u32 {
         if let Family::Wide(lanes) = self { lanes } else { 0 }
     }
+
+    /// Invocations of a workgroup of which each works for itself.
+    pub(crate) fn invocations(self) -> u32 {
+        match self {
+            Family::Tiled => 64,
+            Family::Wide(lanes) => lanes,
+            Family::Plain => 8,
+        }
+    }
 }
 
 impl fmt::Display for Family {

@@ -2,7 +2,7 @@
 
 use super::{random, sizes};
 use crate::error::{Error, Result};
-use crate::gpu::{Defines, Family};
+use crate::gpu::Defines;
 use crate::plan::{Binding, Case, CaseArg, Kernel, Launch};
 use crate::tape::{Tape, Var};
 
@@ -13,11 +13,7 @@ pub static NEAREST_ROWS: Kernel = Kernel {
     bindings: &[Binding::read("X"), Binding::read("T"), Binding::write("NEAREST")],
     step: false,
     launch: |family, words, _| {
-        let wg = match family {
-            Family::Tiled => 64,
-            Family::Wide(lanes) => lanes,
-            Family::Plain => 8,
-        };
+        let wg = family.invocations();
         Launch::of([words[0].div_ceil(wg).max(1), 1, 1])
             .with("WG", wg)
             .iterations(u64::from(words[1]) * u64::from(words[2]))

@@ -4,7 +4,7 @@
 use super::elementwise::add_scaled;
 use super::{random, sizes};
 use crate::error::{Error, Result};
-use crate::gpu::{Defines, Family};
+use crate::gpu::Defines;
 use crate::plan::{Binding, Case, CaseArg, Kernel, Launch};
 use crate::tape::{Sink, Tape, Var};
 
@@ -15,11 +15,7 @@ pub static OWM_UPDATE: Kernel = Kernel {
     bindings: &[Binding::read("R"), Binding::read("K"), Binding::write("W").updated()],
     step: true,
     launch: |family, words, _| {
-        let wg = match family {
-            Family::Tiled => 64,
-            Family::Wide(lanes) => lanes,
-            Family::Plain => 8,
-        };
+        let wg = family.invocations();
         Launch::of([words[0].div_ceil(wg).max(1), 1, 1])
             .with("WG", wg)
             .iterations(2 * u64::from(words[0]))

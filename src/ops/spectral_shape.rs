@@ -3,7 +3,7 @@
 
 use super::{random, sizes};
 use crate::error::{Error, Result};
-use crate::gpu::{Defines, Family};
+use crate::gpu::Defines;
 use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, grid};
 use crate::tape::{Tape, Var};
 
@@ -20,11 +20,7 @@ pub static SPECTRAL_SHAPE: Kernel = Kernel {
     ],
     step: false,
     launch: |family, words, defines| {
-        let wg = match family {
-            Family::Tiled => 64,
-            Family::Wide(lanes) => lanes,
-            Family::Plain => 8,
-        };
+        let wg = family.invocations();
         let count = defines.get("BANDS").map_or(0, |bands| *bands as usize);
         let bands = || words[4..].chunks_exact(4).take(count);
         let seen = bands().map(|b| u64::from(b[2]) * u64::from((b[1] - b[0]).div_ceil(wg)));

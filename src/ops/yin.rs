@@ -4,7 +4,7 @@
 use super::frame_rms::{Framing, frames_read};
 use super::{random, sizes};
 use crate::error::{Error, Result};
-use crate::gpu::{Defines, Family};
+use crate::gpu::Defines;
 use crate::plan::{Binding, Case, CaseArg, Kernel, Launch, grid};
 use crate::tape::{Tape, Var};
 use std::f32::consts::TAU;
@@ -16,11 +16,7 @@ pub static YIN: Kernel = Kernel {
     bindings: &[Binding::read("X").part(frames_read), Binding::write("Y")],
     step: false,
     launch: |family, words, defines| {
-        let wg = match family {
-            Family::Tiled => 64,
-            Family::Wide(lanes) => lanes,
-            Family::Plain => 8,
-        };
+        let wg = family.invocations();
         let groups = lag_groups(defines.get("HIGH").copied().unwrap_or(0));
         let launch = Launch::of(grid(words[0] as usize, 1)).with("WG", wg);
         launch.iterations(u64::from(words[3] / 4 * groups.div_ceil(wg))).rounds(2).long()
