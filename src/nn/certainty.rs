@@ -80,3 +80,16 @@ pub fn mean_of_present(tape: &mut Tape, features: &[Var], present: &[Var]) -> Re
     let mean = tape.bmm(weights, all, Transposed::Neither)?;
     tape.reshape(mean, &[batch, width])
 }
+
+/// `[1, width]`: the mean of those rows of `x [batch, width]` of which `present`, `[batch]`, says 1; 0 where it says
+/// so of none.
+///
+/// # Errors
+/// Another number of rows.
+pub fn mean_row(tape: &mut Tape, x: Var, present: Var) -> Result<Var> {
+    let row = tape.reshape(present, &[1, tape.len(present)])?;
+    let sum = tape.matmul(row, x)?;
+    let rows = tape.sum(present)?;
+    let rows = tape.clamp(rows, 1.0, f32::MAX)?;
+    tape.div(sum, rows)
+}

@@ -23,7 +23,7 @@ mod weights;
 
 #[cfg(feature = "bert")]
 pub use bert::{Bert, Freeze, Reading, TokenVars};
-pub use certainty::{Certainty, mean_of_present, weigh_by_certainty};
+pub use certainty::{Certainty, mean_of_present, mean_row, weigh_by_certainty};
 pub use groups::{Group, Groups, Optimizer};
 pub use init::Init;
 #[cfg(feature = "bert")]

@@ -13,10 +13,8 @@
 //!
 //! P begins as the identity and is never begun again. The loss of the log is the mean of all: each turn learns
 //! from its own. Momentum and weight decay of the head are not projected. Losses and means are over the rows
-//! that have a modality, and the sum is over the modalities that a row has.
-//!
-//! `model.joint=true` trains encoders and head at once instead, by the loss of head(mean over m of h_m): what
-//! the turns are held against.
+//! that have a modality, and the sum is over the modalities that a row has. `model.joint=true` is what the turns
+//! are held against: all learn at once, by the loss of head(mean over m of h_m).
 //!
 //! What differs from the release is that it does this. There the projection never runs, as it looks for a
 //! parameter of another name; rᵀPr is an outer product; P already holds what a gradient is projected for, and
@@ -35,12 +33,13 @@ use super::subnets::{Dropouts, Encoders, Subnets};
 use crate::data::{Modality, Normalize, Reads, TaskKind};
 use crate::error::{Error, Result};
 use crate::nn::{
-    Certainty, Group, ParamSpec, linear, linear_specs, mean_of_present, weigh_by_certainty,
+    Certainty, Group, ParamSpec, linear, linear_specs, mean_of_present, mean_row,
+    weigh_by_certainty,
 };
 use crate::ops::Act;
 use crate::ops::owm::OwmRule;
 use crate::plan::Stage;
-use crate::tape::{Tape, Var};
+use crate::tape::Var;
 use serde::{Deserialize, Serialize};
 
 /// The model's own settings.
@@ -176,20 +175,11 @@ pub(super) fn project(cx: &mut Cx<'_>, h: Var, present: Var, frobenius: bool) ->
     cx.after_backward(move |tape| {
         tape.in_stage(Stage::State, |tape| {
             tape.project_gradient(weight, p)?;
-            let mean = weighted_mean(tape, present, h)?;
+            let mean = mean_row(tape, h, present)?;
             tape.owm_update(p, mean, OwmRule { base: BASE, frobenius })
         })
     });
     Ok(())
-}
-
-/// `[1, width]`: the mean of the rows of `h` that are there; 0 where none is, which leaves P as it was.
-fn weighted_mean(tape: &mut Tape, present: Var, h: Var) -> Result<Var> {
-    let row = tape.reshape(present, &[1, tape.len(present)])?;
-    let sum = tape.matmul(row, h)?;
-    let rows = tape.sum(present)?;
-    let rows = tape.clamp(rows, 1.0, f32::MAX)?;
-    tape.div(sum, rows)
 }
 
 /// The column of a stream's loss: T, A, V, and of another `loss_NAME`, whatever other columns there are.
@@ -304,9 +294,7 @@ impl Recipe for Mla {
 
     fn epoch_end(&self, end: &mut EpochEnd<'_>) -> Result<()> {
         let Sgd { step_size, gamma, .. } = self.settings.sgd;
-        if end.epoch.is_multiple_of(step_size) {
-            self.groups().iter().try_for_each(|group| end.scale_lr(&group.name, gamma))?;
-        }
-        Ok(())
+        let all = if end.epoch.is_multiple_of(step_size) { self.groups() } else { Vec::new() };
+        all.iter().try_for_each(|group| end.scale_lr(&group.name, gamma))
     }
 }
