@@ -27,7 +27,7 @@ pub fn weigh_by_certainty(
     present: &[Var],
     certainty: Certainty,
 ) -> Result<Var> {
-    let ((batch, classes), n) = (tape.rows_cols(scores[0]), scores.len());
+    let batch = tape.rows_cols(scores[0]).0;
     let mut sure = Vec::new();
     for z in scores {
         let z = match certainty {
@@ -46,19 +46,13 @@ pub fn weigh_by_certainty(
         });
     }
     let sure = tape.concat(&sure)?;
-    let there: Vec<Var> =
-        present.iter().map(|p| tape.reshape(*p, &[batch, 1])).collect::<Result<_>>()?;
-    let weights = if there.is_empty() {
+    let weights = if present.is_empty() {
         tape.softmax(sure)?
     } else {
-        let there = tape.concat(&there)?;
+        let there = side_by_side(tape, present)?;
         tape.masked_softmax(sure, Keep::Mask(there))?
     };
-    let weights = tape.reshape(weights, &[batch, 1, n])?;
-    let all = tape.concat(scores)?;
-    let all = tape.reshape(all, &[batch, n, classes])?;
-    let fused = tape.bmm(weights, all, Transposed::Neither)?;
-    tape.reshape(fused, &[batch, classes])
+    weighed(tape, weights, scores)
 }
 
 /// `[batch, width]`: the mean of what each modality has, `[batch, width]`, over those that are there, of which
@@ -67,18 +61,28 @@ pub fn weigh_by_certainty(
 /// # Errors
 /// Shapes that differ.
 pub fn mean_of_present(tape: &mut Tape, features: &[Var], present: &[Var]) -> Result<Var> {
-    let ((batch, width), n) = (tape.rows_cols(features[0]), features.len());
-    let there: Vec<Var> =
-        present.iter().map(|p| tape.reshape(*p, &[batch, 1])).collect::<Result<_>>()?;
-    let there = tape.concat(&there)?;
+    let there = side_by_side(tape, present)?;
     let count = tape.sum_cols(there)?;
     let count = tape.clamp(count, 1.0, f32::MAX)?;
     let weights = tape.div(there, count)?;
+    weighed(tape, weights, features)
+}
+
+/// `[batch, n]`: which of n modalities rows have, of `[batch]` for each.
+fn side_by_side(tape: &mut Tape, present: &[Var]) -> Result<Var> {
+    let columns: Vec<Var> =
+        present.iter().map(|p| tape.reshape(*p, &[tape.len(*p), 1])).collect::<Result<_>>()?;
+    tape.concat(&columns)
+}
+
+/// `[batch, width]`: the sum of n tensors of that shape, each row so many times as `weights [batch, n]` says.
+fn weighed(tape: &mut Tape, weights: Var, all: &[Var]) -> Result<Var> {
+    let ((batch, width), n) = (tape.rows_cols(all[0]), all.len());
     let weights = tape.reshape(weights, &[batch, 1, n])?;
-    let all = tape.concat(features)?;
+    let all = tape.concat(all)?;
     let all = tape.reshape(all, &[batch, n, width])?;
-    let mean = tape.bmm(weights, all, Transposed::Neither)?;
-    tape.reshape(mean, &[batch, width])
+    let sum = tape.bmm(weights, all, Transposed::Neither)?;
+    tape.reshape(sum, &[batch, width])
 }
 
 /// `[1, width]`: the mean of those rows of `x [batch, width]` of which `present`, `[batch]`, says 1; 0 where it says

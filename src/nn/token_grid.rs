@@ -198,23 +198,29 @@ pub fn moved(tape: &mut Tape, scores: Var, x: Var) -> Result<Var> {
     tape.bmm(share, x, Transposed::First)
 }
 
+/// What each step is of its row's mean over those that count, `[1, steps]` where all do, or `[batch, 1, steps]`.
+///
+/// # Errors
+/// Lengths of another batch.
+pub fn shares_of_steps(
+    tape: &mut Tape,
+    (batch, steps): (usize, usize),
+    lengths: Option<Var>,
+) -> Result<Var> {
+    let Some(lengths) = lengths else {
+        return tape.constant("part of a step", &[1, steps], &vec![1.0 / steps as f32; steps]);
+    };
+    let even = tape.constant("even", &[batch, 1, steps], &vec![0.0; batch * steps])?;
+    tape.masked_softmax(even, Keep::Lengths(lengths))
+}
+
 /// `[batch, width]`: the mean of `x [batch, steps, width]` over each row's own steps.
 ///
 /// # Errors
 /// Lengths of another batch.
 pub fn mean_over_steps(tape: &mut Tape, x: Var, lengths: Option<Var>) -> Result<Var> {
     let (batch, steps, width) = (tape.shape(x)[0], tape.shape(x)[1], tape.shape(x)[2]);
-    let mean = match lengths {
-        None => {
-            let even = tape.constant("even", &[1, steps], &vec![1.0 / steps as f32; steps])?;
-            tape.bmm(even, x, Transposed::Neither)?
-        }
-        Some(lengths) => {
-            let none = tape.constant("none", &[batch, steps], &vec![0.0; batch * steps])?;
-            let even = tape.masked_softmax(none, Keep::Lengths(lengths))?;
-            let even = tape.reshape(even, &[batch, 1, steps])?;
-            tape.bmm(even, x, Transposed::Neither)?
-        }
-    };
+    let shares = shares_of_steps(tape, (batch, steps), lengths)?;
+    let mean = tape.bmm(shares, x, Transposed::Neither)?;
     tape.reshape(mean, &[batch, width])
 }

@@ -8,10 +8,10 @@ use super::recipe::Output;
 use super::self_mm::pretrained;
 use crate::data::{Modality, StreamSpec};
 use crate::error::{Error, Result};
+use crate::nn::token_grid::mean_over_steps;
 use crate::nn::{Bert, Init, ParamSpec, linear_specs, transformer};
 use crate::ops::batch_norm::BatchNorm;
 use crate::ops::batched::Transposed;
-use crate::ops::masked::Keep;
 use crate::tape::{Tape, Var};
 
 /// The optimiser group of an encoder whose biases and norms decay like the rest, as MMSA has it here.
@@ -90,6 +90,20 @@ impl Text {
     }
 }
 
+/// The text as a configuration has it read: tokens through a pretrained encoder that is trained, or features;
+/// nothing where it is not there or not wanted.
+pub(super) fn text(config: &Config, offered: Offered<'_>) -> Option<Text> {
+    let bert = offered.bert.filter(|_| config.model.wants(Modality::Text));
+    match (config.model.text_encoder, bert) {
+        (TextEncoder::Bert, Some(shape)) => Some(Text::Bert(Box::new(Bert {
+            prefix: BERT_PREFIX.into(),
+            groups: (BERT.into(), BERT.into()),
+            ..pretrained(config, shape)
+        }))),
+        _ => offered.wanted(config, Modality::Text).map(Text::Features),
+    }
+}
+
 /// Text, audio and vision of the data, for a model that cannot do without any of them.
 ///
 /// # Errors
@@ -98,27 +112,18 @@ pub(super) fn all_three(
     config: &Config,
     offered: Offered<'_>,
 ) -> Result<(Text, StreamSpec, StreamSpec)> {
-    let stream = |modality: Modality| {
-        offered.wanted(config, modality).ok_or_else(|| {
-            Error::Config(format!(
-                "{} reads text, audio and vision together, and there is no {modality}: \
+    let lacks = |modality: Modality| {
+        Error::Config(format!(
+            "{} reads text, audio and vision together, and there is no {modality}: \
                  model.modalities is '{}', and the streams of the data are: {}{}",
-                config.model.name,
-                config.model.modalities,
-                offered.names(),
-                offered.unread()
-            ))
-        })
+            config.model.name,
+            config.model.modalities,
+            offered.names(),
+            offered.unread()
+        ))
     };
-    let wanted = config.model.wants(Modality::Text);
-    let text = match (config.model.text_encoder, offered.bert) {
-        (TextEncoder::Bert, Some(shape)) if wanted => Text::Bert(Box::new(Bert {
-            prefix: BERT_PREFIX.into(),
-            groups: (BERT.into(), BERT.into()),
-            ..pretrained(config, shape)
-        })),
-        _ => Text::Features(stream(Modality::Text)?),
-    };
+    let stream = |modality| offered.wanted(config, modality).ok_or_else(|| lacks(modality));
+    let text = text(config, offered).ok_or_else(|| lacks(Modality::Text))?;
     Ok((text, stream(Modality::Audio)?, stream(Modality::Vision)?))
 }
 
@@ -175,18 +180,6 @@ pub(super) fn new_linear(name: &str, sizes: (usize, usize, usize), group: &str) 
     specs.map(begun).collect()
 }
 
-/// What each step of a stream is of its mean over those that count, `[1, steps]` or `[batch, 1, steps]`.
-pub(super) fn shares_of_steps(cx: &mut Cx<'_>, stream: StreamVars) -> Result<Var> {
-    let steps = stream.steps;
-    let Some(lengths) = stream.lengths else {
-        let part = vec![1.0 / steps as f32; steps];
-        return cx.tape.constant("part of a step", &[1, steps], &part);
-    };
-    let shape = [cx.batch(), 1, steps];
-    let even = cx.tape.constant("even", &shape, &vec![0.0; cx.batch() * steps])?;
-    cx.tape.masked_softmax(even, Keep::Lengths(lengths))
-}
-
 /// What a mean is taken over: the steps of a stream, or tokens and their spans.
 #[derive(Clone, Copy)]
 pub(super) enum Averaged {
@@ -201,10 +194,7 @@ impl Averaged {
         let mean = match self {
             Averaged::Tokens(tokens, spans) => return cx.tape.pool_mean(x, tokens, spans),
             Averaged::Stream(StreamVars { steps: 1, .. }) => x,
-            Averaged::Stream(stream) => {
-                let shares = shares_of_steps(cx, stream)?;
-                cx.tape.bmm(shares, x, Transposed::Neither)?
-            }
+            Averaged::Stream(stream) => return mean_over_steps(cx.tape, x, stream.lengths),
         };
         cx.tape.reshape(mean, &[batch, columns])
     }

@@ -1,7 +1,6 @@
 //! The encoders that LF-DNN, TFN and LMF share, under MMSA's names: audio and vision as their mean over
 //! time, through BatchNorm and three layers; text through an LSTM that reads to the end of the padding.
 
-use super::blocks::shares_of_steps;
 use super::config::{
     ByStream, Config, all_at_least_one, at_least_one, not_negative, probabilities, probability,
 };
@@ -10,6 +9,7 @@ use super::model::Offered;
 use super::recipe::{Column, Columns, Counts, Output};
 use crate::data::{Modality, Reads, StreamSpec};
 use crate::error::{Error, Result};
+use crate::nn::token_grid::shares_of_steps;
 use crate::nn::{Head, Init, LstmEncoder, ParamSpec, linear, linear_specs};
 use crate::ops::Act;
 use crate::ops::batch_norm::BatchNorm;
@@ -325,7 +325,8 @@ impl Subnet {
     /// The encoder of the mean over time, and of the deviation from it where that is wanted.
     fn mean(&self, cx: &mut Cx<'_>, i: usize, dropout: f32, deviation: bool) -> Result<Var> {
         let stream = cx.stream(i)?;
-        let parts = shares_of_steps(cx, stream)?;
+        let size = (cx.batch(), stream.steps);
+        let parts = shares_of_steps(cx.tape, size, stream.lengths)?;
         let averaged = |cx: &mut Cx<'_>, x: Var| {
             let mean = cx.tape.bmm(parts, x, Transposed::Neither)?;
             let mean = cx.tape.reshape(mean, &[cx.batch(), stream.width])?;

@@ -45,9 +45,10 @@ impl Session {
         perturbation: &Perturbation,
     ) -> Result<Predictions> {
         let read = self.model.reads().modalities();
-        let text = self.data().text().filter(|_| self.model.bert().is_some()).cloned();
-        let mut stats = BTreeMap::new();
         let any = matches!(perturbation.damage, Damage::Alone | Damage::Missing(_));
+        let of_text = any || perturbation.modality == Some(Modality::Text);
+        let text = self.data().text().filter(|_| of_text && self.model.bert().is_some()).cloned();
+        let mut stats = BTreeMap::new();
         let streams = self.model.streams().iter().map(|s| s.modality);
         let there = self.data.modalities();
         // What the data lack is read as what is usual whatever is done to it.

@@ -22,13 +22,12 @@ mod terms;
 
 pub(super) use settings::{PRESETS, check, preset};
 
-use super::blocks::{BERT, BERT_PREFIX, Text};
+use super::blocks::{BERT, Text, text};
 use super::config::{Config, TextEncoder};
 use super::cx::Cx;
 use super::goal::Distance;
 use super::model::Offered;
 use super::recipe::{Column, Columns, Counts, Output, Recipe};
-use super::self_mm::pretrained;
 use super::subnets::GROUP;
 use crate::data::{Modality, Reads, StreamSpec, TaskKind};
 use crate::error::{Error, Result};
@@ -99,16 +98,7 @@ impl Mmcl {
         };
         let senses = [(Modality::Audio, hidden.audio), (Modality::Vision, hidden.vision)];
         let senses: Vec<Sense> = senses.into_iter().filter_map(sense).collect();
-        let wanted = config.model.wants(Modality::Text);
-        let text = match (config.model.text_encoder, offered.bert.filter(|_| wanted)) {
-            (TextEncoder::Bert, Some(shape)) => Some(Text::Bert(Box::new(Bert {
-                prefix: BERT_PREFIX.into(),
-                groups: (BERT.into(), BERT.into()),
-                ..pretrained(config, shape)
-            }))),
-            _ => offered.wanted(config, Modality::Text).map(Text::Features),
-        };
-        let (Some(text), false) = (text, senses.is_empty()) else {
+        let (Some(text), false) = (text(config, offered), senses.is_empty()) else {
             return Err(Error::Config(format!(
                 "mmcl predicts audio, vision or both from text, so it wants text and one of them: model.modalities \
                  is '{}', and the streams of the data are: {}{}",

@@ -234,18 +234,17 @@ fn added(tape: &mut Tape, all: &[(Var, Var)]) -> Result<Var> {
 /// The mean over rows and modalities that are there of the mean over columns of (a − b)²: of each modality `a` and
 /// `b`, `[batch, columns]`, and `[batch]` that says 1 of the rows that have it. 0 where there are none.
 fn far_apart(tape: &mut Tape, all: &[(Var, Var, Var)]) -> Result<Var> {
-    let (mut far, mut pairs) = (Vec::new(), Vec::new());
+    let (mut far, mut there) = (Vec::new(), Vec::new());
     for (a, b, present) in all {
         let gap = tape.sub(*a, *b)?;
         let square = tape.square(gap)?;
         let each = tape.sum_cols(square)?;
         let each = tape.scale(each, 1.0 / tape.rows_cols(*a).1 as f32)?;
         far.push((each, *present));
-        pairs.push((tape.reshape(*present, &[tape.len(*present), 1])?, *present));
+        there.push(tape.reshape(*present, &[tape.len(*present), 1])?);
     }
-    // A presence counts as often as it is there: 1 · 1.
-    let (far, pairs) = (added(tape, &far)?, added(tape, &pairs)?);
-    let (sum, count) = (tape.sum(far)?, tape.sum(pairs)?);
+    let (far, there) = (added(tape, &far)?, tape.concat(&there)?);
+    let (sum, count) = (tape.sum(far)?, tape.sum(there)?);
     let count = tape.clamp(count, 1.0, f32::MAX)?;
     tape.div(sum, count)
 }
