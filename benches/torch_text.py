@@ -1,8 +1,10 @@
-"""Fine-tunes a BERT on a data set of the project's format with PyTorch, by the same recipe and settings
-as `modalign train --data FILE --bert FOLDER`: the peer that the README's table stands beside.
+"""Fine-tunes a BERT or an MPNet on a data set of the project's format with PyTorch, by the same recipe and
+settings as `modalign train --data FILE --bert FOLDER`: the peer that the README's table stands beside.
 
     pip install torch transformers numpy safetensors
-    python benches/torch_text.py --data cmu_mosi.safetensors --bert FOLDER [--modalities TA] [--seed 1111]
+    python benches/torch_text.py --data cmu_mosi.safetensors --bert FOLDER [--modalities TA] [--seed 1111] [--device cuda]
+
+A BERT reads the data set's own tokens, as in modalign; another encoder's are made from the texts beside it.
 
 Self-MM with label generation and the covariance term, MMSA's MOSI settings. Batches are padded to their
 longest sentence (--pad 50 pads to a fixed length, as the Python toolkits do). Order and initial heads are
@@ -10,6 +12,7 @@ PyTorch's own, so scores agree with modalign's as two seeds would.
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -19,7 +22,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
-from transformers import BertModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "fixtures"))
 from golden_selfmm import centre_pair, covariance_loss, relative_distance  # noqa: E402
@@ -46,7 +49,7 @@ class Sequence(nn.Module):
         self.rnn, self.linear = nn.LSTM(width, hidden, batch_first=True), nn.Linear(hidden, hidden)
 
     def forward(self, x, lengths):
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         return self.linear(self.rnn(packed)[1][0][-1])
 
 
@@ -54,7 +57,8 @@ class Model(nn.Module):
     def __init__(self, folder, modalities, widths):
         super().__init__()
         self.senses = modalities.lower()
-        self.bert = BertModel.from_pretrained(folder, add_pooling_layer=False)
+        self.bert = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+        self.segments = self.bert.config.model_type == "bert"
         self.streams = nn.ModuleDict({s: Sequence(widths[s], HIDDEN[s]) for s in self.senses[1:]})
         sizes = {"t": self.bert.config.hidden_size, **{s: HIDDEN[s] for s in self.senses[1:]}}
         sizes["m"] = sum(sizes[s] for s in self.senses)
@@ -63,7 +67,8 @@ class Model(nn.Module):
         self.align = nn.ModuleDict({s: nn.Linear(sizes[s], 16, bias=False) for s in self.senses})
 
     def forward(self, batch):
-        text = self.bert(input_ids=batch["ids"], attention_mask=batch["mask"], token_type_ids=batch["segments"])
+        segments = {"token_type_ids": batch["segments"]} if self.segments else {}
+        text = self.bert(input_ids=batch["ids"], attention_mask=batch["mask"], **segments)
         f = {"t": text.last_hidden_state[:, 0]}
         for s in self.senses[1:]:
             f[s] = self.streams[s](batch[s], batch[s + "_lengths"])
@@ -71,11 +76,25 @@ class Model(nn.Module):
         return f, {s: self.heads[s](f[s]) for s in "m" + self.senses}
 
 
+def own_tokens(data, folder):
+    """Each split's ids, mask and segments, N×3×50, for an encoder with a vocabulary of its own; none for a BERT."""
+    if AutoConfig.from_pretrained(folder).model_type == "bert":
+        return {}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    out = {}
+    for name, rows in json.loads(Path(data).with_suffix(".json").read_text()).items():
+        texts = rows["raw_text"]
+        made = tokenizer(texts, padding="max_length", truncation=True, max_length=50, return_tensors="pt")
+        ids, mask = made["input_ids"], made["attention_mask"]
+        out[name] = torch.stack([ids, mask, torch.zeros_like(ids)], 1)
+    return out
+
+
 class Split:
-    def __init__(self, tensors, name, senses, stats):
+    def __init__(self, tensors, name, senses, stats, tokens, device):
         get = lambda field: torch.from_numpy(tensors[f"{name}.{field}"])
-        self.tokens = get("text_bert").long()
-        self.labels = get("regression_labels")
+        self.tokens = tokens.get(name, get("text_bert").long()).to(device)
+        self.labels = get("regression_labels").to(device)
         self.streams = {}
         for s in senses[1:]:
             x, key = get(FIELD[s]), f"{name}.{FIELD[s]}_lengths"
@@ -86,7 +105,7 @@ class Split:
                 spread = valid.std(0, unbiased=False)
                 stats[s] = valid.mean(0), torch.where(spread > 1e-6, spread, torch.ones_like(spread))
             x = (x - stats[s][0]) / stats[s][1] * inside[..., None]
-            self.streams[s] = x, lengths
+            self.streams[s] = x.to(device), lengths.to(device)
 
     def batch(self, rows, pad):
         ids, mask, segments = self.tokens[rows].unbind(1)
@@ -100,11 +119,12 @@ class Split:
 @torch.no_grad()
 def scores(model, split, size, pad):
     model.eval()
-    parts = torch.arange(len(split.labels)).split(size)
+    parts = torch.arange(len(split.labels), device=split.labels.device).split(size)
     return torch.cat([model(split.batch(rows, pad))[1]["m"][1] for rows in parts])
 
 
 def measure(yhat, y):
+    yhat, y = yhat.cpu(), y.cpu()
     mae = (yhat - y).abs().mean().item()
     return mae, float(np.corrcoef(yhat.numpy(), y.numpy())[0, 1])
 
@@ -119,12 +139,15 @@ def main():
     parser.add_argument("--patience", type=int, default=8)
     parser.add_argument("--align", type=float, default=100.0)
     parser.add_argument("--pad", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     tensors, stats = load_file(args.data), {}
     senses = args.modalities.lower()
-    train, valid, test = (Split(tensors, name, senses, stats) for name in ("train", "valid", "test"))
-    model = Model(args.bert, args.modalities, {s: train.streams[s][0].shape[2] for s in senses[1:]})
+    device, tokens = torch.device(args.device), own_tokens(args.data, args.bert)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    train, valid, test = (Split(tensors, name, senses, stats, tokens, device) for name in ("train", "valid", "test"))
+    model = Model(args.bert, args.modalities, {s: train.streams[s][0].shape[2] for s in senses[1:]}).to(device)
     plain = lambda name: name.endswith("bias") or "LayerNorm" in name
     named = list(model.bert.named_parameters())
     groups = [
@@ -137,19 +160,19 @@ def main():
     every = "m" + senses
     n, size, accumulate = len(train.labels), 16, 4
     y = {s: train.labels.clone() for s in every}
-    store = {s: torch.zeros(n, POST[s]) for s in every}
-    centre = {s: torch.zeros(2, POST[s]) for s in every}
+    store = {s: torch.zeros(n, POST[s], device=device) for s in every}
+    centre = {s: torch.zeros(2, POST[s], device=device) for s in every}
     best = (float("inf"), 0, None)
     begun = time.time()
     for epoch in range(1, args.epochs + 1):
         model.train()
         adam.zero_grad()
         start = time.time()
-        for step, rows in enumerate(torch.randperm(n).split(size), start=1):
+        for step, rows in enumerate(torch.randperm(n).to(device).split(size), start=1):
             f, out = model(train.batch(rows, args.pad))
-            loss = torch.zeros(())
+            loss = torch.zeros((), device=device)
             for s in every:
-                w = torch.ones(len(rows)) if s == "m" else torch.tanh((y[s][rows] - y["m"][rows]).abs())
+                w = torch.ones(len(rows), device=device) if s == "m" else torch.tanh((y[s][rows] - y["m"][rows]).abs())
                 loss = loss + (w * (out[s][1] - y[s][rows]).abs()).mean()
             projected = {s: model.align[s](f[s]) for s in senses}
             for i, a in enumerate(senses):
@@ -170,8 +193,9 @@ def main():
             if step % accumulate == 0:
                 adam.step()
                 adam.zero_grad()
+        loss.item()
         trained = time.time() - start
-        parts = torch.arange(len(valid.labels)).split(size)
+        parts = torch.arange(len(valid.labels), device=device).split(size)
         guess = scores(model, valid, size, args.pad)
         error = float(np.mean([(guess[r] - valid.labels[r]).abs().mean().item() for r in parts]))
         mark = ""
@@ -182,6 +206,8 @@ def main():
         print(f"epoch {epoch:>3}  {trained:.1f} s  valid MAE {mae:.4f} Corr {corr:.4f}{mark}", flush=True)
         if epoch - best[1] >= args.patience:
             break
+    if device.type == "cuda":
+        print(f"at most {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
     print(f"test MAE {best[2][0]:.4f} Corr {best[2][1]:.4f} at epoch {best[1]}; {time.time() - begun:.0f} s")
 
 
