@@ -11,9 +11,10 @@ The data have the shapes of MMSA's MOSEI files and random contents: text of 50 s
 74, vision of 375 of 35, or 50 steps of each where a model wants aligned data. Settings are MMSA's for MOSEI, with
 batches of 32 and an optimiser step after each. MAG-BERT and CENET read sentences of about 20 tokens through a BERT of
 MiniLM's size; PyTorch pads them to 50, as MMSA's files have them, and modalign packs them. Self-MM reads one step of
-the text.
+the text. MLA, CLFA and unseen modality interaction (umi), which MMSA has not, learn two classes at modalign's settings.
 
-A step is forward, backward and Adam. modalign's is what `modalign profile` replays whole: it also uploads the batch.
+A step is forward, backward and Adam; of umi it is one of its last stage, by SGD, and of MLA a turn of each modality, by
+SGD as well. modalign's is what `modalign profile` replays whole: it also uploads the batch.
 PyTorch's begins with a batch that is there (Self-MM's picks its rows). A turn is a call of `modalign profile`, then as
 many steps in PyTorch; the first has one step, which tells how many the others may have. PyTorch's median is that of all
 its steps, modalign's that of its turns' medians. For figures to quote let nothing else run.
@@ -37,22 +38,24 @@ sys.path[:0] = [str(Path(__file__).resolve().parent / "peers")]
 import torch_bert_models  # noqa: E402
 import torch_models  # noqa: E402
 import torch_peer  # noqa: E402
+import torch_systems  # noqa: E402
 
 BATCH, ROWS = 32, 64
 STREAMS = ("text", "audio", "vision")
-STEPS = {"unaligned": (50, 500, 375), "aligned": (50, 50, 50)}
-DIMS = (768, 74, 35)
+STEPS = {"unaligned": (50, 500, 375), "aligned": (50, 50, 50), "classes": (50, 500, 375)}
+DIMS, CLASSES = (768, 74, 35), 2
 # The data that a model reads, and whether through a BERT.
 FORMS = {
     "self_mm": "unaligned", "ef_lstm": "aligned", "lf_dnn": "unaligned", "tfn": "unaligned", "lmf": "unaligned",
-    "mfn": "aligned", "mult": "unaligned", "misa": "unaligned", "almt": "unaligned", "mmcl": "unaligned", "bert_mag": "aligned",
-    "cenet": "unaligned",
+    "mfn": "aligned", "mult": "unaligned", "misa": "unaligned", "almt": "unaligned", "mmcl": "unaligned",
+    "bert_mag": "aligned", "cenet": "unaligned", "mla": "classes", "clfa": "classes", "umi": "classes",
 }  # fmt: skip
-# MMSA limits these gradients before a step.
+# These gradients are limited before a step, as MMSA or CLFA has it.
 CLIP = {
     "mult": lambda p: torch.nn.utils.clip_grad_value_(p, 0.6),
     "misa": lambda p: torch.nn.utils.clip_grad_value_(p, 0.8),
     "cenet": lambda p: torch.nn.utils.clip_grad_norm_(p, 2.0),
+    "clfa": lambda p: torch.nn.utils.clip_grad_norm_(p, 1.0),
 }
 SENTENCE = 50
 
@@ -77,6 +80,7 @@ class Modalign:
         shape = lambda dim, steps: f"dim={dim},steps={steps},min_steps=50"
         shapes = [f"--{s}={shape(*of)}" for s, *of in zip(STREAMS, DIMS, STEPS[form])]
         size = ["--train", str(ROWS), "--valid", "4", "--test", "4"]
+        size += ["--classes", str(CLASSES)] if form == "classes" else []
         self.run("synth", "--out", self.data(form), *size, *shapes, "--encoder", self.encoder, "--encoder-size", "mini")
 
     def run(self, *args):
@@ -119,21 +123,33 @@ class Torch:
             config = json.loads((modalign.encoder / "config.json").read_text())
             self.module = torch_bert_models.MODELS[name](dims, steps, config)
             tokens = sentences(file.with_suffix(".json"), modalign.encoder / "vocab.txt")
+        elif name in torch_systems.MODELS:
+            self.module = torch_systems.MODELS[name](dims, steps, CLASSES)
         else:
             self.module = torch_models.MODELS[name](dims, steps)
-        fields = {**{s: values[f"train.{s}"] for s in STREAMS}, "labels": values["train.regression_labels"], **tokens}
+        classes = FORMS[name] == "classes"
+        labels = values["train.class_labels"].long() if classes else values["train.regression_labels"]
+        fields = {**{s: values[f"train.{s}"] for s in STREAMS}, "labels": labels, **tokens}
         fields = {k: v.to(device) for k, v in fields.items()}
         # Packing wants lengths on the host.
         fields |= {f"{s}_lengths": values[f"train.{s}_lengths"].long() for s in STREAMS}
         self.batches = [{k: v[i : i + BATCH] for k, v in fields.items()} for i in range(0, ROWS, BATCH)]
         trained = [p for p in self.module.parameters() if p.requires_grad]
-        kind = torch.optim.AdamW if name == "almt" else torch.optim.Adam
-        self.optimiser = kind(trained, lr=1e-4, weight_decay=1e-4, fused=True)
+        if name in torch_systems.MODELS:
+            self.optimiser = self.module.optimiser()
+            for batch in self.batches:
+                batch |= self.module.given(batch)
+        else:
+            kind = torch.optim.AdamW if name == "almt" else torch.optim.Adam
+            self.optimiser = kind(trained, lr=1e-4, weight_decay=1e-4, fused=True)
         clip = CLIP.get(name, lambda p: None)
 
         def step(i):
+            at = i % len(self.batches)
+            if name == "mla":
+                return self.module.learn(self.batches[at], self.optimiser, at / len(self.batches))
             self.optimiser.zero_grad()
-            loss = self.module(self.batches[i % len(self.batches)])
+            loss = self.module(self.batches[at])
             loss.backward()
             clip(trained)
             self.optimiser.step()
@@ -184,8 +200,10 @@ def row(name, modalign, device):
     """What can be said of a model without timing it."""
     plan, model = modalign.plan(name), Torch(name, modalign, device)
     trained, kept = model.counts()
-    # Of a model inside a BERT the list of models counts what is not the BERT's, at another width.
-    same = kept == plan["parameters"] and (name in torch_bert_models.MODELS or trained == modalign.trainable[name])
+    # Of a model inside a BERT the list of models counts what is not the BERT's, at another width; it has umi with a
+    # number for a target. All that umi keeps is trained.
+    otherwise = name == "umi" or name in torch_bert_models.MODELS
+    same = kept == plan["parameters"] and (otherwise or trained == modalign.trainable[name])
     form = FORMS[name] + (", BERT" if name in torch_bert_models.MODELS else "")
     counts = {"kept": plan["parameters"], "trainable": modalign.trainable[name]}
     return {

@@ -291,9 +291,9 @@ class Misa(nn.Module):
 # ---------------------------------------------------------------- ALMT
 
 
-def attend(q, k, v, heads):
+def attend(q, k, v, heads, **how):
     split = lambda x: x.unflatten(2, (heads, -1)).transpose(1, 2)
-    return F.scaled_dot_product_attention(split(q), split(k), split(v)).transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(split(q), split(k), split(v), **how).transpose(1, 2).flatten(2)
 
 
 class AskLayer(nn.Module):

@@ -96,6 +96,8 @@ pub mod experiment;
 pub mod features;
 pub mod files;
 pub mod gpu;
+#[cfg(feature = "experiment")]
+pub mod interactions;
 pub mod nn;
 pub mod ops;
 mod phase;

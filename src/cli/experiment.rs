@@ -74,10 +74,8 @@ than the reference on test rows beyond luck. DIR gets results.json, results.csv,
 results.md and results.tex; modalign report DIR makes a page of them.
 
 Over several machines, each does a shard; then copy the folders together and collect:
-  Slurm         sbatch --array=1-8 --wrap 'modalign experiment P.toml --out e --shard \\
-                $SLURM_ARRAY_TASK_ID/8'
-  HyperQueue    hq submit --array 1-8 sh -c 'modalign experiment P.toml --out e --shard \\
-                $HQ_TASK_ID/8'
+  Slurm         sh examples/slurm.sh P.toml --out e        (an array job, and the tables after it)
+  HyperQueue    sh examples/hyperqueue.sh P.toml --out e   (the same of tasks)
   GNU parallel  parallel --sshloginfile hosts --wd . modalign experiment P.toml --out e \\
                 --shard {}/8 ::: 1 2 3 4 5 6 7 8
   then          rsync -a host:e/ e/  for each, and: modalign experiment P.toml --out e --collect
@@ -219,6 +217,9 @@ pub(super) fn run(args: &ExperimentArgs, global: &Global) -> Result<()> {
     if results.finished_runs > 0 {
         experiment.write(&results)?;
         show(&experiment, &results, global)?;
+    } else if !args.collect && failed.is_empty() {
+        // There may be more parts than runs.
+        global.note("this part has no runs");
     } else if failed.is_empty() {
         let detail = format!("no finished run of this plan's cells in {}", out.display());
         return Err(Error::Config(detail));

@@ -23,6 +23,7 @@ mod features;
 mod import;
 mod inspect;
 mod inspect_data;
+mod interactions;
 mod models;
 mod output;
 mod predict;
@@ -58,6 +59,7 @@ Examples:
   modalign train --data play.safetensors         train, stop early, test
   modalign models                                what else there is to train: --model NAME
   modalign eval --model runs/play-mosi-1111      all metrics of the best epoch
+  modalign interactions play.safetensors         what its modalities share and add
   modalign experiment ablation --data play.safetensors    what each part of the method is worth
   modalign predict --model runs/play-mosi-1111 --data new.safetensors --format csv
   modalign train --data mosi.safetensors --bert bert-base-uncased    fine-tune a text encoder
@@ -145,6 +147,8 @@ enum Verb {
     Models(models::ModelsArgs),
     /// Train a model on a data set, or continue a run
     Train(train::TrainArgs),
+    /// What pairs of modalities share, hold alone and say only together
+    Interactions(interactions::InteractionsArgs),
     /// Train a grid of settings and seeds, and compare them
     Experiment(experiment::ExperimentArgs),
     /// All metrics of a trained model on a data set
@@ -241,6 +245,7 @@ impl Verb {
             Verb::Synth(args) => synth::run(args, global),
             Verb::Import(args) => import::run(args, global),
             Verb::Train(args) => train::run(args, global),
+            Verb::Interactions(args) => interactions::run(args, global),
             Verb::Experiment(args) => experiment::run(args, global),
             Verb::Eval(args) => eval::run(args, global),
             Verb::Predict(args) => predict::run(args, global),

@@ -19,6 +19,7 @@ mod padding;
 mod shapes;
 mod side;
 mod store;
+mod symbols;
 mod table;
 mod tensors;
 mod tokens;
@@ -44,6 +45,8 @@ use crate::error::{Error, Result};
 use crate::files::pickled::budget::{self, Budget};
 use crate::files::pickled::{Fault, numpy, pickle};
 use crate::files::{self, hex};
+
+pub use self::symbols::symbols;
 
 /// What can be chosen about an import.
 #[derive(Clone, Debug, Default)]
