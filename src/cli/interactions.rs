@@ -20,8 +20,8 @@ standardised, ten principal components, clusters of k-means. Sequences with leng
 deviations over their valid steps.
 
 Few rows in many cells look like synergy. So the same is measured of samples of as many rows that have
-none (the null), and of samples whose three pairs are those observed, less what these truly have (what
-counting adds). Synergy is called real only two deviations above both. The gap is how far the solver can
+none (the null), and of the rows with labels drawn anew so that nothing but their pairs tells them, less
+what that truly holds (what counting adds). Synergy is called real only two deviations above both. The gap is how far the solver can
 be off.
 
 Bounds: what labelled single modalities and unlabelled pairs alone say of synergy, and of the accuracy

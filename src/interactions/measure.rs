@@ -79,19 +79,38 @@ impl Null {
             let table = Joint::counted(without.shape(), drawn)?;
             found.push(decompose(&table, stop).synergy);
         }
-        let mean = found.iter().sum::<f64>() / draws as f64;
-        let spread = found.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (draws - 1) as f64;
-        Ok(Null { mean, sd: spread.sqrt() })
+        Ok(Null::from(&found))
+    }
+
+    fn from(found: &[f64]) -> Null {
+        let count = found.len() as f64;
+        let mean = found.iter().sum::<f64>() / count;
+        let spread = found.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+        Null { mean, sd: spread.sqrt() }
     }
 }
 
-/// What counting rows adds to synergy, beyond what a table truly has: of samples from the table in which the observed
-/// pairs interact no further. The null's own table couples the sources as redundancy wants it, in fewer cells than
-/// rows of data fall into, so that it alone can take luck for synergy.
-fn added(m: &Marginals, rows: usize, options: &Options) -> Result<Null> {
-    let table = Joint::new(m.shape, &widest(m).0)?;
-    let own = decompose(&table, options.stop).synergy;
-    let found = Null::of(&table, rows, options.draws, options.seed ^ 1, options.stop)?;
+/// What counting rows adds to synergy, beyond what a table truly has: the observed pairs with labels drawn anew, from
+/// the table in which the three pairs interact no further. The null's own table couples the sources as redundancy
+/// wants it, in fewer cells than rows of data fall into, so that it alone can take luck for synergy.
+fn added(m: &Marginals, rows: &[[usize; 3]], options: &Options) -> Result<Null> {
+    let [_, n2, classes] = m.shape;
+    let (table, _) = widest(m);
+    let own = decompose(&Joint::new(m.shape, &table)?, options.stop).synergy;
+    let found = (0..options.draws).map(|draw| {
+        let mut rng = Rng::keyed(&[options.seed, 4, draw as u64]);
+        let drawn = rows.iter().map(|[a, b, _]| {
+            let of = &table[(a * n2 + b) * classes..][..classes];
+            let mut left = rng.uniform() * of.iter().sum::<f64>();
+            let y = of.iter().position(|p| {
+                left -= p;
+                left < 0.0
+            });
+            [*a, *b, y.unwrap_or(classes - 1)]
+        });
+        Ok(decompose(&Joint::counted(m.shape, drawn)?, options.stop).synergy)
+    });
+    let found = Null::from(&found.collect::<Result<Vec<f64>>>()?);
     Ok(Null { mean: found.mean - own, ..found })
 }
 
@@ -236,7 +255,7 @@ fn pair(all: &Symbols, a: &Column, b: &Column, options: &Options) -> Result<Pair
         let without = &parts.without_synergy;
         let null = Null::of(without, whole.len(), options.draws, options.seed, options.stop)?;
         let marginals = joint.marginals();
-        let bias = added(&marginals, whole.len(), options)?;
+        let bias = added(&marginals, &whole, options)?;
         (marginals, parts, Some((null, bias)), whole.len())
     };
     let [information_a, information_b, between, target] = marginals.informations();

@@ -2,7 +2,7 @@
 
 use super::charts::Bars;
 use super::number::{fixed, or_dash};
-use super::page::{Grid, Page, Part, Section, WIDE, facts, figure, legend};
+use super::page::{Grid, Page, Part, Section, both, facts, figure, legend};
 use super::theme::Ink;
 use crate::interactions::{Options, Pair, Symbols};
 use maud::html;
@@ -74,7 +74,7 @@ fn shares(pairs: &[Pair]) -> Section {
     });
     let shown = html! {
         (legend(inks.iter().map(|(name, ink)| (name.as_str(), *ink)), true))
-        (chart.draw(WIDE).markup("parts of the information", ""))
+        (both("parts of the information", |width| chart.draw(width)))
     };
     let grid = Grid::new(header, rows.collect());
     Section::new(
@@ -132,13 +132,13 @@ fn synergy(pairs: &[Pair], options: &Options) -> Section {
     });
     let note = format!(
         "Few rows in many cells look like synergy. {} samples of as many rows, drawn from the table that has the same \
-         single modalities and no synergy, say how much; and as many from the table whose three pairs are those observed say \
+         single modalities and no synergy, say how much; and as many of the same rows with labels drawn anew, so that nothing but pairs tells them, say \
          what counting adds. Synergy is called real two deviations above both.",
         options.draws
     );
     let shown = html! {
         (legend(inks.iter().map(|(name, ink)| (name.as_str(), *ink)), true))
-        (chart.draw(WIDE).markup("synergy and its null", ""))
+        (both("synergy and its null", |width| chart.draw(width)))
     };
     let grid = Grid::new(header, rows.collect());
     Section::new(
@@ -179,7 +179,7 @@ fn reach(pairs: &[Pair]) -> Section {
              both can reach, of these symbols and on these rows. Both are worth collecting where the middle of the last \
              two is clearly above the better modality alone."
         }
-        (grid.plain())
+        (grid.markup())
     };
     Section::new("bounds", "What fusion can reach", body)
 }
