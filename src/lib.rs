@@ -97,6 +97,8 @@ pub mod features;
 pub mod files;
 pub mod gpu;
 #[cfg(feature = "experiment")]
+pub mod holistic;
+#[cfg(feature = "experiment")]
 pub mod interactions;
 pub mod nn;
 pub mod ops;

@@ -234,7 +234,7 @@ pub(super) fn run(args: &ExperimentArgs, global: &Global) -> Result<()> {
 
 /// Trains a shard's runs that are not finished. Those that fail for reasons of their own, as a rate
 /// that is too high, are given back; the others go on.
-fn train(
+pub(super) fn train(
     experiment: &Experiment,
     shard: Shard,
     on_lost: OnLost,
@@ -375,7 +375,8 @@ fn show(experiment: &Experiment, results: &Results, global: &Global) -> Result<(
         return output::json(results);
     }
     let grids = tables::all(results, tables::narrow(results));
-    let parts: Vec<(&str, Table)> = grids.iter().map(|g| (g.title.as_str(), shown(g))).collect();
+    let parts: Vec<(&str, Table)> =
+        grids.iter().map(|g| (g.title.as_str(), grid_table(g))).collect();
     output::tables(&parts)?;
     output::print(&format!("\n{}\n{}", tables::note(results), results.verdict()))?;
     let out = experiment.out().display();
@@ -386,7 +387,7 @@ fn show(experiment: &Experiment, results: &Results, global: &Global) -> Result<(
 }
 
 /// A grid for the terminal, its marked row in bold with a star.
-fn shown(grid: &tables::Grid) -> Table {
+pub(super) fn grid_table(grid: &tables::Grid) -> Table {
     let star = |i: usize, row: &Vec<String>| {
         // A terminal is narrow.
         let mut row: Vec<String> = row.iter().map(|cell| cell.replace(" ± ", "±")).collect();

@@ -20,6 +20,7 @@ mod explain;
 mod export;
 mod fatal;
 mod features;
+mod holistic;
 mod import;
 mod inspect;
 mod inspect_data;
@@ -151,6 +152,8 @@ enum Verb {
     Interactions(interactions::InteractionsArgs),
     /// Train a grid of settings and seeds, and compare them
     Experiment(experiment::ExperimentArgs),
+    /// Models by data sets, annotated by measurement: where each is strong
+    Holistic(holistic::HolisticArgs),
     /// All metrics of a trained model on a data set
     Eval(eval::EvalArgs),
     /// Score every sample of a data set, or a sentence
@@ -247,6 +250,7 @@ impl Verb {
             Verb::Train(args) => train::run(args, global),
             Verb::Interactions(args) => interactions::run(args, global),
             Verb::Experiment(args) => experiment::run(args, global),
+            Verb::Holistic(args) => holistic::run(args, global),
             Verb::Eval(args) => eval::run(args, global),
             Verb::Predict(args) => predict::run(args, global),
             Verb::Explain(args) => explain::run(args, global),

@@ -137,6 +137,11 @@ impl Experiment {
         Ok(Experiment { plan, cells, out: out.to_path_buf(), data, folds, encoder })
     }
 
+    /// Its data set, opened as its cells' task wants it.
+    pub fn data(&self) -> &Dataset {
+        &self.data
+    }
+
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan

@@ -15,6 +15,7 @@ mod experiment;
 mod faults;
 mod field;
 mod folds;
+mod holistic;
 mod import_cli;
 mod interactions;
 mod matrix;
