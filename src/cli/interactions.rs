@@ -21,8 +21,8 @@ deviations over their valid steps.
 
 Few rows in many cells look like synergy. So the same is measured of samples of as many rows that have
 none (the null), and of the rows with labels drawn anew so that nothing but their pairs tells them, less
-what that truly holds (what counting adds). Synergy is called real only two deviations above both. The gap is how far the solver can
-be off.
+what that truly holds (what counting adds). Synergy is called real only two deviations above both. The
+gap is how far the solver can be off.
 
 Bounds: what labelled single modalities and unlabelled pairs alone say of synergy, and of the accuracy
 that fusion can reach. With --unpaired only these are computed, also where rows lack a modality or, in a

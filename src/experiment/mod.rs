@@ -18,6 +18,7 @@ pub mod tables;
 
 pub use effects::Effect;
 pub use folding::Folding;
+pub(crate) use plan::read_toml;
 pub use plan::{Cell, OwnCell, Plan, Seeds};
 pub use presets::Preset;
 pub use published::{Published, published};

@@ -5,6 +5,7 @@ use crate::data::{Group, Modality};
 use crate::error::{Error, Result};
 use crate::recipe::{Config, nearest, value_of};
 use crate::train::metrics::NAMES;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 use toml::{Table, Value};
@@ -174,12 +175,7 @@ impl Plan {
     /// # Errors
     /// A file that cannot be read, is no TOML, or has a key that plans do not have.
     pub fn read(path: &Path) -> Result<Plan> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let bad = |e: toml::de::Error| {
-            let line = e.span().map_or(0, |s| 1 + text[..s.start].matches('\n').count());
-            Error::Config(format!("{}, line {line}: {}", path.display(), wrong(&e)))
-        };
-        let mut plan: Plan = toml::from_str(&text).map_err(bad)?;
+        let mut plan: Plan = read_toml(path)?;
         if plan.name.is_empty() {
             plan.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         }
@@ -370,6 +366,15 @@ impl Plan {
         let usual = usual.filter(|name| cells.iter().any(|c| c.name == *name));
         chosen.or(usual).or(cells.first().map(|c| c.name.as_str())).unwrap_or_default()
     }
+}
+
+/// A plan of any kind from its file; what is wrong with it is told by line.
+pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    toml::from_str(&text).map_err(|e: toml::de::Error| {
+        let line = e.span().map_or(0, |s| 1 + text[..s.start].matches('\n').count());
+        Error::Config(format!("{}, line {line}: {}", path.display(), wrong(&e)))
+    })
 }
 
 /// What is wrong with a plan's text: of a key that plans do not have, the nearest that they have.

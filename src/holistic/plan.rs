@@ -1,7 +1,7 @@
 //! What is trained on what.
 
 use crate::error::{Error, Result};
-use crate::experiment::{OwnCell, Plan as Experiment, Preset, Seeds};
+use crate::experiment::{OwnCell, Plan as Experiment, Preset, Seeds, read_toml};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -102,12 +102,8 @@ impl Plan {
     /// A file that cannot be read, is no TOML, or has a key that plans do not have; fewer than one data set or two
     /// models; two of one name.
     pub fn read(path: &Path) -> Result<Plan> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let mut plan: Plan = read_toml(path)?;
         let bad = |what: String| Error::Config(format!("{}{what}", path.display()));
-        let mut plan: Plan = toml::from_str(&text).map_err(|e| {
-            let line = e.span().map_or(0, |s| 1 + text[..s.start].matches('\n').count());
-            bad(format!(", line {line}: {}", e.message().replace('\n', " ")))
-        })?;
         if plan.name.is_empty() {
             plan.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         }

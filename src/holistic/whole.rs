@@ -274,12 +274,7 @@ impl Whole {
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (mut sum, mut count) = (0.0, 0);
-    for value in values {
-        sum += value;
-        count += 1;
-    }
-    (count > 0).then(|| sum / f64::from(count))
+    Summary::of(&values.collect::<Vec<_>>()).map(|s| s.mean)
 }
 
 #[cfg(test)]

@@ -26,9 +26,15 @@ pub struct Bounds {
 
 /// Bounds on the synergy that is missing in `parts`.
 pub fn bounds(m: &Marginals, parts: &Decomposition) -> Bounds {
+    bounds_under(m, parts, widest(m).1)
+}
+
+/// The same, where the largest entropy of a table with all three pairs is known.
+pub(super) fn bounds_under(m: &Marginals, parts: &Decomposition, most: f64) -> Bounds {
     let [.., between, target] = m.informations();
     let known = parts.redundancy + parts.unique_a + parts.unique_b;
-    let given = conditional(m);
+    // I_r(X1;X2|Y) of the table r with that entropy, or less.
+    let given = entropy(&m.first) + entropy(&m.second) - entropy(&m.target()) - most;
     let lower_by_pairs = parts.redundancy - between + given;
     let unique = (parts.unique_a + parts.unique_b) / 2.0;
     let lower_by_disagreement = disagreement(m) / (4.0 * LN_2) - unique;
@@ -66,12 +72,6 @@ fn disagreement(m: &Marginals) -> f64 {
         each.sum()
     };
     m.pair.iter().enumerate().map(|(cell, p)| p * apart(cell)).sum()
-}
-
-/// I_r(X1;X2|Y) of the table r with the largest entropy, or less.
-fn conditional(m: &Marginals) -> f64 {
-    let (_, most) = widest(m);
-    entropy(&m.first) + entropy(&m.second) - entropy(&m.target()) - most
 }
 
 /// The table of the largest entropy with all three pairs, in which they interact no further, and a bound from above

@@ -1,6 +1,6 @@
 //! Each pair of sources: the four parts, the null, bounds, and what follows for whoever fuses them.
 
-use super::bounds::{Bounds, bounds, widest};
+use super::bounds::{Bounds, bounds_under, widest};
 use super::joint::{Joint, Marginals};
 use super::solver::{Decomposition, Stop, decompose, shared};
 use super::symbols::{Column, Symbols};
@@ -91,12 +91,11 @@ impl Null {
 }
 
 /// What counting rows adds to synergy, beyond what a table truly has: the observed pairs with labels drawn anew, from
-/// the table in which the three pairs interact no further. The null's own table couples the sources as redundancy
+/// `table`, in which the three pairs interact no further. The null's own table couples the sources as redundancy
 /// wants it, in fewer cells than rows of data fall into, so that it alone can take luck for synergy.
-fn added(m: &Marginals, rows: &[[usize; 3]], options: &Options) -> Result<Null> {
+fn added(table: &[f64], m: &Marginals, rows: &[[usize; 3]], options: &Options) -> Result<Null> {
     let [_, n2, classes] = m.shape;
-    let (table, _) = widest(m);
-    let own = decompose(&Joint::new(m.shape, &table)?, options.stop).synergy;
+    let own = decompose(&Joint::new(m.shape, table)?, options.stop).synergy;
     let found = (0..options.draws).map(|draw| {
         let mut rng = Rng::keyed(&[options.seed, 4, draw as u64]);
         let drawn = rows.iter().map(|[a, b, _]| {
@@ -220,7 +219,7 @@ fn pair(all: &Symbols, a: &Column, b: &Column, options: &Options) -> Result<Pair
     let whole: Vec<[usize; 3]> =
         rows().filter_map(|(a, b, y)| Some([a? as usize, b? as usize, y? as usize])).collect();
     let nobody = |what: &str| Error::Config(format!("no row has {what} {} and {}", a.name, b.name));
-    let (marginals, parts, luck, count) = if options.unpaired {
+    let (marginals, parts, null, count) = if options.unpaired {
         let (mut first, mut second, mut both) = (
             vec![0.0; shape[0] * shape[2]],
             vec![0.0; shape[1] * shape[2]],
@@ -255,8 +254,12 @@ fn pair(all: &Symbols, a: &Column, b: &Column, options: &Options) -> Result<Pair
         let without = &parts.without_synergy;
         let null = Null::of(without, whole.len(), options.draws, options.seed, options.stop)?;
         let marginals = joint.marginals();
-        let bias = added(&marginals, &whole, options)?;
-        (marginals, parts, Some((null, bias)), whole.len())
+        (marginals, parts, Some(null), whole.len())
+    };
+    let (table, most) = widest(&marginals);
+    let luck = match null {
+        Some(null) => Some((null, added(&table, &marginals, &whole, options)?)),
+        None => None,
     };
     let [information_a, information_b, between, target] = marginals.informations();
     let synergy = luck.map(|_| parts.synergy);
@@ -265,7 +268,7 @@ fn pair(all: &Symbols, a: &Column, b: &Column, options: &Options) -> Result<Pair
     let beyond = luck.zip(real).map(|((null, bias), real)| {
         if real { parts.synergy - null.mean.max(bias.mean).max(0.0) } else { 0.0 }
     });
-    let bounds = bounds(&marginals, &parts);
+    let bounds = bounds_under(&marginals, &parts, most);
     let [accuracy_a, accuracy_b] = marginals.accuracies();
     let expected = (bounds.accuracy_lower + bounds.accuracy_upper) / 2.0;
     Ok(Pair {
